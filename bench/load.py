@@ -1,0 +1,154 @@
+"""Rounds of Postfix's smtp-source against its smtp-sink.
+
+smtp-source says HELO, and with HELO there is nothing to upgrade: a copy of it is made that says EHLO, which
+is the same program but for one word of equal length. One process per pair of addresses; every mail has a
+connection of its own. Counterparts: `planes` (where), `meter` (what it cost).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bench import meter
+from bench.planes import Plane
+from gateway.lab import processes
+
+SOURCE: Final = Path("/usr/sbin/smtp-source")
+SINK: Final = Path("/usr/sbin/smtp-sink")
+BACKLOG: Final = "2048"
+SINK_SESSIONS: Final = "6000"
+ROUND_SECONDS: Final = 90.0
+READY_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round took."""
+
+    variant: str
+    parallel: int
+    sessions: int
+    octets: int
+    seconds: float
+    cpu_seconds: float
+    softirq_seconds: float
+    stranger_seconds: float
+    steal_seconds: float
+    gateway_seconds: float
+    """CPU of the gateways' own processes: part of cpu_seconds, and free of other people's noise."""
+
+    @property
+    def sessions_per_second(self) -> float:
+        return self.sessions / self.seconds
+
+    @property
+    def megabytes_per_second(self) -> float:
+        return self.sessions * self.octets / self.seconds / 1e6
+
+    def cpu_ms(self, idle: float) -> float:
+        """Whole machine's CPU per session, less what it would have used anyway."""
+        return (self.cpu_seconds - idle * self.seconds) / self.sessions * 1000
+
+
+def esmtp_source(folder: Path) -> Path:
+    """The copy that says EHLO. Raises SystemExit where the program is not the one we know."""
+    program = SOURCE.read_bytes()
+    if program.count(b"\0HELO\0") != 1:
+        raise SystemExit(f"bench: {SOURCE} does not hold the word HELO once; another version of Postfix?")
+    copy = folder / "esmtp-source"
+    copy.write_bytes(program.replace(b"\0HELO\0", b"\0EHLO\0"))
+    shutil.copymode(SOURCE, copy)
+    return copy
+
+
+@contextlib.contextmanager
+def sink(plane: Plane) -> Iterator[None]:
+    """smtp-sink on all addresses of the plane's receiving server."""
+    namespace = plane.namespace("mta-b")
+    command = [str(SINK), "-u", "nobody", "-4", "-m", SINK_SESSIONS, "-t", "900", "-h", "mta-b.b.test", ":25", BACKLOG]
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    limits = ["prlimit", f"--nofile={hard}:{hard}"]
+    with (plane.folder / "sink.log").open("ab") as log:
+        process = subprocess.Popen(
+            processes.command_in(namespace, [*limits, *command]), stdout=log, stderr=log, stdin=subprocess.DEVNULL
+        )
+    try:
+        _wait_listening(plane)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_listening(plane: Plane) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while b":25 " not in processes.run_in(plane.namespace("mta-b"), ["ss", "-Hltn"]).stdout:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"bench: smtp-sink does not listen: {(plane.folder / 'sink.log').read_text()}")
+        time.sleep(0.02)
+
+
+def shares(parallel: int, sessions: int, pairs: int) -> list[tuple[int, int]]:
+    """(parallel, sessions) of each pair's process: as even as whole numbers allow, sessions by parallel."""
+    slots = [parallel // pairs + (i < parallel % pairs) for i in range(pairs)]
+    return [(slot, max(1, round(sessions * slot / parallel))) for slot in slots if slot]
+
+
+def drive(plane: Plane, program: Path, *, parallel: int, sessions: int, octets: int) -> Round:
+    """One round. Raises SystemExit if a mail was refused or the time is over: then there is no figure."""
+    pids = [pid for one in plane.gateways for pid in plane.gateway_pids(one.node.name)]
+    plan = shares(parallel, sessions, len(plane.destinations))
+    before, own_before = meter.read(), meter.process_seconds(pids)
+    running = [
+        subprocess.Popen(
+            processes.command_in(
+                plane.namespace("mta-a"),
+                [
+                    *(str(program), "-4", "-s", str(slot), "-m", str(count), "-l", str(octets)),
+                    *("-M", "mta-a.a.test", "-f", "a@a.test", "-t", "b@b.test", f"{to}:25"),
+                ],
+            ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for (slot, count), to in zip(plan, plane.destinations, strict=False)
+    ]
+    began = before.wall
+    failures = []
+    try:
+        for process in running:
+            _, words = process.communicate(timeout=max(1.0, began + ROUND_SECONDS - time.monotonic()))
+            if process.returncode:
+                failures.append(words.decode(errors="replace").strip() or f"status {process.returncode}")
+    except subprocess.TimeoutExpired:
+        failures.append(f"not at its end after {ROUND_SECONDS:.0f} s")
+    finally:
+        for process in running:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    after, own_after = meter.read(), meter.process_seconds(pids)
+    if failures:
+        raise SystemExit(f"bench: {plane.variant.value}, {parallel} parallel: {failures[0]}")
+    used = meter.between(before, after)
+    return Round(
+        plane.variant.value,
+        parallel,
+        sum(count for _, count in plan),
+        octets,
+        used.wall,
+        used.cpu,
+        used.softirq,
+        used.strangers,
+        used.steal,
+        own_after - own_before,
+    )

@@ -1,0 +1,160 @@
+"""Three copies of the lab's network that stand side by side, so that rounds of all three can alternate.
+
+    direct   mta-a - router - wire - router - mta-b                  no gateway runs
+    clear    mta-a - gateway - wire - router - mta-b                 one, and the other side has none
+    channel  mta-a - gateway - wire - gateway - mta-b                two: the mail goes through the channel
+
+Every plane has all five namespaces and the same forwarding hops; only the daemons differ. Counterparts:
+`gateway.lab.network` builds, `gateway.lab.gateways` starts the daemons as an operator's are started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from gateway.lab import gateways, network, processes, topology, wan
+
+PREFIX: Final = "nmb-"
+PAIRS: Final = 16
+"""Pairs of addresses: the kernel balances its queues by addresses alone, so one pair is one worker."""
+SOURCES: Final = 4
+FIRST_EXTRA: Final = 101
+LOCK: Final = Path(tempfile.gettempdir()) / "nightmail-bench.lock"
+
+SWITCHES: Final = {
+    # Ports of finished sessions are waited for a minute; a round makes thousands.
+    "net/ipv4/ip_local_port_range": "1024 65000",
+    "net/ipv4/tcp_max_syn_backlog": "8192",
+    # Otherwise a connection begins with what the one before it has learned of the line.
+    "net/ipv4/tcp_no_metrics_save": "1",
+}
+
+
+class Variant(enum.Enum):
+    """What stands between the two mail servers."""
+
+    DIRECT = "direct"
+    CLEAR = "clear"
+    CHANNEL = "channel"
+
+    @property
+    def gateway_names(self) -> tuple[str, ...]:
+        return {"direct": (), "clear": ("gw-a",), "channel": ("gw-a", "gw-b")}[self.value]
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """One copy of the network and its daemons."""
+
+    variant: Variant
+    folder: Path
+    table: topology.Topology
+
+    def namespace(self, node: str) -> str:
+        return f"{PREFIX}{self.variant.value}-{node}"
+
+    @property
+    def namespaces(self) -> list[str]:
+        return [self.namespace(node) for node in self.table.nodes]
+
+    @property
+    def gateways(self) -> list[gateways.Gateway]:
+        return [
+            gateways.Gateway(self.table.nodes[name], self.namespace(name), self.folder / name)
+            for name in self.variant.gateway_names
+        ]
+
+    @property
+    def destinations(self) -> list[str]:
+        """Addresses of the receiving mail server; each is reached from one fixed source address."""
+        return [_numbered(self.table.mail_server("b"), FIRST_EXTRA + i) for i in range(PAIRS)]
+
+    @property
+    def line(self) -> wan.Line:
+        return wan.Line(self.namespace("wire"), self.folder)
+
+    def gateway_pids(self, name: str) -> list[int]:
+        """Every process of one gateway's daemon."""
+        return [process.pid for process in processes.living_in([self.namespace(name)])]
+
+
+def _numbered(node: topology.Node, number: int) -> str:
+    return f"{node.home.v4.rpartition('.')[0]}.{number}"
+
+
+@contextlib.contextmanager
+def standing(variants: list[Variant], *, start: bool = True) -> Iterator[dict[Variant, Plane]]:
+    """The planes, ready for mail (unless `start` is False); taken down again whatever happens."""
+    table = topology.load()
+    folder = Path(tempfile.mkdtemp(prefix="nightmail-bench-"))
+    planes = {variant: Plane(variant, folder / variant.value, table) for variant in variants}
+    with LOCK.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take_down_leftovers()
+            for plane in planes.values():
+                plane.folder.mkdir(mode=0o755)
+                _build(plane)
+            if start:
+                _start_daemons(list(planes.values()))
+            yield planes
+        except BlockingIOError:
+            raise SystemExit("bench: another bench runs on this machine") from None
+        finally:
+            _take_down_leftovers()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _build(plane: Plane) -> None:
+    network.create(plane.namespaces)
+    network.build(plane.table, plane.namespace)
+    for namespace in plane.namespaces:
+        network.inside(namespace, _set_switches)
+    _add_pairs(plane)
+
+
+def _start_daemons(planes: list[Plane]) -> None:
+    every = [one for plane in planes for one in plane.gateways]
+    for one in every:
+        gateways.prepare(one)
+        gateways.start(one)
+    for one in every:
+        gateways.wait_ready(one)
+
+
+def _set_switches() -> None:
+    for name, value in SWITCHES.items():
+        (Path("/proc/sys") / name).write_text(value)
+
+
+def _add_pairs(plane: Plane) -> None:
+    sender, receiver = plane.table.mail_server("a"), plane.table.mail_server("b")
+    router = plane.table.nodes["gw-a"].addresses["site-a"].v4
+    lines = [f"addr add {_numbered(sender, FIRST_EXTRA + i)}/24 dev eth0" for i in range(SOURCES)]
+    for i, destination in enumerate(plane.destinations):
+        source = _numbered(sender, FIRST_EXTRA + i % SOURCES)
+        lines.append(f"route add {destination}/32 via {router} src {source}")
+    _ip(plane.namespace(sender.name), lines)
+    _ip(plane.namespace(receiver.name), [f"addr add {to}/24 dev eth0" for to in plane.destinations])
+
+
+def _ip(namespace: str, lines: list[str]) -> None:
+    processes.run_in(namespace, ["ip", "-batch", "-"], stdin="\n".join([*lines, ""]).encode())
+
+
+def _take_down_leftovers() -> None:
+    """Ours, and those of a bench that was killed: told by their prefix, ended by where they live."""
+    if not network.RUN_NETNS.is_dir():
+        return
+    names = sorted(name for name in os.listdir(network.RUN_NETNS) if name.startswith(PREFIX))
+    processes.kill_all_in(names)
+    network.remove(names)

@@ -1,0 +1,375 @@
+"""One TOML file -> one frozen `Config`. The only place where defaults are merged.
+
+Every error is one line that names file and key (and the line where it can be told) and what is allowed.
+Reads no machine state: which interfaces exist is told to `with_interfaces` by the caller.
+Each key is a line of `KEYS`; docs/configuration.md and the example file are tested against it.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.errors import EnvironmentFailureError
+from gateway.policy import limits
+
+Network = IPv4Network | IPv6Network
+
+VERSION: Final = 1
+DEFAULT_PATH: Final = Path("/etc/nightmail/nightmail.toml")
+LOG_LEVELS: Final = ("debug", "info", "notice", "alarm", "error")
+
+
+class ConfigurationError(EnvironmentFailureError):
+    """What the operator wrote cannot be. The message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Eight bits of the packet mark, under `mask`; the other bits are the site's own."""
+
+    mask: int = 0xFF000000
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the operator chose; see docs/configuration.md for each key."""
+
+    inside: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
+    """Both empty: not named in the file; `with_interfaces` finds them."""
+    inside_networks: tuple[Network, ...] = ()
+    never: tuple[Network, ...] = ()
+    never_offer: tuple[Network, ...] = ()
+    nat_addresses: tuple[Network, ...] = ()
+    ports: tuple[int, ...] = (25,)
+    marks: Marks = field(default_factory=Marks)
+    table: int = 2525
+    zone: int = 2525
+    first_queue: int = 2500
+    first_listen_port: int = 12525
+    workers: int = 2
+    state_dir: Path = Path("/var/lib/nightmail")
+    run_dir: Path = Path("/run/nightmail")
+    log_level: str = "info"
+    log_file: Path | None = None
+    """None: standard error, where the journal listens."""
+    alarm_again_hours: int = 24
+
+    @property
+    def identity_file(self) -> Path:
+        return self.state_dir / "identity"
+
+    @property
+    def pins_file(self) -> Path:
+        return self.state_dir / "peers.db"
+
+    @property
+    def wanted_file(self) -> Path:
+        return self.state_dir / "wanted.json"
+
+    @property
+    def control_socket(self) -> Path:
+        return self.run_dir / "control.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class FoundInterface:
+    """A network interface of this machine, other than the loopback."""
+
+    name: str
+    holds_default_route: bool
+    is_up: bool = True
+    """One that is down may be named, but is never guessed."""
+
+
+def load(path: Path) -> Config:
+    """The file's values over the defaults. Raises ConfigurationError."""
+    text = _read(path)
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _syntax(path, error) from None
+    return _merged(path, text, document)
+
+
+def with_interfaces(config: Config, found: Sequence[FoundInterface]) -> Config:
+    """The same with `inside` and `outside` filled in where the file does not name them.
+
+    Of two interfaces the one that holds the default route is outside; a single one, with inside networks, is
+    both. Raises ConfigurationError where that does not tell, or where a named one is missing.
+    """
+    names = {interface.name for interface in found}
+    for key, named in (("inside", config.inside), ("outside", config.outside)):
+        for name in named:
+            if name not in names:
+                raise ConfigurationError(
+                    f"interfaces.{key}: no interface {name} here; there are: {_list(names)}"
+                )
+    if config.inside and config.outside:
+        return config
+    names = {interface.name for interface in found if interface.is_up}
+    ways_out = {interface.name for interface in found if interface.holds_default_route}
+    if config.inside_networks:
+        # With two interfaces this may be a one-armed router that is managed by the other: not to be guessed.
+        both = config.inside or config.outside or (tuple(names) if len(names) == 1 else ())
+        if both and len(names) == 1:
+            return replace(config, inside=both, outside=both)
+    elif len(names) == 2:
+        outside = set(config.outside) or (names - set(config.inside) if config.inside else ways_out)
+        inside = set(config.inside) or names - outside
+        if len(outside) == len(inside) == 1 and inside != outside:
+            return replace(config, inside=tuple(inside), outside=tuple(outside))
+    raise ConfigurationError(
+        f"interfaces.inside, interfaces.outside: name them; found {_list(names)}, "
+        f"default route by {_list(ways_out)}"
+    )
+
+
+# --- Values: each check answers the value for the field, or raises _BadValueError(what is allowed). ---
+
+
+class _BadValueError(Exception):
+    pass
+
+
+def _integer(least: int, most: int, *, besides: Sequence[int] = ()) -> Callable[[object], int]:
+    def check(value: object) -> int:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if whole and isinstance(value, int) and least <= value <= most and value not in besides:
+            return value
+        but = f", not {', '.join(map(str, besides))}" if besides else ""
+        raise _BadValueError(f"a whole number from {least} to {most}{but}")
+
+    return check
+
+
+def _version(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value > VERSION:
+        raise _BadValueError(f"{VERSION}; a later version of Nightmail wrote this file")
+    return _integer(VERSION, VERSION)(value)
+
+
+def _strings(value: object, allowed: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise _BadValueError(allowed)
+    return value
+
+
+def _interface_names(value: object) -> tuple[str, ...]:
+    """Nothing that iptables would take for a pattern or another word."""
+    allowed = 'a list of interface names, such as ["eth1"]'
+    names = _strings(value, allowed)
+    if not names or not all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}", name) for name in names):
+        raise _BadValueError(allowed)
+    return tuple(dict.fromkeys(names))
+
+
+def _networks(value: object) -> tuple[Network, ...]:
+    allowed = 'a list of addresses and networks, such as ["192.0.2.7", "2001:db8:5::/48"]'
+    networks = []
+    for item in _strings(value, allowed):
+        try:
+            networks.append(ip_network(item))
+        except ValueError as error:
+            raise _BadValueError(f"{allowed}; {_one_line(str(error))}") from None
+    return tuple(networks)
+
+
+def _ports(value: object) -> tuple[int, ...]:
+    allowed = "a list of 1 to 15 ports, such as [25]"
+    if not isinstance(value, list) or not 1 <= len(value) <= 15:
+        raise _BadValueError(allowed)
+    try:
+        return tuple(dict.fromkeys(map(_integer(1, 65535), value)))
+    except _BadValueError:
+        raise _BadValueError(allowed) from None
+
+
+def _mask(value: object) -> Marks:
+    allowed = "eight neighbouring bits, such as 0xff000000"
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _BadValueError(allowed)
+    if value not in {0xFF << shift for shift in range(25)}:
+        raise _BadValueError(allowed)
+    return Marks(mask=value)
+
+
+def _directory(value: object) -> Path:
+    allowed = "an absolute path without .."
+    if not isinstance(value, str) or "\0" in value:
+        raise _BadValueError(allowed)
+    path = Path(value)
+    if not path.is_absolute() or ".." in path.parts:
+        raise _BadValueError(allowed)
+    return path
+
+
+def _log_file(value: object) -> Path | None:
+    return None if value == "" else _directory(value)
+
+
+def _log_level(value: object) -> str:
+    if value not in LOG_LEVELS:
+        raise _BadValueError(", ".join(LOG_LEVELS))
+    return str(value)
+
+
+_NOT_A_FIELD: Final = ""
+
+KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
+    "version": (_NOT_A_FIELD, _version),
+    "interfaces.inside": ("inside", _interface_names),
+    "interfaces.outside": ("outside", _interface_names),
+    "interfaces.inside_networks": ("inside_networks", _networks),
+    "mail.ports": ("ports", _ports),
+    "exceptions.never": ("never", _networks),
+    "exceptions.never_offer": ("never_offer", _networks),
+    "nat.addresses": ("nat_addresses", _networks),
+    "marks.mask": ("marks", _mask),
+    "kernel.table": ("table", _integer(1, 0x7FFFFFFF, besides=(253, 254, 255))),
+    "kernel.zone": ("zone", _integer(1, 65535)),
+    "kernel.first_queue": ("first_queue", _integer(0, limits.LAST_FIRST_QUEUE)),
+    "kernel.first_listen_port": ("first_listen_port", _integer(1024, limits.LAST_FIRST_LISTEN_PORT)),
+    "daemon.workers": ("workers", _integer(1, limits.WORKERS)),
+    "daemon.state_dir": ("state_dir", _directory),
+    "daemon.run_dir": ("run_dir", _directory),
+    "log.level": ("log_level", _log_level),
+    "log.file": ("log_file", _log_file),
+    "alarms.again_after_hours": ("alarm_again_hours", _integer(1, 168)),
+}
+"""Key as it is spelled in the file -> field of `Config`, and the check of its value."""
+
+SECTIONS: Final = frozenset(key.partition(".")[0] for key in KEYS if "." in key)
+
+
+# --- Reading -----------------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            octets = file.read(limits.CONFIG_FILE_OCTETS + 1)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(octets) > limits.CONFIG_FILE_OCTETS:
+        raise ConfigurationError(f"{path}: larger than {limits.CONFIG_FILE_OCTETS} octets")
+    try:
+        return octets.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = octets[: error.start].count(b"\n") + 1
+        raise ConfigurationError(f"{path}:{line}: not UTF-8") from None
+
+
+def _syntax(path: Path, error: tomllib.TOMLDecodeError) -> ConfigurationError:
+    message = _one_line(str(error))
+    at = re.search(r" ?\(at line (\d+), column (\d+)\)", message)
+    if at is None:
+        return ConfigurationError(f"{path}: {message}")
+    return ConfigurationError(f"{path}:{at[1]}: {message[: at.start()]} (column {at[2]})")
+
+
+def _merged(path: Path, text: str, document: dict[str, Any]) -> Config:
+    values: dict[str, Any] = {}
+    for key, value in _flat(path, text, document):
+        name, check = KEYS[key]
+        try:
+            checked = check(value)
+        except _BadValueError as error:
+            shown = _one_line(str(value))
+            raise _located(path, text, key, f"{shown} is not allowed; allowed: {error}") from None
+        if name != _NOT_A_FIELD:
+            values[name] = checked
+    return _consistent(path, text, Config(**values))
+
+
+def _flat(path: Path, text: str, document: dict[str, Any]) -> list[tuple[str, object]]:
+    """Every key of the file with its section; the version first, since all else depends on it."""
+    pairs: list[tuple[str, object]] = []
+    for name, value in document.items():
+        if name in SECTIONS:
+            if not isinstance(value, dict):
+                raise _located(path, text, name, f"is a section; allowed: [{name}] and keys below it")
+            pairs += [(f"{name}.{inner}", item) for inner, item in value.items()]
+        else:
+            pairs.append((name, value))
+    pairs.sort(key=lambda pair: pair[0] != "version")
+    for key, value in pairs:
+        if key == "version":
+            _check_version(path, text, value)
+        elif key not in KEYS:
+            raise _located(path, text, key, f"unknown key; allowed: {_siblings(key)}")
+    return pairs
+
+
+def _check_version(path: Path, text: str, value: object) -> None:
+    """Before unknown keys are complained of: a later version has keys of its own."""
+    try:
+        _version(value)
+    except _BadValueError as error:
+        raise _located(path, text, "version", f"{value} is not allowed; allowed: {error}") from None
+
+
+def _siblings(key: str) -> str:
+    section, dot, _ = key.partition(".")
+    if dot and section in SECTIONS:
+        return ", ".join(known for known in KEYS if known.startswith(section + "."))
+    return ", ".join(["version", *(f"[{name}]" for name in sorted(SECTIONS))])
+
+
+def _consistent(path: Path, text: str, config: Config) -> Config:
+    both = set(config.inside) & set(config.outside)
+    if both and not config.inside_networks:
+        problem = f"{_list(both)} is outside as well; allowed only with interfaces.inside_networks"
+        raise _located(path, text, "interfaces.inside", problem)
+    last = config.first_listen_port + limits.NUMBERS_IN_A_ROW
+    taken = [port for port in config.ports if config.first_listen_port <= port < last]
+    if taken:
+        problem = (
+            f"{config.first_listen_port} to {last - 1} are ours; allowed: a row without mail port {taken[0]}"
+        )
+        raise _located(path, text, "kernel.first_listen_port", problem)
+    return config
+
+
+def _located(path: Path, text: str, key: str, problem: str) -> ConfigurationError:
+    line = _line_of(text, key)
+    where = f"{path}:{line}" if line is not None else str(path)
+    return ConfigurationError(f"{where}: {_one_line(key)}: {problem}")
+
+
+def _line_of(text: str, key: str) -> int | None:
+    """The line that sets `key`, by searching: tomllib does not tell. None where it is written unusually."""
+    section = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        header = re.match(r"\s*\[+\s*([^\]#]+?)\s*\]", line)
+        setting = re.match(r"\s*([A-Za-z0-9_.\"' -]+?)\s*=", line)
+        if header is not None:
+            section = _bare(header[1])
+            if section == key:
+                return number
+        elif setting is not None:
+            name = _bare(setting[1])
+            full = f"{section}.{name}" if section else name
+            if full == key or key.startswith(full + "."):
+                return number
+    return None
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[\"' ]", "", name)
+
+
+def _list(names: Sequence[str] | set[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def _one_line(text: str) -> str:
+    """Of a file's own words: no control characters, and not too many of them."""
+    cut = text if len(text) <= limits.ENV_TEXT_OCTETS else text[: limits.ENV_TEXT_OCTETS] + "..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)

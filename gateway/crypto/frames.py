@@ -1,0 +1,108 @@
+"""Frames: type u8, length u16, body. Cuts what comes in, in any chunking; opens nothing.
+
+A frame's first octet has its high bit set, so no SMTP reply or command can be taken for one: a clear octet
+is an error at once. Lengths that no message can have are refused at the header, before their body is
+waited for. Counterparts: `handshake` (0x81), `records` (0x82).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.crypto.messages import OfferForm
+from gateway.crypto.primitives import AEAD_TAG_OCTETS
+from gateway.errors import LocalMisuseError, PeerProtocolError, Reason
+from gateway.policy.limits import FRAME_BODY_OCTETS
+
+FRAME_HEADER_OCTETS: Final = 3
+_LOWEST_TYPE: Final = 0x80
+_RECORD_INNER_HEADER_OCTETS: Final = 3
+_SHORTEST_RECORD: Final = _RECORD_INNER_HEADER_OCTETS + AEAD_TAG_OCTETS
+_ANSWER_LENGTHS: Final = frozenset(form.answer_octets for form in OfferForm)
+
+
+class FrameKind(enum.IntEnum):
+    """The first octet of a frame."""
+
+    ANSWER = 0x81
+    RECORD = 0x82
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One whole frame without its header."""
+
+    kind: FrameKind
+    body: bytes
+
+
+def frame(kind: FrameKind, body: bytes) -> bytes:
+    """A frame as it goes on the wire."""
+    if len(body) > FRAME_BODY_OCTETS:
+        raise LocalMisuseError(f"frame body of {len(body)} octets")
+    return frame_header(kind, len(body)) + body
+
+
+def frame_header(kind: FrameKind, body_octets: int) -> bytes:
+    return ((kind << 16) | body_octets).to_bytes(FRAME_HEADER_OCTETS, "big")
+
+
+class FrameReader:
+    """Octets in, whole frames out. Holds one unfinished frame at most."""
+
+    __slots__ = ("_dead", "_held", "_wanted")
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._wanted = FRAME_HEADER_OCTETS
+        self._dead = False
+
+    @property
+    def held_octets(self) -> int:
+        """What is held of an unfinished frame: not 0 at a FIN means that it was cut off."""
+        return len(self._held)
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames completed by `data`; [] if none is. Raises PeerProtocolError, then is dead; frames
+        completed by the same call are lost with it, as the channel is."""
+        if self._dead:
+            raise LocalMisuseError("this frame reader has failed before")
+        held = self._held
+        if held and len(held) + len(data) < self._wanted:
+            held += data
+            return []
+        octets = bytes(held) + data if held else data
+        self._dead = True
+        frames, at, self._wanted = _cut(octets)
+        self._dead = False
+        self._held = bytearray(octets[at:])
+        return frames
+
+
+def _cut(octets: bytes) -> tuple[list[Frame], int, int]:
+    """Whole frames, where the unfinished one begins, and how long it is at least."""
+    frames: list[Frame] = []
+    at = 0
+    while True:
+        left = len(octets) - at
+        if left and octets[at] < _LOWEST_TYPE:
+            raise PeerProtocolError(Reason.CLEAR_OCTETS_IN_CHANNEL, f"octet 0x{octets[at]:02x} for a frame")
+        if left < FRAME_HEADER_OCTETS:
+            return frames, at, FRAME_HEADER_OCTETS
+        kind, length = _header(octets, at)
+        whole = FRAME_HEADER_OCTETS + length
+        if left < whole:
+            return frames, at, whole
+        frames.append(Frame(kind, octets[at + FRAME_HEADER_OCTETS : at + whole]))
+        at += whole
+
+
+def _header(octets: bytes, at: int) -> tuple[FrameKind, int]:
+    length = (octets[at + 1] << 8) | octets[at + 2]
+    if octets[at] == FrameKind.RECORD and length >= _SHORTEST_RECORD:
+        return FrameKind.RECORD, length
+    if octets[at] == FrameKind.ANSWER and length in _ANSWER_LENGTHS:
+        return FrameKind.ANSWER, length
+    raise PeerProtocolError(Reason.BAD_FRAME, f"frame 0x{octets[at]:02x} of {length} octets")

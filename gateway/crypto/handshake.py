@@ -1,0 +1,263 @@
+"""Both sides of the handshake, from keys to a `HandshakeResult`: the one proof a record layer is made of.
+
+R (`ReceivingHandshake`) writes the offer and reads the answer; S (`SendingHandshake`) reads the offer and
+writes the answer. Each serves one offer and one answer; after an error it is dead. Says nothing to anybody:
+what goes on the wire when a handshake fails is the session's. Counterparts: `noise`, `messages`, `records`.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import InitVar, dataclass
+from typing import Final, cast
+
+from gateway.crypto.keys import (
+    EndorsedStatic,
+    EndorsementCache,
+    Ephemerals,
+    IdentityKey,
+    IdentityPublic,
+    Label,
+    StaticKey,
+    check_endorsement,
+)
+from gateway.crypto.messages import (
+    ANSWER_PAYLOAD,
+    OFFER_PAYLOAD,
+    AnswerFlags,
+    DialledAddress,
+    OfferFlags,
+    OfferForm,
+    prologue,
+)
+from gateway.crypto.noise import IX, IXHFS, CipherState, HandshakeState, NoiseRole, Pattern
+from gateway.crypto.primitives import ED25519_SIGNATURE_OCTETS
+from gateway.errors import LocalMisuseError, PeerProtocolError, Reason
+
+__all__ = [
+    "HandshakeResult",
+    "OfferForm",
+    "OfferedPeer",
+    "ReceivingHandshake",
+    "SendingHandshake",
+    "prologue",
+]
+
+_OFFER_SIGNED_OCTETS: Final = OFFER_PAYLOAD.octets_before("signature")
+PATTERNS: Final[dict[OfferForm, Pattern]] = {OfferForm.FULL: IXHFS, OfferForm.SHORT: IX}
+
+_PROOF: Final = object()
+"""Held by this file alone: what was not made by a finished handshake is no result."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedPeer:
+    """What an offer with a good signature says. Not to be remembered: R has not proven anything yet."""
+
+    identity: IdentityPublic
+    epoch: int
+    flags: OfferFlags
+    form: OfferForm
+
+
+class TrafficCiphers:
+    """The two directions' ciphers, to be taken once: two layers over one key would repeat nonces."""
+
+    __slots__ = ("_pair",)
+
+    def __init__(self, sending: bytes, receiving: bytes) -> None:
+        self._pair: tuple[CipherState, CipherState] | None = (CipherState(sending), CipherState(receiving))
+
+    def take(self) -> tuple[CipherState, CipherState]:
+        """Sending, then receiving."""
+        if self._pair is None:
+            raise LocalMisuseError("these traffic keys are in use already")
+        pair, self._pair = self._pair, None
+        return pair
+
+    def __repr__(self) -> str:
+        return "<TrafficCiphers: redacted>"
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeResult:
+    """A finished handshake. At S the peer has yet to prove itself by its first record."""
+
+    identity: IdentityPublic
+    epoch: int
+    flags: OfferFlags | AnswerFlags
+    form: OfferForm
+    dialled: DialledAddress
+    """Where S believes it dialled: at R to be compared, at S what it said."""
+    handshake_hash: bytes
+    ciphers: TrafficCiphers
+    proof: InitVar[object]
+
+    def __post_init__(self, proof: object) -> None:
+        if proof is not _PROOF:
+            raise LocalMisuseError("a HandshakeResult is made by a handshake")
+
+
+class ReceivingState(enum.Enum):
+    START = "start"
+    OFFERED = "offered"
+    OVER = "over"
+
+
+class ReceivingHandshake:
+    """R's side, Noise's initiator: `offer`, then `read_answer`, each once."""
+
+    def __init__(
+        self,
+        identity: IdentityKey,
+        static: StaticKey,
+        ephemerals: Ephemerals,
+        prologue: bytes,
+        endorsements: EndorsementCache | None = None,
+    ) -> None:
+        self._identity = identity
+        self._static = static
+        self._ephemerals = ephemerals
+        self._prologue = prologue
+        self._endorsements = endorsements
+        self._form = OfferForm.FULL
+        self._noise: HandshakeState | None = None
+        self.state = ReceivingState.START
+
+    def offer(self, form: OfferForm, flags: OfferFlags = OfferFlags.NONE) -> bytes:
+        """Message 1, signed over everything in it and the prologue; 1,350 or 166 octets."""
+        if self.state is not ReceivingState.START:
+            raise LocalMisuseError(f"offer in state {self.state.value}")
+        self.state = ReceivingState.OVER
+        e, e1 = self._ephemerals.take()
+        noise = HandshakeState(
+            PATTERNS[form], NoiseRole.INITIATOR, self._prologue, self._static.private, e, e1
+        )
+        tokens = noise.write_tokens()
+        values: dict[str, bytes | int] = {
+            "identity": self._identity.public.octets,
+            "epoch": self._static.epoch,
+            "flags": int(flags),
+            "signature": bytes(ED25519_SIGNATURE_OCTETS),
+        }
+        unsigned = OFFER_PAYLOAD.encode(values)[:_OFFER_SIGNED_OCTETS]
+        values["signature"] = self._identity.sign(Label.OFFER, noise.h + unsigned)
+        message = tokens + noise.write_payload(OFFER_PAYLOAD.encode(values))
+        self._noise, self._form, self.state = noise, form, ReceivingState.OFFERED
+        return message
+
+    def read_answer(self, message: bytes, today: int) -> HandshakeResult:
+        """Message 2. Raises PeerProtocolError or CryptoRefusedError; either way this was the only try."""
+        if self.state is not ReceivingState.OFFERED or self._noise is None:
+            raise LocalMisuseError(f"answer in state {self.state.value}")
+        noise, self._noise, self.state = self._noise, None, ReceivingState.OVER
+        if len(message) != self._form.answer_octets:
+            raise PeerProtocolError(Reason.BAD_FRAME, f"message 2 of {len(message)} octets")
+        values = ANSWER_PAYLOAD.decode(noise.read_payload(noise.read_tokens(message)))
+        identity = IdentityPublic(_octets(values, "identity"))
+        if identity == self._identity.public:
+            raise PeerProtocolError(Reason.OWN_IDENTITY, "our own identity answers")
+        epoch, not_after = _number(values, "epoch"), _number(values, "not_after")
+        endorsement = _octets(values, "endorsement")
+        check_endorsement(identity, noise.rs, (epoch, not_after), endorsement, today, self._endorsements)
+        sending, receiving = noise.split()
+        return HandshakeResult(
+            identity=identity,
+            epoch=epoch,
+            flags=AnswerFlags(_number(values, "flags")),
+            form=self._form,
+            dialled=DialledAddress(_octets(values, "address"), _number(values, "port")),
+            handshake_hash=noise.h,
+            ciphers=TrafficCiphers(sending, receiving),
+            proof=_PROOF,
+        )
+
+
+class SendingState(enum.Enum):
+    START = "start"
+    READ = "read"
+    OVER = "over"
+
+
+class SendingHandshake:
+    """S's side, Noise's responder: `read_offer`, then `write_answer`, each once."""
+
+    def __init__(
+        self, identity: IdentityKey, endorsed: EndorsedStatic, ephemerals: Ephemerals, prologue: bytes
+    ) -> None:
+        if endorsed.identity != identity.public:
+            raise LocalMisuseError("the static key is endorsed by another identity")
+        self._endorsed = endorsed
+        self._ephemerals = ephemerals
+        self._prologue = prologue
+        self._noise: HandshakeState | None = None
+        self._offered: OfferedPeer | None = None
+        self._tokens = b""
+        self.state = SendingState.START
+
+    def read_offer(self, offer: bytes) -> OfferedPeer:
+        """Verify message 1 against what the mail servers said. Raises PeerProtocolError: BAD_OFFER,
+        BAD_KEY, BAD_SIGNATURE (also where greeting or reply were tampered with), OWN_IDENTITY."""
+        if self.state is not SendingState.START:
+            raise LocalMisuseError(f"offer in state {self.state.value}")
+        self.state = SendingState.OVER
+        form = OfferForm.of_offer(offer)
+        e, _ = self._ephemerals.take()
+        static = self._endorsed.static.private
+        noise = HandshakeState(PATTERNS[form], NoiseRole.RESPONDER, self._prologue, static, e)
+        sealed = noise.read_tokens(offer)
+        signed_hash = noise.h
+        payload = noise.read_payload(sealed)
+        values = OFFER_PAYLOAD.decode(payload)
+        identity = IdentityPublic(_octets(values, "identity"))
+        signed = signed_hash + payload[:_OFFER_SIGNED_OCTETS]
+        identity.verify(Label.OFFER, signed, _octets(values, "signature"))
+        if identity == self._endorsed.identity:
+            raise PeerProtocolError(Reason.OWN_IDENTITY, "our own identity offers")
+        # Now, not in write_answer: unusable keys are refused before the verb, and the sender's first
+        # command does not wait for the arithmetic.
+        self._tokens = noise.write_tokens()
+        offered = OfferedPeer(identity, _number(values, "epoch"), OfferFlags(_number(values, "flags")), form)
+        self._noise, self._offered, self.state = noise, offered, SendingState.READ
+        return offered
+
+    def write_answer(
+        self, dialled: DialledAddress, flags: AnswerFlags = AnswerFlags.NONE
+    ) -> tuple[bytes, HandshakeResult]:
+        """Message 2 and the result. Nothing that the peer did can make this raise."""
+        if self.state is not SendingState.READ or self._noise is None or self._offered is None:
+            raise LocalMisuseError(f"answer in state {self.state.value}")
+        noise, self._noise, self.state = self._noise, None, SendingState.OVER
+        offered, endorsed = self._offered, self._endorsed
+        payload = ANSWER_PAYLOAD.encode(
+            {
+                "identity": endorsed.identity.octets,
+                "epoch": endorsed.static.epoch,
+                "not_after": endorsed.not_after,
+                "flags": int(flags),
+                "endorsement": endorsed.endorsement,
+                "address": dialled.address16,
+                "port": dialled.port,
+            }
+        )
+        message = self._tokens + noise.write_payload(payload)
+        receiving, sending = noise.split()
+        result = HandshakeResult(
+            identity=offered.identity,
+            epoch=offered.epoch,
+            flags=offered.flags,
+            form=offered.form,
+            dialled=dialled,
+            handshake_hash=noise.h,
+            ciphers=TrafficCiphers(sending, receiving),
+            proof=_PROOF,
+        )
+        return message, result
+
+
+def _octets(values: dict[str, bytes | int], name: str) -> bytes:
+    return cast("bytes", values[name])
+
+
+def _number(values: dict[str, bytes | int], name: str) -> int:
+    return cast("int", values[name])

@@ -1,0 +1,247 @@
+"""The record layer: what travels between two gateways after their handshake, sealed and in order.
+
+Made of a `HandshakeResult` and of nothing else. Gives out no octet whose tag has not verified; after a
+record that fails it is dead. Reads no content: an SMTP octet is an octet. Counterparts: `frames` cuts what
+`open` takes, `session.channel` says what a record means for a mail server.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import InitVar, dataclass
+from typing import Final
+
+from gateway.crypto.frames import FRAME_HEADER_OCTETS, FrameKind, frame_header
+from gateway.crypto.handshake import HandshakeResult
+from gateway.crypto.keys import IdentityPublic
+from gateway.crypto.messages import AnswerFlags, OfferFlags, OfferForm
+from gateway.crypto.primitives import AEAD_TAG_OCTETS
+from gateway.errors import LocalMisuseError, PeerProtocolError, Reason
+from gateway.policy.limits import (
+    RECORD_CONTENT_OCTETS,
+    RECORD_SEND_OCTETS,
+    REKEY_AFTER_RECORDS,
+)
+
+INNER_HEADER_OCTETS: Final = 3
+RECORD_OVERHEAD_OCTETS: Final = FRAME_HEADER_OCTETS + INNER_HEADER_OCTETS + AEAD_TAG_OCTETS
+"""What a record adds to its content on the wire: 22."""
+
+_PROOF: Final = object()
+_REKEY_MASK: Final = REKEY_AFTER_RECORDS - 1
+_FULL_HEADER: Final = frame_header(
+    FrameKind.RECORD, INNER_HEADER_OCTETS + RECORD_SEND_OCTETS + AEAD_TAG_OCTETS
+)
+
+_FULL_INNER_HEADER: Final = b"\x01" + RECORD_SEND_OCTETS.to_bytes(2, "big")
+
+
+class RecordType(enum.IntEnum):
+    """First octet of the inner plaintext."""
+
+    PAD = 0
+    DATA = 1
+    CLOSE = 2
+    RESET = 3
+    PARAMS = 4
+    STATEMENT = 5
+    OPEN = 6
+    END = 7
+    IGNORABLE = 0x40
+    """Stands for every type from here on: unknown ones are ignored."""
+
+
+class Direction(enum.Enum):
+    """One direction of a channel."""
+
+    RUNNING = "running"
+    CLOSED = "closed"
+    """CLOSE or RESET was its last record."""
+    DEAD = "dead"
+    """A record failed."""
+
+
+_LAST: Final = frozenset((RecordType.CLOSE, RecordType.RESET))
+_RESERVED: Final = frozenset((RecordType.OPEN, RecordType.END))
+_WITHOUT_CONTENT: Final = frozenset((RecordType.PAD, RecordType.CLOSE, RecordType.RESET))
+_KINDS: Final = {int(kind): kind for kind in RecordType if kind not in _RESERVED} | dict.fromkeys(
+    range(RecordType.IGNORABLE, 0x100), RecordType.IGNORABLE
+)
+"""Every type that may come in now; what is missing is an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One verified record; the content of an ignorable one is dropped."""
+
+    kind: RecordType
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedPeer:
+    """A peer that has proven itself by a record: the only thing that may be remembered."""
+
+    identity: IdentityPublic
+    epoch: int
+    form: OfferForm
+    flags: OfferFlags | AnswerFlags
+    proof: InitVar[object]
+
+    def __post_init__(self, proof: object) -> None:
+        if proof is not _PROOF:
+            raise LocalMisuseError("a VerifiedPeer is made by a RecordLayer")
+
+
+class RecordLayer:
+    """Seals our direction, opens the peer's. One per handshake."""
+
+    __slots__ = ("_peer", "_receiving", "_result", "_sending", "receives", "sends")
+
+    def __init__(self, result: HandshakeResult) -> None:
+        self._sending, self._receiving = result.ciphers.take()
+        self._result = result
+        self._peer: VerifiedPeer | None = None
+        self.sends = Direction.RUNNING
+        self.receives = Direction.RUNNING
+
+    def peer(self) -> VerifiedPeer:
+        """Who is there. Only after the first record from there has verified."""
+        if self._peer is None:
+            raise LocalMisuseError("the peer has not proven itself yet")
+        return self._peer
+
+    # --- Ours ----------------------------------------------------------------------------------------
+
+    def seal(self, kind: RecordType, content: bytes = b"", inner_pad: int = 0) -> bytes:
+        """One whole frame, `inner_pad` zeros behind the content."""
+        if kind in _RESERVED or (content and kind in _WITHOUT_CONTENT):
+            raise LocalMisuseError(f"{kind.name} with {len(content)} octets")
+        sealed = self._seal(int(kind), content, inner_pad)
+        if kind in _LAST:
+            self.sends = Direction.CLOSED
+        return sealed
+
+    def seal_ignorable(self, octet: int = RecordType.IGNORABLE, content: bytes = b"") -> bytes:
+        """A record that every peer must ignore; sent now and then so that it does."""
+        if not RecordType.IGNORABLE <= octet <= 0xFF:
+            raise LocalMisuseError(f"record type {octet} is not ignorable")
+        return self._seal(octet, content, 0)
+
+    def seal_data(self, data: bytes, pad: int = 0) -> bytes:
+        """All of `data` in as many DATA records as it needs; b"" for nothing and no padding.
+
+        `pad` wire octets are added: zeros behind the last content and, what has no room there, PAD records.
+        """
+        whole, rest = divmod(len(data), RECORD_SEND_OCTETS)
+        if not whole and not pad:
+            return self._seal(RecordType.DATA, data, 0) if rest else b""
+        if whole and pad and not rest:
+            whole, rest = whole - 1, RECORD_SEND_OCTETS
+        parts = self._seal_full(data, whole) if whole else []
+        if rest:
+            inner_pad = _inner_pad(pad, RECORD_CONTENT_OCTETS - rest)
+            pad -= inner_pad
+            parts.append(self._seal(RecordType.DATA, data[-rest:], inner_pad))
+        if pad:
+            parts.append(self.seal_pad(pad))
+        return b"".join(parts)
+
+    def seal_pad(self, octets: int) -> bytes:
+        """PAD records of `octets` on the wire in all, but of one record's 22 at least."""
+        parts = []
+        while octets > 0:
+            inner_pad = _inner_pad(max(octets - RECORD_OVERHEAD_OCTETS, 0), RECORD_CONTENT_OCTETS)
+            parts.append(self._seal(RecordType.PAD, b"", inner_pad))
+            octets -= RECORD_OVERHEAD_OCTETS + inner_pad
+        return b"".join(parts)
+
+    def _seal(self, kind: int, content: bytes, inner_pad: int) -> bytes:
+        if self.sends is not Direction.RUNNING:
+            raise LocalMisuseError(f"a record in a direction that is {self.sends.value}")
+        length = len(content)
+        if inner_pad < 0 or length + inner_pad > RECORD_CONTENT_OCTETS:
+            raise LocalMisuseError(f"record of {length} octets and {inner_pad} of padding")
+        cipher = self._sending
+        inner = ((kind << 16) | length).to_bytes(INNER_HEADER_OCTETS, "big") + content
+        if inner_pad:
+            inner += bytes(inner_pad)
+        header = frame_header(FrameKind.RECORD, len(inner) + AEAD_TAG_OCTETS)
+        sealed = header + cipher.encrypt_with_ad(header, inner)
+        if not cipher.n & _REKEY_MASK:
+            cipher.rekey()
+        return sealed
+
+    def _seal_full(self, data: bytes, count: int) -> list[bytes]:
+        """`count` full records from the head of `data`, as pieces. One inner plaintext serves them all:
+        the copy into it is all that a record costs beyond the AEAD's own work."""
+        if self.sends is not Direction.RUNNING:
+            raise LocalMisuseError(f"a record in a direction that is {self.sends.value}")
+        cipher = self._sending
+        inner = bytearray(_FULL_INNER_HEADER + bytes(RECORD_SEND_OCTETS))
+        content = memoryview(inner)[INNER_HEADER_OCTETS:]
+        source = memoryview(data)
+        pieces: list[bytes] = []
+        for begins in range(0, count * RECORD_SEND_OCTETS, RECORD_SEND_OCTETS):
+            content[:] = source[begins : begins + RECORD_SEND_OCTETS]
+            pieces += (_FULL_HEADER, cipher.encrypt_with_ad(_FULL_HEADER, inner))
+            if not cipher.n & _REKEY_MASK:
+                cipher.rekey()
+        return pieces
+
+    # --- The peer's ----------------------------------------------------------------------------------
+
+    def open(self, body: bytes) -> Record:
+        """The record in one frame body. Raises OCTETS_AFTER_CLOSE, BAD_TAG or BAD_RECORD and is then dead."""
+        if self.receives is not Direction.RUNNING:
+            self._refuse_late()
+        self.receives = Direction.DEAD
+        cipher = self._receiving
+        inner = bytearray(max(len(body) - AEAD_TAG_OCTETS, 0))
+        if len(inner) < INNER_HEADER_OCTETS:
+            raise PeerProtocolError(Reason.BAD_RECORD, f"record of {len(body)} octets")
+        cipher.decrypt_into(frame_header(FrameKind.RECORD, len(body)), body, inner)
+        if not cipher.n & _REKEY_MASK:
+            cipher.rekey()
+        record = _decoded(inner)
+        self.receives = Direction.CLOSED if record.kind in _LAST else Direction.RUNNING
+        if self._peer is None:
+            self._peer = self._verified()
+        return record
+
+    def _refuse_late(self) -> None:
+        if self.receives is Direction.CLOSED:
+            self.receives = Direction.DEAD
+            raise PeerProtocolError(Reason.OCTETS_AFTER_CLOSE)
+        raise LocalMisuseError("this record layer has failed before")
+
+    def _verified(self) -> VerifiedPeer:
+        result = self._result
+        return VerifiedPeer(result.identity, result.epoch, result.form, result.flags, _PROOF)
+
+    def __repr__(self) -> str:
+        return f"<RecordLayer sends={self.sends.value} receives={self.receives.value}: redacted>"
+
+
+def _inner_pad(pad: int, room: int) -> int:
+    """How many of `pad` octets go into a record with `room`: all, or so many that a PAD can be the rest."""
+    if pad <= room:
+        return pad
+    return min(room, pad - RECORD_OVERHEAD_OCTETS)
+
+
+def _decoded(inner: bytearray) -> Record:
+    """Verified plaintext -> record. A peer that seals nonsense is broken or malicious: BAD_RECORD."""
+    kind = _KINDS.get(inner[0])
+    if kind is None:
+        raise PeerProtocolError(Reason.BAD_RECORD, f"record type {inner[0]}")
+    end = INNER_HEADER_OCTETS + ((inner[1] << 8) | inner[2])
+    if end > len(inner):
+        raise PeerProtocolError(Reason.BAD_RECORD, "content longer than its record")
+    if end < len(inner) and inner.count(0, end) != len(inner) - end:
+        raise PeerProtocolError(Reason.BAD_RECORD, "padding is not zero")
+    if kind is RecordType.IGNORABLE:
+        return Record(kind, b"")
+    if kind in _WITHOUT_CONTENT and end != INNER_HEADER_OCTETS:
+        raise PeerProtocolError(Reason.BAD_RECORD, f"{kind.name} with content")
+    return Record(kind, bytes(memoryview(inner)[INNER_HEADER_OCTETS:end]))

@@ -1,0 +1,10 @@
+"""How packets reach us: Linux, privileged, and without any knowledge of the protocol.
+
+marks      pure: the eight bits of the packet mark that are ours, and what each says
+syn        pure: one IPv4 or IPv6 packet -> whose connection to where
+gate       pure: held SYNs, dials and their outcomes -> verdicts; who sends, who receives
+ruleset    pure: Config -> the texts for iptables-restore and nft, routes, and their exact inverse
+kernel     applies, verifies and removes a rule set; the only user of pyroute2 and subprocess here
+nfqueue    one netfilter queue; the only user of netfilterqueue
+tproxy     transparent sockets: the listener, and the dialled one bound to the client's own address
+"""

@@ -1,0 +1,391 @@
+"""Held SYNs, dials and their outcomes -> verdicts. Which role, and which order: dial first or accept first.
+
+Pure: `now` comes in, commands go out. Must never hold a SYN that nobody will answer, and must never turn
+forged SYNs into connections at the server behind us. Counterparts: `nfqueue` brings SYNs and takes
+verdicts, `tproxy` dials; `runtime` carries everything between them and this file.
+
+Sending (inside to outside): the SYN is held while we dial; its verdict is the dial's outcome, so the
+sender sees connected, refused, unreachable or silent exactly as without us.
+
+Receiving (outside to inside): a SYN's source may be forged, and a dial in its name would reach the
+server. So where the server has answered lately the SYN is taken at once (the handshake with the client
+proves its address) and the dial comes after. Otherwise one SYN probes the server: if it connects, all
+SYNs held for that server are taken. If it is refused or unreachable, that answers its own client only
+and the next SYN probes: a server may refuse one source (a ban list does), and one banned source must not
+be able to have the others refused. A silent probe delays the others by PROBE_SECONDS, no longer.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+from gateway.errors import Reason
+from gateway.intercept.marks import Verdict
+from gateway.intercept.syn import Flow
+from gateway.policy import limits
+from gateway.smtp.events import Role
+
+__all__ = [
+    "Claim",
+    "CloseUnclaimed",
+    "Dial",
+    "DialOutcome",
+    "Gate",
+    "GateCommand",
+    "GiveVerdict",
+    "Refusal",
+    "Roles",
+    "Token",
+    "Verdict",
+]
+
+Network = IPv4Network | IPv6Network
+Token = Hashable
+"""Stands for one held packet; only `nfqueue` knows what is inside."""
+
+
+class DialOutcome(enum.Enum):
+    """How a dial ended, in the words that decide what its client is told."""
+
+    CONNECTED = "connected"
+    REFUSED = "refused"
+    HOST_UNREACHABLE = "host-unreachable"
+    NET_UNREACHABLE = "net-unreachable"
+    ADMIN_PROHIBITED = "admin-prohibited"
+    SILENT = "silent"
+    PORTS_BUSY = "ports-busy"
+    """A socket of ours still owns these two addresses and ports; the client will try again."""
+    LOCAL_TROUBLE = "local-trouble"
+    """No descriptor, no memory, no permission: as if we were not here."""
+
+
+_VERDICT_OF_OUTCOME = {
+    DialOutcome.CONNECTED: Verdict.TAKE,
+    DialOutcome.REFUSED: Verdict.REFUSE,
+    DialOutcome.HOST_UNREACHABLE: Verdict.HOST_UNREACHABLE,
+    DialOutcome.NET_UNREACHABLE: Verdict.NET_UNREACHABLE,
+    DialOutcome.ADMIN_PROHIBITED: Verdict.ADMIN_PROHIBITED,
+    DialOutcome.SILENT: Verdict.DROP,
+    DialOutcome.PORTS_BUSY: Verdict.DROP,
+    DialOutcome.LOCAL_TROUBLE: Verdict.PASS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Connect to the flow's destination from its source; report by `Gate.dial_finished`."""
+
+    flow: Flow
+
+
+@dataclass(frozen=True, slots=True)
+class GiveVerdict:
+    """Answer one held packet; each token gets exactly one verdict."""
+
+    token: Token
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class CloseUnclaimed:
+    """The client of this flow never came: forget the flow, and reset its dialled connection if it has one."""
+
+    flow: Flow
+
+
+GateCommand = Dial | GiveVerdict | CloseUnclaimed
+
+
+class Claim(enum.Enum):
+    """What an accepted connection finds on the other side."""
+
+    DIALLED = "dialled"
+    """The dialled connection stands ready."""
+    DIAL_NOW = "dial-now"
+    """Accepted first: dial now, and report by `Gate.dial_finished`."""
+    STRANGER = "stranger"
+    """Not through the gate (a process of this very box called our listener): reset it."""
+
+
+class Roles:
+    """Who is who: from the interface a SYN came in by and its two addresses."""
+
+    def __init__(
+        self,
+        inside: Iterable[str],
+        outside: Iterable[str],
+        inside_networks: Iterable[Network],
+        inside_sources_allowed_outside: Iterable[Network] = (),
+    ) -> None:
+        self._inside = frozenset(inside)
+        self._outside = frozenset(outside)
+        self._networks = tuple(inside_networks)
+        self._allowed = tuple(inside_sources_allowed_outside)
+
+    def of(self, flow: Flow, in_interface: str) -> Role | Refusal:
+        """The gateway's role for this flow, or why it has none and what becomes of the SYN."""
+        to_inside = _within(flow.destination, self._networks)
+        if in_interface in self._outside:
+            if _within(flow.source, self._networks) and not _within(flow.source, self._allowed):
+                return Refusal(Verdict.DROP, Reason.SPOOFED_INSIDE_SOURCE)
+            if to_inside:
+                return Role.RECEIVING
+        if in_interface in self._inside and not to_inside:
+            return Role.SENDING
+        return Refusal(Verdict.PASS, Reason.NOT_OURS)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """No role for this SYN: give it this verdict, for this reason."""
+
+    verdict: Verdict
+    reason: Reason
+
+
+def _within(address: str, networks: Sequence[Network]) -> bool:
+    parsed = ip_address(address)
+    return any(parsed in network for network in networks if network.version == parsed.version)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """One SYN in the kernel's queue, waiting for a verdict."""
+
+    token: Token
+    role: Role
+    since: float
+
+
+@dataclass(slots=True)
+class _Server:
+    """An inside server: when it last answered, who probes it, and who waits for that."""
+
+    answered: float | None = None
+    probes: dict[Flow, float] = field(default_factory=dict)  # began when
+    waiting: dict[Flow, None] = field(default_factory=dict)  # in order of arrival
+
+
+class Gate:
+    """One worker's gate. Every method returns at once; commands are to be carried out in order."""
+
+    def __init__(
+        self,
+        held_limit: int = limits.HELD_SYNS,
+        held_per_source_limit: int = limits.HELD_SYNS_PER_SOURCE,
+    ) -> None:
+        self._held_limit = held_limit
+        self._per_source_limit = held_per_source_limit
+        self._held: dict[Flow, _Held] = {}
+        self._held_by_source: Counter[str] = Counter()
+        self._dialling: set[Flow] = set()
+        self._ready: dict[Flow, float] = {}  # dialled and unclaimed, since when
+        self._expected: dict[Flow, float] = {}  # taken before dialling, since when
+        self._live: set[Flow] = set()
+        self._servers: dict[tuple[str, int], _Server] = {}
+
+    @property
+    def held(self) -> int:
+        """SYNs waiting in the kernel for a verdict of ours."""
+        return len(self._held)
+
+    @property
+    def live(self) -> int:
+        """Accepted connections that have not been reported as ended."""
+        return len(self._live)
+
+    # --- What happens -------------------------------------------------------------------------------
+
+    def syn_arrived(self, token: Token, flow: Flow, role: Role, now: float) -> list[GateCommand]:
+        """A SYN of this flow is held under `token`."""
+        commands: list[GateCommand] = []
+        before = self._release(flow)
+        if before is not None:
+            commands.append(GiveVerdict(before.token, Verdict.DROP))
+        if self._is_awaited(flow):
+            self._hold(token, flow, role, now)
+            return commands
+        if flow in self._ready or flow in self._expected or (flow in self._live and before is not None):
+            # Ours already: the listener or the accepted socket knows what to do with it.
+            return [*commands, GiveVerdict(token, Verdict.TAKE)]
+        if flow in self._live:
+            # The client uses its port again while the last connection from it is closing: see `ended`.
+            # Or it has forgotten that connection (it was rebooted): then the SYN comes again.
+            self._hold(token, flow, role, now)
+            return commands
+        return commands + self._new_syn(token, flow, role, now)
+
+    def dial_finished(self, flow: Flow, outcome: DialOutcome, now: float) -> list[GateCommand]:
+        """A dial ended: one that a command asked for, or one after an accept (then only noted)."""
+        server = self._servers.get(flow.server)
+        if flow in self._dialling:
+            self._dialling.discard(flow)
+            return self._gate_dial_finished(flow, outcome, server, now)
+        if server is not None:
+            server.answered = now if outcome is DialOutcome.CONNECTED else None
+        elif outcome is DialOutcome.CONNECTED and flow in self._live:
+            self._servers[flow.server] = _Server(answered=now)
+        return []
+
+    def accepted(self, flow: Flow) -> Claim:
+        """The listener accepted this flow; it is live until `ended`."""
+        if self._ready.pop(flow, None) is not None:
+            self._live.add(flow)
+            return Claim.DIALLED
+        if self._expected.pop(flow, None) is not None:
+            self._live.add(flow)
+            return Claim.DIAL_NOW
+        return Claim.STRANGER
+
+    def ended(self, flow: Flow) -> list[GateCommand]:
+        """Both connections of an accepted flow are gone. A SYN that waited for that goes on."""
+        self._live.discard(flow)
+        if self._is_awaited(flow):
+            return []
+        held = self._release(flow)
+        return [] if held is None else self._new_syn(held.token, flow, held.role, held.since)
+
+    def tick(self, now: float) -> list[GateCommand]:
+        """Time passed: unclaimed dials are closed, silent probes get company. Call about once a second."""
+        commands: list[GateCommand] = []
+        for flow in _older_than(self._ready, now - limits.UNCLAIMED_SECONDS):
+            del self._ready[flow]
+            commands.append(CloseUnclaimed(flow))
+        for flow in _older_than(self._expected, now - limits.UNCLAIMED_SECONDS):
+            del self._expected[flow]
+            commands.append(CloseUnclaimed(flow))
+        commands += self._drop_forgotten(now)
+        for address, server in list(self._servers.items()):
+            commands += self._probe_further(server, now)
+            if not server.probes and not server.waiting and not _answers(server, now):
+                del self._servers[address]
+        return commands
+
+    def give_up(self) -> list[GateCommand]:
+        """This worker judges no more: every held SYN passes as if we were not here."""
+        commands: list[GateCommand] = [GiveVerdict(held.token, Verdict.PASS) for held in self._held.values()]
+        self._held.clear()
+        self._held_by_source.clear()
+        for server in self._servers.values():
+            server.waiting.clear()
+        return commands
+
+    # --- Sending and receiving ----------------------------------------------------------------------
+
+    def _new_syn(self, token: Token, flow: Flow, role: Role, now: float) -> list[GateCommand]:
+        if self._is_over_limit(flow):
+            return self._take_first(token, flow, now)
+        if role is Role.RECEIVING:
+            return self._receiving_syn(token, flow, now)
+        self._hold(token, flow, role, now)
+        self._dialling.add(flow)
+        return [Dial(flow)]
+
+    def _receiving_syn(self, token: Token, flow: Flow, now: float) -> list[GateCommand]:
+        server = self._servers.setdefault(flow.server, _Server())
+        if _answers(server, now):
+            return self._take_first(token, flow, now)
+        self._hold(token, flow, Role.RECEIVING, now)
+        server.waiting[flow] = None
+        return self._probe_further(server, now)
+
+    def _probe_further(self, server: _Server, now: float) -> list[GateCommand]:
+        """Let the next waiting SYN probe, unless a probe is out that has not yet been silent for long.
+
+        Sources without a probe go first: one that the server ignores must not fill the row with its SYNs.
+        """
+        if not server.waiting or any(now - began < limits.PROBE_SECONDS for began in server.probes.values()):
+            return []
+        probing = {probe.source for probe in server.probes}
+        flow = next(
+            (each for each in server.waiting if each.source not in probing), next(iter(server.waiting))
+        )
+        del server.waiting[flow]
+        server.probes[flow] = now
+        self._dialling.add(flow)
+        return [Dial(flow)]
+
+    def _gate_dial_finished(
+        self, flow: Flow, outcome: DialOutcome, server: _Server | None, now: float
+    ) -> list[GateCommand]:
+        commands: list[GateCommand] = []
+        held = self._release(flow)
+        if outcome is DialOutcome.CONNECTED:
+            self._ready[flow] = now
+        if held is not None:
+            commands.append(GiveVerdict(held.token, _VERDICT_OF_OUTCOME[outcome]))
+        if server is None or server.probes.pop(flow, None) is None:
+            return commands
+        if outcome is DialOutcome.CONNECTED:
+            server.answered = now
+            return commands + self._take_waiting(server, now)
+        return commands + self._probe_further(server, now)
+
+    def _drop_forgotten(self, now: float) -> list[GateCommand]:
+        """SYNs that waited for an end of their live flow which did not come; nor did they again."""
+        bound = now - limits.UNCLAIMED_SECONDS
+        old = [
+            flow for flow, held in self._held.items() if held.since <= bound and not self._is_awaited(flow)
+        ]
+        return [GiveVerdict(self._held_token(flow), Verdict.DROP) for flow in old]
+
+    def _held_token(self, flow: Flow) -> Token:
+        held = self._release(flow)
+        assert held is not None
+        return held.token
+
+    def _take_waiting(self, server: _Server, now: float) -> list[GateCommand]:
+        commands: list[GateCommand] = []
+        for flow in server.waiting:
+            held = self._release(flow)
+            if held is not None:
+                commands += self._take_first(held.token, flow, now)
+        server.waiting.clear()
+        return commands
+
+    # --- Keeping books ------------------------------------------------------------------------------
+
+    def _take_first(self, token: Token, flow: Flow, now: float) -> list[GateCommand]:
+        self._expected[flow] = now
+        return [GiveVerdict(token, Verdict.TAKE)]
+
+    def _is_awaited(self, flow: Flow) -> bool:
+        """A dial is out whose outcome answers this flow's SYN, or it is in the row for a probe."""
+        server = self._servers.get(flow.server)
+        return flow in self._dialling or (server is not None and flow in server.waiting)
+
+    def _hold(self, token: Token, flow: Flow, role: Role, now: float) -> None:
+        self._held[flow] = _Held(token, role, now)
+        self._held_by_source[flow.source] += 1
+
+    def _release(self, flow: Flow) -> _Held | None:
+        held = self._held.pop(flow, None)
+        if held is None:
+            return None
+        self._held_by_source[flow.source] -= 1
+        if not self._held_by_source[flow.source]:
+            del self._held_by_source[flow.source]
+        return held
+
+    def _is_over_limit(self, flow: Flow) -> bool:
+        return (
+            len(self._held) >= self._held_limit or self._held_by_source[flow.source] >= self._per_source_limit
+        )
+
+
+def _answers(server: _Server, now: float) -> bool:
+    return server.answered is not None and now - server.answered < limits.SERVER_ANSWERS_SECONDS
+
+
+def _older_than(since: dict[Flow, float], bound: float) -> list[Flow]:
+    """Entries are in order of time, so the first young one ends the search."""
+    old: list[Flow] = []
+    for flow, began in since.items():
+        if began > bound:
+            break
+        old.append(flow)
+    return old

@@ -1,0 +1,133 @@
+"""Transparent sockets: the listener that takes other people's connections, and the dialled socket that
+bears the client's own address and port.
+
+Must never listen on a wildcard address: the listeners are on loopback, so that nobody but this box can
+reach them except by the verdict of the gate. Counterparts: `router.nft`, which hands SYNs to the listener,
+and `marks`, whose values these sockets carry.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from typing import Final
+
+from gateway.errors import EnvironmentFailureError
+from gateway.intercept.gate import DialOutcome
+from gateway.intercept.marks import MarkBits
+from gateway.intercept.syn import Flow
+from gateway.policy import limits
+
+# <linux/in.h>, <linux/in6.h>: Python names the first but not the second.
+_IP_TRANSPARENT: Final = 19
+_IPV6_TRANSPARENT: Final = 75
+_IP_BIND_ADDRESS_NO_PORT: Final = 24
+LOOPBACK: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+
+# Python passes only signed integers, and a mark may have its highest bit set.
+_MARK: Final = struct.Struct("=I")
+
+_OUTCOMES: Final = {
+    0: DialOutcome.CONNECTED,
+    errno.ECONNREFUSED: DialOutcome.REFUSED,
+    errno.ECONNRESET: DialOutcome.REFUSED,
+    errno.EHOSTUNREACH: DialOutcome.HOST_UNREACHABLE,
+    errno.EHOSTDOWN: DialOutcome.HOST_UNREACHABLE,
+    errno.ENOPROTOOPT: DialOutcome.HOST_UNREACHABLE,  # ICMP protocol unreachable
+    errno.EOPNOTSUPP: DialOutcome.HOST_UNREACHABLE,  # ICMP source route failed
+    errno.ENONET: DialOutcome.HOST_UNREACHABLE,  # ICMP host isolated
+    errno.ENETUNREACH: DialOutcome.NET_UNREACHABLE,
+    errno.ENETDOWN: DialOutcome.NET_UNREACHABLE,
+    errno.EACCES: DialOutcome.ADMIN_PROHIBITED,  # ICMPv6 administratively prohibited
+    errno.ETIMEDOUT: DialOutcome.SILENT,
+    errno.EADDRINUSE: DialOutcome.PORTS_BUSY,
+    errno.EADDRNOTAVAIL: DialOutcome.PORTS_BUSY,
+}
+
+
+def outcome_of(error_number: int) -> DialOutcome:
+    """What a connect's errno (0: none) says; unknown ones are trouble of our own."""
+    return _OUTCOMES.get(error_number, DialOutcome.LOCAL_TROUBLE)
+
+
+def connect_outcome(dialled: socket.socket) -> DialOutcome:
+    """The outcome of a started connect, once the socket is writable. Reads SO_ERROR, which clears it."""
+    return outcome_of(dialled.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+
+def listener(family: socket.AddressFamily, port: int, marks: MarkBits) -> socket.socket:
+    """A nonblocking transparent listener. Raises EnvironmentFailureError in one clear line."""
+    try:
+        made = _transparent(family, marks.accepted)
+    except OSError as error:
+        raise EnvironmentFailureError(f"no transparent socket: {_why(error)}") from error
+    try:
+        made.bind((LOOPBACK[family], port))
+        made.listen(limits.LISTEN_BACKLOG)
+    except OSError as error:
+        made.close()
+        where = f"{LOOPBACK[family]} port {port}"
+        raise EnvironmentFailureError(f"cannot listen on {where}: {_why(error)}") from error
+    return made
+
+
+def dial(flow: Flow, marks: MarkBits, *, any_port: bool = False) -> socket.socket:
+    """A nonblocking socket whose connect, from the client's own address and port, has been started.
+
+    With `any_port` the kernel chooses the port: where an old socket still owns the client's own.
+    Raises OSError where that fails at once: `outcome_of(error.errno)` says what to make of it.
+    """
+    made = _transparent(flow.family, marks.dialled)
+    try:
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if any_port:
+            # Chosen at connect, when the destination is known: one port serves many destinations.
+            made.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+        made.bind((flow.source, 0 if any_port else flow.source_port))
+        failed = made.connect_ex((flow.destination, flow.destination_port))
+        if failed not in (0, errno.EINPROGRESS):
+            raise OSError(failed, "connect")
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def flow_of_accepted(accepted: socket.socket) -> Flow:
+    """Whose connection this is, to where. Raises OSError if the client is gone already.
+
+    The kernel gives a transparent connection the destination that its client named as local address.
+    """
+    source, destination = accepted.getpeername(), accepted.getsockname()
+    return Flow(source[0], source[1], destination[0], destination[1], socket.AddressFamily(accepted.family))
+
+
+def prepare_accepted(accepted: socket.socket) -> None:
+    """What an accepted socket needs and does not inherit."""
+    accepted.setblocking(False)
+    accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _transparent(family: socket.AddressFamily, mark: int) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setblocking(False)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            made.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+        else:
+            made.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _MARK.pack(mark))
+        # The port may still be in TIME_WAIT on another connection of ours.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _why(error: OSError) -> str:
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return "needs CAP_NET_ADMIN (run as root, or give the service that capability)"
+    return error.strerror or str(error)

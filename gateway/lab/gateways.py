@@ -1,0 +1,169 @@
+"""The lab's two gateways: the real daemon, one in each gateway namespace.
+
+Counterpart: `nightmail run`, which knows nothing of any lab: it gets a configuration file like every other.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import gateway
+from gateway.errors import EnvironmentFailureError
+from gateway.lab.inotify import CREATED, MODIFIED, Inotify
+from gateway.lab.processes import Process, kill_all_in, living_in, read_pid_file, run_in, start_in
+from gateway.lab.topology import INSIDE, OUTSIDE, Node
+
+READY_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 30.0
+ASK_SECONDS: Final = 5.0
+LOOK_AGAIN_SECONDS: Final = 0.1
+
+CONFIGURATION: Final = """\
+# Written by the lab; gone with it.
+version = 1
+
+[interfaces]
+inside = ["{inside}"]
+outside = ["{outside}"]
+
+[daemon]
+state_dir = "{state}"
+run_dir = "{run}"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """One gateway of the lab, and where its things are."""
+
+    node: Node
+    namespace: str
+    folder: Path
+
+    @property
+    def configuration(self) -> Path:
+        return self.folder / "nightmail.toml"
+
+    @property
+    def control_socket(self) -> Path:
+        return self.folder / "run" / "control.sock"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "gateway.log"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.folder / "gateway.pid"
+
+    @property
+    def process(self) -> Process | None:
+        """The supervisor, if it runs."""
+        return read_pid_file(self.pid_file)
+
+
+def nightmail_command(*words: str) -> list[str]:
+    """The command line of this very version of Nightmail, wherever it was started from."""
+    root = Path(gateway.__file__).parent.parent
+    return ["env", f"PYTHONPATH={root}", sys.executable, "-m", "gateway", *words]
+
+
+def prepare(one: Gateway) -> None:
+    """Write its configuration and make its folders."""
+    for folder in (one.folder / "state", one.folder / "run"):
+        folder.mkdir(parents=True, exist_ok=True)
+    text = CONFIGURATION.format(
+        inside=INSIDE, outside=OUTSIDE, state=one.folder / "state", run=one.folder / "run"
+    )
+    one.configuration.write_text(text)
+    one.log.touch()
+
+
+def start(one: Gateway) -> None:
+    """Start the daemon, without waiting for it."""
+    if one.process is not None:
+        raise EnvironmentFailureError(f"{one.node.name}: a gateway runs already")
+    # A socket of a killed daemon must not be taken for the new one's.
+    one.control_socket.unlink(missing_ok=True)
+    command = nightmail_command("--config", str(one.configuration), "run")
+    start_in(one.namespace, command, log=one.log, pid_file=one.pid_file)
+
+
+def wait_ready(one: Gateway) -> dict[str, Any]:
+    """Wait until the daemon says that it serves; its status. Raises EnvironmentFailureError."""
+    deadline = time.monotonic() + READY_SECONDS
+    # It makes its socket and writes its log as it gets ready: either is a reason to ask again.
+    watches = [Inotify(one.control_socket.parent, CREATED), Inotify(one.log, MODIFIED)]
+    try:
+        while time.monotonic() < deadline:
+            status = ask(one)
+            if status is not None and serves(status):
+                return status
+            if one.process is None:
+                raise EnvironmentFailureError(f"{one.node.name}: the gateway has ended: {last_words(one)}")
+            for watch in watches:
+                watch.wait(LOOK_AGAIN_SECONDS / len(watches))
+    finally:
+        for watch in watches:
+            watch.close()
+    raise EnvironmentFailureError(
+        f"{one.node.name}: the gateway does not serve within {READY_SECONDS:.0f} s: {last_words(one)}"
+    )
+
+
+def ask(one: Gateway) -> dict[str, Any] | None:
+    """The daemon's status; None if nobody answers."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+            asking.settimeout(ASK_SECONDS)
+            asking.connect(str(one.control_socket))
+            asking.sendall(b"status\n")
+            pieces = []
+            while piece := asking.recv(65536):
+                pieces.append(piece)
+        answer = json.loads(b"".join(pieces))
+    except (OSError, ValueError):
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def serves(status: dict[str, Any]) -> bool:
+    """Whether connections go through this gateway now: all rules in place, all workers at work."""
+    workers = status.get("workers") or []
+    missing = (status.get("rules") or {}).get("missing")
+    at_work = {"serving", "ready", "alive", "running"}
+    return bool(workers) and not missing and all(worker.get("state") in at_work for worker in workers)
+
+
+def kill(one: Gateway) -> int:
+    """SIGKILL the supervisor and every worker at once, as a crash would; how many processes there were."""
+    return kill_all_in([one.namespace])
+
+
+def stop(one: Gateway, *, take_rules_down: bool = False) -> None:
+    """End the daemon as an operator does; its rules stay (they are harmless) unless asked otherwise."""
+    if take_rules_down:
+        run_in(one.namespace, nightmail_command("--config", str(one.configuration), "down"))
+    process = one.process
+    if process is not None:
+        process.signal(signal.SIGTERM)
+        if not process.wait_gone(STOP_SECONDS):
+            raise EnvironmentFailureError(f"{one.node.name}: the gateway does not end on SIGTERM")
+
+
+def processes(one: Gateway) -> list[Process]:
+    """Everything that runs in its namespace."""
+    return living_in([one.namespace])
+
+
+def last_words(one: Gateway) -> str:
+    """The end of its log, for an error message of one line."""
+    lines = one.log.read_text(errors="replace").strip().splitlines() if one.log.exists() else []
+    return lines[-1] if lines else f"it said nothing; see {one.log}"

@@ -1,0 +1,421 @@
+"""The lab: two sites with gateways and one without, on this machine, with real mail servers.
+
+It must leave nothing behind: `down` ends every process that lives in its namespaces, whoever started it,
+and removes namespaces, folder and lock, also after any part of it was killed at any moment. It must never
+touch the machine's own network namespace, Postfix or files. The state file is written before anything
+is made, so that what a killed `up` left is known as ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from gateway.errors import EnvironmentFailureError
+from gateway.lab import gateways, listener, network, postfix, processes, wan, wire
+from gateway.lab.gateways import Gateway
+from gateway.lab.listener import Listener
+from gateway.lab.mail import Delivery, Mail, MailboxWatch, inject
+from gateway.lab.postfix import Instance
+from gateway.lab.topology import SMTP_PORT, Family, Role, Topology, load
+from gateway.lab.wan import Line, Wan
+
+Item = TypeVar("Item")
+
+DELIVERY_SECONDS: Final = 120.0
+CONNECT_SECONDS: Final = 20.0
+PROGRAMS: Final = {
+    "nsenter": "util-linux",
+    "nft": "nftables",
+    "iptables": "iptables",
+    "tcpdump": "tcpdump",
+    "openssl": "openssl",
+}
+"""What the lab runs, and the Debian package it comes in. (Postfix has a check of its own.)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where on a machine a lab is; tests have places of their own."""
+
+    prefix: str = ""
+    """Of the namespaces' names; empty: the topology's own."""
+    folder: Path = Path("/var/lib/nightmail-lab")
+    lock: Path = Path("/run/nightmail-lab.lock")
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """One mail that has come in."""
+
+    mail: Mail
+    delivery: Delivery
+    seconds: float
+    """From the moment before the sender's own mail server was given it (and those sent along with it)."""
+
+
+@dataclass(slots=True)
+class Lab:
+    """One lab. Every method but `up` and `down` needs it to be up."""
+
+    place: Place = field(default_factory=Place)
+    topology: Topology = field(default_factory=load)
+    _lock: int = -1
+
+    # --- Names and places ----------------------------------------------------------------------------
+
+    def namespace(self, node: str) -> str:
+        """The namespace of a node, by its short name; raises EnvironmentFailureError for unknown ones."""
+        prefix = self.place.prefix or self.topology.prefix
+        name = node.removeprefix(prefix)
+        if name not in self.topology.nodes:
+            raise EnvironmentFailureError(f"no node {node}; there are: {', '.join(self.topology.nodes)}")
+        return prefix + name
+
+    @property
+    def namespaces(self) -> list[str]:
+        return [self.namespace(node) for node in self.topology.nodes]
+
+    @property
+    def state_file(self) -> Path:
+        return self.place.folder / "state.json"
+
+    def mail_server(self, letter: str) -> Instance:
+        """The Postfix of site a, b or c."""
+        try:
+            node = self.topology.mail_server(letter)
+        except KeyError:
+            raise EnvironmentFailureError(f"no site {letter}; there are: a, b, c") from None
+        return Instance(node, self.namespace(node.name), self.place.folder / node.name)
+
+    @property
+    def mail_servers(self) -> list[Instance]:
+        return [self.mail_server(node.letter) for node in self.topology.with_role(Role.MAIL)]
+
+    def gateway(self, letter: str) -> Gateway:
+        """The gateway of site a or b."""
+        for node in self.topology.with_role(Role.GATEWAY):
+            if node.letter == letter:
+                return Gateway(node, self.namespace(node.name), self.place.folder / node.name)
+        raise EnvironmentFailureError(f"no gateway {letter}; there are: a, b")
+
+    @property
+    def gateways(self) -> list[Gateway]:
+        return [self.gateway(node.letter) for node in self.topology.with_role(Role.GATEWAY)]
+
+    @property
+    def listener(self) -> Listener:
+        folder = self.place.folder / "wire"
+        return Listener(
+            self.namespace("wire"), folder / "wire.pcap", folder / "listener.pid", folder / "listener.log"
+        )
+
+    @property
+    def line(self) -> Line:
+        return Line(self.namespace("wire"), self.place.folder / "wire")
+
+    # --- Up and down ---------------------------------------------------------------------------------
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a lab that was built since the machine booted, or parts of one."""
+        state = self._state()
+        return (
+            state is not None and state.get("boot") == _boot_id() and bool(network.existing(self.namespaces))
+        )
+
+    def up(
+        self,
+        *,
+        with_gateways: bool = True,
+        offer_starttls: bool = False,
+        temporary: bool = False,
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Build it all and wait until it works. On any failure everything is taken away again.
+
+        A `temporary` lab lives as long as the process that holds the lock: if that was killed, the next `up`
+        clears what it left.
+        """
+        _require_root()
+        _require_programs()
+        with self.locked():
+            state = self._state()
+            if self.is_up and not (state is not None and state.get("temporary")):
+                raise EnvironmentFailureError("a lab is up already; `nightmail lab down` takes it down")
+            self._refuse_foreign_namespaces()
+            self._clear()
+            try:
+                self._write_first_state(temporary)
+                self._build(with_gateways, offer_starttls, progress)
+            except BaseException:
+                self._clear()
+                raise
+
+    def down(self) -> bool:
+        """Take everything away; False if there was nothing."""
+        _require_root()
+        with self.locked():
+            there = self.place.folder.exists()
+            if not there:
+                self._refuse_foreign_namespaces()
+            self._clear()
+            return there
+
+    def keep(self) -> None:
+        """Let a temporary lab outlive this process."""
+        self._write_state({**(self._state() or {}), "temporary": False})
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other lab command that changes something out. May be nested; dies with the process."""
+        if self._lock >= 0:
+            yield
+            return
+        self._lock = _take_lock(self.place.lock)
+        try:
+            yield
+        finally:
+            self.place.lock.unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = -1
+
+    def require_up(self) -> None:
+        """Raise EnvironmentFailureError in one line if there is no lab, or no right to use it."""
+        _require_root()
+        if not self.is_up:
+            raise EnvironmentFailureError("no lab is up; `nightmail lab up` builds one")
+
+    def _build(self, with_gateways: bool, offer_starttls: bool, progress: Callable[[str], None]) -> None:
+        self.place.folder.mkdir(parents=True, mode=0o755)
+        self._write_state(
+            {"boot": _boot_id(), "began": time.time(), "netns_mount": network.has_netns_mount()}
+        )
+        progress("namespaces, cables, addresses")
+        network.create(self.namespaces)
+        network.build(self.topology, self.namespace)
+        (self.place.folder / "wire").mkdir()
+        progress("a listener on the wire")
+        listener.start(self.listener, self.topology, self.namespace("mta-c"))
+        progress("three mail servers")
+        for instance in self.mail_servers:
+            starttls = offer_starttls and instance.node.letter == "b"
+            postfix.prepare(instance, self.topology, offer_starttls=starttls)
+        _at_once(postfix.start, self.mail_servers)
+        for gateway in self.gateways:
+            gateways.prepare(gateway)
+        if with_gateways:
+            progress("two gateways")
+            self.start_gateways()
+
+    def _clear(self) -> None:
+        """What `down` does, for whatever part of a lab there is. Namespaces of no state file are not ours."""
+        state = self._state()
+        if state is not None and state.get("boot") == _boot_id():
+            processes.kill_all_in(self.namespaces)
+            network.remove(self.namespaces)
+            if not state.get("netns_mount", True):
+                network.remove_netns_mount()
+        if self.place.folder.exists():
+            shutil.rmtree(self.place.folder)
+
+    def _refuse_foreign_namespaces(self) -> None:
+        state = self._state()
+        found = network.existing(self.namespaces)
+        if found and (state is None or state.get("boot") != _boot_id()):
+            raise EnvironmentFailureError(
+                f"there is a network namespace {found[0]}, and no lab of ours made it: remove it first"
+            )
+
+    def _state(self) -> dict[str, Any] | None:
+        try:
+            state = json.loads(self.state_file.read_text())
+        except (OSError, ValueError):
+            return None
+        return state if isinstance(state, dict) else None
+
+    def _write_first_state(self, temporary: bool) -> None:
+        self.place.folder.mkdir(parents=True, mode=0o755)
+        mounted = network.has_netns_mount()
+        self._write_state(
+            {"boot": _boot_id(), "began": time.time(), "netns_mount": mounted, "temporary": temporary}
+        )
+
+    def _write_state(self, state: dict[str, Any]) -> None:
+        fresh = self.state_file.with_suffix(".new")
+        fresh.write_text(json.dumps(state) + "\n")
+        fresh.rename(self.state_file)
+
+    # --- Gateways ------------------------------------------------------------------------------------
+
+    def start_gateways(self) -> None:
+        """Start both and wait until they serve."""
+        for gateway in self.gateways:
+            gateways.start(gateway)
+        _at_once(gateways.wait_ready, self.gateways)
+
+    def start_gateway(self, letter: str) -> dict[str, Any]:
+        """Start one and wait until it serves; its status."""
+        gateways.start(self.gateway(letter))
+        return gateways.wait_ready(self.gateway(letter))
+
+    def stop_gateway(self, letter: str, *, take_rules_down: bool = False) -> None:
+        """End one by SIGTERM."""
+        gateways.stop(self.gateway(letter), take_rules_down=take_rules_down)
+
+    def kill_gateway(self, letter: str) -> int:
+        """SIGKILL everything of one gateway; how many processes there were."""
+        return gateways.kill(self.gateway(letter))
+
+    # --- Mail ----------------------------------------------------------------------------------------
+
+    def compose(
+        self, sender: str, recipient: str, *, count: int = 1, size: int = 0, six: bool = False
+    ) -> list[Mail]:
+        """Mails from one site's user to another's, each with a name of its own. `six`: over IPv6."""
+        source, target = self.mail_server(sender).node, self.mail_server(recipient).node
+        batch = f"{sender}{recipient}-{secrets.token_hex(4)}"
+        domain = target.six_domain if six else target.domain
+        return [
+            Mail(f"{batch}-{n}", f"{source.user}@{source.domain}", f"{target.user}@{domain}", size)
+            for n in range(1, count + 1)
+        ]
+
+    def watch(self, letter: str) -> MailboxWatch:
+        """Watch the mailbox that `compose` writes to. Begin before sending."""
+        instance = self.mail_server(letter)
+        return MailboxWatch(instance.mailbox(instance.node.user))
+
+    def send(self, sender: str, mails: list[Mail]) -> None:
+        """Give mails to the site's own mail server, and wait for nothing more."""
+        inject(self.mail_server(sender), mails)
+
+    def deliver(
+        self, sender: str, recipient: str, mails: list[Mail], seconds: float = DELIVERY_SECONDS
+    ) -> list[Delivered]:
+        """Send, and wait until all are in the mailbox. Raises EnvironmentFailureError naming the missing."""
+        with self.watch(recipient) as watch:
+            began = time.time()
+            self.send(sender, mails)
+            found = watch.wait([mail.name for mail in mails], seconds)
+        return [Delivered(mail, found[mail.name], found[mail.name].at - began) for mail in mails]
+
+    def flush(self, letter: str, seconds: float = DELIVERY_SECONDS) -> None:
+        """Once a mail server has deferred what failed, make it try again now instead of in some minutes."""
+        postfix.wait_deferred(self.mail_server(letter), seconds)
+        postfix.flush(self.mail_server(letter))
+
+    # --- The wire ------------------------------------------------------------------------------------
+
+    def set_wan(self, wanted: Wan) -> None:
+        """A long or bad line, or with Wan() a short and good one again."""
+        wan.set_to(self.line, wanted)
+
+    def wire_sessions(self, since: float = 0.0) -> list[wire.WireSession]:
+        """All that the listener has seen up to this moment, by session."""
+        listener.catch_up(self.listener, self.topology, self.namespace("mta-c"))
+        return wire.sessions(self.listener.pcap, since)
+
+    def site_of(self, address: str) -> str:
+        """The letter of the site whose mail server has this address; empty for any other."""
+        node = self.topology.node_at(address)
+        return node.letter if node is not None and node.role is Role.MAIL else ""
+
+    def fresh_greeting(self, sender: str, recipient: str, family: Family = Family.V4) -> bytes:
+        """Connect from one mail server's namespace to the other mail server; the first line that it says."""
+        kind = socket.AF_INET if family is Family.V4 else socket.AF_INET6
+        target = self.mail_server(recipient).node.home.of(family)
+        with network.socket_in(self.mail_server(sender).namespace, kind, socket.SOCK_STREAM) as connection:
+            connection.settimeout(CONNECT_SECONDS)
+            connection.connect((target, SMTP_PORT))
+            with connection.makefile("rb") as lines:
+                return lines.readline()
+
+    # --- What there is -------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """Facts for `lab status`."""
+        line = wan.now(self.line)
+        nodes = {}
+        for node in self.topology.nodes.values():
+            namespace = self.namespace(node.name)
+            nodes[node.name] = {
+                "namespace": namespace,
+                "role": node.role.value,
+                "addresses": {name: {"v4": pair.v4, "v6": pair.v6} for name, pair in node.addresses.items()},
+                "processes": len(processes.living_in([namespace])),
+            }
+        for one in self.gateways:
+            answer = gateways.ask(one)
+            nodes[one.node.name]["configuration"] = str(one.configuration)
+            nodes[one.node.name]["gateway"] = (
+                "off" if answer is None else "serves" if gateways.serves(answer) else "does not serve"
+            )
+        for instance in self.mail_servers:
+            nodes[instance.node.name]["address"] = f"{instance.node.user}@{instance.node.domain}"
+            nodes[instance.node.name]["address_by_ipv6"] = f"{instance.node.user}@{instance.node.six_domain}"
+        return {
+            "folder": str(self.place.folder),
+            "nodes": nodes,
+            "listener": {
+                "runs": self.listener.process is not None,
+                "capture": str(self.listener.pcap),
+                "octets": self.listener.pcap.stat().st_size if self.listener.pcap.exists() else 0,
+            },
+            "wan": {"rtt_ms": line.rtt_seconds * 1000, "loss": line.loss},
+        }
+
+
+def _require_root() -> None:
+    if os.geteuid() != 0:
+        raise EnvironmentFailureError("the lab makes network namespaces, and that needs root: try sudo")
+
+
+def _require_programs() -> None:
+    missing = {package for program, package in PROGRAMS.items() if shutil.which(program) is None}
+    if missing:
+        raise EnvironmentFailureError(f"the lab needs: apt-get install {' '.join(sorted(missing))}")
+    postfix.require_postfix()
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _take_lock(path: Path) -> int:
+    """An exclusive lock, or EnvironmentFailureError at once. The file is unlinked by its last holder."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+            os.close(descriptor)
+            raise EnvironmentFailureError(
+                f"another lab is at work (process {holder}); one machine has one lab at a time"
+            ) from None
+        # Whoever held it before may have unlinked it after we opened it: then it locks nothing any more.
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(descriptor).st_ino:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+                return descriptor
+        os.close(descriptor)
+
+
+def _at_once(action: Callable[[Item], object], items: list[Item]) -> None:
+    """Run for all items at the same time; the first failure is raised once all have ended."""
+    with ThreadPoolExecutor(max_workers=len(items)) as pool:
+        for outcome in [pool.submit(action, item) for item in items]:
+            outcome.result()

@@ -1,0 +1,183 @@
+"""Counters of one process, their merge over several, and the bell that rings at most once a day per cause.
+
+Every key is a word of a closed set (`Direction`, `Reason`, `Tally`): nothing a peer says becomes a key.
+Knows no clock: `AlarmBell` takes `now`. Counterparts: `runtime` counts, `nightmail status` shows.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from gateway.errors import Reason
+from gateway.policy import limits
+
+
+class Direction(enum.Enum):
+    """OUT: we are the sending gateway. IN: the receiving one."""
+
+    OUT = "out"
+    IN = "in"
+
+
+class Tally(enum.Enum):
+    """What is counted beside decisions and ends. GAUGES go down as well; all others only rise."""
+
+    SESSIONS_OPEN = "sessions-open"
+    CHANNELS_OPEN = "channels-open"
+    SYNS_HELD = "syns-held"
+    SESSIONS_BEGUN = "sessions-begun"
+    OCTETS_PROTECTED = "octets-protected"
+    OCTETS_CLEAR = "octets-clear"
+    REDIALS = "redials"
+    ACCEPTED_FIRST = "accepted-first"
+    VERDICTS_GIVEN = "verdicts-given"
+    PASSED_UNMARKED = "passed-unmarked"
+    IN_DOUBT = "in-doubt"
+    LOG_LINES_LOST = "log-lines-lost"
+    PINS_WRITTEN = "pins-written"
+
+
+GAUGES: Final = frozenset({Tally.SESSIONS_OPEN, Tally.CHANNELS_OPEN, Tally.SYNS_HELD})
+
+Snapshot = dict[str, Any]
+"""JSON-able: {"decided": {"out": {"upgraded": {reason: n}, "clear": {reason: n}}, "in": ...},
+"ended": {"out": {reason: n}, "in": ...}, "tallies": {name: n}}."""
+
+
+class Counters:
+    """Counts of one process; adding one is a dictionary's increment."""
+
+    def __init__(self) -> None:
+        self._decided: Counter[tuple[Direction, bool, Reason]] = Counter()
+        self._ended: Counter[tuple[Direction, Reason]] = Counter()
+        self._tallies: Counter[Tally] = Counter()
+
+    def decided(self, direction: Direction, upgraded: bool, reason: Reason) -> None:
+        self._decided[direction, upgraded, reason] += 1
+
+    def ended(self, direction: Direction, reason: Reason) -> None:
+        self._ended[direction, reason] += 1
+
+    def add(self, tally: Tally, count: int = 1) -> None:
+        self._tallies[tally] += count
+
+    def set(self, tally: Tally, value: int) -> None:
+        """For gauges."""
+        self._tallies[tally] = value
+
+    def value(self, tally: Tally) -> int:
+        return self._tallies[tally]
+
+    def snapshot(self) -> Snapshot:
+        found: Snapshot = empty_snapshot()
+        for (direction, upgraded, reason), count in self._decided.items():
+            found["decided"][direction.value]["upgraded" if upgraded else "clear"][reason.value] = count
+        for (direction, reason), count in self._ended.items():
+            found["ended"][direction.value][reason.value] = count
+        found["tallies"].update({tally.value: count for tally, count in self._tallies.items()})
+        return found
+
+
+def empty_snapshot() -> Snapshot:
+    return {
+        "decided": {direction.value: {"upgraded": {}, "clear": {}} for direction in Direction},
+        "ended": {direction.value: {} for direction in Direction},
+        "tallies": {},
+    }
+
+
+def merged(snapshots: Iterable[Snapshot]) -> Snapshot:
+    """Sums at every leaf; what one snapshot lacks counts as nothing there."""
+    total = empty_snapshot()
+    for snapshot in snapshots:
+        _add_into(total, snapshot)
+    return total
+
+
+def without_gauges(snapshot: Snapshot) -> Snapshot:
+    """What a dead process leaves behind: its counts stay true, its open sessions are gone."""
+    gauges = {tally.value for tally in GAUGES}
+    tallies = {name: count for name, count in snapshot.get("tallies", {}).items() if name not in gauges}
+    return merged([{**snapshot, "tallies": tallies}])
+
+
+def _add_into(total: Snapshot, more: Snapshot) -> None:
+    for key, value in more.items():
+        if isinstance(value, dict):
+            _add_into(total.setdefault(key, {}), value)
+        else:
+            total[key] = total.get(key, 0) + value
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """One ring. `subject`: whom it is about, in words of ours (a destination, an interface)."""
+
+    reason: Reason
+    subject: str
+    at: int
+    detail: str = ""
+    suppressed: int = 0
+    """So many rings of the same cause went unheard since the last one."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "reason": self.reason.value}
+
+
+@dataclass(slots=True)
+class _Cause:
+    rang: int
+    unheard: int = 0
+
+
+class AlarmBell:
+    """Rings at most once a day per cause, a cause being a reason and a subject."""
+
+    def __init__(self, again_seconds: int = limits.ALARM_AGAIN_SECONDS) -> None:
+        self._again_seconds = again_seconds
+        self._causes: OrderedDict[tuple[Reason, str], _Cause] = OrderedDict()
+        self._missing: OrderedDict[str, int] = OrderedDict()
+
+    def ring(self, reason: Reason, subject: str, now: int, detail: str = "") -> Alarm | None:
+        """The alarm to tell, or None: this cause rang within the last day."""
+        key = (reason, subject)
+        cause = self._causes.get(key)
+        # A clock set back must not silence the bell for longer than it was meant to be.
+        if cause is not None and 0 <= now - cause.rang < self._again_seconds:
+            cause.unheard += 1
+            return None
+        unheard = cause.unheard if cause is not None else 0
+        self._causes[key] = _Cause(now)
+        self._causes.move_to_end(key)
+        while len(self._causes) > limits.ALARM_CAUSES:
+            self._causes.popitem(last=False)
+        return Alarm(reason, subject, now, detail, unheard)
+
+    def missing(self, destination: str, now: int) -> list[Alarm]:
+        """A pinned peer without its offer: its own alarm, and that of our own path when many are so."""
+        self._missing[destination] = now
+        self._missing.move_to_end(destination)
+        while (
+            self._missing and not 0 <= now - next(iter(self._missing.values())) < limits.MANY_MISSING_SECONDS
+        ):
+            self._missing.popitem(last=False)
+        while len(self._missing) > limits.ALARM_CAUSES:
+            self._missing.popitem(last=False)
+        alarms = [self.ring(Reason.OFFER_MISSING, destination, now)]
+        if len(self._missing) >= limits.MANY_MISSING:
+            many = f"{len(self._missing)} peers without an offer within an hour"
+            alarms.append(self.ring(Reason.OFFER_MISSING, "our own path", now, many))
+        return [alarm for alarm in alarms if alarm is not None]
+
+    def known(self, now: int) -> list[Alarm]:
+        """What rang within the last day, newest first: for `status`."""
+        fresh = [
+            Alarm(reason, subject, cause.rang, suppressed=cause.unheard)
+            for (reason, subject), cause in self._causes.items()
+            if 0 <= now - cause.rang < limits.ALARM_AGAIN_SECONDS
+        ]
+        return sorted(fresh, key=lambda alarm: alarm.at, reverse=True)

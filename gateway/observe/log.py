@@ -1,0 +1,215 @@
+"""The line grammar, one line per fact, and the buffered writer behind it.
+
+    [time] level [session=ID] subsystem event key=value ... [reason=...]
+
+Level, subsystem, event, keys and reasons are words of ours; every value is escaped and bounded, so that
+nothing a peer or a kernel says can break a line, colour a terminal or forge a fact. Never raises towards
+the mail path: a log that cannot be written loses lines and counts them. Writes no secret: key types
+redact themselves, and no line carries a mail address.
+Lines are kept until `flush`, which the runtime calls once per turn of its loop.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from gateway.errors import EnvironmentFailureError, Reason
+from gateway.policy import limits
+
+Value = str | bytes | int | float | bool | enum.Enum | None
+
+
+class Level(enum.Enum):
+    """In rising order. ALARM: somebody should look, today."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    NOTICE = "notice"
+    ALARM = "alarm"
+    ERROR = "error"
+
+    @property
+    def weight(self) -> int:
+        return _WEIGHTS[self]
+
+
+_WEIGHTS: Final = {level: weight for weight, level in enumerate(Level)}
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_.,:;/@%+*~!?()\[\]<>{}|&$#^-]+")
+_WORD: Final = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_CUT: Final = "..."
+
+
+def session_id(entropy: Callable[[int], bytes]) -> str:
+    """16 hex digits; says nothing about the session."""
+    return entropy(8).hex()
+
+
+def escaped(value: Value, most: int = limits.ENV_TEXT_OCTETS) -> str:
+    """One token: printable ASCII, no blank outside quotes, at most `most` octets and the quotes."""
+    text = _text(value)
+    if _PLAIN.fullmatch(text) and len(text) <= most:
+        return text
+    pieces: list[str] = []
+    room = most - len(_CUT)
+    for character in text[: most + 1]:
+        piece = _escape(character)
+        if len(piece) > room:
+            pieces.append(_CUT)
+            break
+        pieces.append(piece)
+        room -= len(piece)
+    return '"' + "".join(pieces) + '"'
+
+
+def line(
+    level: Level,
+    subsystem: str,
+    event: str,
+    *,
+    session: str = "",
+    reason: Reason | None = None,
+    at: float | None = None,
+    fields: dict[str, Value] | None = None,
+) -> str:
+    """The whole line without its end. A field that is None is left out; what does not fit is cut."""
+    head = [] if at is None else [datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"]
+    head.append(level.value)
+    if session:
+        head.append(f"session={escaped(session)}")
+    head += [_word(subsystem), _word(event)]
+    tail = [] if reason is None else [f"reason={reason.value}"]
+    room = limits.LOG_LINE_OCTETS - sum(len(part) + 1 for part in head + tail) - len(" cut=yes")
+    middle: list[str] = []
+    for key, value in (fields or {}).items():
+        if value is None:
+            continue
+        part = f"{_word(key)}={escaped(value)}"
+        room -= len(part) + 1
+        if room < 0:
+            middle.append("cut=yes")
+            break
+        middle.append(part)
+    return " ".join(head + middle + tail)
+
+
+def _text(value: Value) -> str:
+    if isinstance(value, bytes):
+        return value[: limits.ENV_TEXT_OCTETS + 1].decode("latin-1")
+    if isinstance(value, enum.Enum):
+        return str(value.value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if character in '"\\':
+        return "\\" + character
+    if 0x20 <= code <= 0x7E:
+        return character
+    if code <= 0xFF:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+def _word(word: str) -> str:
+    """Words are ours, so this is a net: one that is none is shown escaped, and breaks no line."""
+    return word if _WORD.fullmatch(word) else escaped(word)
+
+
+class LogSink:
+    """Where lines go: a file descriptor that is written as a whole, or not at all."""
+
+    def __init__(self, descriptor: int, *, owned: bool = False) -> None:
+        self._descriptor = descriptor
+        self._owned = owned
+
+    @classmethod
+    def to_file(cls, path: Path) -> LogSink:
+        """Appends; made 0640 if it is not there. Raises EnvironmentFailureError."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            return cls(os.open(path, flags, 0o640), owned=True)
+        except OSError as error:
+            raise EnvironmentFailureError(f"{path}: log cannot be opened: {error.strerror}") from None
+
+    def write(self, octets: bytes) -> None:
+        view = memoryview(octets)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    def close(self) -> None:
+        if self._owned:
+            os.close(self._descriptor)
+            self._owned = False
+
+
+class Log:
+    """Facts in, lines out. `clock` is the wall clock, or None where the journal adds the time."""
+
+    def __init__(
+        self, sink: LogSink, *, least: Level = Level.INFO, clock: Callable[[], float] | None = None
+    ) -> None:
+        self._sink = sink
+        self._least = least
+        self._clock = clock
+        self._lines: list[str] = []
+        self.lost_lines = 0
+        """Not written since the start: the buffer was full, or the write failed."""
+        self._lost_untold = 0
+
+    def fact(
+        self,
+        subsystem: str,
+        event: str,
+        *,
+        level: Level = Level.INFO,
+        session: str = "",
+        reason: Reason | None = None,
+        **fields: Value,
+    ) -> None:
+        """Keep one line for the next `flush`. A field that is None is left out."""
+        if level.weight < self._least.weight:
+            return
+        if len(self._lines) >= limits.LOG_BUFFER_LINES:
+            self.flush()
+        at = self._clock() if self._clock is not None else None
+        self._lines.append(
+            line(level, subsystem, event, session=session, reason=reason, at=at, fields=fields)
+        )
+
+    def flush(self) -> None:
+        """Write what is kept, in one write. A failure costs these lines and is told by the next one."""
+        if not self._lines:
+            return
+        lines, self._lines = self._lines, []
+        told = [self._lost_line()] if self._lost_untold else []
+        try:
+            self._sink.write("".join(text + "\n" for text in told + lines).encode("ascii"))
+        except OSError:
+            # Full disk, closed pipe: mail goes on, the log does not.
+            self.lost_lines += len(lines)
+            self._lost_untold += len(lines)
+        else:
+            self._lost_untold = 0
+
+    def _lost_line(self) -> str:
+        at = self._clock() if self._clock is not None else None
+        return line(Level.NOTICE, "log", "lines-lost", at=at, fields={"lines": self._lost_untold})
+
+    def close(self) -> None:
+        self.flush()
+        self._sink.close()
+
+
+def to_stderr() -> LogSink:
+    return LogSink(2)

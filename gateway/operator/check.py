@@ -1,0 +1,133 @@
+"""`nightmail check`: can this machine do what the configuration asks for? Looks only, changes nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from gateway.config import Config
+from gateway.crypto.keys import IdentityKey
+from gateway.errors import EnvironmentFailureError
+from gateway.intercept import kernel
+from gateway.intercept.wanted import Wanted, read_wanted
+from gateway.operator import lifecycle
+from gateway.operator.status import is_running
+from gateway.peers.store import PinStore
+from gateway.runtime import identity_file
+
+_TOOLS: Final = ("iptables-restore", "iptables-save", "ip6tables-restore", "ip6tables-save", "nft")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at; `good` is False where it would keep mail from being protected."""
+
+    name: str
+    good: bool
+    text: str
+
+
+def findings(config: Config) -> list[Finding]:
+    """All of them, in the order in which an operator would mend them."""
+    looks: list[tuple[str, Callable[[Config], Iterator[Finding]]]] = [
+        ("privileges", _privileges),
+        ("tools", _tools),
+        ("interfaces", _interfaces),
+        ("kernel", _kernel),
+        ("ports", _listen_ports),
+        ("identity", _identity),
+        ("peers", _peers),
+        ("wanted", _wanted),
+    ]
+    found: list[Finding] = []
+    for name, look in looks:
+        try:
+            found += look(config)
+        except EnvironmentFailureError as error:
+            found.append(Finding(name, False, str(error)))
+    return found
+
+
+def _privileges(config: Config) -> Iterator[Finding]:
+    if os.geteuid() == 0:
+        yield Finding("privileges", True, "running as root")
+    else:
+        yield Finding("privileges", False, "not root: rules and peers of other users cannot be looked at")
+
+
+def _tools(config: Config) -> Iterator[Finding]:
+    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
+    if missing:
+        yield Finding("tools", False, f"not installed: {', '.join(missing)} (packages iptables and nftables)")
+    else:
+        yield Finding("tools", True, "iptables and nft are installed")
+
+
+def _interfaces(config: Config) -> Iterator[Finding]:
+    named = lifecycle.resolved(config)
+    inside, outside = ", ".join(named.inside), ", ".join(named.outside)
+    yield Finding("interfaces", True, f"inside {inside}, outside {outside}")
+
+
+def _kernel(config: Config) -> Iterator[Finding]:
+    remarks = kernel.remarks()
+    yield from (Finding("kernel", False, remark) for remark in remarks)
+    if not remarks:
+        yield Finding("kernel", True, "routes between interfaces")
+
+
+def _listen_ports(config: Config) -> Iterator[Finding]:
+    """Ours alone: a mail filter on one of them would keep a worker from starting."""
+    if is_running(config.control_socket):
+        yield Finding("ports", True, "in use by the running daemon")
+        return
+    ports = range(config.first_listen_port, config.first_listen_port + config.workers)
+    taken = [port for port in ports if not _is_free(port)]
+    if taken:
+        words = ", ".join(map(str, taken))
+        yield Finding(
+            "ports", False, f"kernel.first_listen_port: somebody listens on {words}; choose another row"
+        )
+    else:
+        yield Finding("ports", True, f"{ports[0]} to {ports[-1]} are free")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as attempt:
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            attempt.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
+def _identity(config: Config) -> Iterator[Finding]:
+    seed = identity_file.load(config.identity_file)
+    if seed is None:
+        yield Finding("identity", True, "none yet; it is made at the first start")
+    else:
+        yield Finding("identity", True, IdentityKey.from_seed(seed).public.fingerprint)
+
+
+def _peers(config: Config) -> Iterator[Finding]:
+    path: Path = config.pins_file
+    if not path.exists():
+        yield Finding("peers", True, "none yet")
+        return
+    with PinStore.read_only(path) as store:
+        yield Finding("peers", True, f"{len(store.pins())} remembered")
+
+
+def _wanted(config: Config) -> Iterator[Finding]:
+    if read_wanted(config.wanted_file) is Wanted.DOWN:
+        yield Finding(
+            "wanted", False, "rules were taken down by `nightmail down`; `nightmail up` puts them back"
+        )
+    else:
+        yield Finding("wanted", True, "rules are wanted")

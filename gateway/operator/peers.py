@@ -1,0 +1,106 @@
+"""What the memory of peers holds, for a person and as JSON; and how a person names a peer in it.
+
+Works on the file directly, so it needs no running daemon. Counterpart: `peers.store`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import Any, Final
+
+from gateway.crypto.keys import IdentityPublic
+from gateway.errors import PeerProtocolError
+from gateway.operator.status import when
+from gateway.peers.pins import Destination, Pin, PinnedIdentity
+
+SMTP_PORT: Final = 25
+_SHORTEST_NAME: Final = 4
+
+
+def destination(text: str) -> Destination | None:
+    """`192.0.2.7`, `192.0.2.7:25`, `2001:db8::7` or `[2001:db8::7]:25`; None for anything else."""
+    match = re.fullmatch(r"\[([^\]]+)\](?::(\d{1,5}))?|([^:]+):(\d{1,5})|(.+)", text)
+    if match is None:
+        return None
+    host, port = (match[1] or match[3] or match[5]), int(match[2] or match[4] or SMTP_PORT)
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return None
+    return Destination(str(address), port) if 1 <= port <= 65535 else None
+
+
+def fingerprint(identity: bytes) -> str:
+    """As `nightmail identity show` prints it over there."""
+    try:
+        return IdentityPublic(identity).fingerprint
+    except PeerProtocolError:
+        # Only a damaged file holds one that our own handshake would have refused.
+        return "(no valid identity)"
+
+
+def chosen(pin: Pin, name: str) -> list[PinnedIdentity]:
+    """The identities whose fingerprint begins with `name`, which has at least four letters."""
+    wanted = name.lower().replace("-", "").replace(" ", "")
+    if len(wanted) < _SHORTEST_NAME:
+        return []
+    return [
+        known for known in pin.identities if fingerprint(known.identity).replace("-", "").startswith(wanted)
+    ]
+
+
+def as_json(pin: Pin) -> dict[str, Any]:
+    return {
+        "address": pin.destination.address,
+        "port": pin.destination.port,
+        "first_seen": pin.first_seen,
+        "last_seen": pin.last_seen,
+        "had_full_offer": pin.had_full_offer,
+        "identities": [
+            {
+                "fingerprint": fingerprint(known.identity),
+                "accepted": known.accepted,
+                "acceptance": known.acceptance.value,
+                "epoch": known.epoch,
+                "first_seen": known.first_seen,
+                "last_seen": known.last_seen,
+                "days_seen": known.days_seen,
+                "had_full_offer": known.had_full_offer,
+            }
+            for known in pin.identities
+        ],
+    }
+
+
+def in_one_line(pin: Pin) -> str:
+    accepted = sum(known.accepted for known in pin.identities)
+    waiting = len(pin.identities) - accepted
+    more = f", {waiting} SEEN BUT NOT ACCEPTED" if waiting else ""
+    identities = "1 identity" if accepted == 1 else f"{accepted} identities"
+    return f"{pin.destination}  {identities}{more}, last seen {when(pin.last_seen)}"
+
+
+def in_full(pin: Pin) -> Iterator[str]:
+    yield str(pin.destination)
+    for known in pin.identities:
+        yield f"  {fingerprint(known.identity)}"
+        yield f"    {_acceptance(known)}"
+        first, last = when(known.first_seen), when(known.last_seen)
+        yield f"    first seen {first}, last {last}; days seen: {known.days_seen}"
+        offer = (
+            "with the post-quantum key"
+            if known.had_full_offer
+            else "only short ones, without post-quantum key"
+        )
+        yield f"    key of day {known.epoch}; offers: {offer}"
+
+
+def _acceptance(known: PinnedIdentity) -> str:
+    return {
+        "first-use": "accepted: the first one ever seen here",
+        "time": "accepted: came alone for a week and more",
+        "operator": "accepted by the operator",
+        "not-yet": "SEEN, NOT ACCEPTED: ask the other site for its own, then `nightmail peers accept`",
+    }[known.acceptance.value]

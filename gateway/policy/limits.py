@@ -1,0 +1,183 @@
+"""Every size, count, rate and timeout, with its unit in the name and its reason beside it.
+
+No other file holds a literal of this kind, except the field widths of wire messages, which stay beside
+their layout in `crypto.messages`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# --- Specification: docs/protocol.md names these; changing one changes the protocol. ------------------
+
+OFFER_MUST_BEGIN_BEFORE_OCTETS: Final = 2000
+"""The last offer line begins before this octet of the reply: Postfix stores 2,048 and warns beyond."""
+OFFER_LINE_OCTETS: Final = 512
+"""RFC 5321 4.5.3.1.5: a reply line, CRLF included. Some hosts log longer ones."""
+FRAME_BODY_OCTETS: Final = 65535
+"""Frame length is a u16."""
+RECORD_INNER_OCTETS: Final = 65519
+"""Frame body less the AEAD's 16-octet tag."""
+RECORD_CONTENT_OCTETS: Final = 65516
+"""Inner less type u8 and length u16."""
+REKEY_AFTER_RECORDS: Final = 1 << 14
+"""Noise REKEY after so many records of a direction (at most 1 GiB under one key)."""
+ENDORSEMENT_DAYS: Final = 14
+"""A static key's endorsement ends at most so many days after its epoch."""
+FIRST_FLIGHT_OCTETS: Final = 64 * 1024
+"""What S reads from the sender before R's first record has verified, and keeps for a redial."""
+HANDSHAKE_SECONDS: Final = 10.0
+"""S waits so long for R's first record, then the handshake has failed."""
+DIALS_PER_SESSION: Final = 3
+"""First dial, second with a fresh offer, third in clear."""
+IDENTITIES_PER_PIN: Final = 4
+"""A site with several gateways that do not share an identity; more is an attack or a mistake."""
+ACCEPT_AFTER_DAYS: Final = 7
+"""A changed identity is accepted without the operator after so many days with the old one never between,"""
+ACCEPT_AFTER_DAYS_SEEN: Final = 3
+"""if it was seen on so many of them: a reinstalled gateway, not an afternoon's attack."""
+FAILURES_IN_A_ROW: Final = 3
+"""Failed handshakes towards a destination that never upgraded, after which it is left in peace a while."""
+FAILURE_REST_SECONDS: Final = 3600
+"""The first such while; each further failure doubles it."""
+FAILURE_REST_MOST_SECONDS: Final = 24 * 3600
+"""It doubles no further."""
+PARAMS_VERSION_OCTETS: Final = 64
+"""A software version in PARAMS; it ends up in one log line."""
+FLIGHT_FLOOR_OCTETS: Final = 512
+"""Smaller flights look this large: commands and replies are all alike."""
+
+# --- Implementation: ours to change. -----------------------------------------------------------------
+
+RECORD_SEND_OCTETS: Final = 16 * 1024
+"""Content of a full record: a reader waits for at most so much before it can verify anything."""
+GREETING_OCTETS: Final = 16 * 1024
+"""Greeting up to its last line; longer ones pass, and are never upgraded. 50-line banners exist (4 KB)."""
+EHLO_LINE_OCTETS: Final = 512
+"""RFC 5321 4.5.3.1.4: a command line, CRLF included."""
+EHLO_REPLY_OCTETS: Final = 16 * 1024
+"""Held for inspection; the longest seen in public is below 2 KB. Beyond: passes, never upgraded."""
+VERB_HANDSHAKE_SECONDS: Final = 20.0
+"""R waits so long for the whole of message 2 behind the verb: longer than S waits for R."""
+IGNORABLE_BELOW: Final = 16
+"""Of 256: so often a first flight carries a record of an ignorable type, so that ignoring stays tested."""
+LINGER_SECONDS: Final = 600.0
+"""A closed session may take so long to hand its last octets to a slow socket; then it is reset."""
+DRAIN_SECONDS: Final = 5.0
+"""After our own FIN octets of the peer are read and dropped so long, so that no reset overtakes our words."""
+ACCEPTS_PER_TURN: Final = 64
+"""Connections taken from a listener per turn of the loop, so that sessions get their turns too."""
+REDIAL_SECONDS: Final = 60.0
+"""Connect, greeting and EHLO reply of a redial; the sender waits 5 minutes for its reply."""
+READ_OCTETS: Final = 64 * 1024
+"""One read from a socket. 64 KiB is where throughput stops growing."""
+WRITE_BUFFER_OCTETS: Final = 256 * 1024
+"""Octets waiting for a slow socket beyond which the other side is no longer read."""
+DIAL_SECONDS: Final = 130.0
+"""A silent destination: Linux gives up a connect after about 127 s, clients mostly earlier."""
+UNCLAIMED_SECONDS: Final = 60.0
+"""A dialled connection whose client never came for it (it gave up, or its SYN was forged)."""
+SERVER_ANSWERS_SECONDS: Final = 10.0
+"""Inbound: a server that answered so recently is taken to answer: accept first, then dial."""
+HELD_SYNS: Final = 4096
+"""Held SYNs of one worker beyond which the gate turns to accept-first."""
+HELD_SYNS_PER_SOURCE: Final = 512
+"""The same for one source address."""
+QUEUE_LENGTH: Final = 8192
+"""Packets the kernel holds for one worker's queue before its fail-open flag lets them pass."""
+QUEUE_COPY_OCTETS: Final = 512
+"""Of a SYN the kernel hands over so much: IP header, extension headers and ports are all we read."""
+QUEUE_SOCKET_OCTETS: Final = 16 * 1024 * 1024
+"""Receive buffer of the queue's socket: a full queue of SYNs, at some 1.3 KB of kernel memory each."""
+PACKETS_PER_RUN: Final = 256
+"""Packets taken from the queue in one turn of the event loop, so that a flood leaves time for relaying."""
+PROBE_SECONDS: Final = 1.0
+"""Inbound: a probing dial silent for so long gets a second one beside it (the first SYN retransmission)."""
+TOOL_SECONDS: Final = 10.0
+"""iptables-restore and nft need milliseconds; one that has not ended by then hangs on something."""
+RULES_LOCK_SECONDS: Final = 5
+"""Old iptables holds one lock for all: another firewall tool may have it for so long."""
+TAKEN_OPENING_SECONDS: Final = 60
+"""So long the kernel remembers a taken SYN without a later packet: all retransmissions of SYN-ACKs."""
+TAKEN_IDLE_SECONDS: Final = 900
+"""The same once packets have followed; mail servers stay silent for 10 minutes (RFC 5321 4.5.3.2)."""
+TAKEN_CONNECTIONS: Final = 1 << 18
+"""Connections so remembered, each family; beyond, only the answer to a SYN cookie is not recognised."""
+LISTEN_BACKLOG: Final = 4096
+"""Accept queue of a worker's listener; net.core.somaxconn may cut it."""
+ALIVE_EVERY_SECONDS: Final = 0.1
+"""A worker proves its event loop alive so often."""
+HUNG_AFTER_SECONDS: Final = 0.35
+"""The supervisor takes a worker's queue out of the rules after so long without proof (0.5 s in all)."""
+KILL_HUNG_AFTER_SECONDS: Final = 10.0
+"""A worker hung for so long is killed: its clients get a reset instead of waiting for their own timers."""
+RULES_CHECK_SECONDS: Final = 0.5
+"""The supervisor looks so often whether all of our rules still stand."""
+ENV_TEXT_OCTETS: Final = 200
+"""Text from elsewhere (a peer, the kernel) in one log field, after escaping."""
+DAY_SECONDS: Final = 24 * 3600
+"""Days are UTC days counted from 1970-01-01; leap seconds do not matter here."""
+PIN_LAST_SEEN_SECONDS: Final = 3600
+"""A pin's last_seen is written so often at most, so that a session costs no disk write."""
+STORE_BUSY_SECONDS: Final = 0.1
+"""Waiting for another process's write to the pins; it stops the event loop, and a write takes about 1 ms."""
+FAILURE_KEPT_SECONDS: Final = 7 * 24 * 3600
+"""A failed path not tried since is forgotten, so that the table does not grow for ever."""
+ALARM_AGAIN_SECONDS: Final = 24 * 3600
+"""The same alarm for the same cause rings so often at most."""
+ALARM_CAUSES: Final = 4096
+"""Causes remembered by the bell of one process; beyond, the one that rang longest ago is forgotten."""
+MANY_MISSING: Final = 5
+"""So many pinned peers without an offer within an hour: the trouble is on our own path."""
+MANY_MISSING_SECONDS: Final = 3600
+"""That hour."""
+LOG_LINE_OCTETS: Final = 2000
+"""A whole log line; syslog and journald take more, terminals and people do not."""
+LOG_BUFFER_LINES: Final = 512
+"""Lines kept for the next flush; a slow log never makes memory grow, lost lines are counted."""
+CONTROL_REPLY_OCTETS: Final = 1 << 20
+"""The answer on the control socket; a larger one is not read."""
+CONTROL_SECONDS: Final = 3.0
+"""`nightmail status` waits so long for the daemon."""
+CONFIG_FILE_OCTETS: Final = 1 << 20
+"""A configuration file; a larger one is a mistake (`config = /dev/zero`)."""
+LINK_MESSAGE_OCTETS: Final = 128 * 1024
+"""One message between supervisor and worker; counters are the largest (some KB)."""
+LINK_MESSAGES_PER_TURN: Final = 64
+"""Messages taken from one link per turn of the loop."""
+COUNTERS_EVERY_SECONDS: Final = 1.0
+"""A worker reports its counters so often; `status` is at most so old."""
+STOP_SECONDS: Final = 20.0
+"""A stopping worker lets its sessions finish for so long, then resets them; the senders try again."""
+RESTART_SECONDS: Final = 0.05
+"""A worker that died is started again after so long, doubling up to `RESTART_MOST_SECONDS`."""
+RESTART_MOST_SECONDS: Final = 5.0
+"""A worker that dies at every start must not eat the machine; mail is direct meanwhile."""
+STABLE_SECONDS: Final = 10.0
+"""A worker that lived so long starts again at once when it dies."""
+EPHEMERALS_AHEAD: Final = 32
+"""Key pairs drawn in idle time, so that an offer costs no key generation in the session."""
+VERIFIED_ENDORSEMENTS: Final = 1024
+"""Endorsements known to have verified, kept by one worker: about 220 octets each."""
+WORKERS: Final = 16
+"""Half of the marks' 32 slots: the other half is for the generation that hands over."""
+NUMBERS_IN_A_ROW: Final = 32
+"""Queues and listen ports of all workers and of the generations that hand over, from the first one on."""
+LAST_FIRST_QUEUE: Final = 65536 - 32
+"""Highest first queue: NFQUEUE numbers are u16."""
+LAST_FIRST_LISTEN_PORT: Final = 65536 - 32
+"""Highest first listen port."""
+GATE_TICK_SECONDS: Final = 1.0
+"""The gate looks so often for dials that nobody came for."""
+ACCEPT_REST_SECONDS: Final = 0.05
+"""A listener without descriptors left is looked at again after so long."""
+STORE_OPEN_SECONDS: Final = 2.0
+"""Waiting for another process that is making or mending the pins' file, at start only."""
+WATCH_SECONDS: Final = 0.05
+"""The supervisor looks so often at the workers' proofs of life."""
+START_SECONDS: Final = 30.0
+"""A worker that is not ready after so long is killed and started anew."""
+BYPASS_COUNT_EVERY_CHECKS: Final = 10
+"""The kernel's gate counters are read at one in so many looks at the rules."""
+LOG_FLUSH_SECONDS: Final = 0.2
+"""The supervisor's log goes out so often."""

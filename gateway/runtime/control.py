@@ -1,0 +1,59 @@
+"""The control socket: one question a connection, one JSON object back. Only root reaches it.
+
+Being bound is also what makes a daemon the only one of its run directory. Counterpart: `operator.status`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gateway.errors import EnvironmentFailureError
+from gateway.policy import limits
+
+
+class ControlSocket:
+    """`status` answers the object for the question "status"."""
+
+    def __init__(self, path: Path, status: Callable[[], dict[str, Any]]) -> None:
+        self._path = path
+        self._status = status
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        """Raises EnvironmentFailureError where another daemon listens; a dead one's socket is replaced."""
+        if self._somebody_listens():
+            raise EnvironmentFailureError(f"{self._path}: another daemon runs with this run directory")
+        try:
+            self._path.unlink(missing_ok=True)
+            self._server = await asyncio.start_unix_server(self._asked, str(self._path))
+            self._path.chmod(0o600)
+        except OSError as error:
+            raise EnvironmentFailureError(f"{self._path}: {error.strerror}") from None
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._path.unlink(missing_ok=True)
+
+    def _somebody_listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
+            try:
+                trial.connect(str(self._path))
+            except OSError:
+                return False
+            return True
+
+    async def _asked(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, TimeoutError, ValueError):
+            async with asyncio.timeout(limits.CONTROL_SECONDS):
+                question = await reader.readline()
+                if question.strip() == b"status":
+                    writer.write(json.dumps(self._status()).encode())
+                    await writer.drain()
+        writer.close()

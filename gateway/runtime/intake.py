@@ -1,0 +1,281 @@
+"""How connections come to a worker: its queue, its listeners, its dials. Pairs of sockets come out.
+
+Carries what the gate decides between the kernel and the gate, and decides nothing itself.
+Counterparts: `intercept.gate` (judges), `sessions` (takes the pairs).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.errors import Reason
+from gateway.intercept import tproxy
+from gateway.intercept.gate import (
+    Claim,
+    CloseUnclaimed,
+    Dial,
+    DialOutcome,
+    Gate,
+    GateCommand,
+    GiveVerdict,
+    Refusal,
+    Roles,
+    Verdict,
+)
+from gateway.intercept.marks import MarkBits
+from gateway.intercept.nfqueue import HeldPacket, SynQueue
+from gateway.intercept.syn import Flow, parse_syn
+from gateway.observe.counters import Counters, Tally
+from gateway.policy import limits
+from gateway.smtp.events import Role
+
+_RESET_ON_CLOSE = b"\x01\x00\x00\x00\x00\x00\x00\x00"
+DialDone = Callable[[Flow, DialOutcome, socket.socket | None], None]
+
+
+class Pairs(Protocol):
+    """Who takes what the intake brings."""
+
+    def pair_ready(self, flow: Flow, role: Role, accepted: socket.socket, dialled: socket.socket) -> None: ...
+    def dial_failed(self, flow: Flow, role: Role, outcome: DialOutcome) -> None: ...
+    def syn_refused(self, flow: Flow, reason: Reason) -> None: ...
+
+
+class Intake:
+    """One worker's way in. `listeners` are inherited sockets that outlive this process."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        marks: MarkBits,
+        slot: int,
+        queue: int,
+        listeners: list[socket.socket],
+        roles: Roles,
+        pairs: Pairs,
+        counters: Counters,
+    ) -> None:
+        self._loop = loop
+        self._marks = marks
+        self._slot = slot
+        self.roles = roles
+        self._pairs = pairs
+        self._counters = counters
+        self._gate = Gate()
+        self._held: dict[HeldPacket, int] = {}
+        self._flow_roles: dict[Flow, Role] = {}
+        self._dials: dict[Flow, tuple[socket.socket, asyncio.TimerHandle]] = {}
+        self._ready: dict[Flow, socket.socket] = {}
+        self._listeners = listeners
+        for listener in listeners:
+            listener.setblocking(False)
+            loop.add_reader(listener.fileno(), self._accept, listener)
+        self._discarding = False
+        self._queue: SynQueue | None = SynQueue(queue, self._packet_arrived)
+        loop.add_reader(self._queue.fd(), self._queue_readable)
+        self._ticker = loop.call_later(limits.GATE_TICK_SECONDS, self._tick)
+
+    @property
+    def held(self) -> int:
+        return self._gate.held
+
+    def ended(self, flow: Flow) -> None:
+        """Both connections of this flow are gone."""
+        self._gate.ended(flow)
+
+    def discard_backlog(self) -> None:
+        """This process has slept (SIGSTOP, a blocked loop): forget all SYNs that came before it woke.
+
+        Their clients have long sent them again, and those went direct, since the supervisor took our queue
+        out of the rules. A dial now would meet that connection: same addresses, same ports.
+        """
+        if self._queue is None:
+            return
+        self._discarding = True
+        held = -1
+        while held != self._counters.value(Tally.VERDICTS_GIVEN):
+            held = self._counters.value(Tally.VERDICTS_GIVEN)
+            self._queue.run()
+        self._discarding = False
+        for flow in list(self._dials):
+            if flow in self._flow_roles:
+                _reset(self._drop_dial(flow))
+                self._gate_dial_done(flow, DialOutcome.SILENT, None)
+
+    def stop_taking(self) -> None:
+        """Judge no more: what is held passes, the queue goes back, and the kernel bypasses us."""
+        if self._queue is None:
+            return
+        self._execute(self._gate.give_up())
+        self._loop.remove_reader(self._queue.fd())
+        self._queue.close()
+        self._queue = None
+
+    def close(self) -> None:
+        self.stop_taking()
+        self._ticker.cancel()
+        for listener in self._listeners:
+            self._loop.remove_reader(listener.fileno())
+        for flow in list(self._dials):
+            self._drop_dial(flow).close()
+        for dialled in self._ready.values():
+            _reset(dialled)
+        self._ready.clear()
+
+    def dial(self, flow: Flow, done: DialDone, *, any_port: bool = False) -> None:
+        """Connect from the client's address and port; `done` is told once. Never raises."""
+        if flow in self._dials:
+            _reset(self._drop_dial(flow))
+        try:
+            dialled = tproxy.dial(flow, self._marks, any_port=any_port)
+        except OSError as error:
+            self._loop.call_soon(done, flow, tproxy.outcome_of(error.errno or errno.EIO), None)
+            return
+        give_up = self._loop.call_later(limits.DIAL_SECONDS, self._dial_silent, flow, done)
+        self._dials[flow] = (dialled, give_up)
+        self._loop.add_writer(dialled.fileno(), self._dial_writable, flow, done)
+
+    # --- The queue -------------------------------------------------------------------------------------
+
+    def _queue_readable(self) -> None:
+        if self._queue is not None:
+            self._queue.run()
+
+    def _packet_arrived(self, token: HeldPacket, packet: bytes, mark: int, interface: str) -> None:
+        flow = parse_syn(packet)
+        role = Refusal(Verdict.PASS, Reason.NOT_OURS) if flow is None else self.roles.of(flow, interface)
+        self._held[token] = mark
+        if self._discarding:
+            self._execute([GiveVerdict(token, Verdict.DROP)])
+            return
+        if flow is None or isinstance(role, Refusal):
+            assert isinstance(role, Refusal)
+            if flow is not None and role.verdict is Verdict.DROP:
+                self._pairs.syn_refused(flow, role.reason)
+            self._execute([GiveVerdict(token, role.verdict)])
+            return
+        self._flow_roles[flow] = role
+        self._execute(self._gate.syn_arrived(token, flow, role, self._loop.time()))
+
+    def _execute(self, commands: list[GateCommand]) -> None:
+        for command in commands:
+            if isinstance(command, GiveVerdict):
+                self._give_verdict(command)
+            elif isinstance(command, Dial):
+                self.dial(command.flow, self._gate_dial_done)
+            elif isinstance(command, CloseUnclaimed):
+                self._flow_roles.pop(command.flow, None)
+                dialled = self._ready.pop(command.flow, None)
+                if dialled is not None:
+                    _reset(dialled)
+
+    def _give_verdict(self, command: GiveVerdict) -> None:
+        token = command.token
+        assert isinstance(token, HeldPacket)
+        assert self._queue is not None
+        site_mark = self._held.pop(token)
+        ours = self._marks.of_verdict(command.verdict, self._slot)
+        mark = None if ours is None else self._marks.merged(site_mark, ours)
+        self._counters.add(Tally.VERDICTS_GIVEN)
+        if command.verdict is Verdict.PASS:
+            self._counters.add(Tally.PASSED_UNMARKED)
+        self._queue.verdict(token, mark, drop=command.verdict is Verdict.DROP)
+
+    def _tick(self) -> None:
+        self._ticker = self._loop.call_later(limits.GATE_TICK_SECONDS, self._tick)
+        self._execute(self._gate.tick(self._loop.time()))
+
+    # --- Dials -----------------------------------------------------------------------------------------
+
+    def _dial_writable(self, flow: Flow, done: DialDone) -> None:
+        outcome = tproxy.connect_outcome(self._dials[flow][0])
+        dialled = self._drop_dial(flow)
+        if outcome is not DialOutcome.CONNECTED:
+            dialled.close()
+        done(flow, outcome, dialled if outcome is DialOutcome.CONNECTED else None)
+
+    def _dial_silent(self, flow: Flow, done: DialDone) -> None:
+        self._drop_dial(flow).close()
+        done(flow, DialOutcome.SILENT, None)
+
+    def _drop_dial(self, flow: Flow) -> socket.socket:
+        dialled, give_up = self._dials.pop(flow)
+        give_up.cancel()
+        self._loop.remove_writer(dialled.fileno())
+        return dialled
+
+    def _gate_dial_done(self, flow: Flow, outcome: DialOutcome, dialled: socket.socket | None) -> None:
+        role = self._flow_roles[flow]
+        if dialled is not None:
+            self._ready[flow] = dialled
+        else:
+            del self._flow_roles[flow]
+            self._pairs.dial_failed(flow, role, outcome)
+        if self._queue is not None:
+            self._execute(self._gate.dial_finished(flow, outcome, self._loop.time()))
+
+    # --- The listeners ---------------------------------------------------------------------------------
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(limits.ACCEPTS_PER_TURN):
+            try:
+                accepted, _address = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._listener_rests(listener)
+                return
+            self._accepted(accepted)
+
+    def _listener_rests(self, listener: socket.socket) -> None:
+        """Out of descriptors: the listener stays readable, and a loop that only spins serves nobody."""
+        self._loop.remove_reader(listener.fileno())
+        self._loop.call_later(
+            limits.ACCEPT_REST_SECONDS, self._loop.add_reader, listener.fileno(), self._accept, listener
+        )
+
+    def _accepted(self, accepted: socket.socket) -> None:
+        try:
+            flow = tproxy.flow_of_accepted(accepted)
+            tproxy.prepare_accepted(accepted)
+        except OSError:
+            accepted.close()
+            return
+        claim = self._gate.accepted(flow)
+        if claim is Claim.STRANGER:
+            _reset(accepted)
+            return
+        role = self._flow_roles.pop(flow)
+        if claim is Claim.DIALLED:
+            self._pairs.pair_ready(flow, role, accepted, self._ready.pop(flow))
+            return
+        self._counters.add(Tally.ACCEPTED_FIRST)
+        self.dial(
+            flow, lambda flow, outcome, dialled: self._dialled_after(flow, role, accepted, outcome, dialled)
+        )
+
+    def _dialled_after(
+        self,
+        flow: Flow,
+        role: Role,
+        accepted: socket.socket,
+        outcome: DialOutcome,
+        dialled: socket.socket | None,
+    ) -> None:
+        self._execute(self._gate.dial_finished(flow, outcome, self._loop.time()))
+        if dialled is not None:
+            self._pairs.pair_ready(flow, role, accepted, dialled)
+            return
+        self._gate.ended(flow)
+        self._pairs.dial_failed(flow, role, outcome)
+        _reset(accepted)
+
+
+def _reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    sock.close()

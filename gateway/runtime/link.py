@@ -1,0 +1,79 @@
+"""How supervisor and workers talk: JSON objects over a SOCK_SEQPACKET pair, one message a packet.
+
+Neither side ever waits for the other: a message that does not fit in the socket's buffer is dropped and
+`send` says so. The end of the peer's process is seen as the end of the link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from gateway.policy import limits
+
+Message = dict[str, Any]
+ALIVE = b"."
+
+
+class Link:
+    """One end of the pair. `on_alive` is told of the peer's heartbeats, `on_message` of everything else."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        on_message: Callable[[Message], None],
+        on_closed: Callable[[], None],
+        on_alive: Callable[[], None] | None = None,
+    ) -> None:
+        self._loop = loop
+        self._socket = sock
+        self._on_message = on_message
+        self._on_closed = on_closed
+        self._on_alive = on_alive
+        self._open = True
+        sock.setblocking(False)
+        loop.add_reader(sock.fileno(), self._readable)
+
+    def send(self, message: Message) -> bool:
+        return self._send(json.dumps(message, separators=(",", ":")).encode())
+
+    def send_alive(self) -> bool:
+        return self._send(ALIVE)
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+
+    def _send(self, octets: bytes) -> bool:
+        if not self._open:
+            return False
+        try:
+            self._socket.send(octets)
+        except OSError:
+            return False
+        return True
+
+    def _readable(self) -> None:
+        for _ in range(limits.LINK_MESSAGES_PER_TURN):
+            try:
+                packet = self._socket.recv(limits.LINK_MESSAGE_OCTETS)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                packet = b""
+            if not packet:
+                self.close()
+                self._on_closed()
+                return
+            if packet != ALIVE:
+                self._on_message(json.loads(packet))
+            elif self._on_alive is not None:
+                self._on_alive()
+            if not self._open:
+                return

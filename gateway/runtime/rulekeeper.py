@@ -1,0 +1,140 @@
+"""Keeps our rules in the kernel as the operator wants them, and the gate on the queues that live.
+
+All kernel calls run in one thread, one after the other, so that the loop with the watchdog never waits for
+iptables. Counterparts: `intercept.kernel` (does it), `intercept.wanted` (what the operator wants).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from gateway.config import Config
+from gateway.errors import EnvironmentFailureError, Reason
+from gateway.intercept import kernel, ruleset
+from gateway.intercept.wanted import Wanted, read_wanted
+from gateway.observe.log import Level, Log
+from gateway.policy import limits
+
+
+class RuleKeeper:
+    """`live` answers the queues that live now, `verdicts` how many SYNs the workers have judged so far."""
+
+    def __init__(
+        self,
+        config: Config,
+        slots: tuple[ruleset.Slot, ...],
+        live: Callable[[], list[int]],
+        verdicts: Callable[[], int],
+        log: Log,
+        alarm: Callable[[Reason, str, str], None],
+    ) -> None:
+        self._config = config
+        self._rules = ruleset.render(config, slots)
+        self._kernel = kernel.KernelRules(config)
+        self._live = live
+        self._verdicts = verdicts
+        self._log = log
+        self._alarm = alarm
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rules")
+        self._dirty = asyncio.Event()
+        self._stands = False
+        self._counted_from = 0
+        self._bypassed_before = 0
+        self.wanted = Wanted.UP
+        self.missing: list[str] = []
+        self.bypassed = 0
+        """SYNs that reached the gate since the start and got no verdict of ours; right to a second or so."""
+
+    def gate_changed(self) -> None:
+        """The set of live queues may be another: swap the gate as soon as the thread is free."""
+        self._dirty.set()
+
+    async def first_time(self) -> None:
+        """Put the rules in, before any worker lives. Raises EnvironmentFailureError."""
+        self.wanted = read_wanted(self._config.wanted_file)
+        if self.wanted is Wanted.UP:
+            await self._in_thread(self._apply)
+
+    async def keep(self) -> None:
+        """Runs until it is cancelled. Trouble is told and tried again; mail passes meanwhile."""
+        turn = 0
+        while True:
+            try:
+                async with asyncio.timeout(limits.RULES_CHECK_SECONDS):
+                    await self._dirty.wait()
+            except TimeoutError:
+                turn += 1
+            try:
+                if self._dirty.is_set():
+                    self._dirty.clear()
+                    if self._stands:
+                        await self._in_thread(self._swap)
+                else:
+                    await self._in_thread(self._look)
+                if turn % limits.BYPASS_COUNT_EVERY_CHECKS == 1:
+                    await self._in_thread(self.count_bypassed)
+            except EnvironmentFailureError as error:
+                self._alarm(Reason.RULES_MISSING, "rules", str(error))
+
+    async def close(self) -> None:
+        """The gate lets everything pass; all other rules stay, and act on nothing."""
+        if self._stands:
+            try:
+                await self._in_thread(self._kernel.swap_gate, [])
+            except EnvironmentFailureError as error:
+                self._log.fact("rules", "swap-failed", level=Level.ERROR, detail=str(error))
+        self._thread.shutdown()
+
+    async def _in_thread(self, work: Callable[..., None], *arguments: object) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+    # --- In the thread ----------------------------------------------------------------------------------
+
+    def _apply(self) -> None:
+        self._forget_counts()
+        self._kernel.apply(self._rules, self._live())
+        self._stands = True
+        self.missing = []
+
+    def _swap(self) -> None:
+        live = self._live()
+        self._kernel.swap_gate(live)
+        self._log.fact("rules", "gate", queues=",".join(map(str, live)) or "none")
+
+    def _look(self) -> None:
+        self.wanted = read_wanted(self._config.wanted_file)
+        if self.wanted is Wanted.DOWN:
+            if self._stands:
+                self._forget_counts()
+                self._kernel.remove()
+                self._stands = False
+                self._log.fact("rules", "down", level=Level.NOTICE)
+            return
+        if not self._stands:
+            self._apply()
+            self._log.fact("rules", "up", level=Level.NOTICE)
+            return
+        self.missing = self._kernel.missing()
+        if self.missing:
+            first, count = self.missing[0], len(self.missing)
+            self._alarm(Reason.RULES_MISSING, "rules", f"{count} of ours were removed, first: {first}")
+            self._apply()
+            self._log.fact("rules", "put-back", level=Level.NOTICE, count=count)
+
+    def count_bypassed(self) -> None:
+        """From the kernel's own counter in the gate, which also runs while nobody listens."""
+        if not self._stands:
+            return
+        passed = sum(kernel.gate_counts().values()) - (self._verdicts() - self._counted_from)
+        now = self._bypassed_before + max(0, passed)
+        if now > self.bypassed:
+            more = now - self.bypassed
+            self._log.fact("gate", "bypassed", level=Level.NOTICE, reason=Reason.BYPASSED, connections=more)
+            self.bypassed = now
+
+    def _forget_counts(self) -> None:
+        """The kernel's counters start anew with the rules."""
+        self._bypassed_before = self.bypassed
+        self._counted_from = self._verdicts()

@@ -1,0 +1,276 @@
+"""All sessions of one worker: makes their machines, counts and logs what they decide, forwards facts.
+
+The only place where a session meets clock, randomness, memory of peers and log. Counterparts: `intake`,
+which brings pairs of sockets; `connection`, which runs one session; `supervisor`, which gets the facts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import Protocol
+
+from gateway.config import Config, Network
+from gateway.crypto.keys import Ephemerals, IdentityKey, StaticKey, endorse
+from gateway.crypto.messages import DialledAddress, OfferForm
+from gateway.crypto.records import VerifiedPeer
+from gateway.errors import Reason
+from gateway.intercept.gate import DialOutcome
+from gateway.intercept.syn import Flow
+from gateway.observe.counters import Counters, Direction, Tally
+from gateway.observe.log import Level, Log, session_id
+from gateway.peers.pins import Destination, Pin
+from gateway.policy import limits
+from gateway.runtime.connection import Connection, Machine
+from gateway.runtime.link import Message
+from gateway.session.commands import NoteDecision, NoteFact
+from gateway.session.context import GatewayKeys, ReceivingContext, SendingContext
+from gateway.session.receiving import ReceivingSession
+from gateway.session.sending import SendingSession
+from gateway.smtp.events import Role
+
+_DIRECTION = {Role.SENDING: Direction.OUT, Role.RECEIVING: Direction.IN}
+_DIAL_REASON = {
+    DialOutcome.REFUSED: Reason.DIAL_REFUSED,
+    DialOutcome.SILENT: Reason.DIAL_SILENT,
+    DialOutcome.HOST_UNREACHABLE: Reason.DIAL_UNREACHABLE,
+    DialOutcome.NET_UNREACHABLE: Reason.DIAL_UNREACHABLE,
+    DialOutcome.ADMIN_PROHIBITED: Reason.DIAL_UNREACHABLE,
+}
+
+
+class Dialler(Protocol):
+    """The part of the intake that sessions use."""
+
+    def dial(
+        self,
+        flow: Flow,
+        done: Callable[[Flow, DialOutcome, socket.socket | None], None],
+        *,
+        any_port: bool = False,
+    ) -> None: ...
+    def ended(self, flow: Flow) -> None: ...
+
+
+class Sessions:
+    """Takes pairs of connected sockets; `open` holds the sessions that have not ended."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        config: Config,
+        identity: IdentityKey,
+        log: Log,
+        counters: Counters,
+        tell: Callable[[Message], bool],
+        pin_of: Callable[[Destination], Pin | None],
+    ) -> None:
+        self._loop = loop
+        self._config = config
+        self._identity = identity
+        self._log = log
+        self._counters = counters
+        self._tell = tell
+        self._pin_of = pin_of
+        self._keys: GatewayKeys | None = None
+        self._ahead: deque[Ephemerals] = deque()
+        self._roles: dict[Connection, Role] = {}
+        self.dialler: Dialler | None = None
+        self.on_empty: Callable[[], None] | None = None
+
+    @property
+    def open(self) -> int:
+        return len(self._roles)
+
+    def abort_all(self) -> None:
+        for connection in list(self._roles):
+            connection.abort()
+
+    def draw_ahead(self) -> None:
+        """In idle time: offers then cost no key generation while a client waits."""
+        if len(self._ahead) < limits.EPHEMERALS_AHEAD:
+            self._ahead.append(Ephemerals.draw(os.urandom))
+
+    # --- From the intake -------------------------------------------------------------------------------
+
+    def pair_ready(self, flow: Flow, role: Role, accepted: socket.socket, dialled: socket.socket) -> None:
+        machine: Machine
+        if role is Role.SENDING:
+            near, far, machine = accepted, dialled, SendingSession(self._sending_context(flow))
+        else:
+            near, far, machine = dialled, accepted, ReceivingSession(self._receiving_context(flow))
+        connection = Connection(self._loop, self, machine, flow, session_id(os.urandom), near, far)
+        self._roles[connection] = role
+        self._counters.add(Tally.SESSIONS_BEGUN)
+        self._counters.set(Tally.SESSIONS_OPEN, len(self._roles))
+        self._fact(connection, "begun", direction=_DIRECTION[role], source=_source(flow), to=_server(flow))
+        connection.start()
+
+    def dial_failed(self, flow: Flow, role: Role, outcome: DialOutcome) -> None:
+        reason = _DIAL_REASON.get(outcome, Reason.INTERNAL)
+        self._counters.ended(_DIRECTION[role], reason)
+        self._log.fact("gate", "dial-failed", reason=reason, source=_source(flow), to=_server(flow))
+
+    def syn_refused(self, flow: Flow, reason: Reason) -> None:
+        self._counters.ended(Direction.IN, reason)
+        self._log.fact("gate", "syn-refused", reason=reason, source=_source(flow), to=_server(flow))
+
+    # --- From the connections --------------------------------------------------------------------------
+
+    def redial(self, connection: Connection) -> None:
+        self._counters.add(Tally.REDIALS)
+        assert self.dialler is not None
+        assert isinstance(connection.flow, Flow)
+
+        def done(flow: Flow, outcome: DialOutcome, dialled: socket.socket | None) -> None:
+            if dialled is not None:
+                connection.redialled(dialled)
+            elif outcome is DialOutcome.PORTS_BUSY and self.dialler is not None:
+                # The old connection still stands somewhere between: the same address, another port.
+                self.dialler.dial(flow, last, any_port=True)
+            else:
+                connection.redial_failed()
+
+        def last(flow: Flow, outcome: DialOutcome, dialled: socket.socket | None) -> None:
+            if dialled is not None:
+                connection.redialled(dialled)
+            else:
+                connection.redial_failed()
+
+        self.dialler.dial(connection.flow, done)
+
+    def remember_peer(self, connection: Connection, peer: object) -> None:
+        assert isinstance(peer, VerifiedPeer)
+        assert isinstance(connection.flow, Flow)
+        self._tell(
+            {
+                "remember": {
+                    "address": connection.flow.destination,
+                    "port": connection.flow.destination_port,
+                    "identity": peer.identity.octets.hex(),
+                    "epoch": peer.epoch,
+                    "full": peer.form is OfferForm.FULL,
+                }
+            }
+        )
+
+    def note_decision(self, connection: Connection, note: NoteDecision) -> None:
+        direction = _DIRECTION[self._roles[connection]]
+        self._counters.decided(direction, note.upgraded, note.reason)
+        level = Level.NOTICE if note.alarm else Level.INFO
+        self._fact(
+            connection,
+            "decided",
+            level=level,
+            reason=note.reason,
+            direction=direction,
+            protected=note.upgraded,
+            detail=note.detail or None,
+        )
+        if note.alarm:
+            assert isinstance(connection.flow, Flow)
+            alarm = {"reason": note.reason.value, "subject": _server(connection.flow), "detail": note.detail}
+            self._tell({"alarm": alarm})
+
+    def note_fact(self, connection: Connection, note: NoteFact) -> None:
+        self._fact(connection, note.event, level=Level.NOTICE, reason=note.reason, detail=note.detail or None)
+
+    def machine_failed(self, connection: Connection, error: Exception) -> None:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        told = f"{type(error).__name__} in {where.name}: {error}"
+        self._fact(connection, "failed", level=Level.ERROR, reason=Reason.INTERNAL, detail=told)
+        self._tell({"alarm": {"reason": Reason.INTERNAL.value, "subject": where.name, "detail": told}})
+
+    def connection_over(self, connection: Connection) -> None:
+        role = self._roles.pop(connection)
+        direction = _DIRECTION[role]
+        self._counters.ended(direction, connection.end_reason(role))
+        self._counters.set(Tally.SESSIONS_OPEN, len(self._roles))
+        protected = connection.decision is not None and connection.decision.upgraded
+        octets = connection.near_octets + connection.far_octets
+        self._counters.add(Tally.OCTETS_PROTECTED if protected else Tally.OCTETS_CLEAR, octets)
+        self._fact(
+            connection,
+            "ended",
+            reason=connection.end_reason(role),
+            direction=direction,
+            protected=protected,
+            seconds=round(self._loop.time() - connection.started, 3),
+            near_octets=connection.near_octets,
+            far_octets=connection.far_octets,
+        )
+        assert isinstance(connection.flow, Flow)
+        assert self.dialler is not None
+        self.dialler.ended(connection.flow)
+        if not self._roles and self.on_empty is not None:
+            self.on_empty()
+
+    # --- Surroundings of one session -------------------------------------------------------------------
+
+    def _sending_context(self, flow: Flow) -> SendingContext:
+        today = _today()
+        listed = _listed(self._config.never, flow.source) or _listed(self._config.never, flow.destination)
+        return SendingContext(
+            keys=self._keys_of(today),
+            dialled=DialledAddress.from_text(flow.destination, flow.destination_port),
+            pin=self._pin_of(Destination(flow.destination, flow.destination_port)),
+            today=today,
+            entropy=os.urandom,
+            may_upgrade=not listed,
+        )
+
+    def _receiving_context(self, flow: Flow) -> ReceivingContext:
+        today = _today()
+        unwanted = self._config.never + self._config.never_offer
+        return ReceivingContext(
+            keys=self._keys_of(today),
+            dialled=DialledAddress.from_text(flow.destination, flow.destination_port),
+            own_addresses=self._is_own_address,
+            today=today,
+            entropy=os.urandom,
+            draw_ephemerals=self._draw_ephemerals,
+            may_offer=not (_listed(unwanted, flow.source) or _listed(unwanted, flow.destination)),
+        )
+
+    def _keys_of(self, today: int) -> GatewayKeys:
+        """The static key is drawn anew each day; the first session of the day pays for it."""
+        if self._keys is None or self._keys.endorsed.static.epoch != today:
+            static = StaticKey.draw(os.urandom, today)
+            self._keys = GatewayKeys(self._identity, endorse(self._identity, static, today))
+        return self._keys
+
+    def _draw_ephemerals(self) -> Ephemerals:
+        return self._ahead.popleft() if self._ahead else Ephemerals.draw(os.urandom)
+
+    def _is_own_address(self, dialled: DialledAddress) -> bool:
+        return _listed(self._config.nat_addresses, dialled.address)
+
+    def _fact(self, connection: Connection, event: str, **fields: object) -> None:
+        self._log.fact("session", event, session=connection.session_id, **fields)  # type: ignore[arg-type]
+
+
+def _today() -> int:
+    return int(time.time()) // limits.DAY_SECONDS
+
+
+@lru_cache(maxsize=4096)
+def _listed(networks: tuple[Network, ...], address: str) -> bool:
+    if not networks:
+        return False
+    parsed = ip_address(address)
+    return any(parsed in network for network in networks if network.version == parsed.version)
+
+
+def _source(flow: Flow) -> str:
+    return str(Destination(flow.source, flow.source_port))
+
+
+def _server(flow: Flow) -> str:
+    return str(Destination(flow.destination, flow.destination_port))

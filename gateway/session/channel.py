@@ -1,0 +1,104 @@
+"""The two directions of a session after its handshake: near octets <-> records on the far side.
+
+Never lets an octet through whose record has not verified, and never turns a broken connection into an
+orderly end: a far FIN without a CLOSE record resets the near side (docs/protocol.md, "Closing").
+Counterpart: `crypto.records`, which seals and opens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gateway.crypto.frames import Frame, FrameKind, FrameReader
+from gateway.crypto.records import Record, RecordLayer, RecordType
+from gateway.errors import PeerProtocolError, Reason
+from gateway.session.commands import (
+    CloseBoth,
+    Command,
+    NoteFact,
+    SendEnd,
+    SendOctets,
+    SendReset,
+)
+from gateway.session.events import Side
+
+
+class Channel:
+    """One established channel. `finished` is True once both directions are over, however they ended."""
+
+    def __init__(self, records: RecordLayer, frames: FrameReader) -> None:
+        self._records = records
+        self._frames = frames
+        self._near_ended = False
+        self._far_closed = False
+        self.finished = False
+
+    def near_octets(self, octets: bytes) -> list[Command]:
+        return [SendOctets(Side.FAR, self._records.seal_data(octets))]
+
+    def near_end(self) -> list[Command]:
+        """The near FIN travels as an authenticated CLOSE, then as a FIN."""
+        self._near_ended = True
+        close = self._records.seal(RecordType.CLOSE)
+        return [SendOctets(Side.FAR, close), SendEnd(Side.FAR), *self._finish_if_over()]
+
+    def near_reset(self) -> list[Command]:
+        self.finished = True
+        return [SendOctets(Side.FAR, self._records.seal(RecordType.RESET)), CloseBoth()]
+
+    def far_octets(self, octets: bytes) -> list[Command]:
+        """Open what is complete. Octets behind the last record of the peer, or a bad record, are fatal."""
+        try:
+            frames = self._frames.feed(octets)
+        except PeerProtocolError as error:
+            return self.fail(error.reason, error.detail)
+        return self.far_frames(frames)
+
+    def far_frames(self, frames: Iterable[Frame]) -> list[Command]:
+        commands: list[Command] = []
+        try:
+            for frame in frames:
+                if frame.kind is not FrameKind.RECORD:
+                    raise PeerProtocolError(Reason.BAD_FRAME, f"frame {frame.kind.name} in a channel")
+                commands += self.opened(self._records.open(frame.body))
+                if self.finished:
+                    break
+        except PeerProtocolError as error:
+            commands += self.fail(error.reason, error.detail)
+        return commands
+
+    def far_end(self) -> list[Command]:
+        if self._far_closed:
+            return []
+        return self.fail(Reason.END_WITHOUT_CLOSE)
+
+    def far_reset(self) -> list[Command]:
+        self.finished = True
+        return [SendReset(Side.NEAR), SendReset(Side.FAR)]
+
+    def fail(self, reason: Reason, detail: str = "") -> list[Command]:
+        """Something that is not the peer's stands on the wire: the mail servers see a reset and retry."""
+        self.finished = True
+        return [
+            NoteFact("channel-failed", reason, detail),
+            SendReset(Side.NEAR),
+            SendReset(Side.FAR),
+        ]
+
+    def opened(self, record: Record) -> list[Command]:
+        """What one verified record means for the near side."""
+        if record.kind is RecordType.DATA:
+            return [SendOctets(Side.NEAR, record.content)] if record.content else []
+        if record.kind is RecordType.CLOSE:
+            self._far_closed = True
+            return [SendEnd(Side.NEAR), *self._finish_if_over()]
+        if record.kind is RecordType.RESET:
+            self.finished = True
+            return [SendReset(Side.NEAR), CloseBoth()]
+        return []  # PAD, PARAMS and ignorable types carry nothing for the mail servers
+
+    def _finish_if_over(self) -> list[Command]:
+        if not (self._near_ended and self._far_closed):
+            return []
+        self.finished = True
+        return [CloseBoth()]

@@ -1,0 +1,308 @@
+"""The receiving gateway's session: offers, waits for the verb, answers with a channel.
+
+Near is the receiver (our mail server), far the client as it came from the wire. Before the decision every
+octet passes as it came; the EHLO reply alone is held until it is complete, so that the offer can stand in
+its last lines. Gives the receiver nothing of a channel before message 2 has verified.
+Counterpart: `session.sending`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from gateway.crypto.frames import Frame, FrameKind, FrameReader
+from gateway.crypto.handshake import HandshakeResult, OfferForm, ReceivingHandshake, prologue
+from gateway.crypto.params import Params
+from gateway.crypto.records import RecordLayer, RecordType
+from gateway.errors import LocalMisuseError, PeerProtocolError, Reason
+from gateway.policy import limits
+from gateway.session.channel import Channel
+from gateway.session.commands import (
+    CloseBoth,
+    Command,
+    NoteDecision,
+    NoteFact,
+    PauseReading,
+    RelayInClear,
+    ResumeReading,
+    SendEnd,
+    SendOctets,
+    SendReset,
+)
+from gateway.session.context import ReceivingContext
+from gateway.session.events import (
+    DeadlineReached,
+    EndReceived,
+    Event,
+    OctetsReceived,
+    ResetReceived,
+    Side,
+)
+from gateway.smtp.capability import (
+    VERB_LINE,
+    OfferSize,
+    append_offer,
+    carries_keyword,
+    match_verb,
+    offer_fits,
+)
+from gateway.smtp.events import EhloReply, Passed, Role, Unparsed
+from gateway.smtp.observer import Observer
+
+CANNOT_GO_ON = b"454 4.7.0 Encrypted channel could not be set up, please try again\r\n"
+
+
+class State(enum.Enum):
+    OBSERVING = "observing"
+    OFFERED = "offered"
+    OFFER_VOID = "offer-void"
+    """The receiver spoke unasked behind the reply that carried the offer: the transcript is gone."""
+    ANSWERING = "answering"
+    CHANNEL = "channel"
+    RELAYED = "relayed"
+    OVER = "over"
+
+
+Key = tuple[State, type[Event], Side | None]
+
+
+class ReceivingSession:
+    """`handle(event, now)` answers commands; `deadline` is when it wants `DeadlineReached`, or None."""
+
+    def __init__(self, context: ReceivingContext) -> None:
+        self._context = context
+        self._observer = Observer(Role.RECEIVING)
+        self._handshake: ReceivingHandshake | None = None
+        self._channel: Channel | None = None
+        self._frames = FrameReader()
+        self._pending = b""
+        self.state = State.OBSERVING
+        self.deadline: float | None = None
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        side = getattr(event, "side", None)
+        handler = self._TABLE.get((self.state, type(event), side))
+        if handler is None:
+            if self.state in (State.OVER, State.RELAYED):
+                return []
+            raise LocalMisuseError(f"{type(event).__name__} {side} in state {self.state.value}")
+        return handler(self, event, now)
+
+    # --- Before the decision -------------------------------------------------------------------------
+
+    def _observe_client(self, event: OctetsReceived, now: float) -> list[Command]:
+        return self._observed(self._observer.sender_octets(event.octets))
+
+    def _observe_receiver(self, event: OctetsReceived, now: float) -> list[Command]:
+        return self._observed(self._observer.receiver_octets(event.octets))
+
+    def _observed(self, observations: list[Passed | EhloReply | Unparsed]) -> list[Command]:
+        commands: list[Command] = []
+        for observation in observations:
+            if isinstance(observation, Passed):
+                side = Side.NEAR if observation.to_receiver else Side.FAR
+                commands.append(SendOctets(side, observation.octets))
+            elif isinstance(observation, Unparsed):
+                commands += self._relay(observation.reason)
+            else:
+                commands += self._reply_complete(observation.octets)
+        return commands
+
+    def _reply_complete(self, reply: bytes) -> list[Command]:
+        size = offer_fits(reply)
+        refusal = (
+            Reason.NEVER_OFFER
+            if not self._context.may_offer
+            else Reason.OFFER_BY_INNER_GATEWAY
+            if carries_keyword(reply)
+            else Reason.NO_ROOM_FOR_OFFER
+        )
+        if size is None or refusal is not Reason.NO_ROOM_FOR_OFFER:
+            return [SendOctets(Side.FAR, reply), *self._relay(refusal)]
+        context = self._context
+        self._handshake = ReceivingHandshake(
+            context.keys.identity,
+            context.keys.endorsed.static,
+            context.draw_ephemerals(),
+            prologue(self._observer.greeting + reply, self._observer.seen_from_sender),
+        )
+        form = OfferForm.FULL if size is OfferSize.FULL else OfferForm.SHORT
+        self.state = State.OFFERED
+        return [SendOctets(Side.FAR, append_offer(reply, self._handshake.offer(form)))]
+
+    # --- Offered: is the next command ours? ----------------------------------------------------------
+
+    def _first_command(self, event: OctetsReceived, now: float) -> list[Command]:
+        self._pending += event.octets
+        verb = match_verb(self._pending)
+        if verb is None:
+            return []
+        if not verb:
+            return [*self._release_pending(), *self._relay(Reason.NO_VERB)]
+        frames, self._pending = self._pending[len(VERB_LINE) :], b""
+        self.state = State.ANSWERING
+        self.deadline = now + limits.VERB_HANDSHAKE_SECONDS
+        # The receiver is not read before its words can be sealed.
+        commands: list[Command] = [PauseReading(Side.NEAR)]
+        return commands + (self._answer(frames) if frames else [])
+
+    def _receiver_spoke_unasked(self, event: OctetsReceived, now: float) -> list[Command]:
+        """Say, a 421 for a client that idles. Passes; an answer to the offer can no longer be taken."""
+        self.state = State.OFFER_VOID
+        return [SendOctets(Side.FAR, event.octets)]
+
+    def _pass_to_far(self, event: OctetsReceived, now: float) -> list[Command]:
+        return [SendOctets(Side.FAR, event.octets)]
+
+    def _first_command_in_void(self, event: OctetsReceived, now: float) -> list[Command]:
+        self._pending += event.octets
+        verb = match_verb(self._pending)
+        if verb is None:
+            return []
+        if verb:
+            return self._cannot_go_on(Reason.NO_VERB, "receiver spoke unasked")
+        return [*self._release_pending(), *self._relay(Reason.NO_VERB)]
+
+    def _release_pending(self) -> list[Command]:
+        octets, self._pending = self._pending, b""
+        return [SendOctets(Side.NEAR, octets)] if octets else []
+
+    # --- Answering: message 2 ------------------------------------------------------------------------
+
+    def _more_answer(self, event: OctetsReceived, now: float) -> list[Command]:
+        return self._answer(event.octets)
+
+    def _answer(self, octets: bytes) -> list[Command]:
+        try:
+            frames = self._frames.feed(octets)
+            if not frames:
+                return []
+            if frames[0].kind is not FrameKind.ANSWER:
+                raise PeerProtocolError(Reason.BAD_FRAME, "first frame is no message 2")
+            assert self._handshake is not None
+            result = self._handshake.read_answer(frames[0].body, self._context.today)
+        except PeerProtocolError as error:
+            return self._cannot_go_on(error.reason, error.detail)
+        return self._open_channel(result, frames[1:])
+
+    def _open_channel(self, result: HandshakeResult, frames: Sequence[Frame]) -> list[Command]:
+        commands: list[Command] = []
+        confirmed = result.dialled == self._context.dialled or self._context.own_addresses(result.dialled)
+        if not confirmed:
+            # Behind NAT that the operator did not list, or a swapped offer: S's own pin decides that.
+            commands.append(NoteFact("dialled-address-not-confirmed", Reason.WRONG_DIALLED_ADDRESS))
+        records = RecordLayer(result)
+        self._channel = Channel(records, self._frames)
+        self.state = State.CHANNEL
+        self.deadline = None
+        params = Params(dialled_address_confirmed=confirmed)
+        commands += [
+            SendOctets(Side.FAR, records.seal(RecordType.PARAMS, params.encode())),
+            NoteDecision(True, Reason.UPGRADED, detail=f"form={result.form.value}"),
+            ResumeReading(Side.NEAR),
+        ]
+        return commands + self._channelled(self._channel.far_frames(frames))
+
+    def _answer_late(self, event: DeadlineReached, now: float) -> list[Command]:
+        return self._cannot_go_on(Reason.HANDSHAKE_TIMEOUT)
+
+    def _answer_ended(self, event: EndReceived, now: float) -> list[Command]:
+        return self._cannot_go_on(Reason.FAR_CLOSED_DURING_HANDSHAKE)
+
+    def _cannot_go_on(self, reason: Reason, detail: str = "") -> list[Command]:
+        """Say so in words that a mail server would also understand, and end both connections."""
+        self.state = State.OVER
+        self.deadline = None
+        return [
+            NoteDecision(False, Reason.HANDSHAKE_FAILED, detail=f"cause={reason.value} {detail}".strip()),
+            SendOctets(Side.FAR, CANNOT_GO_ON),
+            CloseBoth(),
+        ]
+
+    # --- In the channel ------------------------------------------------------------------------------
+
+    def _channel_near_octets(self, event: OctetsReceived, now: float) -> list[Command]:
+        assert self._channel is not None
+        return self._channel.near_octets(event.octets)
+
+    def _channel_far_octets(self, event: OctetsReceived, now: float) -> list[Command]:
+        assert self._channel is not None
+        return self._channelled(self._channel.far_octets(event.octets))
+
+    def _channel_ended(self, event: EndReceived, now: float) -> list[Command]:
+        assert self._channel is not None
+        near = event.side is Side.NEAR
+        return self._channelled(self._channel.near_end() if near else self._channel.far_end())
+
+    def _channel_reset(self, event: ResetReceived, now: float) -> list[Command]:
+        assert self._channel is not None
+        near = event.side is Side.NEAR
+        return self._channelled(self._channel.near_reset() if near else self._channel.far_reset())
+
+    def _channelled(self, commands: list[Command]) -> list[Command]:
+        if self._channel is not None and self._channel.finished:
+            self.state = State.OVER
+        return commands
+
+    # --- Ends and resets outside of a channel ---------------------------------------------------------
+
+    def _ended_early(self, event: EndReceived, now: float) -> list[Command]:
+        """A half-close before the decision: nobody will upgrade this; it passes as what it was."""
+        offered = self.state in (State.OFFERED, State.OFFER_VOID)
+        reason = Reason.NO_VERB if offered else Reason.ENDED_BEFORE_DECISION
+        commands = [*self._release_observer(), *self._release_pending()]
+        return [*commands, SendEnd(event.side.other), *self._relay(reason)]
+
+    def _release_observer(self) -> list[Command]:
+        return [
+            SendOctets(Side.NEAR if passed.to_receiver else Side.FAR, passed.octets)
+            for passed in self._observer.give_up()
+        ]
+
+    def _reset_early(self, event: ResetReceived, now: float) -> list[Command]:
+        reset_by = Reason.RESET_BY_RECEIVER if event.side is Side.NEAR else Reason.RESET_BY_SENDER
+        self.state = State.OVER
+        self.deadline = None
+        return [
+            NoteDecision(False, Reason.ENDED_BEFORE_DECISION, detail=f"cause={reset_by.value}"),
+            SendReset(event.side.other),
+        ]
+
+    def _relay(self, reason: Reason) -> list[Command]:
+        self.state = State.RELAYED
+        self.deadline = None
+        return [NoteDecision(False, reason), RelayInClear()]
+
+    _TABLE: ClassVar[dict[Key, Callable[..., list[Command]]]] = {
+        (State.OBSERVING, OctetsReceived, Side.FAR): _observe_client,
+        (State.OBSERVING, OctetsReceived, Side.NEAR): _observe_receiver,
+        (State.OBSERVING, EndReceived, Side.FAR): _ended_early,
+        (State.OBSERVING, EndReceived, Side.NEAR): _ended_early,
+        (State.OBSERVING, ResetReceived, Side.FAR): _reset_early,
+        (State.OBSERVING, ResetReceived, Side.NEAR): _reset_early,
+        (State.OFFERED, OctetsReceived, Side.FAR): _first_command,
+        (State.OFFERED, OctetsReceived, Side.NEAR): _receiver_spoke_unasked,
+        (State.OFFERED, EndReceived, Side.FAR): _ended_early,
+        (State.OFFERED, EndReceived, Side.NEAR): _ended_early,
+        (State.OFFERED, ResetReceived, Side.FAR): _reset_early,
+        (State.OFFERED, ResetReceived, Side.NEAR): _reset_early,
+        (State.OFFER_VOID, OctetsReceived, Side.FAR): _first_command_in_void,
+        (State.OFFER_VOID, OctetsReceived, Side.NEAR): _pass_to_far,
+        (State.OFFER_VOID, EndReceived, Side.FAR): _ended_early,
+        (State.OFFER_VOID, EndReceived, Side.NEAR): _ended_early,
+        (State.OFFER_VOID, ResetReceived, Side.FAR): _reset_early,
+        (State.OFFER_VOID, ResetReceived, Side.NEAR): _reset_early,
+        (State.ANSWERING, OctetsReceived, Side.FAR): _more_answer,
+        (State.ANSWERING, DeadlineReached, None): _answer_late,
+        (State.ANSWERING, EndReceived, Side.FAR): _answer_ended,
+        (State.ANSWERING, ResetReceived, Side.FAR): _reset_early,
+        (State.ANSWERING, ResetReceived, Side.NEAR): _reset_early,
+        (State.CHANNEL, OctetsReceived, Side.NEAR): _channel_near_octets,
+        (State.CHANNEL, OctetsReceived, Side.FAR): _channel_far_octets,
+        (State.CHANNEL, EndReceived, Side.NEAR): _channel_ended,
+        (State.CHANNEL, EndReceived, Side.FAR): _channel_ended,
+        (State.CHANNEL, ResetReceived, Side.NEAR): _channel_reset,
+        (State.CHANNEL, ResetReceived, Side.FAR): _channel_reset,
+    }

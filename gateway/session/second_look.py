@@ -1,0 +1,66 @@
+"""A redial's greeting and EHLO reply, compared with what the sender has seen of the first dial.
+
+Says the sender's EHLO again once the greeting is complete, never before it. Only where greeting code, host
+name and EHLO reply (less the offer) are equal octet for octet may the session go on over the new connection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.smtp.capability import host_name, split_offer
+from gateway.smtp.dialogue import Stage
+from gateway.smtp.events import EhloReply, Passed, Role, Unparsed
+from gateway.smtp.observer import Observer
+
+
+@dataclass(frozen=True, slots=True)
+class Same:
+    """The same server said the same; `offer` is the fresh offer, None where there is none."""
+
+    greeting: bytes
+    offer: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Differs:
+    """Another greeting code, host name or reply, or something that is no reply to an EHLO at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """Not complete yet; `say` goes to the far side (the EHLO, once)."""
+
+    say: bytes = b""
+
+
+class SecondLook:
+    """Feed it what the far side says; `ehlo` is all that the sender said up to and with its EHLO line."""
+
+    def __init__(self, ehlo: bytes, seen_host: bytes, seen_reply: bytes) -> None:
+        self._observer = Observer(Role.SENDING)
+        self._ehlo = ehlo
+        self._seen_host = seen_host
+        self._seen_reply = seen_reply
+        self._said = False
+
+    def receiver_octets(self, octets: bytes) -> Same | Differs | Continue:
+        for observation in self._observer.receiver_octets(octets):
+            if isinstance(observation, Unparsed):
+                return Differs()
+            if isinstance(observation, EhloReply):
+                return self._compare(observation.octets)
+        if self._said or self._observer.stage is not Stage.EHLO:
+            return Continue()
+        self._said = True
+        said = self._observer.sender_octets(self._ehlo)
+        if any(isinstance(one, Unparsed) for one in said):
+            return Differs()
+        return Continue(b"".join(one.octets for one in said if isinstance(one, Passed)))
+
+    def _compare(self, reply: bytes) -> Same | Differs:
+        greeting = self._observer.greeting
+        split = split_offer(reply)
+        if host_name(greeting) != self._seen_host or split.stripped != self._seen_reply:
+            return Differs()
+        return Same(greeting, split.offer)

@@ -1,0 +1,461 @@
+"""The sending gateway's session: recognises the offer, upgrades the far side, falls back without loss.
+
+Near is the sender (our mail server), far what it dialled. The EHLO reply is held until it is complete; the
+sender gets it without the offer. From the verb on no octet reaches the sender that did not come out of a
+record; a handshake that fails is tried again on a new connection, then given up in clear with an alarm,
+and only where greeting and reply are those that the sender has seen (docs/protocol.md, "Failed handshakes").
+Counterpart: `session.receiving`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import ClassVar
+
+from gateway.crypto.frames import FrameKind, FrameReader, frame
+from gateway.crypto.handshake import OfferForm, SendingHandshake, prologue
+from gateway.crypto.keys import Ephemerals
+from gateway.crypto.params import Params
+from gateway.crypto.records import RecordLayer, RecordType, VerifiedPeer
+from gateway.errors import LocalMisuseError, PeerProtocolError, Reason
+from gateway.peers.pins import Observed, compare
+from gateway.policy import limits
+from gateway.policy.decision import Decision, decide
+from gateway.session.channel import Channel
+from gateway.session.commands import (
+    CloseBoth,
+    Command,
+    NoteDecision,
+    NoteFact,
+    PauseReading,
+    Redial,
+    RelayInClear,
+    RememberPeer,
+    ResumeReading,
+    SendEnd,
+    SendOctets,
+    SendReset,
+)
+from gateway.session.context import SendingContext
+from gateway.session.events import (
+    DeadlineReached,
+    EndReceived,
+    Event,
+    OctetsReceived,
+    RedialFailed,
+    Redialled,
+    ResetReceived,
+    Side,
+)
+from gateway.session.first_flight import FirstFlight
+from gateway.session.second_look import Continue, Differs, SecondLook
+from gateway.smtp.capability import VERB_LINE, OfferSize, host_name, offer_fits, split_offer
+from gateway.smtp.events import Observation, Passed, Role, Unparsed
+from gateway.smtp.observer import Observer
+
+_LOST_OFFER = frozenset({Reason.EHLO_REFUSED, Reason.ODD_REPLY, Reason.ODD_GREETING, Reason.GREETING_REFUSED})
+_CLOSING = 421
+TRY_AGAIN = b"421 4.7.0 Encrypted channel to the destination was lost, please try again\r\n"
+
+
+class State(enum.Enum):
+    OBSERVING = "observing"
+    READY = "ready"
+    """The sender has its reply; the verb goes out with its first command."""
+    CONFIRMING = "confirming"
+    """Verb and message 2 are out; nothing of the far side is believed before its first record."""
+    REDIALLING = "redialling"
+    REOBSERVING = "reobserving"
+    """Greeting and EHLO reply of a redial, compared with what the sender has seen."""
+    CHANNEL = "channel"
+    RELAYED = "relayed"
+    OVER = "over"
+
+
+Key = tuple[State, type[Event], Side | None]
+
+
+class SendingSession:
+    """`handle(event, now)` answers commands; `deadline` is when it wants `DeadlineReached`, or None."""
+
+    def __init__(self, context: SendingContext) -> None:
+        self._context = context
+        self._observer = Observer(Role.SENDING)
+        self._handshake: SendingHandshake | None = None
+        self._records: RecordLayer | None = None
+        self._channel: Channel | None = None
+        self._frames = FrameReader()
+        self._flight = FirstFlight()
+        self._decision: Decision | None = None
+        self._seen_host = b""
+        self._seen_reply = b""
+        self._ehlo = b""
+        self._dials = 1
+        self._failure = Reason.HANDSHAKE_FAILED
+        self._look: SecondLook | None = None
+        self._near_ended = False
+        self._paused = False
+        self.state = State.OBSERVING
+        self.deadline: float | None = None
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        side = getattr(event, "side", None)
+        handler = self._TABLE.get((self.state, type(event), side))
+        if handler is None:
+            if self.state in (State.OVER, State.RELAYED):
+                return []
+            raise LocalMisuseError(f"{type(event).__name__} {side} in state {self.state.value}")
+        return handler(self, event, now)
+
+    # --- Observing -----------------------------------------------------------------------------------
+
+    def _observe_sender(self, event: OctetsReceived, now: float) -> list[Command]:
+        commands = self._observed(self._observer.sender_octets(event.octets), now)
+        if self.state is State.OBSERVING and not self._observer.may_read_sender and not self._paused:
+            self._paused = True
+            commands.append(PauseReading(Side.NEAR))
+        return commands
+
+    def _observe_receiver(self, event: OctetsReceived, now: float) -> list[Command]:
+        return self._observed(self._observer.receiver_octets(event.octets), now)
+
+    def _observed(self, observations: list[Observation], now: float) -> list[Command]:
+        commands: list[Command] = []
+        for observation in observations:
+            if isinstance(observation, Passed):
+                side = Side.FAR if observation.to_receiver else Side.NEAR
+                commands.append(SendOctets(side, observation.octets))
+            elif isinstance(observation, Unparsed):
+                commands += self._relay(self._judge_unparsed(observation))
+            else:
+                commands += self._reply_complete(observation.octets, now)
+        return commands
+
+    def _reply_complete(self, reply: bytes, now: float) -> list[Command]:
+        split = split_offer(reply)
+        if not self._context.may_upgrade:
+            return self._stay_clear(reply, Decision.in_clear(Reason.NEVER))
+        if split.offer is None:
+            return self._stay_clear(reply, self._judge_missing())
+        self._ehlo = self._observer.seen_from_sender
+        self._seen_host = host_name(self._observer.greeting)
+        self._seen_reply = split.stripped
+        try:
+            decision = self._read_offer(split.offer, self._observer.greeting)
+        except PeerProtocolError as error:
+            if error.reason is Reason.OWN_IDENTITY:
+                return self._stay_clear(split.stripped, Decision.in_clear(error.reason))
+            self._hold_early()
+            failed = self._fail(error.reason, error.detail, now)
+            return [SendOctets(Side.NEAR, split.stripped), *failed]
+        if not decision.upgrade:
+            return self._stay_clear(split.stripped, decision)
+        self.state = State.READY
+        commands: list[Command] = [SendOctets(Side.NEAR, split.stripped)]
+        if self._hold_early():
+            commands += self._send_verb(now)
+        return commands + self._resume_near()
+
+    def _hold_early(self) -> bool:
+        """What stood behind the EHLO unasked becomes the first octets of the first flight."""
+        early = self._observer.held_from_sender
+        if early:
+            self._flight.add(early)
+        return bool(early)
+
+    def _read_offer(self, offer: bytes, greeting: bytes) -> Decision:
+        """Verify this dial's offer, judge its identity. Raises PeerProtocolError, then nothing is kept."""
+        context = self._context
+        handshake = SendingHandshake(
+            context.keys.identity,
+            context.keys.endorsed,
+            Ephemerals.draw_for_answer(context.entropy),
+            prologue(greeting + self._seen_reply, self._ehlo),
+        )
+        offered = handshake.read_offer(offer)
+        full_fits = offer_fits(self._seen_reply) is OfferSize.FULL
+        observed = Observed.offered(
+            offered.identity.octets, offered.epoch, full=offered.form is OfferForm.FULL, full_fits=full_fits
+        )
+        decision = decide(compare(context.pin, observed))
+        self._handshake, self._decision = handshake, decision
+        return decision
+
+    def _judge_missing(self) -> Decision:
+        return decide(compare(self._context.pin, Observed.missing()))
+
+    def _judge_unparsed(self, unparsed: Unparsed) -> Decision:
+        """A pinned peer whose greeting or reply cannot carry an offer has lost it, and that is told as such.
+
+        One line feed put in on the wire would else be a silent way back to clear. A 421 is the receiver's
+        own business, and who greets with HELO or talks out of turn is the sender.
+        """
+        lost = unparsed.reason in _LOST_OFFER and unparsed.code != _CLOSING and self._context.pin is not None
+        return self._judge_missing() if lost else Decision.in_clear(unparsed.reason)
+
+    # --- Ready: the verb waits for the sender's first command -----------------------------------------
+
+    def _first_command(self, event: OctetsReceived, now: float) -> list[Command]:
+        self._flight.add(event.octets)
+        return self._send_verb(now)
+
+    def _send_verb(self, now: float) -> list[Command]:
+        """Verb, message 2 and the flight's records in one write, so in as few segments as they fit."""
+        assert self._handshake is not None
+        answer, result = self._handshake.write_answer(self._context.dialled)
+        self._records = records = RecordLayer(result)
+        self._frames = FrameReader()
+        octets = VERB_LINE + frame(FrameKind.ANSWER, answer)
+        octets += records.seal(RecordType.PARAMS, Params().encode())
+        if self._context.entropy(1)[0] < limits.IGNORABLE_BELOW:
+            octets += records.seal_ignorable()
+        may_send = self._flight.again()
+        if may_send:
+            octets += records.seal_data(may_send)
+        self.state = State.CONFIRMING
+        self.deadline = now + limits.HANDSHAKE_SECONDS
+        return [SendOctets(Side.FAR, octets), *self._pause_if_full()]
+
+    def _receiver_spoke_unasked(self, event: OctetsReceived, now: float) -> list[Command]:
+        """Behind the reply, before the verb: a 421, say. In clear it came, in clear it passes."""
+        return [SendOctets(Side.NEAR, event.octets), *self._relay(Decision.in_clear(Reason.NO_VERB))]
+
+    # --- Confirming: nothing is believed before a record verifies ------------------------------------
+
+    def _more_first_flight(self, event: OctetsReceived, now: float) -> list[Command]:
+        assert self._records is not None
+        may_send = self._flight.add(event.octets)
+        commands: list[Command] = []
+        if may_send:
+            commands.append(SendOctets(Side.FAR, self._records.seal_data(may_send)))
+        return commands + self._pause_if_full()
+
+    def _confirm(self, event: OctetsReceived, now: float) -> list[Command]:
+        assert self._records is not None
+        try:
+            frames = self._frames.feed(event.octets)
+            if not frames:
+                return []
+            if frames[0].kind is not FrameKind.RECORD:
+                raise PeerProtocolError(Reason.BAD_FRAME, "first frame is no record")
+            first = self._records.open(frames[0].body)
+        except PeerProtocolError as error:
+            return self._fail(error.reason, error.detail, now)
+        self._channel = Channel(self._records, self._frames)
+        self.state = State.CHANNEL
+        self.deadline = None
+        commands = self._confirmed(self._records.peer())
+        commands += self._channel.opened(first)
+        return commands + self._channelled(self._channel.far_frames(frames[1:]))
+
+    def _confirmed(self, peer: VerifiedPeer) -> list[Command]:
+        assert self._channel is not None
+        assert self._decision is not None
+        decision = self._decision
+        detail = f"peer={peer.identity.fingerprint} form={peer.form.value} dials={self._dials}"
+        commands: list[Command] = [NoteDecision(True, decision.reason, decision.alarm, detail)]
+        if decision.remember:
+            commands.append(RememberPeer(peer))
+        if self._flight.held:
+            commands += self._channel.near_octets(self._flight.held)
+        self._flight = FirstFlight()
+        if self._near_ended:
+            commands += self._channel.near_end()
+        return commands + self._resume_near()
+
+    def _far_gone(self, event: EndReceived | ResetReceived, now: float) -> list[Command]:
+        return self._fail(Reason.FAR_CLOSED_DURING_HANDSHAKE, "", now)
+
+    def _confirm_late(self, event: DeadlineReached, now: float) -> list[Command]:
+        return self._fail(Reason.HANDSHAKE_TIMEOUT, "", now)
+
+    # --- Failed: dial again, upgrade again, then clear -----------------------------------------------
+
+    def _fail(self, reason: Reason, detail: str, now: float) -> list[Command]:
+        self._failure = reason
+        self._handshake = self._records = None
+        self._dials += 1
+        self.state = State.REDIALLING
+        self.deadline = now + limits.REDIAL_SECONDS
+        return [NoteFact("handshake-failed", reason, f"{detail} dial={self._dials - 1}".strip()), Redial()]
+
+    def _redialled(self, event: Redialled, now: float) -> list[Command]:
+        self.state = State.REOBSERVING
+        self._look = SecondLook(self._ehlo, self._seen_host, self._seen_reply)
+        return []
+
+    def _look_again(self, event: OctetsReceived, now: float) -> list[Command]:
+        assert self._look is not None
+        look = self._look.receiver_octets(event.octets)
+        if isinstance(look, Continue):
+            return [SendOctets(Side.FAR, look.say)] if look.say else []
+        if isinstance(look, Differs):
+            return self._defer(Reason.REDIAL_DIFFERS)
+        if look.offer is None:
+            return self._give_up(Reason.OFFER_MISSING)
+        if self._dials >= limits.DIALS_PER_SESSION:
+            return self._give_up(Reason.HANDSHAKE_FAILED)
+        return self._upgrade_again(look.offer, look.greeting, now)
+
+    def _upgrade_again(self, offer: bytes, greeting: bytes, now: float) -> list[Command]:
+        try:
+            decision = self._read_offer(offer, greeting)
+        except PeerProtocolError as error:
+            return self._fail(error.reason, error.detail, now)
+        if not decision.upgrade:
+            return self._give_up(decision.reason)
+        if not self._flight.is_empty:
+            return self._send_verb(now)
+        self.state = State.READY
+        self.deadline = None
+        if not self._near_ended:
+            return self._resume_near()
+        return [SendEnd(Side.FAR), *self._relay(Decision.in_clear(Reason.ENDED_BEFORE_DECISION))]
+
+    def _give_up(self, reason: Reason) -> list[Command]:
+        """In clear, with the alarm, over a connection on which no verb was ever said."""
+        octets = self._flight.everything
+        self._flight = FirstFlight()
+        commands: list[Command] = [SendOctets(Side.FAR, octets)] if octets else []
+        if self._near_ended:
+            commands.append(SendEnd(Side.FAR))
+        detail = f"cause={self._failure.value} dials={self._dials}"
+        decision = Decision.in_clear(reason, alarm=True)
+        return [*commands, *self._resume_near(), *self._relay(decision, detail)]
+
+    def _defer(self, reason: Reason) -> list[Command]:
+        """The sender keeps the message queued: 421, then the end."""
+        self.state = State.OVER
+        self.deadline = None
+        detail = f"cause={self._failure.value} dials={self._dials}"
+        return [
+            NoteDecision(False, reason, True, detail),
+            SendOctets(Side.NEAR, TRY_AGAIN),
+            SendReset(Side.FAR),
+            CloseBoth(),
+        ]
+
+    def _redial_failed(self, event: Event, now: float) -> list[Command]:
+        return self._defer(Reason.REDIAL_FAILED)
+
+    def _hold_for_redial(self, event: OctetsReceived, now: float) -> list[Command]:
+        self._flight.add(event.octets)
+        return self._pause_if_full()
+
+    # --- In the channel ------------------------------------------------------------------------------
+
+    def _channel_near_octets(self, event: OctetsReceived, now: float) -> list[Command]:
+        assert self._channel is not None
+        return self._channel.near_octets(event.octets)
+
+    def _channel_far_octets(self, event: OctetsReceived, now: float) -> list[Command]:
+        assert self._channel is not None
+        return self._channelled(self._channel.far_octets(event.octets))
+
+    def _channel_ended(self, event: EndReceived, now: float) -> list[Command]:
+        assert self._channel is not None
+        near = event.side is Side.NEAR
+        return self._channelled(self._channel.near_end() if near else self._channel.far_end())
+
+    def _channel_reset(self, event: ResetReceived, now: float) -> list[Command]:
+        assert self._channel is not None
+        near = event.side is Side.NEAR
+        return self._channelled(self._channel.near_reset() if near else self._channel.far_reset())
+
+    def _channelled(self, commands: list[Command]) -> list[Command]:
+        if self._channel is not None and self._channel.finished:
+            self.state = State.OVER
+        return commands
+
+    # --- Ends, resets, pauses, and the way into clear --------------------------------------------------
+
+    def _ended_early(self, event: EndReceived, now: float) -> list[Command]:
+        """A half-close before the verb: nobody upgrades this; it passes as what it was."""
+        released: list[Command] = []
+        if self.state is State.OBSERVING:
+            released = [
+                SendOctets(Side.FAR if passed.to_receiver else Side.NEAR, passed.octets)
+                for passed in self._observer.give_up()
+            ]
+        clear = Decision.in_clear(Reason.ENDED_BEFORE_DECISION)
+        return [*released, SendEnd(event.side.other), *self._resume_near(), *self._relay(clear)]
+
+    def _near_ends(self, event: EndReceived, now: float) -> list[Command]:
+        """While the far side is not confirmed the end waits, like everything else of the sender."""
+        self._near_ended = True
+        return []
+
+    def _reset_early(self, event: ResetReceived, now: float) -> list[Command]:
+        reset_by = Reason.RESET_BY_SENDER if event.side is Side.NEAR else Reason.RESET_BY_RECEIVER
+        self.state = State.OVER
+        self.deadline = None
+        return [
+            NoteDecision(False, Reason.ENDED_BEFORE_DECISION, detail=f"cause={reset_by.value}"),
+            SendReset(event.side.other),
+        ]
+
+    def _pause_if_full(self) -> list[Command]:
+        if self._paused or not self._flight.is_full:
+            return []
+        self._paused = True
+        return [PauseReading(Side.NEAR)]
+
+    def _resume_near(self) -> list[Command]:
+        if not self._paused:
+            return []
+        self._paused = False
+        return [ResumeReading(Side.NEAR)]
+
+    def _stay_clear(self, reply: bytes, decision: Decision) -> list[Command]:
+        early = self._observer.held_from_sender
+        commands: list[Command] = [SendOctets(Side.NEAR, reply)]
+        if early:
+            commands.append(SendOctets(Side.FAR, early))
+        return [*commands, *self._resume_near(), *self._relay(decision)]
+
+    def _relay(self, decision: Decision, detail: str = "") -> list[Command]:
+        self.state = State.RELAYED
+        self.deadline = None
+        return [NoteDecision(False, decision.reason, decision.alarm, detail), RelayInClear()]
+
+    _TABLE: ClassVar[dict[Key, Callable[..., list[Command]]]] = {
+        (State.OBSERVING, OctetsReceived, Side.NEAR): _observe_sender,
+        (State.OBSERVING, OctetsReceived, Side.FAR): _observe_receiver,
+        (State.OBSERVING, EndReceived, Side.NEAR): _ended_early,
+        (State.OBSERVING, EndReceived, Side.FAR): _ended_early,
+        (State.OBSERVING, ResetReceived, Side.NEAR): _reset_early,
+        (State.OBSERVING, ResetReceived, Side.FAR): _reset_early,
+        (State.READY, OctetsReceived, Side.NEAR): _first_command,
+        (State.READY, OctetsReceived, Side.FAR): _receiver_spoke_unasked,
+        (State.READY, EndReceived, Side.NEAR): _ended_early,
+        (State.READY, EndReceived, Side.FAR): _ended_early,
+        (State.READY, ResetReceived, Side.NEAR): _reset_early,
+        (State.READY, ResetReceived, Side.FAR): _reset_early,
+        (State.CONFIRMING, OctetsReceived, Side.NEAR): _more_first_flight,
+        (State.CONFIRMING, OctetsReceived, Side.FAR): _confirm,
+        (State.CONFIRMING, EndReceived, Side.NEAR): _near_ends,
+        (State.CONFIRMING, EndReceived, Side.FAR): _far_gone,
+        (State.CONFIRMING, ResetReceived, Side.NEAR): _reset_early,
+        (State.CONFIRMING, ResetReceived, Side.FAR): _far_gone,
+        (State.CONFIRMING, DeadlineReached, None): _confirm_late,
+        (State.REDIALLING, OctetsReceived, Side.NEAR): _hold_for_redial,
+        (State.REDIALLING, EndReceived, Side.NEAR): _near_ends,
+        (State.REDIALLING, ResetReceived, Side.NEAR): _reset_early,
+        (State.REDIALLING, Redialled, None): _redialled,
+        (State.REDIALLING, RedialFailed, None): _redial_failed,
+        (State.REDIALLING, DeadlineReached, None): _redial_failed,
+        (State.REOBSERVING, OctetsReceived, Side.NEAR): _hold_for_redial,
+        (State.REOBSERVING, OctetsReceived, Side.FAR): _look_again,
+        (State.REOBSERVING, EndReceived, Side.NEAR): _near_ends,
+        (State.REOBSERVING, EndReceived, Side.FAR): _redial_failed,
+        (State.REOBSERVING, ResetReceived, Side.NEAR): _reset_early,
+        (State.REOBSERVING, ResetReceived, Side.FAR): _redial_failed,
+        (State.REOBSERVING, DeadlineReached, None): _redial_failed,
+        (State.CHANNEL, OctetsReceived, Side.NEAR): _channel_near_octets,
+        (State.CHANNEL, OctetsReceived, Side.FAR): _channel_far_octets,
+        (State.CHANNEL, EndReceived, Side.NEAR): _channel_ended,
+        (State.CHANNEL, EndReceived, Side.FAR): _channel_ended,
+        (State.CHANNEL, ResetReceived, Side.NEAR): _channel_reset,
+        (State.CHANNEL, ResetReceived, Side.FAR): _channel_reset,
+    }

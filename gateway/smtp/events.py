@@ -1,0 +1,44 @@
+"""What an observer has seen, in the past tense. Counterpart: `observer`, which makes these."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.errors import Reason
+
+
+class Role(enum.Enum):
+    """Which gateway observes: the one on the sender's side, or the one on the receiver's."""
+
+    SENDING = "sending"
+    RECEIVING = "receiving"
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """Octets that go on now, unaltered and in order; never empty."""
+
+    to_receiver: bool
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EhloReply:
+    """The complete, well-formed 250 reply to the first EHLO. It has not passed: the caller passes it."""
+
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unparsed:
+    """This session is never upgraded. What was held has been released just before; relay raw from here."""
+
+    reason: Reason
+    code: int | None = None
+    """The receiver's code, for GREETING_REFUSED and EHLO_REFUSED: a 421 says nothing about its offers."""
+
+
+Observation = Passed | EhloReply | Unparsed

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# All set-up of a source checkout on Debian 12 or 13, safe to repeat: scripts/setup.sh lab|dev
+# Packages from Debian (only those that are missing), and a virtual environment in .venv with this project in it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+extra=${1:?usage: scripts/setup.sh lab|dev}
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+packages=(postfix iptables nftables iproute2 tcpdump conntrack procps openssl swaks
+    libnetfilter-queue-dev build-essential python3-venv python3-dev)
+missing=()
+for package in "${packages[@]}"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "setup: installing ${missing[*]}" >&2
+    # The machine's own Postfix is not ours to start: where it was not there, it is not started either.
+    policy=/usr/sbin/policy-rc.d
+    made_policy=no
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod 755 "$policy"
+        made_policy=yes
+    fi
+    undo_policy() { if [ "$made_policy" = yes ]; then as_root rm -f "$policy"; fi; }
+    trap undo_policy EXIT
+    as_root apt-get update -qq >&2
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    undo_policy
+    trap - EXIT
+fi
+
+stamp=.venv/.nightmail-$extra
+wanted=$(cat pyproject.toml constraints.txt | sha256sum)
+if [ ! -x .venv/bin/nightmail ] || [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+    echo "setup: making the virtual environment in .venv" >&2
+    [ -x .venv/bin/python ] || /usr/bin/python3 -m venv .venv
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$extra]" >&2
+    echo "$wanted" >"$stamp"
+fi

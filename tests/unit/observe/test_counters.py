@@ -1,0 +1,150 @@
+"""Counting, merging, and the bell."""
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import Reason
+from gateway.observe.counters import (
+    AlarmBell,
+    Counters,
+    Direction,
+    Tally,
+    empty_snapshot,
+    merged,
+    without_gauges,
+)
+from gateway.policy import limits
+
+NOW = 1_800_000_000
+DAY = 86400
+
+
+def test_snapshot_is_json_and_says_what_was_counted() -> None:
+    counters = Counters()
+    counters.decided(Direction.OUT, True, Reason.UPGRADED)
+    counters.decided(Direction.OUT, True, Reason.UPGRADED)
+    counters.decided(Direction.IN, False, Reason.NO_VERB)
+    counters.ended(Direction.IN, Reason.CLOSED)
+    counters.add(Tally.OCTETS_CLEAR, 1000)
+    counters.set(Tally.SESSIONS_OPEN, 3)
+    counters.set(Tally.SESSIONS_OPEN, 2)
+    found = counters.snapshot()
+    assert json.loads(json.dumps(found)) == found
+    assert found == {
+        "decided": {
+            "out": {"upgraded": {"upgraded": 2}, "clear": {}},
+            "in": {"upgraded": {}, "clear": {"no-verb": 1}},
+        },
+        "ended": {"out": {}, "in": {"closed": 1}},
+        "tallies": {"octets-clear": 1000, "sessions-open": 2},
+    }
+
+
+def test_snapshot_is_a_copy() -> None:
+    counters = Counters()
+    before = counters.snapshot()
+    counters.add(Tally.REDIALS)
+    assert before == empty_snapshot()
+
+
+def test_merge_of_nothing_is_empty() -> None:
+    assert merged([]) == empty_snapshot()
+
+
+counts = st.lists(
+    st.tuples(st.sampled_from(Direction), st.booleans(), st.sampled_from(Reason), st.sampled_from(Tally))
+)
+
+
+@given(st.lists(counts, max_size=5))
+def test_merge_of_many_is_as_if_one_had_counted_all(
+    parts: list[list[tuple[Direction, bool, Reason, Tally]]],
+) -> None:
+    one, snapshots = Counters(), []
+    for part in parts:
+        mine = Counters()
+        for counters in (one, mine):
+            for direction, upgraded, reason, tally in part:
+                counters.decided(direction, upgraded, reason)
+                counters.ended(direction, reason)
+                counters.add(tally, 2)
+        snapshots.append(json.loads(json.dumps(mine.snapshot())))
+    copies = json.dumps(snapshots)
+    assert merged(snapshots) == one.snapshot()
+    assert json.dumps(snapshots) == copies
+
+
+def test_a_dead_process_leaves_its_counts_and_no_open_sessions() -> None:
+    counters = Counters()
+    counters.add(Tally.SESSIONS_OPEN, 5)
+    counters.add(Tally.SESSIONS_BEGUN, 9)
+    assert without_gauges(counters.snapshot())["tallies"] == {"sessions-begun": 9}
+    assert counters.snapshot()["tallies"]["sessions-open"] == 5
+
+
+# --- The bell ----------------------------------------------------------------------------------------
+
+
+def test_rings_once_a_day_per_cause_and_tells_what_was_suppressed() -> None:
+    bell = AlarmBell()
+    first = bell.ring(Reason.PEER_CHANGED, "192.0.2.7:25", NOW, "x")
+    assert first is not None
+    assert (first.detail, first.suppressed) == ("x", 0)
+    assert bell.ring(Reason.PEER_CHANGED, "192.0.2.7:25", NOW + 5) is None
+    assert bell.ring(Reason.PEER_CHANGED, "192.0.2.7:25", NOW + DAY - 1) is None
+    assert bell.ring(Reason.PEER_CHANGED, "192.0.2.8:25", NOW + 5) is not None
+    assert bell.ring(Reason.HANDSHAKE_FAILED, "192.0.2.7:25", NOW + 5) is not None
+    again = bell.ring(Reason.PEER_CHANGED, "192.0.2.7:25", NOW + DAY)
+    assert again is not None
+    assert again.suppressed == 2
+
+
+def test_the_pause_is_the_operators_choice() -> None:
+    bell = AlarmBell(again_seconds=60)
+    assert bell.ring(Reason.INTERNAL, "x", NOW) is not None
+    assert bell.ring(Reason.INTERNAL, "x", NOW + 59) is None
+    assert bell.ring(Reason.INTERNAL, "x", NOW + 60) is not None
+
+
+def test_a_clock_set_back_does_not_silence_it() -> None:
+    bell = AlarmBell()
+    bell.ring(Reason.INTERNAL, "x", NOW)
+    assert bell.ring(Reason.INTERNAL, "x", NOW - 30 * DAY) is not None
+
+
+def test_causes_are_bounded() -> None:
+    bell = AlarmBell()
+    for number in range(limits.ALARM_CAUSES + 10):
+        bell.ring(Reason.OFFER_MISSING, str(number), NOW)
+    assert len(bell.known(NOW)) == limits.ALARM_CAUSES
+    assert bell.ring(Reason.OFFER_MISSING, "0", NOW) is not None
+
+
+def test_known_is_newest_first_and_of_one_day() -> None:
+    bell = AlarmBell()
+    bell.ring(Reason.INTERNAL, "old", NOW)
+    bell.ring(Reason.INTERNAL, "new", NOW + DAY - 1)
+    assert [alarm.subject for alarm in bell.known(NOW + DAY - 1)] == ["new", "old"]
+    assert [alarm.subject for alarm in bell.known(NOW + DAY)] == ["new"]
+    assert json.dumps([alarm.as_json() for alarm in bell.known(NOW + DAY)])
+
+
+def test_many_missing_within_an_hour_is_our_own_path() -> None:
+    bell = AlarmBell()
+    rung = [bell.missing(f"192.0.2.{number}:25", NOW + number) for number in range(limits.MANY_MISSING)]
+    assert [len(alarms) for alarms in rung] == [1] * (limits.MANY_MISSING - 1) + [2]
+    assert rung[-1][1].subject == "our own path"
+    assert bell.missing("192.0.2.1:25", NOW + 10) == []
+
+
+def test_few_missing_or_over_hours_is_theirs() -> None:
+    bell = AlarmBell()
+    for number in range(2 * limits.MANY_MISSING):
+        alarms = bell.missing(f"192.0.2.{number}:25", NOW + number * limits.MANY_MISSING_SECONDS // 3)
+        assert len(alarms) == 1
+    bell = AlarmBell()
+    for _ in range(2 * limits.MANY_MISSING):
+        bell.missing("192.0.2.1:25", NOW)
+    assert len(bell.known(NOW)) == 1

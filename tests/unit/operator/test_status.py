@@ -1,0 +1,130 @@
+"""What the daemon says, for a person; and a daemon that says nothing good."""
+
+import copy
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import EnvironmentFailureError
+from gateway.observe.counters import empty_snapshot
+from gateway.operator.status import ask, is_protecting, is_running, told
+from gateway.policy import limits
+from tests.unit.operator.fake_daemon import STATUS, daemon
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "control.sock"
+
+
+def changed(**keys: Any) -> dict[str, Any]:
+    return {**copy.deepcopy(STATUS), **keys}
+
+
+def test_asks_and_gets_the_answer(control: Path) -> None:
+    with daemon(control) as asked:
+        assert ask(control) == STATUS
+    assert asked == [b"status\n"]
+
+
+def test_nobody_there(control: Path) -> None:
+    assert ask(control) is None
+    assert not is_running(control)
+    control.parent.mkdir()
+    left_over = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    left_over.bind(str(control))
+    left_over.close()
+    assert ask(control) is None
+    assert not is_running(control)
+
+
+def test_somebody_there(control: Path) -> None:
+    with daemon(control):
+        assert is_running(control)
+
+
+@pytest.mark.parametrize("answer", [b"", b"[]", b"{", b"\xff"])
+def test_no_good_answer_is_one_line(control: Path, answer: bytes) -> None:
+    with daemon(control, answer), pytest.raises(EnvironmentFailureError, match="no JSON object"):
+        ask(control)
+
+
+def test_endless_answer(control: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CONTROL_REPLY_OCTETS", 100)
+    with daemon(control, b" " * 101), pytest.raises(EnvironmentFailureError, match="too long"):
+        ask(control)
+
+
+def test_silent_daemon(control: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CONTROL_SECONDS", 0.05)
+    control.parent.mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(control))
+        listener.listen()
+        with pytest.raises(EnvironmentFailureError, match="has not answered"):
+            ask(control)
+
+
+@pytest.mark.parametrize(
+    ("keys", "first"),
+    [
+        ({}, "YES, mail to and from sites with a gateway is protected now"),
+        ({"wanted": "down"}, "NO, mail passes in clear: rules were taken down by `nightmail down`"),
+        ({"rules": {"missing": ["a", "b"]}}, "NO, mail passes in clear: 2 of our rules are missing"),
+        ({"workers": []}, "NO, mail passes in clear: no worker serves"),
+        ({"workers": [{"slot": 0, "state": "dead"}]}, "NO, mail passes in clear: no worker serves"),
+        (
+            {"wanted": "down", "workers": []},
+            "NO, mail passes in clear: rules were taken down by `nightmail down`; no worker serves",
+        ),
+    ],
+)
+def test_first_line_answers_the_question(keys: dict[str, Any], first: str) -> None:
+    status = changed(**keys)
+    assert next(iter(told(status))) == first
+    assert is_protecting(status) == first.startswith("YES")
+
+
+def test_all_lines() -> None:
+    assert list(told(STATUS))[1:] == [
+        "sent by this site: 3 of 12 sessions protected (25.0 %)",
+        "         2  protected, upgraded",
+        "         1  protected, upgraded-new-peer",
+        "         9  in clear, no-offer",
+        "received by this site: no session yet",
+        "peers: 4 remembered",
+        "bypassed: 6 connections passed by the gateway while it could not take them",
+        "worker 0: serving pid=17 queue=2500 sessions=3 restarts=0",
+        "worker 1: hung pid=18 queue=2501 sessions=0 restarts=2",
+        "alarm: 2027-01-15 08:00 UTC offer-missing 192.0.2.7:25 (and 2 times since)",
+    ]
+
+
+def test_quiet_gateway() -> None:
+    assert "alarms: none within the last day" in list(told(changed(alarms=[])))
+
+
+def test_a_fresh_snapshot_is_understood() -> None:
+    lines = list(told(changed(counters=empty_snapshot())))
+    assert "sent by this site: no session yet" in lines
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*STATUS, "out", "in"]), inner)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*STATUS, "decided", "else"]), json_values))
+def test_any_answer_is_told_without_an_error(status: dict[str, Any]) -> None:
+    """An older daemon, or a later one."""
+    first = next(iter(told(status)))
+    assert first.startswith(("YES", "NO"))
+    list(told(status))

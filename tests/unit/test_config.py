@@ -1,0 +1,331 @@
+"""Every key: documented, in the example, refused when wrong, with file, line, key and what is allowed."""
+
+import re
+from dataclasses import fields
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.config import KEYS, Config, ConfigurationError, FoundInterface, Marks, load, with_interfaces
+from gateway.policy import limits
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "packaging" / "nightmail.toml.example"
+DOCUMENT = ROOT / "docs" / "configuration.md"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "nightmail.toml"
+
+
+def loaded(path: Path, text: str) -> Config:
+    path.write_text(text)
+    return load(path)
+
+
+def complaint(path: Path, text: str) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        loaded(path, text)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.isprintable()
+    return message
+
+
+def test_empty_file_is_all_defaults(path: Path) -> None:
+    assert loaded(path, "") == Config()
+
+
+def test_every_key(path: Path) -> None:
+    text = """
+version = 1
+[interfaces]
+inside = ["eth1", "eth1", "vlan.5"]
+outside = ["eth0"]
+inside_networks = ["192.0.2.0/24", "2001:db8:5::/48"]
+[mail]
+ports = [25, 2525]
+[exceptions]
+never = ["198.51.100.7"]
+never_offer = ["2001:db8::1"]
+[nat]
+addresses = ["203.0.113.9"]
+[marks]
+mask = 0x00ff0000
+[kernel]
+table = 100
+zone = 7
+first_queue = 0
+first_listen_port = 20000
+[daemon]
+workers = 4
+state_dir = "/srv/nm"
+run_dir = "/run/nm"
+[log]
+level = "debug"
+file = "/var/log/nightmail"
+[alarms]
+again_after_hours = 1
+"""
+    expected = Config(
+        inside=("eth1", "vlan.5"),
+        outside=("eth0",),
+        inside_networks=(ip_network("192.0.2.0/24"), ip_network("2001:db8:5::/48")),
+        never=(ip_network("198.51.100.7/32"),),
+        never_offer=(ip_network("2001:db8::1/128"),),
+        nat_addresses=(ip_network("203.0.113.9/32"),),
+        ports=(25, 2525),
+        marks=Marks(0x00FF0000),
+        table=100,
+        zone=7,
+        first_queue=0,
+        first_listen_port=20000,
+        workers=4,
+        state_dir=Path("/srv/nm"),
+        run_dir=Path("/run/nm"),
+        log_level="debug",
+        log_file=Path("/var/log/nightmail"),
+        alarm_again_hours=1,
+    )
+    assert loaded(path, text) == expected
+    for field in fields(Config):
+        assert getattr(expected, field.name) != getattr(Config(), field.name), "a field that no key sets"
+    for key in KEYS:
+        assert re.search(rf"^{key.rpartition('.')[2]} = ", text, re.MULTILINE), f"{key} is not in this test"
+
+
+BAD = [
+    ("version", "2", "1; a later version"),
+    ("version", "0", "from 1 to 1"),
+    ("version", "true", "from 1 to 1"),
+    ("interfaces.inside", '"eth0"', "a list of interface names"),
+    ("interfaces.inside", "[]", "a list of interface names"),
+    ("interfaces.inside", '["eth+"]', "a list of interface names"),
+    ("interfaces.inside", '["a b"]', "a list of interface names"),
+    ("interfaces.inside", '["-j"]', "a list of interface names"),
+    ("interfaces.outside", '["abcdefghijklmnop"]', "a list of interface names"),
+    ("interfaces.inside_networks", '["192.0.2.1/24"]', "has host bits set"),
+    ("mail.ports", "[]", "1 to 15 ports"),
+    ("mail.ports", "[0]", "1 to 15 ports"),
+    ("mail.ports", "25", "1 to 15 ports"),
+    ("mail.ports", str(list(range(1, 17))), "1 to 15 ports"),
+    ("exceptions.never", '["mail.example.org"]', "addresses and networks"),
+    ("exceptions.never_offer", "[25]", "addresses and networks"),
+    ("nat.addresses", '"192.0.2.1"', "addresses and networks"),
+    ("marks.mask", "0xff", None),
+    ("marks.mask", "0xfe000000", "eight neighbouring bits"),
+    ("marks.mask", "0x1fe", None),
+    ("marks.mask", "0xff00000000", "eight neighbouring bits"),
+    ("marks.mask", "0", "eight neighbouring bits"),
+    ("marks.mask", "true", "eight neighbouring bits"),
+    ("kernel.table", "254", "not 253, 254, 255"),
+    ("kernel.table", "0", "from 1"),
+    ("kernel.zone", "65536", "to 65535"),
+    ("kernel.first_queue", "-1", "from 0"),
+    ("kernel.first_queue", "65505", "to 65504"),
+    ("kernel.first_listen_port", "25", "from 1024"),
+    ("daemon.workers", "0", "from 1"),
+    ("daemon.workers", "2.0", "whole number"),
+    ("daemon.workers", '"2"', "whole number"),
+    ("daemon.state_dir", '"var"', "absolute path"),
+    ("daemon.state_dir", '"/var/../etc"', "absolute path"),
+    ("daemon.run_dir", "7", "absolute path"),
+    ("log.level", '"loud"', "debug, info, notice, alarm, error"),
+    ("log.file", '"log"', "absolute path"),
+    ("alarms.again_after_hours", "169", "from 1 to 168"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "allowed"), BAD)
+def test_bad_values_name_file_line_key_and_what_is_allowed(
+    path: Path, key: str, value: str, allowed: str | None
+) -> None:
+    section, _, name = key.rpartition(".")
+    text = (
+        f"# a comment\n\n[{section}]\n{name} = {value}\n"
+        if section
+        else f"# a comment\n\n\n{name} = {value}\n"
+    )
+    if allowed is None:
+        assert loaded(path, text).marks.mask == int(value, 0)
+        return
+    message = complaint(path, text)
+    assert message.startswith(f"{path}:4: {key}: ")
+    assert allowed in message
+
+
+def test_every_key_has_a_bad_value_above() -> None:
+    assert {key for key, _, _ in BAD} == set(KEYS)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[interfaces]\ninsde = []", ":2: interfaces.insde: unknown key; allowed: interfaces.inside, "),
+        ("inside = []", ":1: inside: unknown key; allowed: version, [alarms], [daemon], "),
+        ("\n[mial]\nports = [25]", ":2: mial: unknown key; allowed: version, "),
+        ("mail = 7", ":1: mail: is a section; allowed: [mail] and keys below it"),
+        ("[daemon]\nworkers = 99\n[log]", ":2: daemon.workers: 99 is not allowed"),
+        ("daemon.workers = 99", ":1: daemon.workers: 99 is not allowed"),
+        ("\ndaemon = { workers = 99 }", ":2: daemon.workers: 99 is not allowed"),
+        ('["daemon"]\n"workers" = 99', ":2: daemon.workers: 99 is not allowed"),
+        ("[mail]\nports = [25]\n[mail]", ":3: "),
+        ("\n\nversion 1", ":3: "),
+        (
+            "version = 9\nlater = 1\n[new]\nx = 1",
+            ":1: version: 9 is not allowed; allowed: 1; a later version",
+        ),
+        ('[log]\nlevel = "a\\nb\\u001b"', ":2: log.level: a\\nb\\x1b is not allowed"),
+        ('"a\\nb" = 1', ": a\\nb: unknown key"),
+    ],
+)
+def test_complaints(path: Path, text: str, message: str) -> None:
+    assert f"{path}{message}" in complaint(path, text)
+
+
+def test_sections_of_other_keys_do_not_mislead_the_line(path: Path) -> None:
+    text = '[nat]\naddresses = []\n[kernel]\nzone = 5\ntable = 0\n[daemon]\nrun_dir = "/run/table"\n'
+    assert complaint(path, text).startswith(f"{path}:5: kernel.table: ")
+
+
+def test_long_values_are_cut(path: Path) -> None:
+    assert len(complaint(path, f'[log]\nlevel = "{"x" * 100000}"')) < 600
+
+
+def test_missing_file(path: Path) -> None:
+    with pytest.raises(
+        ConfigurationError, match=re.escape(f"{path}: cannot be read: No such file or directory")
+    ):
+        load(path)
+
+
+def test_directory_and_endless_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="Is a directory"):
+        load(tmp_path)
+    with pytest.raises(ConfigurationError, match="larger than"):
+        load(Path("/dev/zero"))
+
+
+def test_not_utf8(path: Path) -> None:
+    path.write_bytes(b"version = 1\n# \xff\n")
+    with pytest.raises(ConfigurationError, match=":2: not UTF-8"):
+        load(path)
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_a_configuration_or_one_line(text: str) -> None:
+    path = Path("/tmp") / f"nightmail-test-config-{__import__('os').getpid()}"
+    try:
+        path.write_text(text, encoding="utf-8", errors="replace")
+        load(path)
+    except ConfigurationError as error:
+        assert "\n" not in str(error)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def test_one_interface_is_not_both_sides(path: Path) -> None:
+    text = '[interfaces]\ninside = ["eth0"]\noutside = ["eth0"]\n'
+    assert ":2: interfaces.inside: eth0 is outside as well" in complaint(path, text)
+    assert loaded(path, text + 'inside_networks = ["192.0.2.0/24"]\n').inside == ("eth0",)
+
+
+def test_mail_port_among_ours(path: Path) -> None:
+    text = "[kernel]\nfirst_listen_port = 12500\n[mail]\nports = [25, 12525]\n"
+    message = complaint(path, text)
+    assert message.startswith(f"{path}:2: kernel.first_listen_port: 12500 to 12531 are ours")
+
+
+# --- Interfaces ----------------------------------------------------------------------------------------
+
+ETH0, ETH1, ETH2 = FoundInterface("eth0", True), FoundInterface("eth1", False), FoundInterface("eth2", False)
+DOWN = FoundInterface("sit0", False, is_up=False)
+NETWORKS = (ip_network("192.0.2.0/24"),)
+
+
+@pytest.mark.parametrize(
+    ("config", "found", "inside", "outside"),
+    [
+        (Config(), [ETH0, ETH1], ("eth1",), ("eth0",)),
+        (Config(), [ETH0, ETH1, DOWN], ("eth1",), ("eth0",)),
+        (Config(inside=("eth0",)), [ETH0, ETH1], ("eth0",), ("eth1",)),
+        (Config(outside=("eth1",)), [ETH0, ETH1], ("eth0",), ("eth1",)),
+        (Config(inside=("eth1", "eth2"), outside=("eth0",)), [ETH0, ETH1, ETH2], ("eth1", "eth2"), ("eth0",)),
+        (Config(inside=("sit0",), outside=("eth0",)), [ETH0, DOWN], ("sit0",), ("eth0",)),
+        (Config(inside_networks=NETWORKS), [ETH0], ("eth0",), ("eth0",)),
+        (Config(inside=("eth0",), inside_networks=NETWORKS), [ETH0], ("eth0",), ("eth0",)),
+    ],
+)
+def test_interfaces_found(
+    config: Config, found: list[FoundInterface], inside: tuple[str, ...], outside: tuple[str, ...]
+) -> None:
+    resolved = with_interfaces(config, found)
+    assert (resolved.inside, resolved.outside) == (inside, outside)
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        (Config(), []),
+        (Config(), [ETH0]),
+        (Config(), [ETH0, ETH1, ETH2]),
+        (Config(), [ETH1, ETH2]),
+        (Config(), [ETH0, FoundInterface("eth1", True)]),
+        (Config(inside=("eth1",)), [ETH0, ETH1, ETH2]),
+        (Config(inside=("eth0", "eth1")), [ETH0, ETH1]),
+        (Config(inside_networks=NETWORKS), [ETH0, ETH1]),
+        (Config(inside_networks=NETWORKS), []),
+    ],
+)
+def test_interfaces_not_told_apart(config: Config, found: list[FoundInterface]) -> None:
+    with pytest.raises(ConfigurationError, match=r"interfaces\.inside, interfaces\.outside: name them"):
+        with_interfaces(config, found)
+
+
+def test_named_interface_that_is_not_there() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"interfaces\.outside: no interface eth9 here; there are: eth0"
+    ):
+        with_interfaces(Config(inside=("eth0",), outside=("eth9",)), [ETH0])
+
+
+# --- Documentation -------------------------------------------------------------------------------------
+
+
+def test_every_key_is_documented_and_nothing_else() -> None:
+    document = DOCUMENT.read_text()
+    assert re.findall(r"^\| \[`([a-z_.]+)`\]", document, re.MULTILINE) == list(KEYS)
+    anchors = {
+        re.sub(r"\W+", "-", title.lower()) for title in re.findall(r"^## (.+)$", document, re.MULTILINE)
+    }
+    assert set(re.findall(r"\]\(#([a-z-]+)\)", document)) <= anchors
+
+
+def test_documented_limits_are_the_real_ones() -> None:
+    document = DOCUMENT.read_text()
+    assert f"1024 to {limits.LAST_FIRST_LISTEN_PORT}" in document
+    assert f"0 to {limits.LAST_FIRST_QUEUE}" in document
+    assert f"1 to {limits.WORKERS} |" in document
+    assert f"rows of {limits.NUMBERS_IN_A_ROW} packet queues" in document
+
+
+def test_example_loads_as_the_defaults_and_has_every_key() -> None:
+    assert load(EXAMPLE) == Config()
+    text = EXAMPLE.read_text()
+    found = []
+    section = ""
+    for line in text.splitlines():
+        if header := re.match(r"\[(\w+)\]", line):
+            section = header[1] + "."
+        elif setting := re.match(r"#?(\w+) = ", line):
+            found.append(section + setting[1])
+    assert found == list(KEYS)
+
+
+def test_example_loads_with_every_line_in_force(path: Path) -> None:
+    text = re.sub(r"^#(\w+ = )", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
+    assert loaded(path, text).inside == ("eth1",)
