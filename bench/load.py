@@ -27,6 +27,19 @@ BACKLOG: Final = "2048"
 SINK_SESSIONS: Final = "6000"
 ROUND_SECONDS: Final = 90.0
 READY_SECONDS: Final = 10.0
+REST_SECONDS: Final = 0.3
+"""Before a round, so that the last sessions of the one before it are closed and not counted as ours."""
+LAUNCHES: Final = 32
+CLOSED_PORT: Final = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Anyway:
+    """CPU seconds that a round takes whatever its sessions cost."""
+
+    idle_per_second: float
+    launch_seconds: float
+    """To start and end one load generator: a fast variant's many sessions would share it better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +50,7 @@ class Round:
     parallel: int
     sessions: int
     octets: int
+    processes: int
     seconds: float
     cpu_seconds: float
     softirq_seconds: float
@@ -53,9 +67,10 @@ class Round:
     def megabytes_per_second(self) -> float:
         return self.sessions * self.octets / self.seconds / 1e6
 
-    def cpu_ms(self, idle: float) -> float:
-        """Whole machine's CPU per session, less what it would have used anyway."""
-        return (self.cpu_seconds - idle * self.seconds) / self.sessions * 1000
+    def cpu_ms(self, anyway: Anyway) -> float:
+        """Whole machine's CPU per session, less what has nothing to do with sessions."""
+        other = anyway.idle_per_second * self.seconds + anyway.launch_seconds * self.processes
+        return (self.cpu_seconds - other) / self.sessions * 1000
 
 
 def esmtp_source(folder: Path) -> Path:
@@ -73,12 +88,28 @@ def esmtp_source(folder: Path) -> Path:
 def sink(plane: Plane) -> Iterator[None]:
     """smtp-sink on all addresses of the plane's receiving server."""
     namespace = plane.namespace("mta-b")
-    command = [str(SINK), "-u", "nobody", "-4", "-m", SINK_SESSIONS, "-t", "900", "-h", "mta-b.b.test", ":25", BACKLOG]
+    command = [
+        str(SINK),
+        "-u",
+        "nobody",
+        "-4",
+        "-m",
+        SINK_SESSIONS,
+        "-t",
+        "900",
+        "-h",
+        "mta-b.b.test",
+        ":25",
+        BACKLOG,
+    ]
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     limits = ["prlimit", f"--nofile={hard}:{hard}"]
     with (plane.folder / "sink.log").open("ab") as log:
         process = subprocess.Popen(
-            processes.command_in(namespace, [*limits, *command]), stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            processes.command_in(namespace, [*limits, *command]),
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
         )
     try:
         _wait_listening(plane)
@@ -96,6 +127,23 @@ def _wait_listening(plane: Plane) -> None:
         time.sleep(0.02)
 
 
+def anyway(plane: Plane, program: Path, seconds: float) -> Anyway:
+    """Measured: the machine with nothing to do, and load generators that find nobody."""
+    idle = meter.idle_cpu_per_second(seconds)
+    command = processes.command_in(plane.namespace("mta-a"), [str(program), "-4", f"127.0.0.1:{CLOSED_PORT}"])
+    before = _own_and_children()
+    quiet = subprocess.DEVNULL
+    running = [subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet) for _ in range(LAUNCHES)]
+    for process in running:
+        process.wait(timeout=READY_SECONDS)
+    return Anyway(idle, (_own_and_children() - before) / LAUNCHES)
+
+
+def _own_and_children() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
 def shares(parallel: int, sessions: int, pairs: int) -> list[tuple[int, int]]:
     """(parallel, sessions) of each pair's process: as even as whole numbers allow, sessions by parallel."""
     slots = [parallel // pairs + (i < parallel % pairs) for i in range(pairs)]
@@ -106,7 +154,9 @@ def drive(plane: Plane, program: Path, *, parallel: int, sessions: int, octets: 
     """One round. Raises SystemExit if a mail was refused or the time is over: then there is no figure."""
     pids = [pid for one in plane.gateways for pid in plane.gateway_pids(one.node.name)]
     plan = shares(parallel, sessions, len(plane.destinations))
-    before, own_before = meter.read(), meter.process_seconds(pids)
+    time.sleep(REST_SECONDS)
+    own_before = meter.process_seconds(pids)
+    before = meter.begin()
     running = [
         subprocess.Popen(
             processes.command_in(
@@ -136,7 +186,8 @@ def drive(plane: Plane, program: Path, *, parallel: int, sessions: int, octets: 
             if process.poll() is None:
                 process.kill()
                 process.wait()
-    after, own_after = meter.read(), meter.process_seconds(pids)
+    after = meter.end()
+    own_after = meter.process_seconds(pids)
     if failures:
         raise SystemExit(f"bench: {plane.variant.value}, {parallel} parallel: {failures[0]}")
     used = meter.between(before, after)
@@ -145,6 +196,7 @@ def drive(plane: Plane, program: Path, *, parallel: int, sessions: int, octets: 
         parallel,
         sum(count for _, count in plan),
         octets,
+        len(plan),
         used.wall,
         used.cpu,
         used.softirq,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -46,14 +46,25 @@ class Used:
     strangers: float
 
 
-def read() -> Reading:
+def begin() -> Reading:
+    """Looking takes some milliseconds itself: strangers first, so that it is no part of what begins."""
+    strangers = _strangers()
+    return _reading(strangers)
+
+
+def end() -> Reading:
+    """As `begin`, the other way round."""
+    return replace(_reading(0.0), strangers=_strangers())
+
+
+def _reading(strangers: float) -> Reading:
     fields = [int(word) / TICKS for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
     return Reading(
         time.monotonic(),
         sum(fields[i] for i in BUSY_FIELDS),
         fields[SOFTIRQ_FIELD],
         fields[STEAL_FIELD],
-        _strangers(),
+        strangers,
     )
 
 
@@ -71,9 +82,9 @@ def between(first: Reading, last: Reading) -> Used:
 
 def idle_cpu_per_second(seconds: float) -> float:
     """What the machine uses with everything started and nothing to do, strangers not counted."""
-    first = read()
+    first = begin()
     time.sleep(seconds)
-    used = between(first, read())
+    used = between(first, end())
     return used.cpu / used.wall
 
 

@@ -14,7 +14,7 @@ import contextlib
 import enum
 import fcntl
 import os
-import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ PAIRS: Final = 16
 """Pairs of addresses: the kernel balances its queues by addresses alone, so one pair is one worker."""
 SOURCES: Final = 4
 FIRST_EXTRA: Final = 101
-LOCK: Final = Path(tempfile.gettempdir()) / "nightmail-bench.lock"
+ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 
 SWITCHES: Final = {
     # Ports of finished sessions are waited for a minute; a round makes thousands.
@@ -56,11 +56,12 @@ class Plane:
     """One copy of the network and its daemons."""
 
     variant: Variant
+    owner: str
     folder: Path
     table: topology.Topology
 
     def namespace(self, node: str) -> str:
-        return f"{PREFIX}{self.variant.value}-{node}"
+        return f"{_prefix(self.owner)}{self.variant.value}-{node}"
 
     @property
     def namespaces(self) -> list[str]:
@@ -92,26 +93,35 @@ def _numbered(node: topology.Node, number: int) -> str:
 
 
 @contextlib.contextmanager
-def standing(variants: list[Variant], *, start: bool = True) -> Iterator[dict[Variant, Plane]]:
-    """The planes, ready for mail (unless `start` is False); taken down again whatever happens."""
+def standing(owner: str, variants: list[Variant], *, start: bool = True) -> Iterator[dict[Variant, Plane]]:
+    """The planes, ready for mail (unless `start` is False); taken down again whatever happens.
+
+    `owner` is the command whose planes these are. Raises SystemExit if the same command runs already: its
+    namespaces have the same names.
+    """
     table = topology.load()
-    folder = Path(tempfile.mkdtemp(prefix="nightmail-bench-"))
-    planes = {variant: Plane(variant, folder / variant.value, table) for variant in variants}
-    with LOCK.open("w") as lock:
+    with (
+        _lock_file(owner).open("w") as lock,
+        tempfile.TemporaryDirectory(prefix="nightmail-bench-") as folder,
+    ):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _take_down_leftovers()
+        except BlockingIOError:
+            raise SystemExit(f"{owner}: runs on this machine already") from None
+        planes = {variant: Plane(variant, owner, Path(folder) / variant.value, table) for variant in variants}
+        try:
+            _take_down_leftovers(owner)
             for plane in planes.values():
                 plane.folder.mkdir(mode=0o755)
                 _build(plane)
             if start:
                 _start_daemons(list(planes.values()))
             yield planes
-        except BlockingIOError:
-            raise SystemExit("bench: another bench runs on this machine") from None
         finally:
-            _take_down_leftovers()
-            shutil.rmtree(folder, ignore_errors=True)
+            # A second signal must not end the tidying half way; what it waits for is bounded.
+            signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+            _take_down_leftovers(owner)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
 
 
 def _build(plane: Plane) -> None:
@@ -151,10 +161,18 @@ def _ip(namespace: str, lines: list[str]) -> None:
     processes.run_in(namespace, ["ip", "-batch", "-"], stdin="\n".join([*lines, ""]).encode())
 
 
-def _take_down_leftovers() -> None:
-    """Ours, and those of a bench that was killed: told by their prefix, ended by where they live."""
+def _prefix(owner: str) -> str:
+    return f"{PREFIX}{owner}-"
+
+
+def _lock_file(owner: str) -> Path:
+    return Path(tempfile.gettempdir()) / f"nightmail-{owner}.lock"
+
+
+def _take_down_leftovers(owner: str) -> None:
+    """Ours, and those of a run that was killed: told by their prefix, ended by where they live."""
     if not network.RUN_NETNS.is_dir():
         return
-    names = sorted(name for name in os.listdir(network.RUN_NETNS) if name.startswith(PREFIX))
+    names = sorted(name for name in os.listdir(network.RUN_NETNS) if name.startswith(_prefix(owner)))
     processes.kill_all_in(names)
     network.remove(names)

@@ -1,4 +1,4 @@
-"""Where a gateway's time goes: `.venv/bin/python -m bench.profile [--sampler py-spy|cprofile] [clear] [channel]`.
+"""Where a gateway's time goes: `python -m bench.profile [--sampler py-spy|cprofile] [clear] [channel]`.
 
 Puts load on one plane and watches the workers of each gateway meanwhile, with py-spy from outside (nothing is
 added to the daemon) or with cProfile, which sees every call and makes them dearer. Prints the functions by
@@ -31,6 +31,26 @@ PER_SECOND: Final = 250
 WARM_SESSIONS: Final = 300
 ROOT: Final = Path(product.__file__).parent.parent
 
+SUBJECTS: Final = {
+    "passing octets: send() and what the kernel does in it": ("Endpoint.write ",),
+    "connections: queue, verdict, dial, accept, close": (
+        *(
+            "intercept/",
+            "runtime/intake.py",
+            "socket.py",
+            "Endpoint._close_now",
+            "Endpoint.reset",
+            "Endpoint._shut",
+        ),
+    ),
+    "cryptography": ("gateway/crypto/", "nacl/", "cryptography/", "hmac.py"),
+    "log and counters": ("gateway/observe/",),
+    "memory of peers": ("gateway/peers/", "runtime/link.py", "PinReader"),
+    "SMTP and the session": ("gateway/smtp/", "gateway/session/", "gateway/policy/"),
+    "moving events and octets": ("gateway/runtime/",),
+}
+"""Where a stack belongs, by words in its frames."""
+
 WORKER_UNDER_CPROFILE: Final = """\
 #!/bin/sh
 case "$*" in
@@ -52,7 +72,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     keep = Path(tempfile.mkdtemp(prefix="nightmail-profile-"))
     for variant in asked.variants:
-        with planes.standing([variant], start=asked.sampler == "py-spy") as standing:
+        with planes.standing("profile", [variant], start=asked.sampler == "py-spy") as standing:
             _profile(standing[variant], asked, keep)
     print(f"raw files: {keep}")
     return 0
@@ -86,11 +106,15 @@ def _profile(plane: Plane, asked: argparse.Namespace, keep: Path) -> None:
                 done = _drive(plane, program, asked, sessions)
         else:
             done = _drive(plane, program, asked, sessions)
-    print(f"\n{plane.variant.value}: {done.sessions} sessions, {done.sessions_per_second:.0f}/s while watched")
+    print(
+        f"\n{plane.variant.value}: {done.sessions} sessions, {done.sessions_per_second:.0f}/s while watched"
+    )
     for one in plane.gateways:
         label = f"{plane.variant.value} {one.node.name}"
         if asked.sampler == "py-spy":
-            _print_samples(sorted(keep.glob(f"{plane.variant.value}-{one.node.name}-*.raw")), label, asked.top)
+            _print_samples(
+                sorted(keep.glob(f"{plane.variant.value}-{one.node.name}-*.raw")), label, asked.top
+            )
         else:
             gateways.stop(one)
             _print_calls(one.folder, label, asked.top, done.sessions + first.sessions, keep)
@@ -112,7 +136,14 @@ def _sampled(plane: Plane, keep: Path, seconds: float) -> Iterator[None]:
         for worker in status["workers"]:
             raw = keep / f"{plane.variant.value}-{one.node.name}-{worker['slot']}.raw"
             command = [str(SAMPLER), "record", "--pid", str(worker["pid"]), "--output", str(raw)]
-            command += ["--format", "raw", "--rate", str(PER_SECOND), "--duration", str(max(1, int(seconds) - 1))]
+            command += [
+                "--format",
+                "raw",
+                "--rate",
+                str(PER_SECOND),
+                "--duration",
+                str(max(1, int(seconds) - 1)),
+            ]
             command += ["--nonblocking", "--function"]
             quiet = subprocess.DEVNULL
             watching.append(subprocess.Popen(command, stdout=quiet, stderr=quiet, stdin=quiet))
@@ -131,16 +162,29 @@ def _print_samples(files: list[Path], label: str, top: int) -> None:
     """Collapsed stacks: frames from the outermost in, then how often that stack was seen."""
     own: Counter[str] = Counter()
     inclusive: Counter[str] = Counter()
+    subjects: Counter[str] = Counter()
     for path in files:
         for line in path.read_text().splitlines():
             stack, _, count = line.rpartition(" ")
             frames = stack.split(";")
             own[_short(frames[-1])] += int(count)
+            subjects[_subject(frames)] += int(count)
             for frame in {_short(frame) for frame in frames}:
                 inclusive[frame] += int(count)
     total = sum(own.values()) or 1
     print(f"\n== {label}: {total} samples of {len(files)} workers")
+    for subject, seen in subjects.most_common():
+        print(f"{seen / total:6.1%} {subject}")
     _print_two_columns(top, lambda n: own.most_common(n), lambda n: inclusive.most_common(n), total)
+
+
+def _subject(frames: list[str]) -> str:
+    """What a stack was about: its innermost frame that says so."""
+    for frame in reversed(frames):
+        for subject, words in SUBJECTS.items():
+            if any(word in frame for word in words):
+                return subject
+    return "the rest"
 
 
 def _print_two_columns(

@@ -9,7 +9,14 @@ from __future__ import annotations
 import enum
 
 
-class Reason(enum.Enum):
+class IdentityHashed(enum.Enum):
+    """An enum whose members hash by identity, as they compare; Enum's own `__hash__` is Python code, and
+    states and reasons are dictionary keys some fifty times in a session."""
+
+    __hash__ = object.__hash__
+
+
+class Reason(IdentityHashed):
     """Why something was decided or ended. A closed set: log, counters and status know no other words."""
 
     # The session was upgraded.
@@ -42,8 +49,6 @@ class Reason(enum.Enum):
     # The session stays in clear (or waits), and the alarm rings.
     OFFER_MISSING = "offer-missing"
     HANDSHAKE_FAILED = "handshake-failed"
-    PEER_CHANGED = "peer-changed"
-    OFFER_WEAKER = "offer-weaker"
 
     # A handshake or a channel failed: what exactly.
     BAD_OFFER = "bad-offer"
@@ -73,7 +78,6 @@ class Reason(enum.Enum):
     STOPPED = "stopped"
 
     # The gate passed a connection by, or the gateway itself was in trouble.
-    OVERLOAD = "overload"
     NOT_OURS = "not-ours"
     BYPASSED = "bypassed"
     WORKER_DIED = "worker-died"

@@ -12,7 +12,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from gateway.crypto.frames import FrameKind, FrameReader, frame
-from gateway.crypto.handshake import HandshakeResult, OfferForm, ReceivingHandshake, SendingHandshake, prologue
+from gateway.crypto.handshake import (
+    HandshakeResult,
+    OfferForm,
+    ReceivingHandshake,
+    SendingHandshake,
+    prologue,
+)
 from gateway.crypto.keys import Ephemerals, IdentityKey, StaticKey, endorse
 from gateway.crypto.messages import DialledAddress, OfferFlags
 from gateway.crypto.params import Params
@@ -90,13 +96,13 @@ OTHER_KEYS = gateway_keys("another R")
 def sending(
     *,
     pin: Pin | None = None,
-    may_upgrade: bool = True,
+    refusal: Reason | None = None,
     keys: GatewayKeys = S_KEYS,
     dialled: DialledAddress = DIALLED,
     entropy: Callable[[int], bytes] | None = None,
 ) -> SendingSession:
     drawn = entropy or entropy_for_testing_only("S session")
-    return SendingSession(SendingContext(keys, dialled, pin, TODAY, drawn, may_upgrade))
+    return SendingSession(SendingContext(keys, dialled, pin, TODAY, drawn, refusal))
 
 
 def receiving(
@@ -138,6 +144,7 @@ class Playbook:
         self.paused: set[Side] = set()
         self.ended: set[Side] = set()
         self.reset: set[Side] = set()
+        self.gone: set[Side] = set()
         self.closed = False
         self.relayed = False
         self.redials = 0
@@ -182,6 +189,8 @@ class Playbook:
 
     def happens(self, event: Event) -> list[c.Command]:
         commands = self.machine.handle(event, self.now)
+        if isinstance(event, ResetReceived):
+            self.gone.add(event.side)
         for command in commands:
             self._keep(command)
         self._check_what_always_holds()
@@ -251,8 +260,8 @@ class Playbook:
         assert len(self.all_of(c.NoteDecision)) <= 1, "decided twice"
         deadline = self.machine.deadline
         assert deadline is None or deadline >= self.now, "a deadline in the past"
-        over = self.closed or Side.NEAR in self.reset
-        assert (self.state == "over") == (over or self.reset == {Side.FAR} and not self._redialling)
+        over = self.closed or Side.NEAR in self.reset | self.gone
+        assert (self.state == "over") == (over and not self.relayed)
         assert (self.state == "relayed") == self.relayed
         if over or self.relayed:
             assert deadline is None, "a deadline behind the end"
@@ -344,6 +353,7 @@ class FarSendingGateway:
         dialled: DialledAddress = DIALLED,
         greeting: bytes = GREETING,
         ehlo: bytes = EHLO,
+        answer_as: GatewayKeys | None = None,
     ) -> None:
         split = split_offer(reply)
         assert split.offer is not None, "no offer"
@@ -354,6 +364,8 @@ class FarSendingGateway:
             prologue(greeting + split.stripped, ehlo),
         )
         self.offered = self._handshake.read_offer(split.offer)
+        if answer_as is not None:  # says that it is somebody else
+            self._handshake._endorsed = answer_as.endorsed
         message, result = self._handshake.write_answer(dialled)
         self.message = message
         self.answer = VERB_LINE + frame(FrameKind.ANSWER, message)
@@ -394,3 +406,24 @@ def flip(data: bytes, at: int, mask: int = 0x01) -> bytes:
 
 def table_of(machine: type[Any]) -> dict[tuple[Any, type[Event], Side | None], Any]:
     return dict(machine._TABLE)
+
+
+EVENTS: list[Event] = [
+    *(OctetsReceived(side, b"\x82") for side in Side),
+    *(EndReceived(side) for side in Side),
+    *(ResetReceived(side) for side in Side),
+    DeadlineReached(),
+    Redialled(),
+    RedialFailed(),
+]
+"""One of each kind, for walks over a machine's table."""
+BOTH = {(kind, side) for kind in (OctetsReceived, EndReceived, ResetReceived) for side in Side}
+
+
+def can_follow(first: Event, second: Event) -> bool:
+    """What a socket can do: behind its FIN it sends nothing, and behind its reset nothing comes at all."""
+    if getattr(first, "side", None) is not getattr(second, "side", first):
+        return True
+    if isinstance(first, ResetReceived):
+        return False
+    return not isinstance(first, EndReceived) or isinstance(second, ResetReceived)

@@ -21,9 +21,10 @@ import enum
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
-from gateway.errors import Reason
+from gateway.errors import IdentityHashed, Reason
 from gateway.intercept.marks import Verdict
 from gateway.intercept.syn import Flow
 from gateway.policy import limits
@@ -48,7 +49,7 @@ Token = Hashable
 """Stands for one held packet; only `nfqueue` knows what is inside."""
 
 
-class DialOutcome(enum.Enum):
+class DialOutcome(IdentityHashed):
     """How a dial ended, in the words that decide what its client is told."""
 
     CONNECTED = "connected"
@@ -123,20 +124,31 @@ class Roles:
     ) -> None:
         self._inside = frozenset(inside)
         self._outside = frozenset(outside)
-        self._networks = tuple(inside_networks)
-        self._allowed = tuple(inside_sources_allowed_outside)
+        networks, allowed = tuple(inside_networks), tuple(inside_sources_allowed_outside)
+        # Parsing an address costs as much as the rest of the gate, and mail servers are few.
+        self._is_inside = lru_cache(limits.ADDRESSES_CACHED)(lambda address: _within(address, networks))
+        self._is_allowed = lru_cache(limits.ADDRESSES_CACHED)(lambda address: _within(address, allowed))
 
     def of(self, flow: Flow, in_interface: str) -> Role | Refusal:
         """The gateway's role for this flow, or why it has none and what becomes of the SYN."""
-        to_inside = _within(flow.destination, self._networks)
+        to_inside = self._is_inside(flow.destination)
+        from_inside = self._is_inside(flow.source)
+        if in_interface in self._inside and in_interface in self._outside:
+            return self._one_armed(from_inside, to_inside)
         if in_interface in self._outside:
-            if _within(flow.source, self._networks) and not _within(flow.source, self._allowed):
+            if from_inside and not self._is_allowed(flow.source):
                 return Refusal(Verdict.DROP, Reason.SPOOFED_INSIDE_SOURCE)
             if to_inside:
                 return Role.RECEIVING
         if in_interface in self._inside and not to_inside:
             return Role.SENDING
         return Refusal(Verdict.PASS, Reason.NOT_OURS)
+
+    def _one_armed(self, from_inside: bool, to_inside: bool) -> Role | Refusal:
+        """Both sides on one interface: only the addresses tell."""
+        if from_inside == to_inside:
+            return Refusal(Verdict.PASS, Reason.NOT_OURS)
+        return Role.SENDING if from_inside else Role.RECEIVING
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +210,15 @@ class Gate:
         """Accepted connections that have not been reported as ended."""
         return len(self._live)
 
+    def asked_to_dial(self, flow: Flow) -> bool:
+        """The dial that is out for this flow is one of our commands, whose outcome a held SYN waits for."""
+        return flow in self._dialling
+
+    @property
+    def awaited(self) -> int:
+        """Connections let in that nobody has accepted yet."""
+        return len(self._ready) + len(self._expected)
+
     # --- What happens -------------------------------------------------------------------------------
 
     def syn_arrived(self, token: Token, flow: Flow, role: Role, now: float) -> list[GateCommand]:
@@ -207,16 +228,14 @@ class Gate:
         if before is not None:
             commands.append(GiveVerdict(before.token, Verdict.DROP))
         if self._is_awaited(flow):
-            self._hold(token, flow, role, now)
-            return commands
+            return commands + self._hold_if_room(token, flow, role, now, otherwise=Verdict.DROP)
         if flow in self._ready or flow in self._expected or (flow in self._live and before is not None):
             # Ours already: the listener or the accepted socket knows what to do with it.
             return [*commands, GiveVerdict(token, Verdict.TAKE)]
         if flow in self._live:
             # The client uses its port again while the last connection from it is closing: see `ended`.
             # Or it has forgotten that connection (it was rebooted): then the SYN comes again.
-            self._hold(token, flow, role, now)
-            return commands
+            return commands + self._hold_if_room(token, flow, role, now, otherwise=Verdict.TAKE)
         return commands + self._new_syn(token, flow, role, now)
 
     def dial_finished(self, flow: Flow, outcome: DialOutcome, now: float) -> list[GateCommand]:
@@ -230,6 +249,10 @@ class Gate:
         elif outcome is DialOutcome.CONNECTED and flow in self._live:
             self._servers[flow.server] = _Server(answered=now)
         return []
+
+    def server_answers(self, server: tuple[str, int], now: float) -> None:
+        """Another worker has just been connected there: no probe of ours is needed."""
+        self._servers.setdefault(server, _Server()).answered = now
 
     def accepted(self, flow: Flow) -> Claim:
         """The listener accepted this flow; it is live until `ended`."""
@@ -361,6 +384,14 @@ class Gate:
     def _hold(self, token: Token, flow: Flow, role: Role, now: float) -> None:
         self._held[flow] = _Held(token, role, now)
         self._held_by_source[flow.source] += 1
+
+    def _hold_if_room(
+        self, token: Token, flow: Flow, role: Role, now: float, otherwise: Verdict
+    ) -> list[GateCommand]:
+        if self._is_over_limit(flow):
+            return [GiveVerdict(token, otherwise)]
+        self._hold(token, flow, role, now)
+        return []
 
     def _release(self, flow: Flow) -> _Held | None:
         held = self._held.pop(flow, None)

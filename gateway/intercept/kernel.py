@@ -2,12 +2,14 @@
 
 The only user of pyroute2 and of subprocess in this room; blocking, a few milliseconds a call. Must never
 leave half of a rule set: each tool's input is one transaction, and the gate comes last and goes first.
-Changes no sysctl: strict rp_filter does not hurt us, and forwarding is the router's own business.
+Changes one sysctl, `tcp_early_demux`, and gives it back; strict rp_filter does not hurt us, and forwarding is
+the router's own business.
 Counterpart: `ruleset`, which spells everything.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -35,6 +37,10 @@ _MAIN_TABLE: Final = 254  # <linux/rtnetlink.h>
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
 _REMOVE_NFT: Final = f"table inet {ruleset.NFT_TABLE}\ndelete table inet {ruleset.NFT_TABLE}\n"
 _LIST_NFT: Final = ("nft", "-s", "-t", "list", "table", "inet", ruleset.NFT_TABLE)
+_EARLY_DEMUX: Final = "net.ipv4.tcp_early_demux"
+_DEMUX_NOTE: Final = "early-demux-was-on"
+"""An empty chain in our nft table: the kernel remembers for us what to give back, whatever process does it."""
+_NOTE_NFT: Final = f"table inet {ruleset.NFT_TABLE} {{ chain {_DEMUX_NOTE} {{ }} }}\n"
 _LINK_LOCAL: Final = IPv6Network("fe80::/10")
 _MULTICAST: Final = IPv6Network("ff00::/8")
 
@@ -48,6 +54,7 @@ class KernelRules:
         self._live: tuple[int, ...] = ()
         self._nft_listing: str | None = None
         self._seen_generation: int | None = None
+        self._demux_was_on = False
 
     def apply(self, wanted: RuleSet, live_queues: Iterable[int]) -> None:
         """Make the kernel hold exactly `wanted`, whatever of ours stood there before.
@@ -56,7 +63,8 @@ class KernelRules:
         """
         self._wanted, self._live, self._seen_generation = wanted, tuple(live_queues), None
         with_routes(lambda ip: _put_routes(ip, wanted))
-        _run(["nft", "-f", "-"], wanted.nft)
+        note = _NOTE_NFT if self._turn_off_early_demux() else ""
+        _run(["nft", "-f", "-"], wanted.nft + note)
         self._nft_listing = _nft_listing()
         for family in families():
             text = wanted.restore_text(family, self._live)
@@ -89,12 +97,27 @@ class KernelRules:
     def remove(self) -> None:
         """Take out everything that is ours, from whichever version or process it is."""
         self._wanted = None
+        demux_was_on = self._demux_was_on or _demux_note_stands()
         for family in families():
             text = ruleset.removal_text(_save(family))
             if text:
                 _restore(family, text)
         _run(["nft", "-f", "-"], _REMOVE_NFT)
         with_routes(lambda ip: _remove_routes(ip, self._config.table))
+        self._demux_was_on = False
+        if demux_was_on:
+            _set_sysctl(_EARLY_DEMUX, "1")
+
+    def _turn_off_early_demux(self) -> bool:
+        """Whether it is ours to give back; both families have this one switch.
+
+        With it the kernel looks whether a packet belongs to a socket of this box before it is routed, finds what
+        a session has left in TIME_WAIT, and then drops the packet instead of forwarding it: a client that uses
+        its port again, within a minute and past a gateway that has died, would get no answer.
+        """
+        self._demux_was_on = self._demux_was_on or _demux_note_stands() or _sysctl(_EARLY_DEMUX) == "1"
+        _set_sysctl(_EARLY_DEMUX, "0")
+        return self._demux_was_on
 
     def _missing_tables(self, wanted: RuleSet) -> list[str]:
         missing: list[str] = []
@@ -137,10 +160,19 @@ def inside_networks(config: Config) -> tuple[Network, ...]:
 
 def gate_counts() -> dict[str, int]:
     """SYNs that reached the gate, by interface, both families; starts anew when the rules are applied."""
+    return _summed("raw", ruleset.gate_counts)
+
+
+def passed_counts() -> dict[str, int]:
+    """SYNs that went on behind the gate unmarked; the kernel counts on while no daemon runs."""
+    return _summed("mangle", ruleset.passed_counts)
+
+
+def _summed(table: str, read: Callable[[str], dict[str, int]]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for family in families():
-        dump = _run([f"{_TOOL[family]}-save", "-c", "-t", "raw"])
-        for interface, count in ruleset.gate_counts(dump).items():
+        dump = _run([f"{_TOOL[family]}-save", "-c", "-t", table])
+        for interface, count in read(dump).items():
             counts[interface] = counts.get(interface, 0) + count
     return counts
 
@@ -358,6 +390,16 @@ def _why(code: int) -> str:
     if code in (errno.EPERM, errno.EACCES):
         return "not permitted: run as root, or give the service CAP_NET_ADMIN"
     return os.strerror(code)
+
+
+def _demux_note_stands() -> bool:
+    return f"chain {_DEMUX_NOTE} " in (_nft_listing() or "")
+
+
+def _set_sysctl(name: str, value: str) -> None:
+    """Where that is not allowed, `remarks` tell."""
+    with contextlib.suppress(OSError):
+        Path("/proc/sys", *name.split(".")).write_text(value)
 
 
 def _sysctl(name: str) -> str:

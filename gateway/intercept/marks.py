@@ -13,11 +13,10 @@ which set them.
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.errors import LocalMisuseError
+from gateway.errors import IdentityHashed, LocalMisuseError
 
 _DIALLED: Final = 0x80
 _TAKEN: Final = 0x40
@@ -27,7 +26,7 @@ SLOTS: Final = 32
 _ALL_MARK_BITS: Final = 0xFFFFFFFF
 
 
-class Verdict(enum.Enum):
+class Verdict(IdentityHashed):
     """What becomes of a held SYN. The numbers of the answers are the values of the mark's low bits."""
 
     REFUSE = 1

@@ -182,6 +182,7 @@ def _fail_open_message(queue: int) -> bytes:
 
 
 def _why(error: OSError) -> str:
-    if error.errno in (errno.EPERM, errno.EACCES):
+    # The library passes no errno on; it asks "Are you root?" whatever the kernel said.
+    if error.errno in (errno.EPERM, errno.EACCES, None):
         return "needs CAP_NET_ADMIN (run as root, or give the service that capability)"
-    return error.strerror or str(error) or "unknown"
+    return error.strerror or str(error)

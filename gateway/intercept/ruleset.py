@@ -33,6 +33,7 @@ _JUMP = re.compile(rf"-A (?!{CHAIN_PREFIX})\S+ .*-j {CHAIN_PREFIX}\S+$")
 _INSERT = re.compile(r"-I (\S+) 1 ")
 _COUNTERS = re.compile(r"^\[\d+:\d+\] ")
 _GATE_CHAIN: Final = f"{CHAIN_PREFIX}GATE"
+_PASSED_CHAIN: Final = f"{CHAIN_PREFIX}PASSED"
 _GATE_LINE: Final = "# $gate"
 
 
@@ -186,7 +187,9 @@ def with_withdrawal(restore_text: str, dump: str) -> str:
         if line.startswith(":"):
             wanted.add(line[1:].split()[0])
         out.append(line)
-    return "\n".join(out) + "\n"
+    named = {table for table, _ in _rules(restore_text)}
+    stale = {table: ours for table, ours in present.items() if table not in named}
+    return "\n".join(out) + "\n" + _removal(stale)
 
 
 def removal_text(dump: str) -> str:
@@ -194,19 +197,22 @@ def removal_text(dump: str) -> str:
 
     The gate goes first, so that no SYN is taken that the other tables no longer know.
     """
-    present = _present(dump)
-    out: list[str] = []
-    for table in sorted(present, key=lambda name: name != "raw"):
-        lines = _withdrawal(present[table], keep=set())
-        if lines:
-            out += [f"*{table}", *lines, "COMMIT"]
-    return "\n".join([*out, ""]) if out else ""
+    return _removal(_present(dump))
 
 
 def gate_counts(dump: str) -> dict[str, int]:
     """From `iptables-save -c -t raw`: SYNs that reached the gate, by interface."""
+    return _counts(dump, _GATE_CHAIN)
+
+
+def passed_counts(dump: str) -> dict[str, int]:
+    """From `iptables-save -c -t mangle`: SYNs that went on behind the gate unmarked, by interface."""
+    return _counts(dump, _PASSED_CHAIN)
+
+
+def _counts(dump: str, chain: str) -> dict[str, int]:
     counts: dict[str, int] = {}
-    pattern = rf"\[(\d+):\d+\] -A {CHAIN_PREFIX}PREROUTING -i (\S+) .*-j {_GATE_CHAIN}$"
+    pattern = rf"\[(\d+):\d+\] -A {CHAIN_PREFIX}PREROUTING -i (\S+) .*-j {chain}$"
     for match in re.finditer(pattern, dump, re.MULTILINE):
         counts[match[2]] = counts.get(match[2], 0) + int(match[1])
     return counts
@@ -272,6 +278,9 @@ def _longest_run(numbers: Sequence[int]) -> list[int]:
 
 # --- Reading dumps -----------------------------------------------------------------------------------
 
+_Present = tuple[list[str], list[str]]
+"""Of one table: our chains, and the jumps to them."""
+
 
 def _rules(text: str) -> Iterator[tuple[str, str]]:
     """(table, line without counters) of every line in a table."""
@@ -289,9 +298,8 @@ def _is_ours(line: str) -> bool:
     return line.startswith(f"-A {CHAIN_PREFIX}") or bool(_JUMP.match(line))
 
 
-def _present(dump: str) -> dict[str, tuple[list[str], list[str]]]:
-    """By table: our chains, and the jumps to them."""
-    present: dict[str, tuple[list[str], list[str]]] = {}
+def _present(dump: str) -> dict[str, _Present]:
+    present: dict[str, _Present] = {}
     for table, line in _rules(dump):
         chains, jumps = present.setdefault(table, ([], []))
         if line.startswith(f":{CHAIN_PREFIX}"):
@@ -301,7 +309,16 @@ def _present(dump: str) -> dict[str, tuple[list[str], list[str]]]:
     return present
 
 
-def _withdrawal(present: tuple[Sequence[str], Sequence[str]], keep: set[str]) -> list[str]:
+def _removal(present: Mapping[str, _Present]) -> str:
+    out: list[str] = []
+    for table in sorted(present, key=lambda name: name != "raw"):
+        lines = _withdrawal(present[table], keep=set())
+        if lines:
+            out += [f"*{table}", *lines, "COMMIT"]
+    return "\n".join([*out, ""]) if out else ""
+
+
+def _withdrawal(present: _Present, keep: set[str]) -> list[str]:
     chains, jumps = present
     return [
         *(line.replace("-A ", "-D ", 1) for line in jumps),

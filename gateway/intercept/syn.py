@@ -7,8 +7,7 @@ octets. What it does not understand is None, and the caller lets the packet pass
 from __future__ import annotations
 
 import socket  # for the names of the two families and inet_ntop: no input or output
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 _TCP: Final = 6
 _IPV4_HEADER: Final = 20
@@ -22,15 +21,20 @@ _FRAGMENT_HEADER: Final = 8
 _EXTENSION_HEADERS: Final = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
-    """One connection as its client named it. Addresses are in their canonical text form."""
+class Flow(NamedTuple):
+    """One connection as its client named it. Addresses are in their canonical text form.
+
+    A tuple, because it is a key in half a dozen dictionaries, and tuples hash in C.
+    """
 
     source: str
     source_port: int
     destination: str
     destination_port: int
-    family: socket.AddressFamily
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        return socket.AF_INET6 if ":" in self.destination else socket.AF_INET
 
     @property
     def server(self) -> tuple[str, int]:
@@ -93,5 +97,4 @@ def _flow(family: socket.AddressFamily, source: bytes, destination: bytes, ports
         source_port=int.from_bytes(ports[:2]),
         destination=socket.inet_ntop(family, destination),
         destination_port=int.from_bytes(ports[2:]),
-        family=family,
     )

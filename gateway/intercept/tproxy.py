@@ -94,13 +94,14 @@ def dial(flow: Flow, marks: MarkBits, *, any_port: bool = False) -> socket.socke
     return made
 
 
-def flow_of_accepted(accepted: socket.socket) -> Flow:
-    """Whose connection this is, to where. Raises OSError if the client is gone already.
+def flow_of_accepted(accepted: socket.socket, source: tuple[str, int]) -> Flow:
+    """Whose connection this is, to where. `source` is what accept() said: the client may have reset since,
+    and then getpeername() does not know it any more, while what we dialled for it still waits to be closed.
 
     The kernel gives a transparent connection the destination that its client named as local address.
     """
-    source, destination = accepted.getpeername(), accepted.getsockname()
-    return Flow(source[0], source[1], destination[0], destination[1], socket.AddressFamily(accepted.family))
+    destination = accepted.getsockname()
+    return Flow(source[0], source[1], destination[0], destination[1])
 
 
 def prepare_accepted(accepted: socket.socket) -> None:

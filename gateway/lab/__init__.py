@@ -1,0 +1,11 @@
+"""The lab: two sites with gateways and one without, in network namespaces, with real mail servers.
+
+topology.json, topology   names, addresses, cables: the table that the Vagrant lab reads too
+network, processes        namespaces and what lives in them
+postfix, mail             the mail servers, and what goes into and comes out of them
+gateways                  the daemon, as an operator would start it
+listener, wire, transcript   what crosses the wire: captured, put in order, made readable
+delay_line, wan           a long and bad line
+lab                       all of it, up and down
+commands, demo            what people ask for
+"""

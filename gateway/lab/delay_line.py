@@ -32,8 +32,16 @@ EARLY_SECONDS: Final = 0.0002
 class DelayLine:
     """Packets in, packets out `one_way` seconds later, in order."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, one_way: float, loses: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        one_way: float,
+        loses: Callable[[], bool],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._loop = loop
+        # Not the loop's own clock: that stands still for the length of one turn of the loop.
+        self._now = now
         self._one_way = one_way
         self._loses = loses
         self._held: deque[tuple[float, Any]] = deque()
@@ -45,7 +53,7 @@ class DelayLine:
             packet.drop()
             return
         packet.retain()
-        self._held.append((time.monotonic() + self._one_way, packet))
+        self._held.append((self._now() + self._one_way, packet))
         if self._timer is None:
             self._timer = self._loop.call_later(self._one_way, self._release)
 
@@ -56,7 +64,7 @@ class DelayLine:
 
     def _release(self) -> None:
         self._timer = None
-        now = time.monotonic()
+        now = self._now()
         while self._held and self._held[0][0] <= now + EARLY_SECONDS:
             self._held.popleft()[1].accept()
         if self._held:

@@ -39,7 +39,6 @@ PROGRAMS: Final = {
     "nsenter": "util-linux",
     "nft": "nftables",
     "iptables": "iptables",
-    "tcpdump": "tcpdump",
     "openssl": "openssl",
 }
 """What the lab runs, and the Debian package it comes in. (Postfix has a check of its own.)"""
@@ -198,10 +197,6 @@ class Lab:
             raise EnvironmentFailureError("no lab is up; `nightmail lab up` builds one")
 
     def _build(self, with_gateways: bool, offer_starttls: bool, progress: Callable[[str], None]) -> None:
-        self.place.folder.mkdir(parents=True, mode=0o755)
-        self._write_state(
-            {"boot": _boot_id(), "began": time.time(), "netns_mount": network.has_netns_mount()}
-        )
         progress("namespaces, cables, addresses")
         network.create(self.namespaces)
         network.build(self.topology, self.namespace)
@@ -338,9 +333,14 @@ class Lab:
         target = self.mail_server(recipient).node.home.of(family)
         with network.socket_in(self.mail_server(sender).namespace, kind, socket.SOCK_STREAM) as connection:
             connection.settimeout(CONNECT_SECONDS)
-            connection.connect((target, SMTP_PORT))
-            with connection.makefile("rb") as lines:
-                return lines.readline()
+            try:
+                connection.connect((target, SMTP_PORT))
+                with connection.makefile("rb") as lines:
+                    return lines.readline()
+            except OSError as error:
+                raise EnvironmentFailureError(
+                    f"no greeting from mta-{recipient} ({target}): {error}"
+                ) from None
 
     # --- What there is -------------------------------------------------------------------------------
 

@@ -1,31 +1,29 @@
-"""The listener on the wire: tcpdump in the wire's namespace, writing a capture file.
+"""The listener on the wire: a capturing process in the wire's namespace, and the file that it writes.
 
-Each packet is taken once, as it comes in to the wire and before the delay line. A capture is only as good
-as its last packet: `catch_up` sends a token over the wire and waits until the file has it, so everything
-that crossed before it is in the file too. Counterpart: `wire`, which reads the file.
+A capture is only as good as its last packet: `catch_up` sends a token over the wire and waits until the file
+has it, so everything that crossed before it is in the file too. Counterparts: `capture`, the process, and
+`wire`, which reads the file.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import gateway
 from gateway.errors import EnvironmentFailureError
+from gateway.lab.capture import TOKEN_PORT
 from gateway.lab.inotify import MODIFIED, Inotify
 from gateway.lab.network import socket_in
 from gateway.lab.processes import Process, command_in, read_pid_file, start_in
-from gateway.lab.topology import SMTP_PORT, Role, Topology
+from gateway.lab.topology import Role, Topology
 
-TOKEN_PORT: Final = 9
-"""The discard port."""
 TOKEN_OCTETS: Final = 16
-SNAPSHOT_OCTETS: Final = 66_000
-"""Larger than any packet: segments are joined up to 64 KiB before they reach the capture."""
-BUFFER_KIBIBYTES: Final = 64 * 1024
 CATCH_UP_SECONDS: Final = 20.0
 
 
@@ -44,12 +42,9 @@ class Listener:
 
 
 def capture_command(output: str) -> list[str]:
-    """tcpdump, as root, unbuffered, one record for each packet that arrives at the wire's router."""
-    what = f"tcp port {SMTP_PORT} or udp port {TOKEN_PORT}"
-    return [
-        *("tcpdump", "-i", "any", "-Q", "in", "-y", "LINUX_SLL", "-n", "-U", "-Z", "root"),
-        *("--immediate-mode", "-s", str(SNAPSHOT_OCTETS), "-B", str(BUFFER_KIBIBYTES), "-w", output, what),
-    ]
+    """The command line of the capturing process; "-" is its standard output."""
+    root = Path(gateway.__file__).parent.parent
+    return ["env", f"PYTHONPATH={root}", sys.executable, "-m", "gateway.lab.capture", output]
 
 
 def start(listener: Listener, topology: Topology, sender: str) -> None:
@@ -81,7 +76,7 @@ def catch_up(listener: Listener, topology: Topology, sender: str) -> None:
             offset = max(0, listener.pcap.stat().st_size - TOKEN_OCTETS)
             while time.monotonic() < deadline:
                 if listener.process is None:
-                    raise EnvironmentFailureError(f"the listener has ended: see {listener.log}")
+                    raise EnvironmentFailureError(f"the listener has ended: {_last_words(listener)}")
                 # Again for each round: while the capture is only starting, tokens pass unseen.
                 tokens.append(os.urandom(TOKEN_OCTETS))
                 token_socket.sendto(tokens[-1], target)
@@ -91,18 +86,22 @@ def catch_up(listener: Listener, topology: Topology, sender: str) -> None:
                         return
     finally:
         watch.close()
-    raise EnvironmentFailureError(f"the listener is {CATCH_UP_SECONDS:.0f} s behind: see {listener.log}")
+    raise EnvironmentFailureError(f"the listener is {CATCH_UP_SECONDS:.0f} s behind: {_last_words(listener)}")
 
 
-def wait_grown(listener: Listener, octets: int, seconds: float) -> None:
-    """Wait until the capture is so much larger than now. Raises EnvironmentFailureError."""
-    goal = listener.pcap.stat().st_size + octets
+def _last_words(listener: Listener) -> str:
+    lines = listener.log.read_text(errors="replace").strip().splitlines() if listener.log.exists() else []
+    return lines[-1] if lines else "it said nothing"
+
+
+def wait_size(listener: Listener, octets: int, seconds: float) -> None:
+    """Wait until the capture is so large. Raises EnvironmentFailureError."""
     deadline = time.monotonic() + seconds
     watch = Inotify(listener.pcap, MODIFIED)
     try:
-        while listener.pcap.stat().st_size < goal:
+        while listener.pcap.stat().st_size < octets:
             if not watch.wait(deadline - time.monotonic()):
-                raise EnvironmentFailureError(f"no {octets:,} octets crossed the wire within {seconds:.0f} s")
+                raise EnvironmentFailureError(f"not {octets:,} octets on the wire within {seconds:.0f} s")
     finally:
         watch.close()
 

@@ -21,12 +21,9 @@ with warnings.catch_warnings():
     from scapy.layers.inet6 import IPv6
     from scapy.utils import RawPcapReader
 
+from gateway.lab.capture import COOKED_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, LINK_LINUX_COOKED
 from gateway.lab.topology import SMTP_PORT
 
-LINK_LINUX_COOKED: Final = 113
-COOKED_HEADER_OCTETS: Final = 16
-ETHERTYPE_IPV4: Final = 0x0800
-ETHERTYPE_IPV6: Final = 0x86DD
 SEQUENCE_SPACE: Final = 1 << 32
 FRAME_FIRST_OCTET: Final = 0x80
 FRAME_HEADER_OCTETS: Final = 3
@@ -200,10 +197,10 @@ def segments(source: Path | IO[bytes], since: float = 0.0) -> Iterator[Segment]:
 
 
 def _segment(frame: bytes, when: float) -> Segment | None:
-    kind = int.from_bytes(frame[COOKED_HEADER_OCTETS - 2 : COOKED_HEADER_OCTETS], "big")
+    kind = int.from_bytes(frame[COOKED_HEADER.size - 2 : COOKED_HEADER.size], "big")
     if kind not in {ETHERTYPE_IPV4, ETHERTYPE_IPV6}:
         return None
-    packet = (IP if kind == ETHERTYPE_IPV4 else IPv6)(frame[COOKED_HEADER_OCTETS:])
+    packet = (IP if kind == ETHERTYPE_IPV4 else IPv6)(frame[COOKED_HEADER.size :])
     if TCP not in packet:
         return None
     tcp = packet[TCP]

@@ -6,24 +6,23 @@ Knows no clock: `AlarmBell` takes `now`. Counterparts: `runtime` counts, `nightm
 
 from __future__ import annotations
 
-import enum
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from gateway.errors import Reason
+from gateway.errors import IdentityHashed, Reason
 from gateway.policy import limits
 
 
-class Direction(enum.Enum):
+class Direction(IdentityHashed):
     """OUT: we are the sending gateway. IN: the receiving one."""
 
     OUT = "out"
     IN = "in"
 
 
-class Tally(enum.Enum):
+class Tally(IdentityHashed):
     """What is counted beside decisions and ends. GAUGES go down as well; all others only rise."""
 
     SESSIONS_OPEN = "sessions-open"
@@ -36,6 +35,7 @@ class Tally(enum.Enum):
     ACCEPTED_FIRST = "accepted-first"
     VERDICTS_GIVEN = "verdicts-given"
     PASSED_UNMARKED = "passed-unmarked"
+    NOT_OURS = "not-ours"
     IN_DOUBT = "in-doubt"
     LOG_LINES_LOST = "log-lines-lost"
     PINS_WRITTEN = "pins-written"

@@ -10,10 +10,11 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, replace
 
+from gateway.errors import IdentityHashed
 from gateway.policy import limits
 
 
-class Comparison(enum.Enum):
+class Comparison(IdentityHashed):
     """What is seen now against what is remembered (docs/protocol.md, "Memory")."""
 
     SAME = "same"

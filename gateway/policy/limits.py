@@ -79,6 +79,8 @@ UNCLAIMED_SECONDS: Final = 60.0
 """A dialled connection whose client never came for it (it gave up, or its SYN was forged)."""
 SERVER_ANSWERS_SECONDS: Final = 10.0
 """Inbound: a server that answered so recently is taken to answer: accept first, then dial."""
+TELL_ANSWER_SECONDS: Final = 1.0
+"""A worker tells the others so often that an inside server answers."""
 HELD_SYNS: Final = 4096
 """Held SYNs of one worker beyond which the gate turns to accept-first."""
 HELD_SYNS_PER_SOURCE: Final = 512
@@ -115,7 +117,9 @@ RULES_CHECK_SECONDS: Final = 0.5
 """The supervisor looks so often whether all of our rules still stand."""
 ENV_TEXT_OCTETS: Final = 200
 """Text from elsewhere (a peer, the kernel) in one log field, after escaping."""
-DAY_SECONDS: Final = 24 * 3600
+HOUR_SECONDS: Final = 3600
+"""Of the configuration, which counts in hours."""
+DAY_SECONDS: Final = 24 * HOUR_SECONDS
 """Days are UTC days counted from 1970-01-01; leap seconds do not matter here."""
 PIN_LAST_SEEN_SECONDS: Final = 3600
 """A pin's last_seen is written so often at most, so that a session costs no disk write."""
@@ -155,6 +159,8 @@ RESTART_MOST_SECONDS: Final = 5.0
 """A worker that dies at every start must not eat the machine; mail is direct meanwhile."""
 STABLE_SECONDS: Final = 10.0
 """A worker that lived so long starts again at once when it dies."""
+GC_OBJECTS: Final = 20_000
+"""New objects after which a worker looks for cycles: some hundred sessions' worth."""
 EPHEMERALS_AHEAD: Final = 32
 """Key pairs drawn in idle time, so that an offer costs no key generation in the session."""
 VERIFIED_ENDORSEMENTS: Final = 1024
@@ -167,6 +173,12 @@ LAST_FIRST_QUEUE: Final = 65536 - 32
 """Highest first queue: NFQUEUE numbers are u16."""
 LAST_FIRST_LISTEN_PORT: Final = 65536 - 32
 """Highest first listen port."""
+ADDRESSES_CACHED: Final = 4096
+"""Addresses whose side (inside, listed) is remembered: a tuple of 200 octets each."""
+PIN_CACHE_SECONDS: Final = 1.0
+"""So old a worker's picture of one pin may be; what a `peers` command changes is seen after it."""
+PIN_CACHE_DESTINATIONS: Final = 4096
+"""Destinations whose pin (or that there is none) a worker keeps in mind."""
 GATE_TICK_SECONDS: Final = 1.0
 """The gate looks so often for dials that nobody came for."""
 ACCEPT_REST_SECONDS: Final = 0.05
@@ -177,7 +189,7 @@ WATCH_SECONDS: Final = 0.05
 """The supervisor looks so often at the workers' proofs of life."""
 START_SECONDS: Final = 30.0
 """A worker that is not ready after so long is killed and started anew."""
-BYPASS_COUNT_EVERY_CHECKS: Final = 10
-"""The kernel's gate counters are read at one in so many looks at the rules."""
+BYPASS_COUNT_EVERY_CHECKS: Final = 4
+"""The kernel's counters behind the gate are read at one in so many looks at the rules: each 2 s."""
 LOG_FLUSH_SECONDS: Final = 0.2
 """The supervisor's log goes out so often."""

@@ -156,30 +156,28 @@ class Connection:
         self._other(endpoint).unhold(Hold.BY_PRESSURE)
 
     def closed(self, endpoint: Endpoint) -> None:
-        if self._over or not (self._near.is_closed and self._far.is_closed) or self._redialling:
+        if self._over or not (self._near.is_closed and self._far.is_closed):
             return
         self._over = True
+        self._redialling = False  # a redial that is still under way finds nobody
         self._set_timer(None)
         self._surroundings.connection_over(self)
 
     # --- What the redial tells -------------------------------------------------------------------------
 
     def redialled(self, far: socket.socket) -> None:
-        self._redialling = False
-        if self._near.is_closed:
+        if not self._redialling:  # the machine gave up waiting, or the near side went away
             far.close()
-            self.closed(self._near)
             return
+        self._redialling = False
         self._far = Endpoint(self._loop, far, self)
         self._handle(Redialled())
         self._far.unhold(Hold.NOT_STARTED)
 
     def redial_failed(self) -> None:
-        self._redialling = False
-        if self._near.is_closed:
-            self.closed(self._near)
-            return
-        self._handle(RedialFailed())
+        if self._redialling:
+            self._redialling = False
+            self._handle(RedialFailed())
 
     # --- The machine ------------------------------------------------------------------------------------
 
@@ -192,7 +190,7 @@ class Connection:
             self._surroundings.machine_failed(self, error)
             self.abort()
             return
-        if self._machine.deadline != self._timer_at:
+        if not self._over and self._machine.deadline != self._timer_at:
             self._set_timer(self._machine.deadline)
 
     def _set_timer(self, deadline: float | None) -> None:
@@ -237,13 +235,16 @@ class Connection:
             self._close_both()
 
     def _close_both(self, command: c.CloseBoth | None = None) -> None:
+        self._redialling = False
         self._near.close()
         self._far.close()
 
     def _redial(self, command: c.Redial) -> None:
         self._redialling = True
+        self.reset_by = None  # the session goes on: how it ends is not known yet
         self._far.reset()
-        self._surroundings.redial(self)
+        if self._redialling:
+            self._surroundings.redial(self)
 
     def _remember(self, command: c.RememberPeer) -> None:
         self._surroundings.remember_peer(self, command.peer)

@@ -25,10 +25,14 @@ class ControlSocket:
         self._status = status
         self._server: asyncio.Server | None = None
 
-    async def open(self) -> None:
-        """Raises EnvironmentFailureError where another daemon listens; a dead one's socket is replaced."""
+    def require_free(self) -> None:
+        """Raises EnvironmentFailureError where another daemon listens."""
         if self._somebody_listens():
             raise EnvironmentFailureError(f"{self._path}: another daemon runs with this run directory")
+
+    async def open(self) -> None:
+        """Answer from now on, in place of a dead daemon's socket. Raises EnvironmentFailureError."""
+        self.require_free()
         try:
             self._path.unlink(missing_ok=True)
             self._server = await asyncio.start_unix_server(self._asked, str(self._path))

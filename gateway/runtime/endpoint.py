@@ -7,7 +7,7 @@ Knows nothing of SMTP or channels. A FIN stays a FIN (`end`), a reset a reset (`
 from __future__ import annotations
 
 import asyncio
-import enum
+import select
 import socket
 import struct
 from collections import deque
@@ -22,8 +22,11 @@ _read_buffer = bytearray(limits.READ_OCTETS)
 _read_view = memoryview(_read_buffer)
 
 
-class Hold(enum.IntFlag):
-    """Why an endpoint is not read at the moment; it is read when no bit is left."""
+class Hold:
+    """Why an endpoint is not read at the moment; it is read when no bit is left.
+
+    Plain numbers: an IntFlag makes an object for each `|` and `&`, a dozen times in a session.
+    """
 
     NOTHING = 0
     BY_SESSION = 1
@@ -55,6 +58,7 @@ class Endpoint:
         "_loop",
         "_owner",
         "_reading",
+        "_reset_watch",
         "_socket",
         "is_closed",
         "pending",
@@ -74,16 +78,17 @@ class Endpoint:
         self._ending = False
         self._closing = False
         self._linger: asyncio.TimerHandle | None = None
+        self._reset_watch: select.epoll | None = None
         self.write_broken = False
         self.is_closed = False
 
-    def hold(self, why: Hold) -> None:
+    def hold(self, why: int) -> None:
         self._hold |= why
         if self._reading:
             self._reading = False
             self._loop.remove_reader(self._fd)
 
-    def unhold(self, why: Hold) -> None:
+    def unhold(self, why: int) -> None:
         self._hold &= ~why
         if not self._hold and not self._reading and not self.is_closed:
             self._reading = True
@@ -118,6 +123,7 @@ class Endpoint:
         if self._ending or self.is_closed:
             return
         self._ending = True
+        self._stop_watch_for_reset()
         if not self._buffer:
             self._shut()
 
@@ -126,6 +132,7 @@ class Endpoint:
         if self.is_closed or self._closing:
             return
         self._closing = True
+        self._stop_watch_for_reset()
         if self._buffer:
             self._linger = self._loop.call_later(limits.LINGER_SECONDS, self.reset)
         else:
@@ -171,7 +178,33 @@ class Endpoint:
             self._owner.octets_received(self, _read_view[:count])
         else:
             self.hold(Hold.ENDED)
+            # A failed send has taken the error off the socket: the reset then reads as an end.
+            if self.write_broken:
+                self._owner.reset_received(self)
+                return
             self._owner.end_received(self)
+            if not (self._ending or self._closing or self.is_closed or self.write_broken):
+                self._watch_for_reset()
+
+    def _watch_for_reset(self) -> None:
+        """A peer that has ended may still reset us, and a socket at its end can only be asked for errors.
+
+        The loop cannot: a reader or a writer would spin. Without this a sender in mid-mail, whose receiver
+        has closed, would learn of it with the write after next, or never.
+        """
+        self._reset_watch = select.epoll()
+        self._reset_watch.register(self._fd, 0)
+        self._loop.add_reader(self._reset_watch.fileno(), self._reset_behind_end)
+
+    def _reset_behind_end(self) -> None:
+        self._stop_watch_for_reset()
+        self._owner.reset_received(self)
+
+    def _stop_watch_for_reset(self) -> None:
+        if self._reset_watch is not None:
+            self._loop.remove_reader(self._reset_watch.fileno())
+            self._reset_watch.close()
+            self._reset_watch = None
 
     def _flush(self) -> None:
         try:
@@ -197,6 +230,7 @@ class Endpoint:
 
     def _break_write(self) -> None:
         """The peer is gone. What it said before is read first; then the reader finds the reset."""
+        self._stop_watch_for_reset()
         if self._buffer:
             self._loop.remove_writer(self._fd)
         self._buffer.clear()
@@ -221,6 +255,7 @@ class Endpoint:
         if self.is_closed:
             return
         self.hold(Hold.ENDED)
+        self._stop_watch_for_reset()
         if self._buffer:
             self._loop.remove_writer(self._fd)
             self._buffer.clear()

@@ -31,6 +31,7 @@ from gateway.intercept.nfqueue import HeldPacket, SynQueue
 from gateway.intercept.syn import Flow, parse_syn
 from gateway.observe.counters import Counters, Tally
 from gateway.policy import limits
+from gateway.runtime.link import Message
 from gateway.smtp.events import Role
 
 _RESET_ON_CLOSE = b"\x01\x00\x00\x00\x00\x00\x00\x00"
@@ -58,6 +59,7 @@ class Intake:
         roles: Roles,
         pairs: Pairs,
         counters: Counters,
+        tell: Callable[[Message], bool],
     ) -> None:
         self._loop = loop
         self._marks = marks
@@ -65,6 +67,8 @@ class Intake:
         self.roles = roles
         self._pairs = pairs
         self._counters = counters
+        self._tell = tell
+        self._answer_told: dict[tuple[str, int], float] = {}
         self._gate = Gate()
         self._held: dict[HeldPacket, int] = {}
         self._flow_roles: dict[Flow, Role] = {}
@@ -84,8 +88,12 @@ class Intake:
         return self._gate.held
 
     def ended(self, flow: Flow) -> None:
-        """Both connections of this flow are gone."""
-        self._gate.ended(flow)
+        """Both connections of this flow are gone. A SYN that has waited for that goes on."""
+        self._execute(self._gate.ended(flow))
+
+    def server_answers(self, server: tuple[str, int]) -> None:
+        """Another worker was connected there just now."""
+        self._gate.server_answers(server, self._loop.time())
 
     def discard_backlog(self) -> None:
         """This process has slept (SIGSTOP, a blocked loop): forget all SYNs that came before it woke.
@@ -102,29 +110,31 @@ class Intake:
             self._queue.run()
         self._discarding = False
         for flow in list(self._dials):
-            if flow in self._flow_roles:
+            if self._gate.asked_to_dial(flow):
                 _reset(self._drop_dial(flow))
                 self._gate_dial_done(flow, DialOutcome.SILENT, None)
 
+    @property
+    def is_idle(self) -> bool:
+        """No client that was let in is still on its way to a session."""
+        return not self._dials and not self._gate.awaited
+
     def stop_taking(self) -> None:
-        """Judge no more: what is held passes, the queue goes back, and the kernel bypasses us."""
+        """Judge no more: what is held passes, the queue goes back, and the kernel bypasses us.
+
+        Clients that were let in already are still accepted: nobody else would close what waits there.
+        """
         if self._queue is None:
             return
+        # Before its client's own SYN goes out from the same address and port, the dial must be gone without
+        # a trace: a socket of ours in FIN_WAIT would take the answers to that SYN.
+        for flow in list(self._dials):
+            if self._gate.asked_to_dial(flow):
+                _reset(self._drop_dial(flow))
         self._execute(self._gate.give_up())
         self._loop.remove_reader(self._queue.fd())
         self._queue.close()
         self._queue = None
-
-    def close(self) -> None:
-        self.stop_taking()
-        self._ticker.cancel()
-        for listener in self._listeners:
-            self._loop.remove_reader(listener.fileno())
-        for flow in list(self._dials):
-            self._drop_dial(flow).close()
-        for dialled in self._ready.values():
-            _reset(dialled)
-        self._ready.clear()
 
     def dial(self, flow: Flow, done: DialDone, *, any_port: bool = False) -> None:
         """Connect from the client's address and port; `done` is told once. Never raises."""
@@ -156,6 +166,8 @@ class Intake:
             assert isinstance(role, Refusal)
             if flow is not None and role.verdict is Verdict.DROP:
                 self._pairs.syn_refused(flow, role.reason)
+            elif role.verdict is Verdict.PASS:
+                self._counters.add(Tally.NOT_OURS)
             self._execute([GiveVerdict(token, role.verdict)])
             return
         self._flow_roles[flow] = role
@@ -215,22 +227,31 @@ class Intake:
         else:
             del self._flow_roles[flow]
             self._pairs.dial_failed(flow, role, outcome)
+        if outcome is DialOutcome.CONNECTED and role is Role.RECEIVING:
+            self._tell_answer(flow.server)
         if self._queue is not None:
             self._execute(self._gate.dial_finished(flow, outcome, self._loop.time()))
+
+    def _tell_answer(self, server: tuple[str, int]) -> None:
+        """So that the other workers need no probe: theirs might be in the name of a forged source."""
+        now = self._loop.time()
+        if now - self._answer_told.get(server, -limits.SERVER_ANSWERS_SECONDS) > limits.TELL_ANSWER_SECONDS:
+            self._answer_told[server] = now
+            self._tell({"answered": server})
 
     # --- The listeners ---------------------------------------------------------------------------------
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(limits.ACCEPTS_PER_TURN):
             try:
-                accepted, _address = listener.accept()
+                accepted, source = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     self._listener_rests(listener)
                 return
-            self._accepted(accepted)
+            self._accepted(accepted, source)
 
     def _listener_rests(self, listener: socket.socket) -> None:
         """Out of descriptors: the listener stays readable, and a loop that only spins serves nobody."""
@@ -239,9 +260,9 @@ class Intake:
             limits.ACCEPT_REST_SECONDS, self._loop.add_reader, listener.fileno(), self._accept, listener
         )
 
-    def _accepted(self, accepted: socket.socket) -> None:
+    def _accepted(self, accepted: socket.socket, source: tuple[str, int]) -> None:
         try:
-            flow = tproxy.flow_of_accepted(accepted)
+            flow = tproxy.flow_of_accepted(accepted, source)
             tproxy.prepare_accepted(accepted)
         except OSError:
             accepted.close()
@@ -268,12 +289,14 @@ class Intake:
         dialled: socket.socket | None,
     ) -> None:
         self._execute(self._gate.dial_finished(flow, outcome, self._loop.time()))
+        if dialled is not None and role is Role.RECEIVING:
+            self._tell_answer(flow.server)
         if dialled is not None:
             self._pairs.pair_ready(flow, role, accepted, dialled)
             return
-        self._gate.ended(flow)
         self._pairs.dial_failed(flow, role, outcome)
         _reset(accepted)
+        self.ended(flow)
 
 
 def _reset(sock: socket.socket) -> None:

@@ -227,6 +227,10 @@ class Pool:
             self._on_change()
         elif "counters" in message:
             worker.counters = message["counters"]
+        elif "answered" in message:
+            for other in self.workers:
+                if other is not worker and other.link is not None:
+                    other.link.send(message)
         else:
             self._on_message(message)
 

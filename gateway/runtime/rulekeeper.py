@@ -19,14 +19,15 @@ from gateway.policy import limits
 
 
 class RuleKeeper:
-    """`live` answers the queues that live now, `verdicts` how many SYNs the workers have judged so far."""
+    """`live` answers the queues that live now, `not_ours` how many SYNs the workers let pass because
+    they are between two outsiders or two insiders."""
 
     def __init__(
         self,
         config: Config,
         slots: tuple[ruleset.Slot, ...],
         live: Callable[[], list[int]],
-        verdicts: Callable[[], int],
+        not_ours: Callable[[], int],
         log: Log,
         alarm: Callable[[Reason, str, str], None],
     ) -> None:
@@ -34,18 +35,20 @@ class RuleKeeper:
         self._rules = ruleset.render(config, slots)
         self._kernel = kernel.KernelRules(config)
         self._live = live
-        self._verdicts = verdicts
+        self._not_ours = not_ours
         self._log = log
         self._alarm = alarm
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rules")
         self._dirty = asyncio.Event()
         self._stands = False
-        self._counted_from = 0
+        self._not_ours_from = 0
+        self._passed_lately = 0
         self._bypassed_before = 0
         self.wanted = Wanted.UP
         self.missing: list[str] = []
         self.bypassed = 0
-        """SYNs that reached the gate since the start and got no verdict of ours; right to a second or so."""
+        """SYNs that passed unprotected where we would have judged them: since the start, and while no daemon
+        ran before that. The number is some seconds old."""
 
     def gate_changed(self) -> None:
         """The set of live queues may be another: swap the gate as soon as the thread is free."""
@@ -93,7 +96,7 @@ class RuleKeeper:
     # --- In the thread ----------------------------------------------------------------------------------
 
     def _apply(self) -> None:
-        self._forget_counts()
+        self._take_counts()
         self._kernel.apply(self._rules, self._live())
         self._stands = True
         self.missing = []
@@ -107,7 +110,7 @@ class RuleKeeper:
         self.wanted = read_wanted(self._config.wanted_file)
         if self.wanted is Wanted.DOWN:
             if self._stands:
-                self._forget_counts()
+                self._take_counts()
                 self._kernel.remove()
                 self._stands = False
                 self._log.fact("rules", "down", level=Level.NOTICE)
@@ -124,17 +127,24 @@ class RuleKeeper:
             self._log.fact("rules", "put-back", level=Level.NOTICE, count=count)
 
     def count_bypassed(self) -> None:
-        """From the kernel's own counter in the gate, which also runs while nobody listens."""
+        """From the kernel's own counter behind the gate, which also runs while nobody listens."""
         if not self._stands:
             return
-        passed = sum(kernel.gate_counts().values()) - (self._verdicts() - self._counted_from)
-        now = self._bypassed_before + max(0, passed)
+        # What the workers tell is up to a second old: so it is taken from an older count of the kernel's, or
+        # SYNs that were nobody's would be taken for unprotected ones.
+        self._note_passed(self._passed_lately)
+        self._passed_lately = sum(kernel.passed_counts().values())
+
+    def _note_passed(self, passed: int) -> None:
+        now = self._bypassed_before + passed - (self._not_ours() - self._not_ours_from)
         if now > self.bypassed:
             more = now - self.bypassed
             self._log.fact("gate", "bypassed", level=Level.NOTICE, reason=Reason.BYPASSED, connections=more)
             self.bypassed = now
 
-    def _forget_counts(self) -> None:
-        """The kernel's counters start anew with the rules."""
+    def _take_counts(self) -> None:
+        """The kernel's counters start anew with the rules: keep what they say, also of a daemon that died."""
+        self._note_passed(sum(kernel.passed_counts().values()))
         self._bypassed_before = self.bypassed
-        self._counted_from = self._verdicts()
+        self._passed_lately = 0
+        self._not_ours_from = self._not_ours()

@@ -18,7 +18,7 @@ from ipaddress import ip_address
 from typing import Protocol
 
 from gateway.config import Config, Network
-from gateway.crypto.keys import Ephemerals, IdentityKey, StaticKey, endorse
+from gateway.crypto.keys import EndorsementCache, Ephemerals, IdentityKey, StaticKey, endorse
 from gateway.crypto.messages import DialledAddress, OfferForm
 from gateway.crypto.records import VerifiedPeer
 from gateway.errors import Reason
@@ -26,7 +26,7 @@ from gateway.intercept.gate import DialOutcome
 from gateway.intercept.syn import Flow
 from gateway.observe.counters import Counters, Direction, Tally
 from gateway.observe.log import Level, Log, session_id
-from gateway.peers.pins import Destination, Pin
+from gateway.peers.pins import Destination, MetPeer, Pin, updated
 from gateway.policy import limits
 from gateway.runtime.connection import Connection, Machine
 from gateway.runtime.link import Message
@@ -59,6 +59,14 @@ class Dialler(Protocol):
     def ended(self, flow: Flow) -> None: ...
 
 
+class Pins(Protocol):
+    """The memory of peers, as sessions see it."""
+
+    def pin_of(self, destination: Destination) -> Pin | None: ...
+    def is_resting(self, destination: Destination) -> bool: ...
+    def forget_for_a_while(self, destination: Destination) -> None: ...
+
+
 class Sessions:
     """Takes pairs of connected sockets; `open` holds the sessions that have not ended."""
 
@@ -70,7 +78,7 @@ class Sessions:
         log: Log,
         counters: Counters,
         tell: Callable[[Message], bool],
-        pin_of: Callable[[Destination], Pin | None],
+        pins: Pins,
     ) -> None:
         self._loop = loop
         self._config = config
@@ -78,7 +86,8 @@ class Sessions:
         self._log = log
         self._counters = counters
         self._tell = tell
-        self._pin_of = pin_of
+        self._pins = pins
+        self._endorsements = EndorsementCache()
         self._keys: GatewayKeys | None = None
         self._ahead: deque[Ephemerals] = deque()
         self._roles: dict[Connection, Role] = {}
@@ -149,16 +158,15 @@ class Sessions:
     def remember_peer(self, connection: Connection, peer: object) -> None:
         assert isinstance(peer, VerifiedPeer)
         assert isinstance(connection.flow, Flow)
+        destination = Destination(connection.flow.destination, connection.flow.destination_port)
+        met = MetPeer(peer.identity.octets, peer.epoch, peer.form is OfferForm.FULL)
+        pin = self._pins.pin_of(destination)
+        if pin is not None and updated(pin, destination, met, int(time.time())) is pin:
+            return  # nothing new: the usual case costs no message and no transaction
+        self._pins.forget_for_a_while(destination)
+        where = {"address": destination.address, "port": destination.port, "new": pin is None}
         self._tell(
-            {
-                "remember": {
-                    "address": connection.flow.destination,
-                    "port": connection.flow.destination_port,
-                    "identity": peer.identity.octets.hex(),
-                    "epoch": peer.epoch,
-                    "full": peer.form is OfferForm.FULL,
-                }
-            }
+            {"remember": {**where, "identity": met.identity.hex(), "epoch": met.epoch, "full": met.full}}
         )
 
     def note_decision(self, connection: Connection, note: NoteDecision) -> None:
@@ -174,10 +182,20 @@ class Sessions:
             protected=note.upgraded,
             detail=note.detail or None,
         )
+        if note.reason is Reason.HANDSHAKE_FAILED and direction is Direction.OUT:
+            self._note_failure(connection)
         if note.alarm:
             assert isinstance(connection.flow, Flow)
             alarm = {"reason": note.reason.value, "subject": _server(connection.flow), "detail": note.detail}
             self._tell({"alarm": alarm})
+
+    def _note_failure(self, connection: Connection) -> None:
+        """Remembered for a path without a pin only: a pinned one is tried every time."""
+        assert isinstance(connection.flow, Flow)
+        destination = Destination(connection.flow.destination, connection.flow.destination_port)
+        if self._pins.pin_of(destination) is None:
+            self._pins.forget_for_a_while(destination)
+            self._tell({"failure": {"address": destination.address, "port": destination.port}})
 
     def note_fact(self, connection: Connection, note: NoteFact) -> None:
         self._fact(connection, note.event, level=Level.NOTICE, reason=note.reason, detail=note.detail or None)
@@ -216,14 +234,19 @@ class Sessions:
 
     def _sending_context(self, flow: Flow) -> SendingContext:
         today = _today()
-        listed = _listed(self._config.never, flow.source) or _listed(self._config.never, flow.destination)
+        destination = Destination(flow.destination, flow.destination_port)
+        refusal = None
+        if _listed(self._config.never, flow.source) or _listed(self._config.never, flow.destination):
+            refusal = Reason.NEVER
+        elif self._pins.is_resting(destination):
+            refusal = Reason.RECENTLY_FAILED
         return SendingContext(
             keys=self._keys_of(today),
-            dialled=DialledAddress.from_text(flow.destination, flow.destination_port),
-            pin=self._pin_of(Destination(flow.destination, flow.destination_port)),
+            dialled=_dialled(flow.destination, flow.destination_port),
+            pin=self._pins.pin_of(destination),
             today=today,
             entropy=os.urandom,
-            may_upgrade=not listed,
+            refusal=refusal,
         )
 
     def _receiving_context(self, flow: Flow) -> ReceivingContext:
@@ -231,11 +254,12 @@ class Sessions:
         unwanted = self._config.never + self._config.never_offer
         return ReceivingContext(
             keys=self._keys_of(today),
-            dialled=DialledAddress.from_text(flow.destination, flow.destination_port),
+            dialled=_dialled(flow.destination, flow.destination_port),
             own_addresses=self._is_own_address,
             today=today,
             entropy=os.urandom,
             draw_ephemerals=self._draw_ephemerals,
+            endorsements=self._endorsements,
             may_offer=not (_listed(unwanted, flow.source) or _listed(unwanted, flow.destination)),
         )
 
@@ -256,11 +280,16 @@ class Sessions:
         self._log.fact("session", event, session=connection.session_id, **fields)  # type: ignore[arg-type]
 
 
+@lru_cache(maxsize=limits.ADDRESSES_CACHED)
+def _dialled(address: str, port: int) -> DialledAddress:
+    return DialledAddress.from_text(address, port)
+
+
 def _today() -> int:
     return int(time.time()) // limits.DAY_SECONDS
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=limits.ADDRESSES_CACHED)
 def _listed(networks: tuple[Network, ...], address: str) -> bool:
     if not networks:
         return False

@@ -44,7 +44,7 @@ class Supervisor:
         self._config = replace(config, inside_networks=kernel.inside_networks(config))
         sink = LogSink.to_file(config.log_file) if config.log_file else to_stderr()
         self._log = Log(sink, least=Level(config.log_level), clock=time.time)
-        self._bell = AlarmBell()
+        self._bell = AlarmBell(config.alarm_again_hours * limits.HOUR_SECONDS)
         self._stop = asyncio.Event()
         self._store: PinStore | None = None
         self._peers = 0
@@ -55,7 +55,7 @@ class Supervisor:
         for directory in (config.state_dir, config.run_dir):
             _make_directory(directory)
         control = ControlSocket(config.control_socket, self._status)
-        await control.open()
+        control.require_free()
         seed = identity_file.load_or_make(config.identity_file)
         self._identity = IdentityKey.from_seed(seed).public
         self._open_store()
@@ -64,10 +64,11 @@ class Supervisor:
             config, slots, seed, self._log, lambda: self._keeper.gate_changed(), self._told, self._alarm
         )
         self._keeper = RuleKeeper(
-            config, slots, lambda: self._pool.live_queues, self._verdicts, self._log, self._alarm
+            config, slots, lambda: self._pool.live_queues, self._not_ours, self._log, self._alarm
         )
         await self._keeper.first_time()
         await self._pool.start()
+        await control.open()
         keeping = asyncio.create_task(self._keeper.keep())
         flushing = asyncio.create_task(self._flush_log())
         self._log.fact("daemon", "started", version=__version__, identity=self._identity.fingerprint)
@@ -116,11 +117,28 @@ class Supervisor:
             self._alarm(Reason.PINS_UNWRITABLE, "peers", str(error))
         self._ring_store_facts()
 
+    def _note_failure(self, path: dict[str, Any]) -> None:
+        if self._store is None:
+            return
+        destination = Destination(path["address"], path["port"])
+        try:
+            failures = self._store.note_failure(destination, int(time.time()))
+        except EnvironmentFailureError as error:
+            self._alarm(Reason.PINS_UNWRITABLE, "peers", str(error))
+            return
+        if failures.rest_until:
+            until = failures.rest_until - int(time.time())
+            self._log.fact(
+                "peers", "rests", reason=Reason.RECENTLY_FAILED, to=str(destination), seconds=until
+            )
+
     # --- Messages, alarms, status -----------------------------------------------------------------------
 
     def _told(self, message: Message) -> None:
         if "remember" in message:
             self._remember(message["remember"])
+        elif "failure" in message:
+            self._note_failure(message["failure"])
         elif "alarm" in message:
             alarm = message["alarm"]
             self._alarm(Reason(alarm["reason"]), alarm["subject"], alarm["detail"])
@@ -142,10 +160,10 @@ class Supervisor:
                 detail=alarm.detail or detail,
             )
 
-    def _verdicts(self) -> int:
+    def _not_ours(self) -> int:
         tallies = self._pool.counters()["tallies"]
-        given: int = tallies.get(Tally.VERDICTS_GIVEN.value, 0)
-        return given
+        passed: int = tallies.get(Tally.NOT_OURS.value, 0)
+        return passed
 
     def _status(self) -> dict[str, Any]:
         keeper = self._keeper

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+from collections import OrderedDict
 
 import uvloop
 
@@ -51,7 +52,7 @@ class Worker:
             self._log,
             self._counters,
             self._link.send,
-            self._pins.pin_of,
+            self._pins,
         )
         self._intake = Intake(
             loop,
@@ -62,6 +63,7 @@ class Worker:
             Roles(order.config.inside, order.config.outside, order.config.inside_networks),
             self._sessions,
             self._counters,
+            self._link.send,
         )
         self._sessions.dialler = self._intake
         self._draining = False
@@ -75,11 +77,10 @@ class Worker:
         if self._draining:
             return
         self._draining = True
-        self._intake.close()
-        self._sessions.on_empty = self._end
+        self._intake.stop_taking()
+        self._sessions.on_empty = self._end_if_idle
         self._log.fact("worker", "draining", sessions=self._sessions.open)
-        if not self._sessions.open:
-            self._end()
+        self._end_if_idle()
 
     def _alive(self) -> None:
         """The proof that this loop turns; log and counters go out with it."""
@@ -92,6 +93,8 @@ class Worker:
         self._link.send_alive()
         self._sessions.draw_ahead()
         self._log.flush()
+        if self._draining:
+            self._end_if_idle()
         if now - self._counted_at >= limits.COUNTERS_EVERY_SECONDS:
             self._counted_at = now
             self._report()
@@ -104,12 +107,17 @@ class Worker:
     def _told(self, message: Message) -> None:
         if "drain" in message:
             self.drain()
+        elif "answered" in message:
+            address, port = message["answered"]
+            self._intake.server_answers((address, port))
 
     def _supervisor_gone(self) -> None:
         self._log.fact("worker", "supervisor-gone", level=Level.ERROR, reason=Reason.STOPPED)
         self.drain()
 
-    def _end(self) -> None:
+    def _end_if_idle(self) -> None:
+        if self._sessions.open or not self._intake.is_idle:
+            return
         self._report()
         self._log.flush()
         self._loop.stop()
@@ -124,12 +132,38 @@ class PinReader:
         self._link = link
         self._store: PinStore | None = None
         self._told = False
+        self._known: OrderedDict[Destination, tuple[float, Pin | None, bool]] = OrderedDict()
 
     def pin_of(self, destination: Destination) -> Pin | None:
+        """What is remembered, at most `PIN_CACHE_SECONDS` old; None also where it cannot be read."""
+        return self._recent(destination)[1]
+
+    def is_resting(self, destination: Destination) -> bool:
+        """Whether this path, which never upgraded, has failed so often that it is left in peace now."""
+        return self._recent(destination)[2]
+
+    def _recent(self, destination: Destination) -> tuple[float, Pin | None, bool]:
+        now = time.monotonic()
+        known = self._known.get(destination)
+        if known is not None and now - known[0] < limits.PIN_CACHE_SECONDS:
+            return known
+        pin, resting = self._look_up(destination)
+        known = self._known[destination] = (now, pin, resting)
+        self._known.move_to_end(destination)
+        if len(self._known) > limits.PIN_CACHE_DESTINATIONS:
+            self._known.popitem(last=False)
+        return known
+
+    def forget_for_a_while(self, destination: Destination) -> None:
+        """The supervisor is about to write this pin: look again the next time."""
+        self._known.pop(destination, None)
+
+    def _look_up(self, destination: Destination) -> tuple[Pin | None, bool]:
         try:
             if self._store is None:
                 self._store = PinStore.read_only(self._path)
-            return self._store.lookup(destination)
+            pin = self._store.lookup(destination)
+            return pin, pin is None and self._store.resting(destination, int(time.time()))
         except EnvironmentFailureError as error:
             self._store = None
             if not self._told:
@@ -139,7 +173,7 @@ class PinReader:
                 )
                 alarm = {"reason": Reason.PINS_UNREADABLE.value, "subject": "peers", "detail": str(error)}
                 self._link.send({"alarm": alarm})
-            return None
+            return None, False
 
 
 def main() -> int:
@@ -158,6 +192,8 @@ def main() -> int:
     # What is there now stays for the life of the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()
+    # Sessions leave few cycles behind; looking for them seven hundred objects on costs a tenth of the time.
+    gc.set_threshold(limits.GC_OBJECTS)
     loop.run_forever()
     return 0
 

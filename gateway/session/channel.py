@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gateway.crypto.frames import Frame, FrameKind, FrameReader
+from gateway.crypto.params import Params
 from gateway.crypto.records import Record, RecordLayer, RecordType
 from gateway.errors import PeerProtocolError, Reason
 from gateway.session.commands import (
@@ -44,6 +45,9 @@ class Channel:
 
     def near_reset(self) -> list[Command]:
         self.finished = True
+        if self._near_ended:
+            # CLOSE was our last record: a sender that closed and then met the receiver's last words.
+            return [SendReset(Side.FAR)]
         return [SendOctets(Side.FAR, self._records.seal(RecordType.RESET)), CloseBoth()]
 
     def far_octets(self, octets: bytes) -> list[Command]:
@@ -58,11 +62,11 @@ class Channel:
         commands: list[Command] = []
         try:
             for frame in frames:
+                if self.finished:
+                    break  # RESET was the last record; what is behind it does not matter any more
                 if frame.kind is not FrameKind.RECORD:
                     raise PeerProtocolError(Reason.BAD_FRAME, f"frame {frame.kind.name} in a channel")
-                commands += self.opened(self._records.open(frame.body))
-                if self.finished:
-                    break
+                commands += self._opened(self._records.open(frame.body))
         except PeerProtocolError as error:
             commands += self.fail(error.reason, error.detail)
         return commands
@@ -85,8 +89,15 @@ class Channel:
             SendReset(Side.FAR),
         ]
 
-    def opened(self, record: Record) -> list[Command]:
-        """What one verified record means for the near side."""
+    def first_record(self, record: Record) -> list[Command]:
+        """The record that proved the peer, opened before there was a channel."""
+        try:
+            return self._opened(record)
+        except PeerProtocolError as error:
+            return self.fail(error.reason, error.detail)
+
+    def _opened(self, record: Record) -> list[Command]:
+        """What one verified record means for the near side. Raises PeerProtocolError for bad PARAMS."""
         if record.kind is RecordType.DATA:
             return [SendOctets(Side.NEAR, record.content)] if record.content else []
         if record.kind is RecordType.CLOSE:
@@ -95,6 +106,8 @@ class Channel:
         if record.kind is RecordType.RESET:
             self.finished = True
             return [SendReset(Side.NEAR), CloseBoth()]
+        if record.kind is RecordType.PARAMS:
+            Params.decode(record.content)
         return []  # PAD, PARAMS and ignorable types carry nothing for the mail servers
 
     def _finish_if_over(self) -> list[Command]:

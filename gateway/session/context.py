@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gateway.crypto.keys import EndorsedStatic, Ephemerals, IdentityKey
+from gateway.crypto.keys import EndorsedStatic, EndorsementCache, Ephemerals, IdentityKey
 from gateway.crypto.messages import DialledAddress
+from gateway.errors import Reason
 from gateway.peers.pins import Pin
 
 
@@ -30,8 +31,8 @@ class SendingContext:
     today: int
     """Days since 1970-01-01 UTC."""
     entropy: Callable[[int], bytes]
-    may_upgrade: bool = True
-    """False: the operator lists this destination or source under `never`."""
+    refusal: Reason | None = None
+    """Why no upgrade is tried: NEVER (the operator's list), RECENTLY_FAILED (a path that never upgraded)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,5 +47,7 @@ class ReceivingContext:
     today: int
     entropy: Callable[[int], bytes]
     draw_ephemerals: Callable[[], Ephemerals]
+    endorsements: EndorsementCache | None = None
+    """Endorsements of sending gateways that have verified, so that each costs one verification a day."""
     may_offer: bool = True
     """False: the operator lists this source under `never_offer`."""

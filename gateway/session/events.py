@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 
+from gateway.errors import IdentityHashed
 
-class Side(enum.Enum):
+
+class Side(IdentityHashed):
     """Which of a gateway's two connections: towards its own mail server, or towards the wire."""
 
     NEAR = "near"

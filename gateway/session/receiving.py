@@ -8,7 +8,6 @@ Counterpart: `session.sending`.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -16,7 +15,7 @@ from gateway.crypto.frames import Frame, FrameKind, FrameReader
 from gateway.crypto.handshake import HandshakeResult, OfferForm, ReceivingHandshake, prologue
 from gateway.crypto.params import Params
 from gateway.crypto.records import RecordLayer, RecordType
-from gateway.errors import LocalMisuseError, PeerProtocolError, Reason
+from gateway.errors import IdentityHashed, LocalMisuseError, PeerProtocolError, Reason
 from gateway.policy import limits
 from gateway.session.channel import Channel
 from gateway.session.commands import (
@@ -54,7 +53,7 @@ from gateway.smtp.observer import Observer
 CANNOT_GO_ON = b"454 4.7.0 Encrypted channel could not be set up, please try again\r\n"
 
 
-class State(enum.Enum):
+class State(IdentityHashed):
     OBSERVING = "observing"
     OFFERED = "offered"
     OFFER_VOID = "offer-void"
@@ -127,6 +126,7 @@ class ReceivingSession:
             context.keys.endorsed.static,
             context.draw_ephemerals(),
             prologue(self._observer.greeting + reply, self._observer.seen_from_sender),
+            context.endorsements,
         )
         form = OfferForm.FULL if size is OfferSize.FULL else OfferForm.SHORT
         self.state = State.OFFERED

@@ -9,7 +9,6 @@ Counterpart: `session.receiving`.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -18,7 +17,7 @@ from gateway.crypto.handshake import OfferForm, SendingHandshake, prologue
 from gateway.crypto.keys import Ephemerals
 from gateway.crypto.params import Params
 from gateway.crypto.records import RecordLayer, RecordType, VerifiedPeer
-from gateway.errors import LocalMisuseError, PeerProtocolError, Reason
+from gateway.errors import IdentityHashed, LocalMisuseError, PeerProtocolError, Reason
 from gateway.peers.pins import Observed, compare
 from gateway.policy import limits
 from gateway.policy.decision import Decision, decide
@@ -59,7 +58,7 @@ _CLOSING = 421
 TRY_AGAIN = b"421 4.7.0 Encrypted channel to the destination was lost, please try again\r\n"
 
 
-class State(enum.Enum):
+class State(IdentityHashed):
     OBSERVING = "observing"
     READY = "ready"
     """The sender has its reply; the verb goes out with its first command."""
@@ -127,17 +126,19 @@ class SendingSession:
                 side = Side.FAR if observation.to_receiver else Side.NEAR
                 commands.append(SendOctets(side, observation.octets))
             elif isinstance(observation, Unparsed):
-                commands += self._relay(self._judge_unparsed(observation))
+                commands += [*self._resume_near(), *self._relay(self._judge_unparsed(observation))]
             else:
                 commands += self._reply_complete(observation.octets, now)
         return commands
 
     def _reply_complete(self, reply: bytes, now: float) -> list[Command]:
         split = split_offer(reply)
-        if not self._context.may_upgrade:
+        if self._context.refusal is Reason.NEVER:
             return self._stay_clear(reply, Decision.in_clear(Reason.NEVER))
         if split.offer is None:
             return self._stay_clear(reply, self._judge_missing())
+        if self._context.refusal is not None:
+            return self._stay_clear(split.stripped, Decision.in_clear(self._context.refusal))
         self._ehlo = self._observer.seen_from_sender
         self._seen_host = host_name(self._observer.greeting)
         self._seen_reply = split.stripped
@@ -153,9 +154,7 @@ class SendingSession:
             return self._stay_clear(split.stripped, decision)
         self.state = State.READY
         commands: list[Command] = [SendOctets(Side.NEAR, split.stripped)]
-        if self._hold_early():
-            commands += self._send_verb(now)
-        return commands + self._resume_near()
+        return commands + (self._send_verb(now) if self._hold_early() else [])
 
     def _hold_early(self) -> bool:
         """What stood behind the EHLO unasked becomes the first octets of the first flight."""
@@ -218,8 +217,14 @@ class SendingSession:
         return [SendOctets(Side.FAR, octets), *self._pause_if_full()]
 
     def _receiver_spoke_unasked(self, event: OctetsReceived, now: float) -> list[Command]:
-        """Behind the reply, before the verb: a 421, say. In clear it came, in clear it passes."""
-        return [SendOctets(Side.NEAR, event.octets), *self._relay(Decision.in_clear(Reason.NO_VERB))]
+        """Behind the reply, before the verb: a 421, say. In clear it came, in clear it passes.
+
+        Anything else rings where a peer is pinned: an octet put in on the wire would be a silent way around
+        the channel.
+        """
+        alarm = self._context.pin is not None and not event.octets.startswith(b"%d" % _CLOSING)
+        decision = Decision.in_clear(Reason.NO_VERB, alarm=alarm)
+        return [SendOctets(Side.NEAR, event.octets), *self._relay(decision)]
 
     # --- Confirming: nothing is believed before a record verifies ------------------------------------
 
@@ -246,7 +251,7 @@ class SendingSession:
         self.state = State.CHANNEL
         self.deadline = None
         commands = self._confirmed(self._records.peer())
-        commands += self._channel.opened(first)
+        commands += self._channel.first_record(first)
         return commands + self._channelled(self._channel.far_frames(frames[1:]))
 
     def _confirmed(self, peer: VerifiedPeer) -> list[Command]:

@@ -10,16 +10,15 @@ receiver's tests for early talkers see what they would see without us.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from gateway.errors import LocalMisuseError
+from gateway.errors import IdentityHashed, LocalMisuseError
 from gateway.smtp.events import Role
 
 
-class Stage(enum.Enum):
+class Stage(IdentityHashed):
     """How far the dialogue is."""
 
     GREETING = "greeting"
@@ -36,7 +35,7 @@ class Stage(enum.Enum):
     """Never upgraded; everything was released and passes as it comes."""
 
 
-class Seen(enum.Enum):
+class Seen(IdentityHashed):
     """What moves the dialogue."""
 
     GREETING_COMPLETE = "greeting-complete"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from gateway.errors import IdentityHashed
 
 if TYPE_CHECKING:
     from gateway.errors import Reason
 
 
-class Role(enum.Enum):
+class Role(IdentityHashed):
     """Which gateway observes: the one on the sender's side, or the one on the receiver's."""
 
     SENDING = "sending"

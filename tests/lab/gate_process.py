@@ -26,7 +26,10 @@ def tell(event: str, **facts: object) -> None:
 
 class Worker:
     def __init__(self, options: dict) -> None:
-        config = Config(inside=("lan",), outside=tuple(options.get("config_outside", ["wan"])))
+        config = Config(
+            inside=tuple(options.get("config_inside", ["lan"])),
+            outside=tuple(options.get("config_outside", ["wan"])),
+        )
         self.slot = ruleset.slots_of(config)[options.get("slot", 0)]
         self.bits = MarkBits(config.marks.mask)
         self.roles = Roles(config.inside, config.outside, map(ip_network, options["inside_networks"]))
@@ -94,8 +97,8 @@ class Worker:
 
     async def accept(self, listener: socket.socket) -> None:
         while True:
-            accepted, _ = await self.loop.sock_accept(listener)
-            flow = tproxy.flow_of_accepted(accepted)
+            accepted, source = await self.loop.sock_accept(listener)
+            flow = tproxy.flow_of_accepted(accepted, source)
             tproxy.prepare_accepted(accepted)
             claim = self.gate.accepted(flow)
             tell("accepted", flow=str(flow), claim=claim.value)

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway.crypto.handshake import HandshakeResult, OfferForm, ReceivingHandshake, SendingHandshake, prologue
+from gateway.crypto.handshake import (
+    HandshakeResult,
+    OfferForm,
+    ReceivingHandshake,
+    SendingHandshake,
+    prologue,
+)
 from gateway.crypto.keys import EndorsedStatic, EndorsementCache, Ephemerals, IdentityKey, StaticKey, endorse
 from gateway.crypto.messages import DialledAddress, OfferFlags
 from gateway.crypto.records import RecordLayer

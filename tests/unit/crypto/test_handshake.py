@@ -159,7 +159,7 @@ def test_an_offer_cut_anywhere_is_refused(form: OfferForm) -> None:
 @each_form
 def test_an_answer_cut_anywhere_is_refused(form: OfferForm) -> None:
     answer = handshaken(form).answer
-    for length in range(0, len(answer), 1 if form is OfferForm.SHORT else 7):
+    for length in range(len(answer)):
         one = receiving()
         one.offer(form)
         _refused(lambda one=one, length=length: one.read_answer(answer[:length], TODAY))  # type: ignore[misc]
@@ -181,7 +181,9 @@ def test_an_answer_cut_anywhere_is_refused(form: OfferForm) -> None:
 )
 @each_form
 def test_what_the_mail_servers_saw_must_agree(form: OfferForm, seen: bytes) -> None:
-    assert _refused(lambda: sending(prologue=seen).read_offer(receiving().offer(form))) is Reason.BAD_SIGNATURE
+    assert (
+        _refused(lambda: sending(prologue=seen).read_offer(receiving().offer(form))) is Reason.BAD_SIGNATURE
+    )
 
 
 @each_form
@@ -286,7 +288,7 @@ def test_an_offer_reflected_as_an_answer() -> None:
 
 def _forged_offer(form: OfferForm, identity: bytes = R_IDENTITY.public.octets, **public: bytes) -> bytes:
     """An offer signed in good order, with public keys of our choice in it."""
-    keys = {
+    keys: dict[str, X25519Private | MlKemPrivate] = {
         "s": X25519Private(octets("s", 32)),
         "e": X25519Private(octets("e", 32)),
         "e1": MlKemPrivate(octets("e1", 64)),
@@ -461,7 +463,9 @@ def test_a_static_key_endorsed_by_another_identity() -> None:
     with pytest.raises(LocalMisuseError):
         SendingHandshake(
             R_IDENTITY,
-            EndorsedStatic(S_IDENTITY.public, S_ENDORSED.static, S_ENDORSED.not_after, S_ENDORSED.endorsement),
+            EndorsedStatic(
+                S_IDENTITY.public, S_ENDORSED.static, S_ENDORSED.not_after, S_ENDORSED.endorsement
+            ),
             Ephemerals.draw_for_answer(entropy_for_testing_only("e")),
             PROLOGUE,
         )

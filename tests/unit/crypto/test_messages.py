@@ -38,7 +38,7 @@ def test_the_form_follows_from_the_length_alone() -> None:
 def test_encode_and_decode(layout: Layout) -> None:
     message = bytes(index % 251 for index in range(layout.octets))
     values = layout.decode(message)
-    assert [name for name in values] == [field.name for field in layout.fields]
+    assert list(values) == [field.name for field in layout.fields]
     assert layout.encode(values) == message
 
 
@@ -58,7 +58,12 @@ def test_numbers_are_big_endian() -> None:
 def test_what_does_not_fit_is_our_mistake(layout: Layout) -> None:
     good = layout.decode(bytes(layout.octets))
     for field in layout.fields:
-        wrong: list[bytes | int] = [bytes(field.octets + 1), bytes(field.octets - 1), -1, 1 << 8 * field.octets]
+        wrong: list[bytes | int] = [
+            bytes(field.octets + 1),
+            bytes(field.octets - 1),
+            -1,
+            1 << 8 * field.octets,
+        ]
         for value in wrong:
             with pytest.raises(LocalMisuseError):
                 layout.encode(good | {field.name: value})

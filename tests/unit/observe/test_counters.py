@@ -89,14 +89,14 @@ def test_a_dead_process_leaves_its_counts_and_no_open_sessions() -> None:
 
 def test_rings_once_a_day_per_cause_and_tells_what_was_suppressed() -> None:
     bell = AlarmBell()
-    first = bell.ring(Reason.PEER_CHANGED, "192.0.2.7:25", NOW, "x")
+    first = bell.ring(Reason.UPGRADED_CHANGED_PEER, "192.0.2.7:25", NOW, "x")
     assert first is not None
     assert (first.detail, first.suppressed) == ("x", 0)
-    assert bell.ring(Reason.PEER_CHANGED, "192.0.2.7:25", NOW + 5) is None
-    assert bell.ring(Reason.PEER_CHANGED, "192.0.2.7:25", NOW + DAY - 1) is None
-    assert bell.ring(Reason.PEER_CHANGED, "192.0.2.8:25", NOW + 5) is not None
+    assert bell.ring(Reason.UPGRADED_CHANGED_PEER, "192.0.2.7:25", NOW + 5) is None
+    assert bell.ring(Reason.UPGRADED_CHANGED_PEER, "192.0.2.7:25", NOW + DAY - 1) is None
+    assert bell.ring(Reason.UPGRADED_CHANGED_PEER, "192.0.2.8:25", NOW + 5) is not None
     assert bell.ring(Reason.HANDSHAKE_FAILED, "192.0.2.7:25", NOW + 5) is not None
-    again = bell.ring(Reason.PEER_CHANGED, "192.0.2.7:25", NOW + DAY)
+    again = bell.ring(Reason.UPGRADED_CHANGED_PEER, "192.0.2.7:25", NOW + DAY)
     assert again is not None
     assert again.suppressed == 2
 

@@ -1,0 +1,94 @@
+"""`scripts/bench [--json] [--quick] [NAME...]`: all measurements in one run, within bounds of time.
+
+Prints a page, or with --json one object; progress goes to standard error. Whatever happens (a signal, a
+failure, the time is over) the namespaces and every process in them are gone at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Any
+
+from bench import load, planes, report, scenarios
+from bench.clock import Budget
+from bench.planes import Variant
+from gateway.errors import EnvironmentFailureError
+from gateway.lab import gateways
+
+LAST_RESORT_SECONDS = 15
+"""So long after the whole budget the run is broken off."""
+
+
+def main() -> int:
+    asked = _asked()
+    if os.geteuid() != 0:
+        print("bench: it makes network namespaces and needs root", file=sys.stderr)
+        return 1
+    scale = scenarios.QUICK if asked.quick else scenarios.FULL
+    signal.signal(signal.SIGTERM, _break_off)
+    signal.signal(signal.SIGHUP, _break_off)
+    signal.signal(signal.SIGALRM, _break_off)
+    signal.alarm(int(scale.total_seconds) + LAST_RESORT_SECONDS)
+    began = time.monotonic()
+    try:
+        found = _measure(asked.names, scale, quick=asked.quick)
+    except EnvironmentFailureError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    found["seconds"] = round(time.monotonic() - began, 1)
+    print(json.dumps(found) if asked.json else report.text(found))
+    return 0
+
+
+def _asked() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="What Nightmail costs, measured.")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a page")
+    parser.add_argument("--quick", action="store_true", help="under two minutes, for a first look")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"only these of: {', '.join(scenarios.SCENARIOS)}"
+    )
+    asked = parser.parse_args()
+    unknown = set(asked.names) - set(scenarios.SCENARIOS)
+    if unknown:
+        parser.error(f"no such measurement: {', '.join(sorted(unknown))}")
+    return asked
+
+
+def _break_off(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(f"bench: broken off ({signal.Signals(number).name})")
+
+
+def _measure(names: list[str], scale: scenarios.Scale, *, quick: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {"machine": report.machine(), "quick": quick}
+    with planes.standing("bench", list(Variant)) as standing:
+        bench = scenarios.Bench(
+            standing, scale, Budget(scale.total_seconds), load.esmtp_source(standing[Variant.DIRECT].folder)
+        )
+        for name, scenario in scenarios.SCENARIOS.items():
+            if not names or name in names:
+                scenario(bench)
+        found |= bench.results
+        found["upgraded"] = _upgraded(standing[Variant.CHANNEL])
+    found["rows"] = bench.rows
+    return found
+
+
+def _upgraded(plane: planes.Plane) -> dict[str, Any]:
+    """How many of the channel's sessions were upgraded: where none was, the figures are worth nothing."""
+    status = gateways.ask(plane.gateways[0])
+    assert status is not None
+    decided = status["counters"]["decided"]["out"]
+    upgraded, clear = sum(decided["upgraded"].values()), sum(decided["clear"].values())
+    return {"upgraded": upgraded, "clear": clear, "share": upgraded / max(1, upgraded + clear)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

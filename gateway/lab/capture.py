@@ -1,0 +1,140 @@
+"""The listener's ear: every mail packet that comes in to a namespace, into a capture file.
+
+A process of its own: `python -m gateway.lab.capture FILE` (or `-` for standard output). It takes each packet
+once, as it arrives and before any rule or queue has it, whole as the kernel carries it (segments joined up to
+64 KiB). It must not miss any: packets wait in a large socket buffer that counts what they really take, where
+the usual capture ring gives each one a slot of the largest size and overflows within one mail. What was
+missed nevertheless is told on standard error. Counterparts: `listener`, which starts it; `wire`, which reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import signal
+import socket
+import struct
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import BinaryIO, Final
+
+SMTP_PORT: Final = 25
+TOKEN_PORT: Final = 9
+"""The discard port: the listener's own tokens."""
+
+BUFFER_OCTETS: Final = 256 * 1024 * 1024
+LARGEST_PACKET_OCTETS: Final = 256 * 1024
+FILE_BUFFER_OCTETS: Final = 1024 * 1024
+
+# <linux/if_packet.h>, <linux/if_ether.h>, <asm-generic/socket.h>: no names in the standard library.
+ETH_P_ALL: Final = 3
+SOL_PACKET: Final = 263
+PACKET_STATISTICS: Final = 6
+PACKET_IGNORE_OUTGOING: Final = 23
+SO_RCVBUFFORCE: Final = 33
+SO_TIMESTAMPNS: Final = 35
+
+PCAP_NANOSECONDS: Final = 0xA1B23C4D
+LINK_LINUX_COOKED: Final = 113
+FILE_HEADER: Final = struct.pack(
+    "<IHHiIII", PCAP_NANOSECONDS, 2, 4, 0, 0, LARGEST_PACKET_OCTETS, LINK_LINUX_COOKED
+)
+RECORD_HEADER: Final = struct.Struct("<IIII")
+COOKED_HEADER: Final = struct.Struct("!HHH8sH")
+TIMESPEC: Final = struct.Struct("@ll")
+STATISTICS: Final = struct.Struct("@II")
+
+ETHERTYPE_IPV4: Final = 0x0800
+ETHERTYPE_IPV6: Final = 0x86DD
+IPV6_HEADER_OCTETS: Final = 40
+TCP: Final = 6
+UDP: Final = 17
+
+
+def is_wanted(ethertype: int, packet: memoryview) -> bool:
+    """Whether this is a segment of a mail session, or one of the listener's own tokens."""
+    if ethertype == ETHERTYPE_IPV4 and len(packet) > 20:
+        protocol, start = packet[9], (packet[0] & 0x0F) * 4
+    elif ethertype == ETHERTYPE_IPV6 and len(packet) > IPV6_HEADER_OCTETS:
+        protocol, start = packet[6], IPV6_HEADER_OCTETS
+    else:
+        return False
+    ports = packet[start : start + 4]
+    if len(ports) < 4:
+        return False
+    source, destination = int.from_bytes(ports[:2], "big"), int.from_bytes(ports[2:], "big")
+    if protocol == TCP:
+        return SMTP_PORT in (source, destination)
+    return protocol == UDP and destination == TOKEN_PORT
+
+
+def record(ethertype: int, kind: int, when: tuple[int, int], packet: memoryview) -> bytes:
+    """One packet as the file has it: times, lengths, "cooked" link header, octets."""
+    cooked = COOKED_HEADER.pack(kind, 1, 0, bytes(8), ethertype)
+    size = len(cooked) + len(packet)
+    return RECORD_HEADER.pack(*when, size, size) + cooked + packet
+
+
+def open_ear() -> socket.socket:
+    """A socket that hears every packet that comes in to the namespace that this process is in."""
+    ear = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
+    ear.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_OCTETS)
+    ear.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    # Each packet crosses the router twice; one record of it is enough.
+    ear.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+    ear.setblocking(False)
+    return ear
+
+
+def hear(ear: socket.socket, out: BinaryIO) -> None:
+    """Write until the process is ended. What has been heard is in the file whenever there is a pause."""
+    out.write(FILE_HEADER)
+    buffer = bytearray(LARGEST_PACKET_OCTETS)
+    view = memoryview(buffer)
+    poll = select.poll()
+    poll.register(ear, select.POLLIN)
+    while True:
+        try:
+            size, ancillary, _, address = ear.recvmsg_into([buffer], socket.CMSG_SPACE(TIMESPEC.size))
+        except BlockingIOError:
+            out.flush()
+            _tell_missed(ear)
+            poll.poll()
+            continue
+        ethertype, kind = address[1], address[2]
+        if kind != socket.PACKET_OUTGOING and is_wanted(ethertype, view[:size]):
+            when = TIMESPEC.unpack(ancillary[0][2][: TIMESPEC.size])
+            out.write(record(ethertype, kind, when, view[:size]))
+
+
+def _tell_missed(ear: socket.socket) -> None:
+    _, missed = STATISTICS.unpack(ear.getsockopt(SOL_PACKET, PACKET_STATISTICS, STATISTICS.size))
+    if missed:
+        sys.stderr.write(f"{missed} packets missed\n")
+        sys.stderr.flush()
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+def main() -> None:
+    """Command line of the process."""
+    (path,) = sys.argv[1:]
+    signal.signal(signal.SIGTERM, _end)
+    # Whoever looks on at a terminal ends with Ctrl-C; the pipe's end is our end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    target = sys.stdout.fileno() if path == "-" else Path(path)
+    with (
+        open_ear() as ear,
+        contextlib.suppress(BrokenPipeError),
+        open(  # noqa: PTH123 may be a descriptor
+            target, "ab", buffering=FILE_BUFFER_OCTETS
+        ) as out,
+    ):
+        hear(ear, out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Labs for the tests: private ones, beside any other on the machine, gone when their tests are over.
+
+The names that they take begin with nmq. A slot is kept by a lock for as long as its lab is there, so several
+test runs on one machine do not meet; what a killed run left in a slot is cleared by the next that takes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import ssl
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import EnvironmentFailureError
+from gateway.lab import gateways, listener, network, processes
+from gateway.lab.lab import Lab, Place
+from tests.lab.exchange import MailSites, TlsContexts
+from tests.lab.gateway_log import GatewayLog
+
+SLOTS = 12
+
+
+@contextlib.contextmanager
+def slot() -> Iterator[Lab]:
+    """A lab that is not built yet, in a place that nobody else uses."""
+    for number in range(SLOTS):
+        lab = Lab(
+            place=Place(
+                prefix=f"nmq{number}-",
+                folder=Path(f"/run/nmq{number}-lab"),
+                lock=Path(f"/run/nmq{number}-lab.lock"),
+            )
+        )
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(lab.locked())
+            except EnvironmentFailureError:
+                continue
+            clear(lab)
+            try:
+                yield lab
+            finally:
+                clear(lab)
+            return
+    raise AssertionError(f"{SLOTS} test labs are in use on this machine")
+
+
+def clear(lab: Lab) -> None:
+    """All names with the prefix are ours, whatever a killed run left behind them."""
+    processes.kill_all_in(lab.namespaces)
+    network.remove(lab.namespaces)
+    shutil.rmtree(lab.place.folder, ignore_errors=True)
+
+
+def build_bare(lab: Lab, *, with_gateways: bool, with_listener: bool) -> None:
+    """Cables, gateways and a listener; no Postfix, so that port 25 of the mail servers is the test's own."""
+    lab.place.folder.mkdir()
+    (lab.place.folder / "wire").mkdir()
+    network.create(lab.namespaces)
+    network.build(lab.topology, lab.namespace)
+    if with_listener:
+        listener.start(lab.listener, lab.topology, lab.namespace("mta-c"))
+    for one in lab.gateways:
+        gateways.prepare(one)
+    if with_gateways:
+        lab.start_gateways()
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """Mail servers with a gateway before two of them, and what these log."""
+
+    sites: MailSites
+    logs: dict[str, GatewayLog]
+
+
+@contextlib.contextmanager
+def guarded(tls: TlsContexts | None = None, *, with_listener: bool = False) -> Iterator[Guarded]:
+    """A bare lab with gateways that have met nobody yet."""
+    with slot() as lab, contextlib.ExitStack() as stack:
+        build_bare(lab, with_gateways=True, with_listener=with_listener)
+        sites = MailSites(lab, tls)
+        stack.callback(sites.close)
+        logs = {letter: GatewayLog(lab.gateway(letter).log) for letter in "ab"}
+        for log in logs.values():
+            stack.callback(log.close)
+        yield Guarded(sites, logs)
+
+
+@contextlib.contextmanager
+def unguarded(tls: TlsContexts | None = None, *, with_listener: bool = False) -> Iterator[MailSites]:
+    """The same without gateways."""
+    with slot() as lab:
+        build_bare(lab, with_gateways=False, with_listener=with_listener)
+        sites = MailSites(lab, tls)
+        try:
+            yield sites
+        finally:
+            sites.close()
+
+
+@pytest.fixture(scope="session")
+def tls_contexts(tmp_path_factory: pytest.TempPathFactory) -> TlsContexts:
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    names = ["-subj", "/CN=mta-b.b.test", "-addext", "subjectAltName=DNS:mta-b.b.test"]
+    subprocess.run(
+        ["openssl", "req", *kind, *names, "-keyout", key, "-out", certificate],
+        check=True,
+        capture_output=True,
+        timeout=30,
+    )
+    receiver = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    receiver.load_cert_chain(certificate, key)
+    # Nobody asks for tickets, so they come at any time; then no two runs have the same turns.
+    receiver.num_tickets = 0
+    return TlsContexts(ssl.create_default_context(cafile=str(certificate)), receiver)
+
+
+@pytest.fixture(scope="session")
+def require_root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+
+
+@pytest.fixture(scope="session")
+def guarded_sites(require_root: None, tls_contexts: TlsContexts) -> Iterator[Guarded]:
+    with guarded(tls_contexts) as sites:
+        yield sites
+
+
+@pytest.fixture(scope="session")
+def bare_sites(require_root: None, tls_contexts: TlsContexts) -> Iterator[MailSites]:
+    with unguarded(tls_contexts) as sites:
+        yield sites
+
+
+@pytest.fixture(scope="session")
+def watched_sites(require_root: None, tls_contexts: TlsContexts) -> Iterator[Guarded]:
+    """With a listener on the wire; gateways that have met nobody before these tests."""
+    with guarded(tls_contexts, with_listener=True) as sites:
+        yield sites
+
+
+@pytest.fixture(scope="session")
+def watched_bare_sites(require_root: None, tls_contexts: TlsContexts) -> Iterator[MailSites]:
+    with unguarded(tls_contexts, with_listener=True) as sites:
+        yield sites
+
+
+@pytest.fixture(scope="session")
+def postfix_lab(require_root: None) -> Iterator[Lab]:
+    """Three Postfix; its gateways are not started yet."""
+    with slot() as lab:
+        lab.up(with_gateways=False, temporary=True)
+        yield lab

@@ -1,0 +1,582 @@
+"""Two sites with real gateways and no mail servers of their own, and what the kernel tests ask them with.
+
+    mta-a -- gw-a -- wire -- gw-b -- mta-b
+                      |
+                    mta-c            (namespaces carry the prefix nmf0-)
+
+Names, addresses and cables are the lab's; mail servers and clients are sockets of the test process, made
+inside the namespaces, so that every connection can be timed and none hides behind a queue. Never touches the
+machine's own namespace; everything that runs in the namespaces ends with them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.lab import gateways, network, processes
+from gateway.lab.gateways import Gateway
+from gateway.lab.topology import load
+
+SLOTS: Final = 8
+"""So many test runs on one machine do not meet; each has its own prefix (nmf0- and so on), kept by a lock."""
+PATIENCE: Final = 10.0
+"""A client's own timer: whoever waits so long was left hanging."""
+FIRST_RETRANSMISSION: Final = 1.0
+DIRECT_PORTS: Final = "50000:59999"
+"""Clients with such a port pass the gates by: the path without gateways, beside the one with them."""
+DIRECT_FROM: Final = 50000
+MASQUERADED: Final = "masqueraded"
+PLAIN: Final = "plain"
+TOOLS: Final = ("iptables", "ip6tables")
+
+
+def eventually(condition: Callable[[], Any], seconds: float = PATIENCE, what: str = "") -> Any:
+    """The condition's first true value. Asks at short intervals: kernel tables tell nobody of a change."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
+        time.sleep(0.01)
+
+
+class Sites:
+    """The namespaces and the two gateways. Use `built`, which takes everything away again."""
+
+    def __init__(self, slot: int) -> None:
+        self.topology = load()
+        self.folder = Path(f"/run/nmf{slot}-gateways")
+        self._prefix = f"nmf{slot}-"
+        self.namespaces = [self.namespace(name) for name in self.topology.nodes]
+        self._direct_port = DIRECT_FROM
+
+    def namespace(self, node: str) -> str:
+        return self._prefix + node
+
+    def build(self) -> None:
+        self.clear()
+        network.create(self.namespaces)
+        network.build(self.topology, self.namespace)
+        for name in self.topology.nodes:
+            # One ICMP error a second is the kernel's custom; the tests want one for each refusal.
+            self.sh(name, "sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0")
+        for one in self.gateways:
+            gateways.prepare(one)
+
+    def clear(self) -> None:
+        processes.kill_all_in(self.namespaces)
+        network.remove(self.namespaces)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # --- Nodes ----------------------------------------------------------------------------------------
+
+    def gateway(self, letter: str) -> Gateway:
+        name = f"gw-{letter}"
+        return Gateway(self.topology.nodes[name], self.namespace(name), self.folder / name)
+
+    @property
+    def gateways(self) -> list[Gateway]:
+        return [self.gateway("a"), self.gateway("b")]
+
+    def address(self, node: str, v6: bool) -> str:
+        (pair,) = self.topology.nodes[node].addresses.values()
+        return pair.v6 if v6 else pair.v4
+
+    def sh(self, node: str, *commands: str) -> str:
+        """Run commands in a node's namespace; what they say."""
+        return "".join(
+            processes.run_in(self.namespace(node), command.split()).stdout.decode() for command in commands
+        )
+
+    def restore(self, node: str, tool: str, text: str) -> None:
+        processes.run_in(self.namespace(node), [f"{tool}-restore"], stdin=text.encode())
+
+    # --- Gateways -------------------------------------------------------------------------------------
+
+    def start(self, *letters: str) -> None:
+        """Start these gateways, with a fresh log each, and wait until they serve."""
+        for letter in letters:
+            one = self.gateway(letter)
+            one.log.write_text("")
+            gateways.start(one)
+        for letter in letters:
+            gateways.wait_ready(self.gateway(letter))
+
+    def settle(self) -> None:
+        """Both gateways serve, whatever the test before this one did to them."""
+        for one in self.gateways:
+            status = gateways.ask(one)
+            if status is None or not gateways.serves(status) or status["wanted"] != "up":
+                self.kill(one.node.letter)
+                self.start(one.node.letter)
+
+    def kill(self, letter: str) -> None:
+        processes.kill_all_in([self.gateway(letter).namespace])
+
+    def command(self, letter: str, *words: str) -> str:
+        """`nightmail ...` as the operator of that gateway."""
+        one = self.gateway(letter)
+        arguments = gateways.nightmail_command("--config", str(one.configuration), *words)
+        done = subprocess.run(
+            processes.command_in(one.namespace, arguments), capture_output=True, text=True, timeout=30
+        )
+        assert done.returncode in (0, 1), done.stderr
+        return done.stdout + done.stderr
+
+    def status(self, letter: str) -> dict[str, Any]:
+        answer = gateways.ask(self.gateway(letter))
+        assert answer is not None, f"gw-{letter} does not answer"
+        return answer
+
+    def log(self, letter: str) -> str:
+        return self.gateway(letter).log.read_text()
+
+    def alarms(self, letter: str, reason: str) -> list[str]:
+        """Lines of the log that ring for this reason."""
+        lines = self.log(letter).splitlines()
+        return [line for line in lines if " alarm rings " in line and f"reason={reason}" in line]
+
+    def supervisor(self, letter: str) -> int:
+        process = self.gateway(letter).process
+        assert process is not None, f"gw-{letter} does not run"
+        return process.pid
+
+    def workers(self, letter: str) -> list[int]:
+        return [worker["pid"] for worker in self.status(letter)["workers"]]
+
+    def serving(self, letter: str) -> int:
+        """How many workers serve; 0 without a daemon."""
+        answer = gateways.ask(self.gateway(letter)) or {"workers": []}
+        return sum(worker["state"] == "serving" for worker in answer["workers"])
+
+    def bound_queues(self, letter: str) -> list[int]:
+        listing = self.sh(f"gw-{letter}", "cat /proc/net/netfilter/nfnetlink_queue")
+        return [int(line.split()[0]) for line in listing.splitlines()]
+
+    def gate(self, letter: str, tool: str = "iptables") -> list[str]:
+        """The rules that hand SYNs to a queue."""
+        saved = self.sh(f"gw-{letter}", f"{tool}-save -t raw")
+        return [line for line in saved.splitlines() if "NFQUEUE" in line]
+
+    def kernel_state(self, letter: str) -> list[str]:
+        """All that `up` may change: rules without counters, routing rules, routes."""
+        node = f"gw-{letter}"
+        lines = []
+        for tool in TOOLS:
+            saved = self.sh(node, f"{tool}-save")
+            lines += [line.split(" [")[0] for line in saved.splitlines() if not line.startswith("#")]
+        lines += self.sh(node, "nft -s list ruleset", "ip rule", "ip -6 rule").splitlines()
+        lines += self.sh(node, "ip route show table all", "ip -6 route show table all").splitlines()
+        return lines
+
+    # --- What a usual site has --------------------------------------------------------------------------
+
+    def surround(self, site: str) -> None:
+        """Masquerading and a stateful filter that lets in nothing but mail, on both gateways; or nothing."""
+        for one in self.gateways:
+            node = one.node.name
+            for tool in TOOLS:
+                words = MASQUERADE_AND_FILTER if site == MASQUERADED else OPEN
+                if tool == "ip6tables":
+                    words = words.replace("-p icmp", "-p ipv6-icmp")
+                processes.run_in(self.namespace(node), [f"{tool}-restore", "--noflush"], stdin=words.encode())
+
+    def pass_by(self, *letters: str) -> None:
+        """Let connections from DIRECT_PORTS by at these gates, for a measure of the path without them."""
+        for letter in letters:
+            for tool in TOOLS:
+                self.sh(
+                    f"gw-{letter}", f"{tool} -t raw -I PREROUTING -p tcp --sport {DIRECT_PORTS} -j ACCEPT"
+                )
+
+    # --- Sockets --------------------------------------------------------------------------------------
+
+    def socket(self, node: str, v6: bool, timeout: float = PATIENCE) -> socket.socket:
+        family = socket.AF_INET6 if v6 else socket.AF_INET
+        made = network.socket_in(self.namespace(node), family, socket.SOCK_STREAM)
+        made.settimeout(timeout)
+        return made
+
+    def connect(
+        self, client: str, target: str, *, direct: bool = False, port: int = 0, timeout: float = PATIENCE
+    ) -> socket.socket:
+        """A connection to TARGET's port 25, past the gates if `direct`. Raises what connect raises."""
+        v6 = ":" in target
+        made = self.socket(client, v6, timeout)
+        try:
+            if direct:
+                self._direct_port = DIRECT_FROM + (self._direct_port + 1 - DIRECT_FROM) % 9999
+                port = self._direct_port
+            if port:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                made.bind((self.address(client, v6), port))
+            made.connect((target, 25))
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+
+OPEN: Final = """\
+*nat
+:POSTROUTING ACCEPT [0:0]
+-F POSTROUTING
+COMMIT
+*filter
+:FORWARD ACCEPT [0:0]
+:INPUT ACCEPT [0:0]
+-F SITE-FORWARD
+-F SITE-INPUT
+COMMIT
+"""
+MASQUERADE_AND_FILTER: Final = """\
+*nat
+:POSTROUTING ACCEPT [0:0]
+-F POSTROUTING
+-A POSTROUTING -o outside -j MASQUERADE
+COMMIT
+*filter
+:FORWARD DROP [0:0]
+:INPUT DROP [0:0]
+-F SITE-FORWARD
+-F SITE-INPUT
+-A SITE-FORWARD -m conntrack --ctstate INVALID -j DROP
+-A SITE-FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
+-A SITE-FORWARD -i inside -j ACCEPT
+-A SITE-FORWARD -i outside -p tcp --dport 25 -j ACCEPT
+-A SITE-INPUT -i lo -j ACCEPT
+-A SITE-INPUT -m conntrack --ctstate INVALID -j DROP
+-A SITE-INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
+-A SITE-INPUT -p icmp -j ACCEPT
+COMMIT
+"""
+SITE_CHAINS: Final = """\
+*filter
+:SITE-FORWARD - [0:0]
+:SITE-INPUT - [0:0]
+-A FORWARD -j SITE-FORWARD
+-A INPUT -j SITE-INPUT
+COMMIT
+"""
+
+
+def add_site_chains(one: Gateway) -> None:
+    """Where `surround` puts a site's rules; again after somebody has flushed everything."""
+    for tool in TOOLS:
+        for table in ("FORWARD", "INPUT"):
+            processes.run_in(
+                one.namespace,
+                ["sh", "-c", f"{tool} -D {table} -j SITE-{table} 2>/dev/null; exit 0"],
+            )
+        processes.run_in(one.namespace, [f"{tool}-restore", "--noflush"], stdin=SITE_CHAINS.encode())
+
+
+@contextlib.contextmanager
+def built(*, start: bool = True, configuration: str = "") -> Iterator[Sites]:
+    """Both sites, with gateways that serve; gone afterwards, whatever happened."""
+    with _slot() as number:
+        sites = Sites(number)
+        try:
+            sites.build()
+            for one in sites.gateways:
+                if configuration:
+                    one.configuration.write_text(one.configuration.read_text() + configuration)
+                add_site_chains(one)
+            if start:
+                sites.start("a", "b")
+            yield sites
+        finally:
+            sites.clear()
+
+
+@contextlib.contextmanager
+def _slot() -> Iterator[int]:
+    """A number that no other test run on this machine has."""
+    for number in range(SLOTS):
+        path = Path(f"/run/nmf{number}-gateways.lock")
+        with path.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            # Its last holder may have unlinked it after we opened it: then it locks nothing any more.
+            if not path.exists() or not os.path.samestat(path.stat(), os.fstat(lock.fileno())):
+                continue
+            try:
+                yield number
+            finally:
+                path.unlink(missing_ok=True)
+            return
+    raise AssertionError(f"{SLOTS} test runs are at work on this machine")
+
+
+# --- A mail server ------------------------------------------------------------------------------------
+
+
+class MailServer:
+    """Speaks as much SMTP as it takes to be given mail; keeps the mails it was given."""
+
+    def __init__(self, sites: Sites, node: str, v6: bool, *, address: str = "") -> None:
+        self._listener = sites.socket(node, v6)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if v6:
+            self._listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        self._listener.bind((address or sites.address(node, v6), 25))
+        self._listener.listen(1024)
+        self._listener.settimeout(None)
+        self._open: set[socket.socket] = set()
+        self.peers: list[str] = []
+        """Source addresses of all connections there were."""
+        self.mails: list[bytes] = []
+        self._thread = threading.Thread(target=self._accept)
+        self._thread.start()
+
+    def __enter__(self) -> MailServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._thread.join(PATIENCE)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, peer = self._listener.accept()
+                self.peers.append(peer[0])
+                self._open.add(connection)
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            with connection, connection.makefile("rb") as lines, contextlib.suppress(OSError):
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection.sendall(b"220 mx.test ESMTP\r\n")
+                while line := lines.readline():
+                    verb = line[:4].upper()
+                    if verb == b"EHLO":
+                        connection.sendall(b"250-mx.test\r\n250-PIPELINING\r\n250 8BITMIME\r\n")
+                    elif verb == b"DATA":
+                        connection.sendall(b"354 go on\r\n")
+                        self._take_mail(connection, lines)
+                    elif verb == b"QUIT":
+                        connection.sendall(b"221 bye\r\n")
+                        return
+                    else:
+                        connection.sendall(b"250 ok\r\n")
+        finally:
+            self._open.discard(connection)
+
+    def _take_mail(self, connection: socket.socket, lines: Any) -> None:
+        mail = []
+        while (line := lines.readline()) not in (b".\r\n", b""):
+            mail.append(line)
+        if line:
+            self.mails.append(b"".join(mail))
+            connection.sendall(b"250 taken\r\n")
+
+
+# --- Clients ------------------------------------------------------------------------------------------
+
+
+class Dialogue:
+    """One SMTP client on a connection."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self._lines = connection.makefile("rb")
+
+    def __enter__(self) -> Dialogue:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lines.close()
+        self.socket.close()
+
+    def reply(self) -> bytes:
+        """A whole reply. Raises ConnectionResetError where the connection ends in the middle."""
+        lines = []
+        while True:
+            line = self._lines.readline()
+            if not line.endswith(b"\r\n"):
+                raise ConnectionResetError(errno.ECONNRESET, f"ended in a reply: {line!r}")
+            lines.append(line)
+            if line[3:4] == b" ":
+                return b"".join(lines)
+
+    def say(self, command: bytes) -> bytes:
+        self.socket.sendall(command + b"\r\n")
+        return self.reply()
+
+    def begin(self) -> bytes:
+        """Greeting and EHLO; the reply to that."""
+        self.reply()
+        return self.say(b"EHLO client.test")
+
+    def send_mail(self, body: bytes) -> None:
+        for command in (b"MAIL FROM:<a@client.test>", b"RCPT TO:<b@mx.test>", b"DATA"):
+            assert self.say(command)[:1] in b"23"
+        assert self.say(body + b"\r\n.").startswith(b"250")
+
+
+def mail(sites: Sites, client: str, server: MailServer, target: str, body: bytes, **words: Any) -> float:
+    """Send one mail and see it arrive whole; seconds it took."""
+    began = time.monotonic()
+    before = len(server.mails)
+    with Dialogue(sites.connect(client, target, **words)) as dialogue:
+        dialogue.begin()
+        dialogue.send_mail(body)
+        dialogue.say(b"QUIT")
+    took = time.monotonic() - began
+    assert server.mails[before:] == [body + b"\r\n"]
+    return took
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One connection of a client in a loop; times by the monotonic clock."""
+
+    began: float
+    connected: float | None
+    ended: float
+    failure: str
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
+
+
+@dataclass
+class Load:
+    """Clients in a tight loop: connect, greeting, EHLO, reply, close. `with` runs them."""
+
+    sites: Sites
+    client: str
+    targets: tuple[str, ...]
+    clients: int = 8
+    attempts: list[Attempt] = field(default_factory=list)
+
+    def __enter__(self) -> Load:
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(self.targets[i % len(self.targets)],))
+            for i in range(self.clients)
+        ]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(2 * PATIENCE)
+
+    def wait(self, more: int, since: float | None = None) -> None:
+        """Until so many further attempts have ended (that began after `since`)."""
+        since = time.monotonic() if since is None else since
+        eventually(lambda: sum(each.began >= since for each in list(self.attempts)) >= more, 30.0)
+
+    def _run(self, target: str) -> None:
+        network.inside(self.sites.namespace(self.client), lambda: self._loop(target))
+
+    def _loop(self, target: str) -> None:
+        while not self._stop.is_set():
+            self.attempts.append(self._once(target))
+            self._stop.wait(0.002)
+
+    def _once(self, target: str) -> Attempt:
+        began, connected, failure = time.monotonic(), None, ""
+        made = socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET)
+        with made:
+            made.settimeout(PATIENCE)
+            try:
+                made.connect((target, 25))
+                connected = time.monotonic()
+                with Dialogue(made) as dialogue:
+                    dialogue.begin()
+            except OSError as error:
+                failure = repr(error)
+        return Attempt(began, connected, time.monotonic(), failure)
+
+    def judge(self, event: float, *, late: float = 0.5) -> str:
+        """No client hung; who began a second after the event passed at once; the others after one SYN more.
+
+        `late`: what a busy machine may add to a time. Answers what to print when a test fails elsewhere.
+        """
+        hung = [each for each in self.attempts if each.seconds >= PATIENCE]
+        assert not hung, f"{len(hung)} clients waited for their own timer: {shown(hung, event)}"
+        later = [each for each in self.attempts if each.began >= event + 1.0]
+        assert later, "no attempt began a second after the event"
+        failed = [each for each in later if each.failure]
+        assert not failed, f"failed a second and more after the event: {shown(failed, event)}"
+        slow = [each for each in later if each.connected and each.connected - each.began > late]
+        assert not slow, f"slow a second and more after the event: {shown(slow, event)}"
+        earlier = [each for each in self.attempts if each.began < event + 1.0]
+        # A SYN under way at the event is lost once; under load one of two may meet the successor's start.
+        limit = FIRST_RETRANSMISSION + late
+        slow = [each for each in earlier if each.connected and each.connected - each.began > limit]
+        assert not slow, f"more than one retransmission: {shown(slow, event)}"
+        failed = [each for each in earlier if each.failure]
+        loose = [each for each in failed if each.ended > max(each.began, event) + 2.0]
+        assert not loose, f"failed late: {shown(loose, event)}"
+        assert len(failed) <= 2 * self.clients, f"{len(failed)} failed: {shown(failed, event)}"
+        return f"{len(self.attempts)} attempts, {len(failed)} failed around the event"
+
+
+def shown(attempts: list[Attempt], event: float) -> str:
+    return "; ".join(
+        f"at {each.began - event:+.2f} s, connected after "
+        f"{'never' if each.connected is None else f'{each.connected - each.began:.2f}'}, "
+        f"ended after {each.seconds:.2f}, {each.failure or 'fine'}"
+        for each in attempts[:6]
+    )
+
+
+def failure(sites: Sites, client: str, target: str, **words: Any) -> tuple[str, float]:
+    """How a connect fails: name of the errno ("timeout" for the client's own timer), and after how long."""
+    began = time.monotonic()
+    try:
+        sites.connect(client, target, **words).close()
+    except TimeoutError as error:
+        name = errno.errorcode[error.errno] if error.errno else "timeout"
+        return name, time.monotonic() - began
+    except OSError as error:
+        return errno.errorcode[error.errno or 0], time.monotonic() - began
+    return "connected", time.monotonic() - began
+
+
+def kill(*pids: int) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def wait_gone(*pids: int, seconds: float = PATIENCE) -> None:
+    eventually(lambda: all(processes.start_time(pid) is None for pid in pids), seconds, f"end of {pids}")
+
+
+def pins(gateway: Gateway) -> list[dict[str, Any]]:
+    """What the memory of peers holds, by the operator's own command."""
+    command = gateways.nightmail_command("--config", str(gateway.configuration), "peers", "list", "--json")
+    done = processes.run_in(gateway.namespace, command)
+    answer = json.loads(done.stdout)
+    assert isinstance(answer, list)
+    return answer

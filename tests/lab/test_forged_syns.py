@@ -1,0 +1,173 @@
+"""SYNs with forged sources, from the wire: the protected server must hear nothing of them.
+
+All of it is bounded: some hundreds of SYNs, some thousands in the flood. Namespaces nmf0-...
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+import pytest
+
+from gateway.lab import network
+from tests.lab import probes
+from tests.lab.probes import TOOLS, Dialogue, Load, MailServer, Sites, eventually, mail
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
+FORGED = {False: "203.0.113.{}", True: "2001:db8:bad::{:x}"}
+FORGED_NETWORK = {False: "203.0.113.0/24", True: "2001:db8:bad::/64"}
+FORGED_HOSTS = 250
+
+
+@pytest.fixture(scope="module")
+def built() -> Iterator[Sites]:
+    with probes.built() as sites:
+        for v6 in (False, True):
+            # Whoever is forged stays silent: no reset, no ICMP error for the SYN-ACKs.
+            flag = "-6 " if v6 else ""
+            sites.sh("wire", f"ip {flag}route add blackhole {FORGED_NETWORK[v6]}")
+            sites.sh("mta-b", f"{TOOLS[v6]} -A INPUT -s {FORGED_NETWORK[v6]} -p tcp")
+        yield sites
+
+
+@pytest.fixture
+def sites(built: Sites) -> Iterator[Sites]:
+    built.settle()
+    yield built
+    built.sh("gw-a", "sysctl -qw net.ipv4.tcp_syncookies=1")
+    built.sh("gw-b", "sysctl -qw net.ipv4.tcp_syncookies=1")
+
+
+def heard(sites: Sites, v6: bool) -> int:
+    """Packets with a forged source that have reached the server's box, by the kernel's own counter."""
+    listing = sites.sh("mta-b", f"{TOOLS[v6]} -L INPUT -v -n -x")
+    line = next(each for each in listing.splitlines() if FORGED_NETWORK[v6] in each)
+    return int(line.split()[0])
+
+
+def gate_count(sites: Sites, v6: bool) -> int:
+    """SYNs that have reached gateway b's gate from outside."""
+    listing = sites.sh("gw-b", f"{TOOLS[v6]}-save -c -t raw")
+    lines = [each for each in listing.splitlines() if "-i outside" in each and "NIGHTMAIL-GATE" in each]
+    return sum(int(each.split(":")[0].lstrip("[")) for each in lines)
+
+
+def forge(sites: Sites, v6: bool, count: int) -> None:
+    """Send so many SYNs to the server at site b, each from another address or port."""
+    target = sites.address("mta-b", v6)
+    packets = [
+        syn(FORGED[v6].format(1 + n % FORGED_HOSTS), 1024 + (n * 7919) % 60000, target) for n in range(count)
+    ]
+
+    def send() -> None:
+        family = socket.AF_INET6 if v6 else socket.AF_INET
+        with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+            for packet in packets:
+                raw.sendto(packet, (target, 0))
+
+    network.inside(sites.namespace("wire"), send)
+
+
+def syn(source: str, port: int, target: str) -> bytes:
+    here, there = ip_address(source), ip_address(target)
+    header = struct.pack("!HHIIBBHHH", port, 25, random.getrandbits(32), 0, 6 << 4, 2, 64240, 0, 0)
+    options = struct.pack("!BBH", 2, 4, 1460)
+    length = len(header) + len(options)
+    if here.version == 4:
+        pseudo = here.packed + there.packed + struct.pack("!BBH", 0, 6, length)
+        outer = struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, 0, 0x4000, 64, 6, 0)
+        outer += here.packed + there.packed
+    else:
+        pseudo = here.packed + there.packed + struct.pack("!IHBB", length, 0, 0, 6)
+        outer = struct.pack("!IHBB", 6 << 28, length, 6, 64) + here.packed + there.packed
+    segment = header + options
+    segment = segment[:16] + struct.pack("!H", checksum(pseudo + segment)) + segment[18:]
+    return outer + segment
+
+
+def checksum(octets: bytes) -> int:
+    total = sum(struct.unpack(f"!{len(octets) // 2}H", octets))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+@FAMILIES
+def test_forged_syns_do_not_reach_a_server_that_answers(sites: Sites, v6: bool) -> None:
+    with MailServer(sites, "mta-b", v6) as server:
+        target = sites.address("mta-b", v6)
+        mail(sites, "mta-c", server, target, b"it answers")
+        before, arrived = heard(sites, v6), gate_count(sites, v6)
+        forge(sites, v6, 300)
+        eventually(lambda: gate_count(sites, v6) >= arrived + 300, what="all of them at the gate")
+        # A mail from the same side goes behind them through the same queues.
+        assert mail(sites, "mta-c", server, target, b"behind them") < 1.0
+        assert heard(sites, v6) == before
+        assert set(server.peers) == {sites.address("mta-c", v6)}
+
+
+@FAMILIES
+def test_forged_syns_probe_a_silent_server_one_at_a_time(sites: Sites, v6: bool) -> None:
+    """Nobody knows whether it answers: one probe finds out, and then all others are accepted first."""
+    sites.kill("b")
+    sites.start("b")
+    with MailServer(sites, "mta-b", v6) as server:
+        before, arrived = heard(sites, v6), gate_count(sites, v6)
+        forge(sites, v6, 200)
+        eventually(lambda: gate_count(sites, v6) >= arrived + 200, what="all of them at the gate")
+        assert mail(sites, "mta-c", server, sites.address("mta-b", v6), b"behind them") < 1.0
+        # Two workers, one probe each.
+        assert len(server.peers) - 1 <= 2
+        assert heard(sites, v6) - before <= 2 * 4
+
+
+@FAMILIES
+@pytest.mark.parametrize("client", ["mta-a", "mta-c"], ids=["both-gates", "inbound"])
+def test_forced_syn_cookies_work_through_the_gateways(sites: Sites, client: str, v6: bool) -> None:
+    for node in ("gw-a", "gw-b"):
+        sites.sh(node, "sysctl -qw net.ipv4.tcp_syncookies=2")
+    before = cookies(sites, "gw-b")
+    with MailServer(sites, "mta-b", v6) as server:
+        for number in range(5):
+            assert mail(sites, client, server, sites.address("mta-b", v6), b"by cookie %d" % number) < 1.0
+    assert cookies(sites, "gw-b") >= before + 5
+
+
+def cookies(sites: Sites, node: str) -> int:
+    names, values = [
+        line.split()[1:]
+        for line in sites.sh(node, "cat /proc/net/netstat").splitlines()
+        if line.startswith("TcpExt:")
+    ]
+    return int(dict(zip(names, values, strict=True))["SyncookiesRecv"])
+
+
+@FAMILIES
+def test_a_flood_leaves_real_mail_flowing(sites: Sites, v6: bool) -> None:
+    target = sites.address("mta-b", v6)
+    with MailServer(sites, "mta-b", v6) as server:
+        mail(sites, "mta-a", server, target, b"before")
+        before = heard(sites, v6)
+        with Load(sites, "mta-a", (target,), clients=4) as load:
+            load.wait(20)
+            at = time.monotonic()
+            forge(sites, v6, 3000)
+            sent = time.monotonic()
+            load.wait(40, since=at + 1.0)
+        print(load.judge(at), f"3,000 SYNs in {sent - at:.2f} s")
+        failed = [each for each in load.attempts if each.failure]
+        assert not failed, probes.shown(failed, at)
+        assert heard(sites, v6) == before
+        assert mail(sites, "mta-c", server, target, b"afterwards") < 1.0
+        with Dialogue(sites.connect("mta-a", target)) as dialogue:
+            dialogue.begin()

@@ -1,0 +1,216 @@
+"""What a gateway remembers of its peers, with real daemons and real files; silence; path MTU.
+
+What happens to a peer (new, the same, changed, without a gateway) is seen in the operator's own words: the
+log, `nightmail status` and `nightmail peers`. Namespaces nmf0-...
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab import probes
+from tests.lab.probes import Dialogue, MailServer, Sites, eventually, kill, mail
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
+
+
+@pytest.fixture(scope="module")
+def built() -> Iterator[Sites]:
+    with probes.built() as sites:
+        yield sites
+
+
+@pytest.fixture
+def sites(built: Sites) -> Iterator[Sites]:
+    """Two gateways that have never met."""
+    built.kill("a")
+    built.kill("b")
+    for path in (built.gateway("a").folder / "state").glob("peers.db*"):
+        path.unlink()
+    built.start("a", "b")
+    yield built
+
+
+@pytest.fixture
+def server(sites: Sites) -> Iterator[MailServer]:
+    with MailServer(sites, "mta-b", False) as server:
+        yield server
+
+
+def send(sites: Sites, server: MailServer, body: bytes = b"hello") -> str:
+    """One mail from a to b; the reason that the sending gateway gives for what it did."""
+    before = len(decisions(sites))
+    mail(sites, "mta-a", server, sites.address("mta-b", False), body)
+    found = eventually(lambda: decisions(sites)[before:], what="a decision in the log")
+    assert len(found) == 1
+    return found[0]
+
+
+def decisions(sites: Sites) -> list[str]:
+    lines = [line for line in sites.log("a").splitlines() if " session decided " in line]
+    return [line.rsplit("reason=", 1)[1].split()[0] for line in lines]
+
+
+def rings(sites: Sites) -> list[str]:
+    lines = [line for line in sites.log("a").splitlines() if " alarm rings " in line]
+    return [line.rsplit("reason=", 1)[1].split()[0] for line in lines]
+
+
+def test_a_pin_of_the_first_contact_survives_a_kill_right_after(sites: Sites, server: MailServer) -> None:
+    assert send(sites, server) == "upgraded-new-peer"
+    kill(sites.supervisor("a"), *sites.workers("a"))
+    known = probes.pins(sites.gateway("a"))
+    assert [pin["address"] for pin in known] == [sites.address("mta-b", False)]
+    sites.kill("a")
+    sites.start("a")
+    assert send(sites, server) == "upgraded"
+    assert sites.status("a")["peers"] == 1
+
+
+def test_a_restart_of_both_is_the_same_peer_again(sites: Sites, server: MailServer) -> None:
+    assert send(sites, server) == "upgraded-new-peer"
+    identities = [sites.status(letter)["identity"] for letter in "ab"]
+    for letter in "ab":
+        sites.kill(letter)
+    sites.start("a", "b")
+    assert [sites.status(letter)["identity"] for letter in "ab"] == identities
+    assert send(sites, server) == "upgraded"
+    assert rings(sites) == []
+
+
+def test_the_identity_is_for_root_alone(sites: Sites) -> None:
+    for letter in "ab":
+        folder = sites.gateway(letter).folder / "state"
+        assert (folder / "identity").stat().st_mode & 0o777 == 0o600
+        assert (folder / "peers.db").stat().st_mode & 0o077 == 0
+        assert sites.gateway(letter).control_socket.stat().st_mode & 0o077 == 0
+
+
+def test_another_identity_rings_once_and_mail_flows_protected(sites: Sites, server: MailServer) -> None:
+    assert send(sites, server) == "upgraded-new-peer"
+    sites.kill("b")
+    (sites.gateway("b").folder / "state" / "identity").unlink()
+    sites.start("b")
+    reasons = [send(sites, server, b"to a stranger") for _ in range(3)]
+    assert reasons == ["upgraded-changed-peer"] * 3
+    eventually(lambda: rings(sites), what="an alarm")
+    assert len(rings(sites)) == 1
+    (pin,) = probes.pins(sites.gateway("a"))
+    assert len(pin["identities"]) == 2
+
+
+def test_a_peer_without_its_gateway_rings_and_mail_flows_in_clear(sites: Sites, server: MailServer) -> None:
+    assert send(sites, server) == "upgraded-new-peer"
+    sites.kill("b")
+    assert [send(sites, server, b"in clear") for _ in range(3)] == ["offer-missing"] * 3
+    eventually(lambda: rings(sites), what="an alarm")
+    assert rings(sites) == ["offer-missing"]
+    clear = sites.status("a")["counters"]["decided"]["out"]["clear"]
+    eventually(
+        lambda: sites.status("a")["counters"]["decided"]["out"]["clear"].get("offer-missing") == 3,
+        what=f"three sessions in clear by status, after {clear}",
+    )
+    sites.start("b")
+    assert send(sites, server, b"back") == "upgraded"
+
+
+@pytest.mark.parametrize("alive", [True, False], ids=["while-running", "at-start"])
+def test_a_corrupt_memory_is_moved_aside(sites: Sites, server: MailServer, alive: bool) -> None:
+    assert send(sites, server) == "upgraded-new-peer"
+    state = sites.gateway("a").folder / "state"
+    if not alive:
+        sites.kill("a")
+    for suffix in ("-wal", "-shm"):
+        (state / f"peers.db{suffix}").unlink(missing_ok=True)
+    rubbish = b"no database at all" * 1000
+    (state / "rubbish").write_bytes(rubbish)
+    (state / "rubbish").rename(state / "peers.db")
+    if not alive:
+        sites.start("a")
+    reasons = [send(sites, server, b"with rubbish for a memory") for _ in range(2)]
+    assert all(reason.startswith("upgraded") for reason in reasons)
+    eventually(lambda: "pins-unreadable" in rings(sites), what="an alarm")
+    aside = [path for path in state.glob("peers.db.corrupt-*") if not path.name.endswith(("-wal", "-shm"))]
+    assert rubbish in [path.read_bytes() for path in aside]
+    for path in state.glob("peers.db.corrupt-*"):
+        path.unlink()
+
+
+# --- Path MTU -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def narrow(sites: Sites) -> Iterator[Sites]:
+    """The wire between its router and gateway b takes 1300 octets; everybody else takes 1500."""
+    try:
+        sites.sh("wire", "ip link set gw-b mtu 1300")
+        sites.sh("gw-b", "ip link set outside mtu 1300")
+        yield sites
+    finally:
+        sites.sh("wire", "ip link set gw-b mtu 1500")
+        sites.sh("gw-b", "ip link set outside mtu 1500")
+        for node in ("mta-a", "gw-a", "mta-b", "gw-b"):
+            sites.sh(node, "ip route flush cache", "ip -6 route flush cache")
+
+
+@FAMILIES
+@pytest.mark.parametrize("kind", ["channel", "clear"])
+@pytest.mark.parametrize("way", ["a-to-b", "b-to-a"])
+def test_a_narrow_path_is_no_black_hole(narrow: Sites, v6: bool, kind: str, way: str) -> None:
+    sites = narrow
+    client, target = ("mta-a", "mta-b") if way == "a-to-b" else ("mta-b", "mta-a")
+    if kind == "clear":
+        # One gateway alone, whose session stays in clear: the sending one, whose both sockets feel the MTU.
+        sites.kill("b" if way == "a-to-b" else "a")
+    body = (b"x" * 76 + b"\r\n") * 4000
+    with MailServer(sites, target, v6) as server:
+        took = mail(sites, client, server, sites.address(target, v6), body[:-2])
+        print(f"{took:.2f} s")
+        assert took < 3.0
+    letter = client[-1]
+    kinds = sites.status(letter)["counters"]["decided"]["out"]
+    eventually(
+        lambda: (
+            (kinds := sites.status(letter)["counters"]["decided"]["out"])
+            and sum(kinds["upgraded" if kind == "channel" else "clear"].values()) == 1
+        ),
+        what=f"one session in {kind}, found {kinds}",
+    )
+
+
+# --- Silence ------------------------------------------------------------------------------------------
+
+SILENCE_SECONDS = 240
+
+
+@pytest.mark.long
+@pytest.mark.timeout(SILENCE_SECONDS + 120)
+def test_minutes_of_silence_are_survived_in_channel_and_in_clear(sites: Sites, server: MailServer) -> None:
+    """Longer than the kernel remembers unanswered or closing connections; nothing may expire under a session.
+
+    The opening entry of a taken connection lives 60 s, conntrack's for the unreplied 120 s.
+    """
+    target = sites.address("mta-b", False)
+    with (
+        Dialogue(sites.connect("mta-a", target)) as channel,
+        Dialogue(sites.connect("mta-c", target)) as clear,
+    ):
+        for dialogue in (channel, clear):
+            dialogue.begin()
+            dialogue.say(b"MAIL FROM:<a@client.test>")
+        quiet_until = time.monotonic() + SILENCE_SECONDS
+        # Nothing is waited for but time itself.
+        while (left := quiet_until - time.monotonic()) > 0:
+            time.sleep(min(left, 10))
+        for dialogue in (channel, clear):
+            dialogue.send_mail(b"after a long silence")
+            dialogue.say(b"QUIT")
+    assert server.mails == [b"after a long silence\r\n"] * 2

@@ -1,0 +1,41 @@
+"""Padme against its vectors, and flights with their floor."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.crypto.padding import flight_padding, padme
+from tests.unit.crypto.pairs import vectors
+
+
+def test_padme_vectors() -> None:
+    pairs = vectors("padme.json")["pairs"]
+    assert len(pairs) == 200
+    assert [padme(length) for length, _ in pairs] == [padded for _, padded in pairs]
+
+
+@given(st.integers(1, 1 << 48))
+def test_padme_grows_little_and_only_once(octets: int) -> None:
+    assert octets <= padme(octets) <= octets * 1.12
+    assert padme(padme(octets)) == padme(octets)
+    if octets > 512:
+        assert padme(octets) <= octets * 1.0625
+
+
+def test_padme_at_a_million() -> None:
+    assert max(padme(octets) / octets for octets in range(1_000_000, 1_000_500)) <= 1.031
+
+
+@given(st.integers(1, 512))
+def test_small_flights_look_alike(octets: int) -> None:
+    assert octets + flight_padding(octets) == 512
+
+
+@given(st.integers(1, 1 << 30))
+def test_a_padded_flight_needs_no_more(octets: int) -> None:
+    assert flight_padding(octets + flight_padding(octets)) == 0
+
+
+def test_no_flight_no_padding() -> None:
+    assert flight_padding(0) == 0

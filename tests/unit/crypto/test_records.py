@@ -1,0 +1,458 @@
+"""Records between two gateways in memory; then tampered with, out of order, too late, too early."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.crypto import primitives
+from gateway.crypto.frames import FrameKind, FrameReader, frame
+from gateway.crypto.handshake import OfferForm
+from gateway.crypto.keys import IdentityPublic
+from gateway.crypto.noise import CipherState
+from gateway.crypto.records import (
+    INNER_HEADER_OCTETS,
+    RECORD_OVERHEAD_OCTETS,
+    Direction,
+    Record,
+    RecordLayer,
+    RecordType,
+    VerifiedPeer,
+)
+from gateway.errors import LocalMisuseError, PeerProtocolError, Reason
+from gateway.policy.limits import RECORD_CONTENT_OCTETS, RECORD_SEND_OCTETS, REKEY_AFTER_RECORDS
+from tests.unit.crypto.pairs import R_IDENTITY, S_IDENTITY, TODAY, handshaken, layers, octets
+
+
+def _opened(layer: RecordLayer, wire: bytes) -> list[Record]:
+    return [layer.open(each.body) for each in FrameReader().feed(wire)]
+
+
+def _refused(layer: RecordLayer, body: bytes) -> Reason:
+    with pytest.raises(PeerProtocolError) as caught:
+        layer.open(body)
+    return caught.value.reason
+
+
+def _sealed_inner(layer: RecordLayer, inner: bytes) -> bytes:
+    """A frame body with any inner plaintext, under the right key: what a peer gone mad would send."""
+    header = bytes((FrameKind.RECORD,)) + (len(inner) + 16).to_bytes(2, "big")
+    return layer._sending.encrypt_with_ad(header, inner)
+
+
+# --- There and back ------------------------------------------------------------------------------------
+
+SENT = [
+    (RecordType.PAD, b""),
+    (RecordType.DATA, b"MAIL FROM:<a@a.example>\r\n"),
+    (RecordType.DATA, b""),
+    (RecordType.DATA, octets("largest", RECORD_CONTENT_OCTETS)),
+    (RecordType.PARAMS, b"\x02\0\x01\x01"),
+    (RecordType.STATEMENT, octets("statement", 196)),
+    (RecordType.CLOSE, b""),
+]
+
+
+@pytest.mark.parametrize("form", OfferForm, ids=lambda form: str(form.value))
+@pytest.mark.parametrize("from_s", [True, False])
+def test_every_kind_in_both_directions(form: OfferForm, from_s: bool) -> None:
+    r, s = layers(form)
+    one, other = (s, r) if from_s else (r, s)
+    wire = b"".join(one.seal(kind, content) for kind, content in SENT)
+    assert _opened(other, wire) == [Record(kind, content) for kind, content in SENT]
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from([0, 1, 100, 16383, 16384, 16385, 32768, 65536, 70000]),
+    st.one_of(st.just(0), st.integers(22, 800), st.integers(45_000, 150_000)),
+)
+def test_data_of_any_size_arrives_and_its_padding_is_exact(size: int, pad: int) -> None:
+    r, s = layers(OfferForm.SHORT)
+    data = octets("data", size)
+    plain, padded = len(layers(OfferForm.SHORT)[1].seal_data(data)), s.seal_data(data, pad)
+    assert len(padded) == plain + pad
+    records = _opened(r, padded)
+    assert {record.kind for record in records} <= {RecordType.DATA, RecordType.PAD}
+    assert b"".join(record.content for record in records) == data
+
+
+@given(st.integers(1, 21))
+def test_small_paddings_fit_behind_content(pad: int) -> None:
+    _, s = layers(OfferForm.SHORT)
+    assert len(s.seal_data(bytes(16384), pad)) == 16384 + RECORD_OVERHEAD_OCTETS + pad
+    assert len(s.seal_pad(pad)) == RECORD_OVERHEAD_OCTETS
+
+
+@settings(max_examples=40)
+@given(st.integers(22, 400_000))
+def test_pad_records_have_exactly_the_size_asked_for(size: int) -> None:
+    r, s = layers(OfferForm.SHORT)
+    wire = s.seal_pad(size)
+    assert len(wire) == size
+    assert {record.kind for record in _opened(r, wire)} == {RecordType.PAD}
+
+
+def test_nothing_is_nothing() -> None:
+    _, s = layers()
+    assert s.seal_data(b"") == b""
+    assert s._sending.n == 0
+
+
+def test_inner_padding_is_seen_in_the_size_alone() -> None:
+    r, s = layers()
+    plain, padded = s.seal(RecordType.DATA, b"words"), s.seal(RecordType.DATA, b"words", inner_pad=300)
+    assert len(padded) == len(plain) + 300
+    assert _opened(r, plain + padded) == [Record(RecordType.DATA, b"words")] * 2
+
+
+def test_full_records_carry_what_limits_say() -> None:
+    _, s = layers()
+    frames = FrameReader().feed(s.seal_data(bytes(3 * RECORD_SEND_OCTETS + 1)))
+    assert [len(each.body) for each in frames] == [RECORD_SEND_OCTETS + 19] * 3 + [20]
+
+
+def test_equal_contents_look_different() -> None:
+    _, s = layers()
+    assert s.seal(RecordType.DATA, b"same") != s.seal(RecordType.DATA, b"same")
+    frames = FrameReader().feed(s.seal_data(bytes(2 * RECORD_SEND_OCTETS)))
+    assert frames[0].body != frames[1].body
+
+
+# --- The peer proves itself ----------------------------------------------------------------------------
+
+
+def test_no_peer_before_its_first_record() -> None:
+    r, s = layers()
+    for layer in (r, s):
+        with pytest.raises(LocalMisuseError):
+            layer.peer()
+    _opened(s, r.seal(RecordType.PARAMS))
+    peer = s.peer()
+    assert (peer.identity, peer.epoch, peer.form) == (R_IDENTITY.public, TODAY, OfferForm.FULL)
+    _opened(r, s.seal(RecordType.PAD))
+    assert r.peer().identity == S_IDENTITY.public
+
+
+def test_a_record_that_fails_proves_nobody() -> None:
+    r, s = layers()
+    body = bytearray(FrameReader().feed(r.seal(RecordType.PARAMS))[0].body)
+    body[0] ^= 1
+    _refused(s, bytes(body))
+    with pytest.raises(LocalMisuseError):
+        s.peer()
+
+
+def test_verified_peers_are_made_by_record_layers_alone() -> None:
+    with pytest.raises(LocalMisuseError):
+        VerifiedPeer(IdentityPublic(R_IDENTITY.public.octets), 1, OfferForm.FULL, 0, object())  # type: ignore[arg-type]
+
+
+def test_a_result_makes_one_layer() -> None:
+    result = handshaken().at_sending
+    RecordLayer(result)
+    with pytest.raises(LocalMisuseError):
+        RecordLayer(result)
+
+
+# --- Tampering -----------------------------------------------------------------------------------------
+
+
+def test_every_octet_of_a_record_is_protected() -> None:
+    """Header included: a length that grew swallows what follows, and then fails."""
+    _, s = layers(OfferForm.SHORT)
+    wire = s.seal(RecordType.DATA, b"DATA\r\n", inner_pad=9)
+    following = s.seal(RecordType.DATA, bytes(600))
+    for index in range(len(wire)):
+        changed = bytearray(wire + following)
+        changed[index] ^= 1
+        r, _ = layers(OfferForm.SHORT)
+        with pytest.raises(PeerProtocolError):
+            r.open(FrameReader().feed(bytes(changed))[0].body)
+        assert r.receives in (Direction.RUNNING, Direction.DEAD)
+        assert r._receiving.n == 0
+
+
+def test_a_length_that_grew_waits_and_then_fails() -> None:
+    r, s = layers()
+    wire = bytearray(s.seal(RecordType.DATA, b"one") + s.seal(RecordType.DATA, b"two"))
+    wire[2] += 1
+    frame_read = FrameReader().feed(bytes(wire[: wire[2] + 3]))[0]
+    assert _refused(r, frame_read.body) is Reason.BAD_TAG
+
+
+def test_every_cut_of_a_record_is_refused() -> None:
+    body = FrameReader().feed(layers()[1].seal(RecordType.DATA, b"DATA\r\n"))[0].body
+    for length in range(len(body)):
+        assert _refused(layers()[0], body[:length]) in (Reason.BAD_TAG, Reason.BAD_RECORD)
+
+
+@pytest.mark.parametrize("order", [order for order in itertools.permutations(range(3)) if order != (0, 1, 2)])
+def test_order_is_protected(order: tuple[int, ...]) -> None:
+    r, s = layers(OfferForm.SHORT)
+    bodies = [FrameReader().feed(s.seal(RecordType.DATA, b"same"))[0].body for _ in range(3)]
+    with pytest.raises(PeerProtocolError) as caught:
+        for index in order:
+            r.open(bodies[index])
+    assert caught.value.reason is Reason.BAD_TAG
+
+
+def test_replay_drop_and_reflection() -> None:
+    for attack in ("replay", "drop", "reflect"):
+        r, s = layers(OfferForm.SHORT)
+        bodies = [FrameReader().feed(s.seal(RecordType.DATA, b"words"))[0].body for _ in range(2)]
+        if attack == "reflect":
+            assert _refused(s, bodies[0]) is Reason.BAD_TAG
+            continue
+        if attack == "replay":
+            r.open(bodies[0])
+            assert _refused(r, bodies[0]) is Reason.BAD_TAG
+        else:
+            assert _refused(r, bodies[1]) is Reason.BAD_TAG
+
+
+def test_a_record_of_another_channel() -> None:
+    r, _ = layers(OfferForm.SHORT)
+    _, s = layers(OfferForm.FULL)
+    assert _refused(r, FrameReader().feed(s.seal(RecordType.DATA, b"words"))[0].body) is Reason.BAD_TAG
+
+
+def test_plaintext_of_a_failed_record_is_wiped(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffers: list[bytearray] = []
+    honest = CipherState.decrypt_into
+
+    def watched(self: CipherState, ad: bytes, ciphertext: bytes, out: bytearray) -> None:
+        buffers.append(out)
+        honest(self, ad, ciphertext, out)
+
+    monkeypatch.setattr(CipherState, "decrypt_into", watched)
+    r, s = layers()
+    body = bytearray(FrameReader().feed(s.seal(RecordType.DATA, b"RCPT TO:<b@b.example>"))[0].body)
+    body[-1] ^= 1
+    assert _refused(r, bytes(body)) is Reason.BAD_TAG
+    assert buffers
+    assert [any(buffer) for buffer in buffers] == [False]
+
+
+def test_a_layer_that_failed_is_dead_in_that_direction() -> None:
+    r, s = layers()
+    good = FrameReader().feed(s.seal(RecordType.DATA, b"words"))[0].body
+    _refused(r, bytes(len(good)))
+    assert r.receives is Direction.DEAD
+    with pytest.raises(LocalMisuseError):
+        r.open(good)
+
+
+# --- What a verified record may not hold ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("octet", [6, 7, *range(8, 0x40)])
+def test_reserved_and_unknown_types_are_errors(octet: int) -> None:
+    r, s = layers(OfferForm.SHORT)
+    assert _refused(r, _sealed_inner(s, bytes((octet, 0, 0)))) is Reason.BAD_RECORD
+    assert r.receives is Direction.DEAD
+
+
+@pytest.mark.parametrize("octet", [0x40, 0x41, 0x7F, 0x80, 0xFF])
+def test_ignorable_types_are_ignored(octet: int) -> None:
+    r, s = layers(OfferForm.SHORT)
+    wire = s.seal_ignorable(octet, b"something new") + s.seal(RecordType.DATA, b"words")
+    assert _opened(r, wire) == [Record(RecordType.IGNORABLE, b""), Record(RecordType.DATA, b"words")]
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        b"\x01\0\x04abc",
+        b"\x01\xff\xff",
+        b"\x01\0\x01a\0\0\x01\0",
+        b"\x01\0\0" + bytes(500) + b"\x80",
+        b"\0\0\x01a",
+        b"\x02\0\x01a",
+        b"\x03\0\x01a",
+        b"\x40\0\x09abc",
+    ],
+    ids=["short", "far too short", "padding", "last of padding", "PAD", "CLOSE", "RESET", "ignorable"],
+)
+def test_nonsense_under_the_right_key_is_an_error(inner: bytes) -> None:
+    r, s = layers(OfferForm.SHORT)
+    assert _refused(r, _sealed_inner(s, inner)) is Reason.BAD_RECORD
+
+
+@pytest.mark.parametrize("inner", [b"", b"\x01", b"\x01\0"])
+def test_records_without_room_for_a_header(inner: bytes) -> None:
+    r, s = layers(OfferForm.SHORT)
+    assert _refused(r, _sealed_inner(s, inner)) is Reason.BAD_RECORD
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=40)
+def test_random_bodies_never_open(body: bytes) -> None:
+    r, _ = layers(OfferForm.SHORT)
+    assert _refused(r, body) in (Reason.BAD_TAG, Reason.BAD_RECORD)
+
+
+# --- The end of a direction ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("last", [RecordType.CLOSE, RecordType.RESET])
+@pytest.mark.parametrize("late", [RecordType.DATA, RecordType.PAD, RecordType.CLOSE, RecordType.IGNORABLE])
+def test_nothing_comes_after_the_last_record(last: RecordType, late: RecordType) -> None:
+    r, s = layers(OfferForm.SHORT)
+    _opened(r, s.seal(last))
+    assert r.receives is Direction.CLOSED
+    s.sends = Direction.RUNNING  # a peer that does not keep to it
+    body = FrameReader().feed(s.seal(late))[0].body
+    assert _refused(r, body) is Reason.OCTETS_AFTER_CLOSE
+    with pytest.raises(LocalMisuseError):
+        r.open(body)
+
+
+@pytest.mark.parametrize("last", [RecordType.CLOSE, RecordType.RESET])
+def test_we_send_nothing_after_the_last_record(last: RecordType) -> None:
+    _, s = layers(OfferForm.SHORT)
+    s.seal(last)
+    sends: tuple[Callable[[], bytes], ...] = (
+        lambda: s.seal(RecordType.DATA, b"late"),
+        lambda: s.seal(RecordType.CLOSE),
+        lambda: s.seal_data(bytes(RECORD_SEND_OCTETS)),
+        lambda: s.seal_data(b"late"),
+        lambda: s.seal_pad(100),
+        lambda: s.seal_ignorable(),
+    )
+    for send in sends:
+        with pytest.raises(LocalMisuseError):
+            send()
+
+
+def test_the_two_directions_end_alone() -> None:
+    r, s = layers()
+    _opened(r, s.seal(RecordType.CLOSE))
+    assert _opened(s, r.seal(RecordType.DATA, b"250 2.0.0 Ok\r\n"))[0].content == b"250 2.0.0 Ok\r\n"
+
+
+# --- Our own mistakes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "pad"),
+    [
+        (RecordType.OPEN, b"", 0),
+        (RecordType.END, b"", 0),
+        (RecordType.PAD, b"a", 0),
+        (RecordType.CLOSE, b"a", 0),
+        (RecordType.DATA, bytes(RECORD_CONTENT_OCTETS + 1), 0),
+        (RecordType.DATA, b"a", RECORD_CONTENT_OCTETS),
+        (RecordType.DATA, b"a", -1),
+    ],
+)
+def test_records_that_we_do_not_make(kind: RecordType, content: bytes, pad: int) -> None:
+    _, s = layers(OfferForm.SHORT)
+    with pytest.raises(LocalMisuseError):
+        s.seal(kind, content, pad)
+    assert s._sending.n == 0
+    assert s.sends is Direction.RUNNING
+
+
+@pytest.mark.parametrize("octet", [-1, 0, 0x3F, 0x100])
+def test_types_that_nobody_ignores(octet: int) -> None:
+    with pytest.raises(LocalMisuseError):
+        layers(OfferForm.SHORT)[1].seal_ignorable(octet)
+
+
+# --- Keys and nonces -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sealed_under(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[bytes, bytes]]]:
+    """Key and nonce of every seal there is."""
+    seen: list[tuple[bytes, bytes]] = []
+    keys: dict[int, bytes] = {}
+    kept: list[object] = []
+    made, seal = primitives.Aead.__init__, primitives.Aead.seal
+
+    def watched_init(self: primitives.Aead, key: bytes) -> None:
+        made(self, key)
+        keys[id(self)] = key
+        kept.append(self)
+
+    def watched_seal(self: primitives.Aead, nonce: bytes, plaintext: bytes, associated: bytes) -> bytes:
+        seen.append((keys[id(self)], nonce))
+        return seal(self, nonce, plaintext, associated)
+
+    monkeypatch.setattr(primitives.Aead, "__init__", watched_init)
+    monkeypatch.setattr(primitives.Aead, "seal", watched_seal)
+    yield seen
+    assert seen
+
+
+def test_no_nonce_serves_twice_under_one_key(sealed_under: list[tuple[bytes, bytes]]) -> None:
+    """Handshake, both directions, small and full records, and over the change of keys."""
+    r, s = layers()
+    for layer in (r, s):
+        for _ in range(REKEY_AFTER_RECORDS // 2):
+            layer.seal(RecordType.DATA, b"a")
+            layer.seal_data(b"b")
+        layer.seal_data(bytes(5 * RECORD_SEND_OCTETS + 3), pad=70_000)
+        layer.seal_ignorable()
+        layer.seal_pad(200)
+        layer.seal(RecordType.CLOSE)
+    assert len(sealed_under) > 2 * REKEY_AFTER_RECORDS
+    assert len(set(sealed_under)) == len(sealed_under)
+
+
+def _at(layer: RecordLayer, count: int) -> None:
+    layer._sending.n = layer._receiving.n = count
+
+
+def test_keys_change_after_so_many_records_and_the_counter_runs_on() -> None:
+    r, s = layers(OfferForm.SHORT)
+    key_before = s._sending._aead
+    for _ in range(REKEY_AFTER_RECORDS - 1):
+        s.seal(RecordType.PAD)
+    assert s._sending._aead is key_before
+    s.seal(RecordType.PAD)
+    assert s._sending._aead is not key_before
+    assert s._sending.n == REKEY_AFTER_RECORDS
+    expected = CipherState(bytes(32))
+    expected._aead, expected.n = key_before, REKEY_AFTER_RECORDS
+    expected.rekey()
+    header = bytes((FrameKind.RECORD, 0, 20))
+    assert s.seal(RecordType.DATA, b"a") == header + expected.encrypt_with_ad(header, b"\x01\0\x01a")
+    assert r._receiving.n == 0
+
+
+@pytest.mark.parametrize("before", range(6))
+def test_both_sides_change_keys_at_the_same_record(before: int) -> None:
+    """Also in the middle of one write of full records."""
+    r, s = layers(OfferForm.SHORT)
+    _at(r, REKEY_AFTER_RECORDS - before)
+    _at(s, REKEY_AFTER_RECORDS - before)
+    data = octets("bulk", 4 * RECORD_SEND_OCTETS + 5)
+    assert b"".join(record.content for record in _opened(r, s.seal_data(data))) == data
+    assert _opened(s, r.seal(RecordType.DATA, b"250 Ok"))[0].content == b"250 Ok"
+
+
+def test_a_peer_that_forgets_to_change_keys_is_not_understood() -> None:
+    r, s = layers(OfferForm.SHORT)
+    _at(r, REKEY_AFTER_RECORDS - 1)
+    _at(s, REKEY_AFTER_RECORDS - 1)
+    old = s._sending._aead
+    _opened(r, s.seal(RecordType.DATA, b"one"))
+    s._sending._aead = old
+    assert _refused(r, FrameReader().feed(s.seal(RecordType.DATA, b"two"))[0].body) is Reason.BAD_TAG
+
+
+def test_associated_data_is_the_frame_header() -> None:
+    r, s = layers(OfferForm.SHORT)
+    inner = b"\x01\0\x01a"
+    assert _refused(r, s._sending.encrypt_with_ad(b"", inner)) is Reason.BAD_TAG
+    assert frame(FrameKind.RECORD, bytes(INNER_HEADER_OCTETS + 16))[:3] == b"\x82\0\x13"
+
+
+def test_layers_print_redacted() -> None:
+    assert "redacted" in repr(layers()[0])

@@ -1,0 +1,47 @@
+"""What errnos mean for the client; the sockets themselves are tested against a kernel in tests/lab."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+import pytest
+
+from gateway.errors import EnvironmentFailureError
+from gateway.intercept import tproxy
+from gateway.intercept.gate import DialOutcome
+from gateway.intercept.marks import MarkBits
+
+
+@pytest.mark.parametrize(
+    ("number", "outcome"),
+    [
+        (0, DialOutcome.CONNECTED),
+        (errno.ECONNREFUSED, DialOutcome.REFUSED),
+        (errno.EHOSTUNREACH, DialOutcome.HOST_UNREACHABLE),
+        (errno.ENETUNREACH, DialOutcome.NET_UNREACHABLE),
+        (errno.EACCES, DialOutcome.ADMIN_PROHIBITED),
+        (errno.ETIMEDOUT, DialOutcome.SILENT),
+        (errno.EADDRNOTAVAIL, DialOutcome.PORTS_BUSY),
+        (errno.EMFILE, DialOutcome.LOCAL_TROUBLE),
+        (errno.EPERM, DialOutcome.LOCAL_TROUBLE),
+        (9999, DialOutcome.LOCAL_TROUBLE),
+    ],
+)
+def test_outcomes(number: int, outcome: DialOutcome) -> None:
+    assert tproxy.outcome_of(number) is outcome
+
+
+def test_the_outcome_of_a_started_connect() -> None:
+    with socket.socket() as nobody, socket.socket() as dialled:
+        nobody.bind(("127.0.0.1", 0))
+        dialled.setblocking(False)
+        dialled.connect_ex(nobody.getsockname())
+        assert tproxy.connect_outcome(dialled) is DialOutcome.REFUSED
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may")
+def test_without_the_capability_it_is_one_clear_line() -> None:
+    with pytest.raises(EnvironmentFailureError, match="CAP_NET_ADMIN"):
+        tproxy.listener(socket.AF_INET, 0, MarkBits(0xFF000000))

@@ -1,0 +1,88 @@
+"""Which packets are heard, and how the file has them."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+
+import pytest
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import IPv6
+
+from gateway.lab import capture, wire
+from gateway.lab.capture import ETHERTYPE_IPV4, ETHERTYPE_IPV6, is_wanted
+
+V4, V6 = ETHERTYPE_IPV4, ETHERTYPE_IPV6
+
+
+def four(upper: object) -> bytes:
+    return bytes(IP(src="10.11.0.10", dst="10.12.0.10") / upper)
+
+
+def six(upper: object) -> bytes:
+    return bytes(IPv6(src="2001:db8:11::10", dst="2001:db8:12::10") / upper)
+
+
+@pytest.mark.parametrize(
+    ("ethertype", "packet", "wanted"),
+    [
+        (V4, four(TCP(sport=40025, dport=25)), True),
+        (V4, four(TCP(sport=25, dport=40025)), True),
+        (V6, six(TCP(sport=40025, dport=25)), True),
+        (V6, six(TCP(sport=25, dport=40025)), True),
+        (V4, four(UDP(sport=1, dport=9)), True),
+        (V4, bytes(IP(options=b"\x01\x01\x01\x01") / TCP(sport=1, dport=25)), True),
+        (V4, four(TCP(sport=40025, dport=26)), False),
+        (V4, four(UDP(sport=40025, dport=25)), False),
+        (V4, four(UDP(sport=9, dport=40025)), False),
+        (V4, four(ICMP()), False),
+        (V6, six(UDP(sport=1, dport=53)), False),
+        (0x0806, four(TCP(sport=40025, dport=25)), False),
+    ],
+)
+def test_what_is_heard(ethertype: int, packet: bytes, wanted: bool) -> None:
+    assert is_wanted(ethertype, memoryview(packet)) is wanted
+
+
+@pytest.mark.parametrize(("ethertype", "whole"), [(V4, four(TCP(dport=25))), (V6, six(TCP(dport=25)))])
+def test_cut_packets_are_no_accident(ethertype: int, whole: bytes) -> None:
+    for size in range(len(whole)):
+        is_wanted(ethertype, memoryview(whole[:size]))
+
+
+def test_the_file_is_one_that_the_reader_takes(tmp_path: Path) -> None:
+    packet = memoryview(four(TCP(sport=40025, dport=25, flags="S", seq=7) / b""))
+    path = tmp_path / "x.pcap"
+    path.write_bytes(capture.FILE_HEADER + capture.record(V4, 0, (1_700_000_000, 123_456_789), packet))
+    (segment,) = wire.segments(path)
+    assert segment.time == pytest.approx(1_700_000_000.123456789, abs=1e-6)
+    assert (segment.source.port, segment.destination.port, segment.seq) == (40025, 25, 7)
+    assert segment.flags == wire.SYN
+
+
+class Ear:
+    """A socket that hears two packets, and is then pulled out."""
+
+    def __init__(self) -> None:
+        self.packets = [four(TCP(sport=40025, dport=25)), four(TCP(sport=1, dport=80)), six(TCP(dport=25))]
+        self.kinds = [V4, V4, V6]
+
+    def fileno(self) -> int:
+        return 0
+
+    def recvmsg_into(self, buffers: list[bytearray], space: int) -> tuple[object, ...]:
+        if not self.packets:
+            raise SystemExit(0)
+        packet = self.packets.pop(0)
+        buffers[0][: len(packet)] = packet
+        when = struct.pack("@ll", 5, 6)
+        return len(packet), [(1, capture.SO_TIMESTAMPNS, when)], 0, ("x", self.kinds.pop(0), 0, 1, b"")
+
+
+def test_only_mail_is_written() -> None:
+    out = io.BytesIO()
+    with pytest.raises(SystemExit):
+        capture.hear(Ear(), out)  # type: ignore[arg-type]
+    out.seek(0)
+    assert [":" in segment.source.address for segment in wire.segments(out)] == [False, True]

@@ -1,0 +1,246 @@
+"""Segments put in order, round trips counted, words found; and a capture file read."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from scapy.layers.inet import IP, TCP
+from scapy.layers.inet6 import IPv6
+
+from gateway.lab import wire
+from gateway.lab.capture import LINK_LINUX_COOKED
+from gateway.lab.wire import ACK, FIN, RST, SYN, Assembler, Endpoint, Segment, WireSession
+
+CLIENT = Endpoint("10.11.0.10", 40025)
+SERVER = Endpoint("10.12.0.10", 25)
+FIRST_UP = 1_000
+FIRST_DOWN = 77_000
+
+
+class Talk:
+    """Writes segments of one connection with true sequence numbers."""
+
+    def __init__(self, first_up: int = FIRST_UP) -> None:
+        self.next = {True: first_up, False: FIRST_DOWN}
+        self.time = 0.0
+        self.segments: list[Segment] = []
+        self.say(True, b"", SYN)
+        self.say(False, b"", SYN | ACK)
+
+    def say(self, to_server: bool, octets: bytes, flags: int = ACK) -> Segment:
+        self.time += 0.001
+        source, destination = (CLIENT, SERVER) if to_server else (SERVER, CLIENT)
+        segment = Segment(self.time, source, destination, flags, self.next[to_server] % 2**32, octets)
+        self.next[to_server] += len(octets) + bool(flags & SYN)
+        self.segments.append(segment)
+        return segment
+
+
+def session_of(segments: list[Segment]) -> WireSession:
+    assembler = Assembler()
+    for segment in segments:
+        assembler.take(segment)
+    (session,) = assembler.sessions
+    return session
+
+
+def test_both_directions_in_order() -> None:
+    talk = Talk()
+    talk.say(False, b"220 hi\r\n")
+    talk.say(True, b"EHLO a\r\n")
+    session = session_of(talk.segments)
+    assert (session.client, session.server) == (CLIENT, SERVER)
+    assert session.from_client == b"EHLO a\r\n"
+    assert session.from_server == b"220 hi\r\n"
+    assert session.complete
+    assert not session.was_reset
+
+
+@pytest.mark.parametrize("first", [FIRST_UP, 2**32 - 5_000])
+def test_any_order_overlap_and_repetition_give_the_same_octets(first: int) -> None:
+    dice = random.Random(1)
+    text = bytes(dice.randrange(256) for _ in range(20_000))
+    talk = Talk(first)
+    begin = talk.next[True]
+    pieces = []
+    position = 0
+    while position < len(text):
+        length = dice.randrange(1, 900)
+        # Each piece reaches back over the last one, and some come twice.
+        start = max(0, position - dice.randrange(0, 100))
+        pieces.append((start, text[start : position + length]))
+        position += length
+    pieces += dice.sample(pieces, 10)
+    # Late by a few, as on a lossy line; a capture is never in random order as a whole.
+    pieces.sort(key=lambda piece: piece[0] + dice.randrange(0, 4_000))
+    segments = talk.segments + [
+        Segment(1.0, CLIENT, SERVER, ACK, (begin + start) % 2**32, octets) for start, octets in pieces
+    ]
+    session = session_of(segments)
+    assert session.from_client == text
+    assert session.complete
+
+
+def test_a_hole_is_told() -> None:
+    talk = Talk()
+    talk.say(True, b"EHLO a\r\n")
+    lost = talk.say(True, b"MAIL FROM:<x@a.test>\r\n")
+    talk.say(True, b"DATA\r\n")
+    session = session_of([segment for segment in talk.segments if segment is not lost])
+    assert session.from_client == b"EHLO a\r\n"
+    assert not session.complete
+
+
+def test_same_ports_again_is_another_session_and_a_repeated_syn_is_not() -> None:
+    first, second = Talk(), Talk(first_up=9_999_999)
+    assembler = Assembler()
+    for segment in [first.segments[0], *first.segments, *second.segments]:
+        assembler.take(segment)
+    assert len(assembler.sessions) == 2
+
+
+def test_a_connection_whose_beginning_was_not_seen_is_left_out() -> None:
+    assert Assembler().take(Talk().say(True, b"DATA\r\n")) is None
+
+
+def test_a_reset_is_seen() -> None:
+    talk = Talk()
+    talk.say(False, b"", RST)
+    assert session_of(talk.segments).was_reset
+
+
+def clear_dialogue() -> Talk:
+    talk = Talk()
+    talk.say(False, b"220 hi\r\n")
+    talk.say(True, b"EHLO a\r\n")
+    talk.say(False, b"250-b\r\n")
+    talk.say(False, b"250 SIZE\r\n")
+    talk.say(True, b"MAIL\r\nRCPT\r\nDATA\r\n")
+    talk.say(False, b"250 ok\r\n250 ok\r\n354 go\r\n")
+    talk.say(True, b"text\r\n")
+    talk.say(True, b".\r\nQUIT\r\n")
+    talk.say(False, b"250 ok\r\n221 bye\r\n")
+    talk.say(True, b"", FIN | ACK)
+    talk.say(False, b"", FIN | ACK)
+    return talk
+
+
+def test_round_trips_are_the_times_the_client_waited() -> None:
+    assert wire.round_trips(session_of(clear_dialogue().segments)) == 3
+
+
+def test_retransmissions_are_no_round_trips() -> None:
+    talk = clear_dialogue()
+    again = [
+        Segment(9.0, s.source, s.destination, s.flags, s.seq, s.octets) for s in talk.segments if s.octets
+    ]
+    assert wire.round_trips(session_of(talk.segments + again)) == 3
+
+
+def frame(octets: int) -> bytes:
+    return b"\x82" + octets.to_bytes(2, "big") + bytes(octets)
+
+
+def sealed_dialogue(*, starttls_like: bool = False) -> Talk:
+    talk = Talk()
+    talk.say(False, b"220 hi\r\n")
+    talk.say(True, b"EHLO a\r\n")
+    talk.say(False, b"250-b\r\n250 XNIGHTMAIL 1 1/1 xyz\r\n")
+    if starttls_like:
+        talk.say(True, b"STARTTLS\r\n")
+        talk.say(False, b"220 go\r\n")
+    talk.say(True, b"XNIGHTMAIL\r\n" + frame(900) + frame(60))
+    talk.say(False, frame(90))
+    talk.say(True, frame(500))
+    talk.say(False, frame(70))
+    talk.say(True, frame(19))
+    talk.say(False, frame(19))
+    return talk
+
+
+def test_the_last_record_of_a_direction_only_ends_it() -> None:
+    assert wire.round_trips(session_of(sealed_dialogue().segments)) == 3
+
+
+def test_an_extra_round_trip_is_counted() -> None:
+    assert wire.round_trips(session_of(sealed_dialogue(starttls_like=True).segments)) == 4
+
+
+def test_a_last_record_that_came_along_with_the_last_words_counts_with_them() -> None:
+    talk = Talk()
+    talk.say(False, b"220 hi\r\n")
+    talk.say(True, b"EHLO a\r\n")
+    talk.say(False, b"250 XNIGHTMAIL 1 1/1 xyz\r\n")
+    talk.say(True, b"XNIGHTMAIL\r\n" + frame(900))
+    talk.say(False, frame(90) + frame(19))
+    talk.say(True, frame(19))
+    assert wire.round_trips(session_of(talk.segments)) == 2
+
+
+def test_words_are_found_over_packet_borders_and_in_any_case() -> None:
+    talk = Talk()
+    talk.say(True, b"subject: MOON")
+    talk.say(True, b"LIT\r\n")
+    session = session_of(talk.segments)
+    assert wire.found_words(session, {"subject": b"moonlit", "body": b"sun"}) == {"subject"}
+
+
+def pcap_of(segments: list[Segment], path: Path) -> Path:
+    """Written by hand, so that the reader is not tested against its own library."""
+    with path.open("wb") as file:
+        file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262_144, LINK_LINUX_COOKED))
+        for frame_octets, when in _frames(segments):
+            file.write(
+                struct.pack("<IIII", int(when), int(when % 1 * 1e6), len(frame_octets), len(frame_octets))
+            )
+            file.write(frame_octets)
+    return path
+
+
+def _frames(segments: list[Segment]) -> Iterator[tuple[bytes, float]]:
+    for segment in segments:
+        six = ":" in segment.source.address
+        head = IPv6 if six else IP
+        packet = (
+            head(src=segment.source.address, dst=segment.destination.address)
+            / TCP(
+                sport=segment.source.port,
+                dport=segment.destination.port,
+                flags=segment.flags,
+                seq=segment.seq,
+            )
+            / segment.octets
+        )
+        yield bytes(14) + (b"\x86\xdd" if six else b"\x08\x00") + bytes(packet), segment.time
+    yield bytes(14) + b"\x08\x06" + bytes(28), 99.0  # ARP
+
+
+@pytest.mark.parametrize("six", [False, True])
+def test_a_capture_file_is_read(tmp_path: Path, six: bool) -> None:
+    talk = clear_dialogue()
+    if six:
+        other = {CLIENT: Endpoint("2001:db8:11::10", 40025), SERVER: Endpoint("2001:db8:12::10", 25)}
+        talk.segments = [
+            Segment(s.time, other[s.source], other[s.destination], s.flags, s.seq, s.octets)
+            for s in talk.segments
+        ]
+    (session,) = wire.sessions(pcap_of(talk.segments, tmp_path / "x.pcap"))
+    assert session.from_client.startswith(b"EHLO a\r\nMAIL")
+    assert session.from_server.endswith(b"221 bye\r\n")
+    assert session.complete
+    assert session.began == pytest.approx(0.001, abs=1e-5)
+
+
+def test_what_began_too_early_is_left_out(tmp_path: Path) -> None:
+    assert wire.sessions(pcap_of(clear_dialogue().segments, tmp_path / "x.pcap"), since=0.0015) == []
+
+
+def test_another_link_type_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.pcap"
+    path.write_bytes(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262_144, 1))
+    with pytest.raises(ValueError, match="link type 1"):
+        wire.sessions(path)
