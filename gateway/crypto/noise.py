@@ -29,10 +29,10 @@ from gateway.crypto.primitives import (
     mlkem_encapsulate,
     sha512,
 )
-from gateway.errors import LocalMisuseError, PeerProtocolError, Reason
+from gateway.errors import IdentityHashed, LocalMisuseError, PeerProtocolError, Reason
 
 
-class Token(enum.Enum):
+class Token(IdentityHashed):
     """Message tokens: section 7.1, and section 4 of the extension for `e1` and `ekem1`."""
 
     E = "e"

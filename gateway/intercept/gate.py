@@ -264,13 +264,21 @@ class Gate:
             return Claim.DIAL_NOW
         return Claim.STRANGER
 
-    def ended(self, flow: Flow) -> list[GateCommand]:
-        """Both connections of an accepted flow are gone. A SYN that waited for that goes on."""
+    def ended(self, flow: Flow, *, by_reset: bool = False) -> list[GateCommand]:
+        """Both connections of an accepted flow are gone. A SYN that waited for that goes on.
+
+        Not behind a reset: a stateful filter on the way has seen the SYN before the reset, takes the whole
+        connection for closed and would drop what follows. It understands the SYN that comes again.
+        """
         self._live.discard(flow)
         if self._is_awaited(flow):
             return []
         held = self._release(flow)
-        return [] if held is None else self._new_syn(held.token, flow, held.role, held.since)
+        if held is None:
+            return []
+        if by_reset:
+            return [GiveVerdict(held.token, Verdict.DROP)]
+        return self._new_syn(held.token, flow, held.role, held.since)
 
     def tick(self, now: float) -> list[GateCommand]:
         """Time passed: unclaimed dials are closed, silent probes get company. Call about once a second."""
@@ -289,8 +297,18 @@ class Gate:
         return commands
 
     def give_up(self) -> list[GateCommand]:
-        """This worker judges no more: every held SYN passes as if we were not here."""
-        commands: list[GateCommand] = [GiveVerdict(held.token, Verdict.PASS) for held in self._held.values()]
+        """This worker judges no more: a held SYN passes as if we were not here, unless we took its place.
+
+        Where a SYN of ours from the same address and port is under way, or a connection of ours stands, the
+        client's own would meet it, and a stateful filter on the way would take both for broken. So it is
+        dropped, and goes direct when the client sends it again.
+        """
+        commands: list[GateCommand] = [
+            GiveVerdict(
+                held.token, Verdict.DROP if flow in self._dialling or flow in self._live else Verdict.PASS
+            )
+            for flow, held in self._held.items()
+        ]
         self._held.clear()
         self._held_by_source.clear()
         for server in self._servers.values():

@@ -39,8 +39,8 @@ _REMOVE_NFT: Final = f"table inet {ruleset.NFT_TABLE}\ndelete table inet {rulese
 _LIST_NFT: Final = ("nft", "-s", "-t", "list", "table", "inet", ruleset.NFT_TABLE)
 _EARLY_DEMUX: Final = "net.ipv4.tcp_early_demux"
 _DEMUX_NOTE: Final = "early-demux-was-on"
-"""An empty chain in our nft table: the kernel remembers for us what to give back, whatever process does it."""
-_NOTE_NFT: Final = f"table inet {ruleset.NFT_TABLE} {{ chain {_DEMUX_NOTE} {{ }} }}\n"
+"""An empty chain in our nft table: so the kernel remembers what to give back, whatever process does it."""
+_NOTE_NFT: Final = f"add chain inet {ruleset.NFT_TABLE} {_DEMUX_NOTE}\n"
 _LINK_LOCAL: Final = IPv6Network("fe80::/10")
 _MULTICAST: Final = IPv6Network("ff00::/8")
 
@@ -111,9 +111,9 @@ class KernelRules:
     def _turn_off_early_demux(self) -> bool:
         """Whether it is ours to give back; both families have this one switch.
 
-        With it the kernel looks whether a packet belongs to a socket of this box before it is routed, finds what
-        a session has left in TIME_WAIT, and then drops the packet instead of forwarding it: a client that uses
-        its port again, within a minute and past a gateway that has died, would get no answer.
+        With it the kernel looks for a socket of this box before it routes a packet, finds what a session has
+        left in TIME_WAIT, and drops the packet instead of forwarding it: a client that uses its port again,
+        within a minute and past a gateway that has died, would get no answer.
         """
         self._demux_was_on = self._demux_was_on or _demux_note_stands() or _sysctl(_EARLY_DEMUX) == "1"
         _set_sysctl(_EARLY_DEMUX, "0")
@@ -397,7 +397,7 @@ def _demux_note_stands() -> bool:
 
 
 def _set_sysctl(name: str, value: str) -> None:
-    """Where that is not allowed, `remarks` tell."""
+    """Where that is not allowed it stays as it is: mail flows, but for the one case that it is about."""
     with contextlib.suppress(OSError):
         Path("/proc/sys", *name.split(".")).write_text(value)
 

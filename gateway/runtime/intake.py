@@ -87,9 +87,9 @@ class Intake:
     def held(self) -> int:
         return self._gate.held
 
-    def ended(self, flow: Flow) -> None:
+    def ended(self, flow: Flow, *, by_reset: bool) -> None:
         """Both connections of this flow are gone. A SYN that has waited for that goes on."""
-        self._execute(self._gate.ended(flow))
+        self._execute(self._gate.ended(flow, by_reset=by_reset))
 
     def server_answers(self, server: tuple[str, int]) -> None:
         """Another worker was connected there just now."""
@@ -296,7 +296,7 @@ class Intake:
             return
         self._pairs.dial_failed(flow, role, outcome)
         _reset(accepted)
-        self.ended(flow)
+        self.ended(flow, by_reset=True)
 
 
 def _reset(sock: socket.socket) -> None:

@@ -56,7 +56,7 @@ class Dialler(Protocol):
         *,
         any_port: bool = False,
     ) -> None: ...
-    def ended(self, flow: Flow) -> None: ...
+    def ended(self, flow: Flow, *, by_reset: bool) -> None: ...
 
 
 class Pins(Protocol):
@@ -226,7 +226,7 @@ class Sessions:
         )
         assert isinstance(connection.flow, Flow)
         assert self.dialler is not None
-        self.dialler.ended(connection.flow)
+        self.dialler.ended(connection.flow, by_reset=connection.reset_by is not None)
         if not self._roles and self.on_empty is not None:
             self.on_empty()
 

@@ -174,9 +174,9 @@ class Sites:
         return [line for line in saved.splitlines() if "NFQUEUE" in line]
 
     def kernel_state(self, letter: str) -> list[str]:
-        """All that `up` may change: rules without counters, routing rules, routes."""
+        """All that `up` may change: rules without counters, routing rules, routes, one sysctl."""
         node = f"gw-{letter}"
-        lines = []
+        lines = [self.sh(node, "sysctl net.ipv4.tcp_early_demux").strip()]
         for tool in TOOLS:
             saved = self.sh(node, f"{tool}-save")
             lines += [line.split(" [")[0] for line in saved.splitlines() if not line.startswith("#")]

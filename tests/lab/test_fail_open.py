@@ -133,6 +133,42 @@ def test_workers_give_their_queues_back_at_once_when_the_supervisor_dies(
     assert server4.mails == [b"sent through a worker without a supervisor\r\n"]
 
 
+@pytest.fixture
+def forgetful(sites: Sites) -> Iterator[None]:
+    """Mail servers that do not remember closed connections, so that a port can be used again at once."""
+    nodes = ("mta-a", "mta-b")
+    before = {node: sites.sh(node, "sysctl -n net.ipv4.tcp_max_tw_buckets").strip() for node in nodes}
+    for node in nodes:
+        sites.sh(node, "sysctl -qw net.ipv4.tcp_max_tw_buckets=0")
+    yield
+    for node in nodes:
+        sites.sh(node, f"sysctl -qw net.ipv4.tcp_max_tw_buckets={before[node]}")
+
+
+def left_behind(sites: Sites, letter: str, ports: str) -> int:
+    """Sockets in TIME_WAIT at a gateway, of clients whose ports begin so."""
+    return sites.sh(f"gw-{letter}", "ss -Htan state time-wait").count(f":{ports}")
+
+
+@pytest.mark.parametrize("letter", ["a", "b"])
+def test_what_a_session_has_left_behind_does_not_stop_the_next_one_from_that_port(
+    sites: Sites, server4: MailServer, server6: MailServer, forgetful: None, letter: str
+) -> None:
+    """The gateway's sockets stand in TIME_WAIT, and the gateway is dead: the kernel must still forward."""
+    cases = [(port, target) for port in (41001, 41002) for target in targets(sites)]
+    for port, target in cases:
+        with probes.Dialogue(sites.connect("mta-a", target, port=port)) as dialogue:
+            dialogue.begin()
+            if port == 41002:  # the server closes first
+                dialogue.say(b"QUIT")
+                assert dialogue.socket.recv(1) == b""
+    eventually(lambda: left_behind(sites, letter, "4100") >= len(cases), what="TIME_WAIT")
+    sites.kill(letter)
+    for port, target in cases:
+        with probes.Dialogue(sites.connect("mta-a", target, port=port, timeout=1.0)) as dialogue:
+            dialogue.begin()
+
+
 # --- Hangs --------------------------------------------------------------------------------------------
 
 

@@ -299,14 +299,26 @@ def test_unclaimed_connections_are_closed() -> None:
     assert gate.accepted(TWO) is Claim.STRANGER
 
 
-def test_giving_up_lets_everything_pass() -> None:
+def test_giving_up_lets_pass_what_nobody_has_dialled_for() -> None:
     gate = Gate()
     gate.syn_arrived(1, ONE, RECEIVING, 0)
     gate.syn_arrived(2, TWO, RECEIVING, 0)
     gate.syn_arrived(3, flow(9, server="198.51.100.9"), SENDING, 0)
-    assert gate.give_up() == [GiveVerdict(token, Verdict.PASS) for token in (1, 2, 3)]
+    verdicts = (Verdict.DROP, Verdict.PASS, Verdict.DROP)
+    assert gate.give_up() == [GiveVerdict(n, verdict) for n, verdict in zip((1, 2, 3), verdicts, strict=True)]
     assert gate.held == 0
     assert gate.dial_finished(ONE, DialOutcome.REFUSED, 1) == []
+
+
+def test_a_syn_that_waited_for_a_connection_that_was_reset_is_to_come_again() -> None:
+    gate = Gate()
+    gate.syn_arrived(1, ONE, SENDING, 0)
+    gate.dial_finished(ONE, DialOutcome.CONNECTED, 0)
+    gate.accepted(ONE)
+    assert gate.syn_arrived(2, ONE, SENDING, 1) == []
+    assert gate.ended(ONE, by_reset=True) == [GiveVerdict(2, Verdict.DROP)]
+    assert gate.held == 0
+    assert gate.syn_arrived(3, ONE, SENDING, 2) == [Dial(ONE)]
 
 
 # --- Whatever happens --------------------------------------------------------------------------------------
