@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
+MOST_TRIED_AGAIN = 5
+"""More failures than these are no accident."""
 LINTERS = {
     "format": [BIN / "ruff", "format", "--check", "--quiet", "."],
     "lint": [BIN / "ruff", "check", "--quiet", "."],
@@ -63,13 +65,27 @@ def run_linter(kind: str, command: list[str | Path]) -> Ran:
 
 def run_pytest(kind: str, paths: list[str], marks: str, *, as_root: bool) -> Ran:
     print(f"== {kind}", flush=True)
+    began = time.monotonic()
+    ran = _pytest(kind, [*paths, "-m", marks], as_root=as_root)
+    if ran.failed and as_root and ran.failed <= MOST_TRIED_AGAIN:
+        # These tests wait for real kernels and real mail servers with deadlines; a machine that stood still for
+        # a moment is no fault of the product. What fails twice is.
+        print(f"== {kind}, {ran.failed} failed: once more, alone", flush=True)
+        again = _pytest(f"{kind}-again", [*paths, "-m", marks, "--last-failed"], as_root=as_root)
+        if again.passed + again.failed >= ran.failed:
+            print(f"{again.passed} of these passed the second time (named above): unsteady, please report")
+            ran.passed, ran.failed = ran.passed + again.passed, again.failed
+    ran.seconds = time.monotonic() - began
+    return ran
+
+
+def _pytest(kind: str, words: list[str], *, as_root: bool) -> Ran:
     report = Path(".pytest_cache") / f"report-{kind}.xml"
     report.parent.mkdir(exist_ok=True)
     report.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", "-q", "-m", marks, f"--junit-xml={report}", *paths]
+    command = [sys.executable, "-m", "pytest", "-q", f"--junit-xml={report}", *words]
     if as_root and os.geteuid() != 0:
         command = ["sudo", "--", *command]
-    began = time.monotonic()
     status = subprocess.run(command, check=False).returncode
     counts = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
     if report.exists():
@@ -80,7 +96,7 @@ def run_pytest(kind: str, paths: list[str], marks: str, *, as_root: bool) -> Ran
     if status != 0 and not failed:
         failed = 1  # collection failed, or nothing was collected
     passed = counts["tests"] - counts["failures"] - counts["errors"] - counts["skipped"]
-    return Ran(kind, passed, failed, counts["skipped"], time.monotonic() - began)
+    return Ran(kind, passed, failed, counts["skipped"], 0.0)
 
 
 if __name__ == "__main__":

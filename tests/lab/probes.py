@@ -115,7 +115,15 @@ class Sites:
             one.log.write_text("")
             gateways.start(one)
         for letter in letters:
-            gateways.wait_ready(self.gateway(letter))
+            self.wait_ready(letter)
+
+    def wait_ready(self, letter: str) -> None:
+        """Until both workers serve, and the rules send them SYNs (that comes some milliseconds later)."""
+        gateways.wait_ready(self.gateway(letter))
+        eventually(
+            lambda: all(any("queue-balance" in rule for rule in self.gate(letter, tool)) for tool in TOOLS),
+            what="both queues in the gate",
+        )
 
     def settle(self) -> None:
         """Both gateways serve, whatever the test before this one did to them."""

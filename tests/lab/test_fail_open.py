@@ -308,7 +308,8 @@ def test_left_over_rules_are_harmless_and_down_takes_them_all(
     sites.command("a", "down")
     without = sites.kernel_state("a")
     assert sites.gate("a") == []
-    sites.start("a")
+    gateways.start(sites.gateway("a"))
+    gateways.wait_ready(sites.gateway("a"))
     assert sites.gate("a") == []  # `down` was the operator's last word
     sites.command("a", "up")
     assert sites.gate("a")
@@ -395,7 +396,7 @@ def start_with(sites: Sites, letter: str, *steps: str) -> None:
     shell = " && ".join([*steps, f"exec {run}"])
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", shell]
     processes.start_in(one.namespace, command, log=one.log, pid_file=one.pid_file)
-    gateways.wait_ready(one)
+    sites.wait_ready(letter)
 
 
 def disk_full(sites: Sites) -> None:
