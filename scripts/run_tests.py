@@ -68,8 +68,8 @@ def run_pytest(kind: str, paths: list[str], marks: str, *, as_root: bool) -> Ran
     began = time.monotonic()
     ran = _pytest(kind, [*paths, "-m", marks], as_root=as_root)
     if ran.failed and as_root and ran.failed <= MOST_TRIED_AGAIN:
-        # These tests wait for real kernels and real mail servers with deadlines; a machine that stood still for
-        # a moment is no fault of the product. What fails twice is.
+        # These tests wait for real kernels and real mail servers with deadlines; a machine that stood still
+        # for a moment is no fault of the product. What fails twice is.
         print(f"== {kind}, {ran.failed} failed: once more, alone", flush=True)
         again = _pytest(f"{kind}-again", [*paths, "-m", marks, "--last-failed"], as_root=as_root)
         if again.passed + again.failed >= ran.failed:

@@ -175,6 +175,18 @@ def test_the_gate_is_the_first_to_go() -> None:
     assert removal.startswith("*raw\n-D PREROUTING")
 
 
+def test_passed_counts() -> None:
+    dump = (
+        "*mangle\n"
+        "[9:540] -A NIGHTMAIL-PREROUTING -p tcp -j CONNMARK --save-mark\n"
+        "[4:240] -A NIGHTMAIL-PREROUTING -i lan -p tcp -m mark --mark 0x0/0xff000000 -j NIGHTMAIL-PASSED\n"
+        "[0:0] -A NIGHTMAIL-PREROUTING -i wan -p tcp -m mark --mark 0x0/0xff000000 -j NIGHTMAIL-PASSED\n"
+        "COMMIT\n"
+    )
+    assert ruleset.passed_counts(dump) == {"lan": 4, "wan": 0}
+    assert ruleset.gate_counts(dump) == {}
+
+
 def test_gate_counts() -> None:
     dump = "\n".join(
         [
