@@ -135,11 +135,14 @@ def ask(one: Gateway) -> dict[str, Any] | None:
 
 
 def serves(status: dict[str, Any]) -> bool:
-    """Whether connections go through this gateway now: all rules in place, all workers at work."""
+    """Whether connections go through this gateway now: rules in place, workers at work and in the gate."""
     workers = status.get("workers") or []
-    missing = (status.get("rules") or {}).get("missing")
-    at_work = {"serving", "ready", "alive", "running"}
-    return bool(workers) and not missing and all(worker.get("state") in at_work for worker in workers)
+    rules = status.get("rules") or {}
+    at_work = all(worker.get("state") == "serving" for worker in workers)
+    in_gate = {worker.get("queue") for worker in workers} <= set(rules.get("queues") or [])
+    return (
+        bool(workers) and not rules.get("missing") and at_work and (in_gate or status.get("wanted") == "down")
+    )
 
 
 def kill(one: Gateway) -> int:

@@ -46,6 +46,8 @@ class RuleKeeper:
         self._bypassed_before = 0
         self.wanted = Wanted.UP
         self.missing: list[str] = []
+        self.queues: list[int] = []
+        """Where the gate sends SYNs now; follows the workers' lives by some milliseconds."""
         self.bypassed = 0
         """SYNs that passed unprotected where we would have judged them: since the start, and while no daemon
         ran before that. The number is some seconds old."""
@@ -97,13 +99,16 @@ class RuleKeeper:
 
     def _apply(self) -> None:
         self._take_counts()
-        self._kernel.apply(self._rules, self._live())
+        live = self._live()
+        self._kernel.apply(self._rules, live)
+        self.queues = live
         self._stands = True
         self.missing = []
 
     def _swap(self) -> None:
         live = self._live()
         self._kernel.swap_gate(live)
+        self.queues = live
         self._log.fact("rules", "gate", queues=",".join(map(str, live)) or "none")
 
     def _look(self) -> None:

@@ -172,7 +172,10 @@ class Supervisor:
             "since": int(self._began),
             "identity": self._identity.fingerprint,
             "wanted": keeper.wanted.value,
-            "rules": {"missing": keeper.missing if keeper.wanted is Wanted.UP else []},
+            "rules": {
+                "missing": keeper.missing if keeper.wanted is Wanted.UP else [],
+                "queues": keeper.queues,
+            },
             "workers": [worker.as_json() for worker in self._pool.workers],
             "counters": self._pool.counters(),
             "peers": self._peers,

@@ -15,7 +15,8 @@ from gateway.lab import gateways
 from gateway.lab.gateways import Gateway
 from gateway.lab.topology import load as load_topology
 
-SERVING = {"workers": [{"state": "serving"}, {"state": "serving"}], "rules": {"missing": []}}
+WORKERS = [{"state": "serving", "queue": 1}, {"state": "serving", "queue": 2}]
+SERVING = {"wanted": "up", "workers": WORKERS, "rules": {"missing": [], "queues": [1, 2]}}
 
 
 @pytest.fixture
@@ -37,9 +38,14 @@ def test_the_configuration_is_one_that_the_daemon_takes(one: Gateway) -> None:
     [
         (SERVING, True),
         ({}, False),
-        ({**SERVING, "rules": {"missing": ["x"]}}, False),
+        ({**SERVING, "rules": {"missing": ["x"], "queues": [1, 2]}}, False),
+        ({**SERVING, "rules": {"missing": [], "queues": [1]}}, False),
+        ({**SERVING, "wanted": "down", "rules": {"missing": [], "queues": []}}, True),
         ({**SERVING, "workers": []}, False),
-        ({**SERVING, "workers": [{"state": "serving"}, {"state": "starting"}]}, False),
+        (
+            {**SERVING, "workers": [{"state": "serving", "queue": 1}, {"state": "starting", "queue": 2}]},
+            False,
+        ),
     ],
 )
 def test_what_serving_means(status: dict[str, Any], wanted: bool) -> None:

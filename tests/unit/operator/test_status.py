@@ -75,6 +75,14 @@ def test_silent_daemon(control: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, "YES, mail to and from sites with a gateway is protected now"),
         ({"wanted": "down"}, "NO, mail passes in clear: rules were taken down by `nightmail down`"),
         ({"rules": {"missing": ["a", "b"]}}, "NO, mail passes in clear: 2 of our rules are missing"),
+        (
+            {"rules": {"missing": [], "queues": []}},
+            "NO, mail passes in clear: the rules send no connection to a worker",
+        ),
+        (
+            {"rules": {"missing": [], "queues": [2500]}},
+            "YES, mail to and from sites with a gateway is protected now",
+        ),
         ({"workers": []}, "NO, mail passes in clear: no worker serves"),
         ({"workers": [{"slot": 0, "state": "dead"}]}, "NO, mail passes in clear: no worker serves"),
         (
