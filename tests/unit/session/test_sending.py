@@ -1049,3 +1049,40 @@ def test_any_two_events_in_every_state_keep_what_always_holds() -> None:
 def test_keys_of_another_day_still_serve() -> None:
     r = FarReceivingGateway(keys=gateway_keys("R", TODAY - 1))
     assert channelled(r).decision.upgraded
+
+
+# --- Silence -----------------------------------------------------------------------------------------------
+
+ALMOST_TEN_MINUTES = 590.0
+
+
+def test_almost_ten_minutes_of_silence_behind_the_final_dot() -> None:
+    """RFC 5321 4.5.3.2.6: a gateway that gave up earlier would have the message sent twice."""
+    r = FarReceivingGateway()
+    book = channelled(r)
+    book.near(b"DATA\r\n")
+    book.far(r.says(b"354 go on\r\n"))
+    book.near(b"words\r\n.\r\n")
+    assert book.machine.deadline is None
+    book.now += ALMOST_TEN_MINUTES
+    book.far(r.says(b"250 queued\r\n"))
+    assert book.to_near.endswith(b"354 go on\r\n250 queued\r\n")
+    assert r.take(book.to_far).data.endswith(b"words\r\n.\r\n")
+
+
+@pytest.mark.parametrize("stage", ["greeting", "reply", "first command"])
+def test_almost_ten_minutes_of_silence_before_the_verb(stage: str) -> None:
+    """Mail servers wait five minutes for a greeting, and as long for a command; we never end it earlier."""
+    r = FarReceivingGateway()
+    book = Playbook(sending())
+    for name, step in (
+        ("greeting", lambda: book.far(GREETING)),
+        ("", lambda: book.near(EHLO)),
+        ("reply", lambda: book.far(r.reply)),
+        ("first command", lambda: book.near(MAIL)),
+    ):
+        if name == stage:
+            assert book.machine.deadline is None
+            book.now += ALMOST_TEN_MINUTES
+        step()
+    assert book.state == "confirming"
