@@ -98,11 +98,11 @@ def _troubles(status: Mapping[str, Any]) -> list[str]:
         troubles.append("rules were taken down by `nightmail down`")
     elif missing := rules.get("missing"):
         troubles.append(f"{len(missing)} of our rules are missing")
-    elif rules.get("queues") == []:
-        troubles.append("the rules send no connection to a worker")
     workers = status.get("workers")
     if not isinstance(workers, list) or not any(_serves(worker) for worker in workers):
         troubles.append("no worker serves")
+    elif not troubles and rules.get("queues") == []:
+        troubles.append("the rules send no connection to a worker")
     return troubles
 
 
