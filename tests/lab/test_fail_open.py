@@ -150,6 +150,9 @@ def left_behind(sites: Sites, letter: str, ports: str) -> int:
     return sites.sh(f"gw-{letter}", "ss -Htan state time-wait").count(f":{ports}")
 
 
+# Alone it is steady; behind the kills of the tests above the gateways' sockets do not always end up in
+# TIME_WAIT, and then there is nothing to test. Until that is understood it runs with the long ones.
+@pytest.mark.long
 @pytest.mark.parametrize("letter", ["a", "b"])
 def test_what_a_session_has_left_behind_does_not_stop_the_next_one_from_that_port(
     sites: Sites, server4: MailServer, server6: MailServer, forgetful: None, letter: str
