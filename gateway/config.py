@@ -95,6 +95,8 @@ def load(path: Path) -> Config:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _syntax(path, error) from None
+    except (ValueError, RecursionError):  # 5,000 digits, 1,000 brackets: not what TOMLDecodeError is for
+        raise ConfigurationError(f"{path}: a number too long, or lists or tables too deep") from None
     return _merged(path, text, document)
 
 
@@ -259,6 +261,11 @@ def _read(path: Path) -> str:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
     if len(octets) > limits.CONFIG_FILE_OCTETS:
         raise ConfigurationError(f"{path}: larger than {limits.CONFIG_FILE_OCTETS} octets")
+    for number, row in enumerate(octets.split(b"\n"), start=1):
+        if row.count(b".") > limits.CONFIG_LINE_DOTS:
+            raise ConfigurationError(
+                f"{path}:{number}: over {limits.CONFIG_LINE_DOTS} dots; allowed: lists on several lines"
+            )
     try:
         return octets.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -281,8 +288,7 @@ def _merged(path: Path, text: str, document: dict[str, Any]) -> Config:
         try:
             checked = check(value)
         except _BadValueError as error:
-            shown = _one_line(str(value))
-            raise _located(path, text, key, f"{shown} is not allowed; allowed: {error}") from None
+            raise _located(path, text, key, f"{_shown(value)} is not allowed; allowed: {error}") from None
         if name != _NOT_A_FIELD:
             values[name] = checked
     return _consistent(path, text, Config(**values))
@@ -312,7 +318,7 @@ def _check_version(path: Path, text: str, value: object) -> None:
     try:
         _version(value)
     except _BadValueError as error:
-        raise _located(path, text, "version", f"{value} is not allowed; allowed: {error}") from None
+        raise _located(path, text, "version", f"{_shown(value)} is not allowed; allowed: {error}") from None
 
 
 def _siblings(key: str) -> str:
@@ -346,15 +352,17 @@ def _located(path: Path, text: str, key: str, problem: str) -> ConfigurationErro
 def _line_of(text: str, key: str) -> int | None:
     """The line that sets `key`, by searching: tomllib does not tell. None where it is written unusually."""
     section = ""
-    for number, line in enumerate(text.splitlines(), start=1):
-        header = re.match(r"\s*\[+\s*([^\]#]+?)\s*\]", line)
-        setting = re.match(r"\s*([A-Za-z0-9_.\"' -]+?)\s*=", line)
-        if header is not None:
-            section = _bare(header[1])
+    for number, line in enumerate(text.split("\n"), start=1):
+        line = line.strip()
+        if line.startswith("["):
+            section = _bare(line.lstrip("[").partition("]")[0])
             if section == key:
                 return number
-        elif setting is not None:
-            name = _bare(setting[1])
+            continue
+        name, found, _ = line.partition("=")
+        # Partition and strip, no pattern with two ways to eat a blank: a line of blanks would take for ever.
+        if found and re.fullmatch(r"[A-Za-z0-9_.\"' -]+", name.strip()):
+            name = _bare(name)
             full = f"{section}.{name}" if section else name
             if full == key or key.startswith(full + "."):
                 return number
@@ -362,11 +370,19 @@ def _line_of(text: str, key: str) -> int | None:
 
 
 def _bare(name: str) -> str:
-    return re.sub(r"[\"' ]", "", name)
+    return re.sub(r"[\"'\s]", "", name)
 
 
 def _list(names: Sequence[str] | set[str]) -> str:
     return ", ".join(sorted(names)) or "none"
+
+
+def _shown(value: object) -> str:
+    """A value as the operator wrote it, or nearly so."""
+    try:
+        return _one_line(str(value))
+    except (ValueError, RecursionError):  # a number of thousands of digits, tables deep in each other
+        return "this value"
 
 
 def _one_line(text: str) -> str:

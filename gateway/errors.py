@@ -23,6 +23,7 @@ class Reason(IdentityHashed):
     UPGRADED = "upgraded"
     UPGRADED_NEW_PEER = "upgraded-new-peer"
     UPGRADED_CHANGED_PEER = "upgraded-changed-peer"
+    UPGRADED_BY_STATEMENT = "upgraded-by-statement"
     UPGRADED_WEAKER_OFFER = "upgraded-weaker-offer"
     UPGRADED_OLD_EPOCH = "upgraded-old-epoch"
 
@@ -42,6 +43,7 @@ class Reason(IdentityHashed):
     OFFER_BY_INNER_GATEWAY = "offer-by-inner-gateway"
     NEVER = "never"
     NEVER_OFFER = "never-offer"
+    SOURCE_RESTS = "source-rests"
     OWN_IDENTITY = "own-identity"
     RECENTLY_FAILED = "recently-failed"
     ENDED_BEFORE_DECISION = "ended-before-decision"
@@ -49,6 +51,7 @@ class Reason(IdentityHashed):
     # The session stays in clear (or waits), and the alarm rings.
     OFFER_MISSING = "offer-missing"
     HANDSHAKE_FAILED = "handshake-failed"
+    SOURCE_IN_CLEAR = "source-in-clear"
 
     # A handshake or a channel failed: what exactly.
     BAD_OFFER = "bad-offer"
@@ -68,6 +71,24 @@ class Reason(IdentityHashed):
     REDIAL_FAILED = "redial-failed"
     REDIAL_DIFFERS = "redial-differs"
 
+    # What it likely was, beside the reason of a lost offer or a failed handshake (`policy.cause`).
+    PEER_SWITCHED_OFF = "peer-switched-off"
+    KEYWORD_MASKED = "keyword-masked"
+    REPLY_CHANGED = "reply-changed"
+    EHLO_TURNED_INTO_HELO = "ehlo-turned-into-helo"
+    EHLO_BLOCKED = "ehlo-blocked"
+    OFFER_DAMAGED = "offer-damaged"
+    VERB_REFUSED = "verb-refused"
+    VERB_UNANSWERED = "verb-unanswered"
+    FRAMES_DAMAGED = "frames-damaged"
+    RESET_IN_BETWEEN = "reset-in-between"
+    RESET_BY_FAR_END = "reset-by-far-end"
+    RESET_UNCLEAR = "reset-unclear"
+    OTHER_MACHINE = "other-machine"
+    OTHER_KEY = "other-key"
+    OFFER_UNANSWERED = "offer-unanswered"
+    CAUSE_UNKNOWN = "cause-unknown"
+
     # How a session ended.
     CLOSED = "closed"
     RESET_BY_SENDER = "reset-by-sender"
@@ -83,6 +104,10 @@ class Reason(IdentityHashed):
     WORKER_DIED = "worker-died"
     WORKER_HUNG = "worker-hung"
     RULES_MISSING = "rules-missing"
+    RELOAD_REFUSED = "reload-refused"
+    OWN_PATH = "own-path"
+    IDENTITY_OF_ANOTHER_MACHINE = "identity-of-another-machine"
+    IDENTITY_UNUSABLE = "identity-unusable"
     PINS_UNREADABLE = "pins-unreadable"
     PINS_UNWRITABLE = "pins-unwritable"
     SPOOFED_INSIDE_SOURCE = "spoofed-inside-source"

@@ -1,4 +1,4 @@
-"""Manual pages of all commands: `python packaging/man_pages.py FOLDER`. Made by click-man from their help texts."""
+"""Manual pages of all commands, from their help texts by click-man: `packaging/man_pages.py FOLDER`."""
 
 from __future__ import annotations
 

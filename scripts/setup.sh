@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# All set-up of a source checkout on Debian 12 or 13, safe to repeat: scripts/setup.sh lab|dev
+# All set-up of a source checkout on Debian 12 or 13, safe to repeat: scripts/setup.sh lab|bench|dev|fuzz
 # Packages from Debian (only those that are missing), and a virtual environment in .venv with this project in it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-extra=${1:?usage: scripts/setup.sh lab|dev}
+extra=${1:?usage: scripts/setup.sh lab|bench|dev|fuzz}
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
 packages=(postfix iptables nftables iproute2 tcpdump conntrack procps openssl swaks
     libnetfilter-queue-dev build-essential python3-venv python3-dev)
+# The prover of scripts/prove.
+if [ "$extra" = dev ]; then packages+=(spass); fi
 missing=()
 for package in "${packages[@]}"; do
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
@@ -43,11 +45,13 @@ fi
 
 stamp=.venv/.nightmail-$extra
 wanted=$(cat pyproject.toml constraints.txt | sha256sum)
-# The extra dev holds the extra lab.
-made() { [ -x .venv/bin/nightmail ] && grep -qxF "$wanted" "$stamp" .venv/.nightmail-dev 2>/dev/null; }
+# The extra dev holds the extra lab; bench has more than both of them need.
+also=$([ "$extra" = lab ] && echo .venv/.nightmail-dev || true)
+made() { [ -x .venv/bin/nightmail ] && grep -qxF "$wanted" "$stamp" $also 2>/dev/null; }
 if ! made; then
     echo "setup: making the virtual environment in .venv" >&2
     [ -x .venv/bin/python ] || /usr/bin/python3 -m venv .venv
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$extra]" >&2
+    # Of the fuzzer there are wheels or nothing: its source needs a compiler of its own.
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --only-binary atheris -c constraints.txt -e ".[$extra]" >&2
     echo "$wanted" >"$stamp"
 fi

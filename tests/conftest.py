@@ -1,14 +1,14 @@
 """How hypothesis searches: the same cases in every run by default, other ones with NIGHTMAIL_TESTS=deep.
 
 A run that judges a change must not depend on luck or on how busy the machine is; a run that looks for new
-faults must.
+faults must. One that only asks whether something fails (tests/mutants) does not look for the smallest case.
 """
 
 from __future__ import annotations
 
 import os
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 settings.register_profile(
     "steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -16,4 +16,11 @@ settings.register_profile(
 settings.register_profile(
     "deep", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.load_profile("deep" if os.environ.get("NIGHTMAIL_TESTS") == "deep" else "steady")
+settings.register_profile(
+    "mutants",
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    phases=[Phase.explicit, Phase.generate],
+)
+settings.load_profile(os.environ.get("NIGHTMAIL_TESTS", "steady"))

@@ -189,6 +189,8 @@ class Pair:
         self.now = 1000.0
         self.s = make_s()
         self.commands: list[c.Command] = []
+        self.log: list[tuple[str, Event | c.Command]] = []
+        """What happened to which machine, and what it asked for then, in order."""
         self.receivers: list[Receiver] = []
         self.wires: list[bytes] = []
         self.relayed = {"S": self.s is None, "R": False}
@@ -324,8 +326,10 @@ class Pair:
     def _machine(self, name: str, event: Event) -> None:
         machine = self.s if name == "S" else self.r
         assert machine is not None
+        self.log.append((name, event))
         for command in machine.handle(event, self.now):
             self.commands.append(command)
+            self.log.append((name, command))
             self._execute(name, command)
 
     def _execute(self, name: str, command: c.Command) -> None:

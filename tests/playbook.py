@@ -25,6 +25,7 @@ from gateway.crypto.params import Params
 from gateway.crypto.records import Record, RecordLayer, RecordType
 from gateway.errors import Reason
 from gateway.peers.pins import Pin
+from gateway.peers.sources import NOBODY, Sender, Source
 from gateway.session import commands as c
 from gateway.session.context import GatewayKeys, ReceivingContext, SendingContext
 from gateway.session.events import (
@@ -114,6 +115,10 @@ def receiving(
     label: str = "R session",
     today: int = TODAY,
     entropy: Callable[[int], bytes] | None = None,
+    statements: tuple[bytes, ...] = (),
+    source: Source = NOBODY,
+    source_rests: bool = False,
+    sender_of: Callable[[bytes], Sender] = Sender,
 ) -> ReceivingSession:
     drawn = entropy or entropy_for_testing_only(label)
     return ReceivingSession(
@@ -125,6 +130,10 @@ def receiving(
             entropy=drawn,
             draw_ephemerals=lambda: Ephemerals.draw(drawn),
             may_offer=may_offer,
+            statements=statements,
+            source=source,
+            source_rests=source_rests,
+            sender_of=sender_of,
         )
     )
 

@@ -10,6 +10,7 @@
   padding      how large a flight is made to look
   params       the TLVs of a PARAMS record
   statement    the old identity names the new one, and the new one agrees
+  rotation     a site's own identity: announced, used, shown; export: the same under a passphrase
 
 The normative text is docs/protocol.md.
 """

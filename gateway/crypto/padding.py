@@ -1,7 +1,7 @@
 """How large a flight is made to look: Padme, with a floor. Arithmetic only; `records` makes the octets.
 
 A flight is what one side sends between two turns of the dialogue; its padding must go out in the same
-write as its last data (docs/protocol.md, "Padding").
+write as its last data (docs/protocol.md, "Padding"). Counterpart: `session.flights`, which counts.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ def padme(octets: int) -> int:
     return (octets + mask) & ~mask
 
 
-def flight_padding(octets: int) -> int:
-    """How much to add to a flight that has `octets` on the wire so far; 0 for an empty flight."""
-    return padme(max(octets, FLIGHT_FLOOR_OCTETS)) - octets if octets else 0
+def flight_padding(since: int, padded: int = 0) -> int:
+    """How much to add to a flight that had `padded` octets on the wire when it was padded last, and has got
+    `since` more; 0 where it has got none. What leaves then is never less than the floor by itself."""
+    return padme(padded + max(since, FLIGHT_FLOOR_OCTETS)) - padded - since if since else 0

@@ -33,6 +33,7 @@ AEAD_KEY_OCTETS: Final = 32
 AEAD_TAG_OCTETS: Final = 16
 AEAD_NONCE_OCTETS: Final = 12
 HASH_OCTETS: Final = 64
+ARGON2_SALT_OCTETS: Final = 16
 
 Octets = bytes | bytearray | memoryview
 
@@ -194,6 +195,18 @@ def hkdf(chaining_key: bytes, input_key_material: bytes) -> tuple[bytes, bytes]:
     temporary = hmac_sha512(chaining_key, input_key_material)
     first = hmac_sha512(temporary, b"\x01")
     return first, hmac_sha512(temporary, first + b"\x02")
+
+
+def argon2id(passphrase: bytes, salt: bytes, passes: int, octets: int) -> bytes:
+    """An AEAD key (RFC 9106). `octets` of memory are used for the time; fails as MemoryError without them."""
+    _must_measure("Argon2id salt", salt, ARGON2_SALT_OCTETS)
+    try:
+        key: bytes = nacl.bindings.crypto_pwhash_alg(
+            AEAD_KEY_OCTETS, passphrase, salt, passes, octets, nacl.bindings.crypto_pwhash_ALG_ARGON2ID13
+        )
+    except nacl.exceptions.RuntimeError:
+        raise MemoryError(f"Argon2id needs {octets} octets") from None
+    return key
 
 
 def _must_measure(what: str, octets: bytes, wanted: int) -> None:

@@ -129,32 +129,44 @@ class RecordLayer:
         return self._seal(octet, content, 0)
 
     def seal_data(self, data: bytes, pad: int = 0) -> bytes:
-        """All of `data` in as many DATA records as it needs; b"" for nothing and no padding.
-
-        `pad` wire octets are added: zeros behind the last content and, what has no room there, PAD records.
-        """
+        """All of `data` in as many DATA records as it needs, then `pad` octets on the wire of padding, as
+        in `seal_padded`; b"" for nothing and no padding."""
         whole, rest = divmod(len(data), RECORD_SEND_OCTETS)
         if not whole and not pad:
             return self._seal(RecordType.DATA, data, 0) if rest else b""
         if whole and pad and not rest:
             whole, rest = whole - 1, RECORD_SEND_OCTETS
-        parts = self._seal_full(data, whole) if whole else []
+        parts = self._seal_full(b"", data, whole) if whole else []
         if rest:
-            inner_pad = _inner_pad(pad, RECORD_CONTENT_OCTETS - rest)
-            pad -= inner_pad
-            parts.append(self._seal(RecordType.DATA, data[-rest:], inner_pad))
-        if pad:
+            parts.append(self.seal_padded(RecordType.DATA, data[-rest:], pad))
+        elif pad:
             parts.append(self.seal_pad(pad))
         return b"".join(parts)
 
+    def seal_full(self, head: bytes, data: bytes, count: int) -> bytes:
+        """`count` full DATA records from the octets of `head` (of one record at most) and then of `data`."""
+        return b"".join(self._seal_full(head, data, count))
+
+    def seal_padded(self, kind: int, content: bytes, pad: int) -> bytes:
+        """One record that is not CLOSE or RESET, and `pad` octets on the wire behind its content: zeros up
+        to a full record, then PAD records, full ones as long as they can be.
+
+        A frame's length can be read by everybody: so it depends on the padded size alone, never on where the
+        content ends.
+        """
+        parts = []
+        while True:
+            room = max(RECORD_SEND_OCTETS - len(content), 0)
+            if pad - room < RECORD_OVERHEAD_OCTETS:
+                parts.append(self._seal(kind, content, pad))
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.append(self._seal(kind, content, room))
+            pad -= room + RECORD_OVERHEAD_OCTETS
+            kind, content = RecordType.PAD, b""
+
     def seal_pad(self, octets: int) -> bytes:
         """PAD records of `octets` on the wire in all, but of one record's 22 at least."""
-        parts = []
-        while octets > 0:
-            inner_pad = _inner_pad(max(octets - RECORD_OVERHEAD_OCTETS, 0), RECORD_CONTENT_OCTETS)
-            parts.append(self._seal(RecordType.PAD, b"", inner_pad))
-            octets -= RECORD_OVERHEAD_OCTETS + inner_pad
-        return b"".join(parts)
+        return self.seal_padded(RecordType.PAD, b"", max(octets - RECORD_OVERHEAD_OCTETS, 0))
 
     def _seal(self, kind: int, content: bytes, inner_pad: int) -> bytes:
         if self.sends is not Direction.RUNNING:
@@ -172,22 +184,28 @@ class RecordLayer:
             cipher.rekey()
         return sealed
 
-    def _seal_full(self, data: bytes, count: int) -> list[bytes]:
-        """`count` full records from the head of `data`, as pieces. One inner plaintext serves them all:
-        the copy into it is all that a record costs beyond the AEAD's own work."""
+    def _seal_full(self, head: bytes, data: bytes, count: int) -> list[bytes]:
+        """`count` full records, as pieces. One inner plaintext serves them all: the copy into it is all that
+        a record costs beyond the AEAD's own work."""
         if self.sends is not Direction.RUNNING:
             raise LocalMisuseError(f"a record in a direction that is {self.sends.value}")
         cipher = self._sending
         inner = bytearray(_FULL_INNER_HEADER + bytes(RECORD_SEND_OCTETS))
         content = memoryview(inner)[INNER_HEADER_OCTETS:]
         source = memoryview(data)
+        begins = RECORD_SEND_OCTETS - len(head)
+        content[: len(head)] = head
+        content[len(head) :] = source[:begins]
         pieces: list[bytes] = []
-        for begins in range(0, count * RECORD_SEND_OCTETS, RECORD_SEND_OCTETS):
-            content[:] = source[begins : begins + RECORD_SEND_OCTETS]
+        while True:
             pieces += (_FULL_HEADER, cipher.encrypt_with_ad(_FULL_HEADER, inner))
             if not cipher.n & _REKEY_MASK:
                 cipher.rekey()
-        return pieces
+            count -= 1
+            if not count:
+                return pieces
+            content[:] = source[begins : begins + RECORD_SEND_OCTETS]
+            begins += RECORD_SEND_OCTETS
 
     # --- The peer's ----------------------------------------------------------------------------------
 
@@ -221,13 +239,6 @@ class RecordLayer:
 
     def __repr__(self) -> str:
         return f"<RecordLayer sends={self.sends.value} receives={self.receives.value}: redacted>"
-
-
-def _inner_pad(pad: int, room: int) -> int:
-    """How many of `pad` octets go into a record with `room`: all, or so many that a PAD can be the rest."""
-    if pad <= room:
-        return pad
-    return min(room, pad - RECORD_OVERHEAD_OCTETS)
 
 
 def _decoded(inner: bytearray) -> Record:

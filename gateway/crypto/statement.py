@@ -44,6 +44,15 @@ def make_statement(old: IdentityKey, new: IdentityKey, serial: int) -> bytes:
     return STATEMENT.encode(values)
 
 
+def claims(content: bytes) -> tuple[bytes, bytes, int] | None:
+    """Old identity, new identity, serial as they stand there, unverified; None if the length is another."""
+    try:
+        values = STATEMENT.decode(content)
+    except PeerProtocolError:
+        return None
+    return cast("bytes", values["old"]), cast("bytes", values["new"]), cast("int", values["serial"])
+
+
 def read_statement(content: bytes) -> Statement:
     """Verify one. Raises PeerProtocolError (form) or CryptoRefusedError (keys, signatures)."""
     values = STATEMENT.decode(content)

@@ -70,6 +70,31 @@ class KernelRules:
             text = wanted.restore_text(family, self._live)
             _restore(family, ruleset.with_withdrawal(text, _save(family)))
 
+    @property
+    def standing(self) -> dict[str, str]:
+        """For `adopt`, in another process."""
+        wanted = self._wanted
+        return {} if wanted is None else {"nft": wanted.nft, "listing": self._nft_listing or ""}
+
+    def adopt(self, wanted: RuleSet, live_queues: Iterable[int], standing: dict[str, str]) -> bool:
+        """Take over what the process before this one has put in, untouched; False if it is not `wanted`.
+
+        `apply` would do as well, but a first packet can get lost while nft's table is replaced.
+        """
+        live = tuple(live_queues)
+        listing = _nft_listing()
+        if standing.get("nft") != wanted.nft or standing.get("listing") != listing:
+            return False
+        for family in families():
+            expected = ruleset.expected_lines(wanted.restore_text(family, live))
+            if ruleset.own_lines(_save(family)) != expected:
+                return False
+        if with_routes(lambda ip: _missing_routes(ip, wanted)):
+            return False
+        self._wanted, self._live, self._seen_generation = wanted, live, None
+        self._nft_listing, self._demux_was_on = listing, _demux_note_stands()
+        return True
+
     def swap_gate(self, live_queues: Iterable[int]) -> None:
         """Send SYNs to these queues from now on (to none: everything passes). One transaction a family."""
         self._live = tuple(live_queues)
@@ -166,6 +191,20 @@ def gate_counts() -> dict[str, int]:
 def passed_counts() -> dict[str, int]:
     """SYNs that went on behind the gate unmarked; the kernel counts on while no daemon runs."""
     return _summed("mangle", ruleset.passed_counts)
+
+
+def reset_was_odd(server: str, client: str) -> bool | None:
+    """Whether a reset that reached `client` lately in the name of `server` had a TTL with which that does not
+    begin its connections. None: there was none, or the kernel does not tell."""
+    if _succeeds(ruleset.reset_query("odd", server, client)):
+        return True
+    return False if _succeeds(ruleset.reset_query("plain", server, client)) else None
+
+
+def _succeeds(command: list[str]) -> bool:
+    process = _start(command)
+    process.communicate(timeout=limits.TOOL_SECONDS)
+    return process.returncode == 0
 
 
 def _summed(table: str, read: Callable[[str], dict[str, int]]) -> dict[str, int]:

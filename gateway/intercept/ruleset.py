@@ -17,7 +17,7 @@ from string import Template
 from typing import Final
 
 from gateway.config import Config
-from gateway.errors import LocalMisuseError
+from gateway.errors import EnvironmentFailureError, LocalMisuseError
 from gateway.intercept.marks import SLOTS, MarkBits, Verdict
 from gateway.policy import limits
 
@@ -93,6 +93,30 @@ def slots_of(config: Config, first: int = 0) -> tuple[Slot, ...]:
     return tuple(
         Slot(i, config.first_queue + i, config.first_listen_port + i)
         for i in range(first, first + config.workers)
+    )
+
+
+def slots_to_render(config: Config, in_use: Iterable[Slot]) -> tuple[Slot, ...]:
+    """The slots that the rules should know: those in use, and room for a running and a draining generation.
+
+    So that a reload finds all that it needs, and the nft table need not be replaced under traffic.
+    """
+    known = {slot.index: slot for slot in in_use}
+    for index in range(min(2 * config.workers, SLOTS)):
+        known.setdefault(index, Slot(index, config.first_queue + index, config.first_listen_port + index))
+    return tuple(known[index] for index in sorted(known))
+
+
+def free_slot(workers: int, taken: set[int]) -> int:
+    """The first of as many neighbouring slots as the workers need, none of them in `taken`.
+
+    The lowest one: so a reload and the next one take turns in two halves. Raises EnvironmentFailureError.
+    """
+    for first in range(SLOTS - workers + 1):
+        if taken.isdisjoint(range(first, first + workers)):
+            return first
+    raise EnvironmentFailureError(
+        f"no room for {workers} workers beside {len(taken)} that finish their sessions; try again later"
     )
 
 
@@ -218,6 +242,14 @@ def _counts(dump: str, chain: str) -> dict[str, int]:
     return counts
 
 
+def reset_query(kind: str, server: str, client: str) -> list[str]:
+    """A command that succeeds if `server` has lately reset a connection of `client`: "plain", with a TTL with
+    which it also begins connections; "odd", with another one."""
+    family = 6 if ":" in server else 4
+    where = f"{{ {server} . {client} }}"
+    return ["nft", "get", "element", "inet", NFT_TABLE, f"{kind}_resets{family}", where]
+
+
 # --- Filling templates -------------------------------------------------------------------------------
 
 
@@ -239,6 +271,9 @@ def _values(config: Config, bits: MarkBits, interfaces: Sequence[str]) -> dict[s
         "taken_connections": str(limits.TAKEN_CONNECTIONS),
         "taken_opening_seconds": str(limits.TAKEN_OPENING_SECONDS),
         "taken_idle_seconds": str(limits.TAKEN_IDLE_SECONDS),
+        "ttl_kept_seconds": str(limits.TTL_KEPT_SECONDS),
+        "resets_kept_seconds": str(limits.RESETS_KEPT_SECONDS),
+        "ttl_servers": str(limits.TTL_SERVERS),
     }
 
 

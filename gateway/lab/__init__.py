@@ -4,7 +4,7 @@ topology.json, topology   names, addresses, cables: the table that the Vagrant l
 network, processes        namespaces and what lives in them
 postfix, mail             the mail servers, and what goes into and comes out of them
 gateways                  the daemon, as an operator would start it
-listener, wire, transcript   what crosses the wire: captured, put in order, made readable
+listener                  what crosses the wire, captured (`eyes` reads it)
 delay_line, wan           a long and bad line
 lab                       all of it, up and down
 commands, demo            what people ask for

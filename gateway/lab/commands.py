@@ -18,9 +18,10 @@ from typing import Final, ParamSpec
 import click
 
 from gateway.errors import EnvironmentFailureError
-from gateway.lab import listener, processes, wire
+from gateway.eyes import wire
+from gateway.eyes.transcript import Line, Transcript
+from gateway.lab import listener, processes
 from gateway.lab.lab import DELIVERY_SECONDS, Lab, Place
-from gateway.lab.transcript import Line, Transcript
 from gateway.lab.wan import Wan
 
 P = ParamSpec("P")

@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.errors import EnvironmentFailureError
+from gateway.eyes.transcript import Transcript
+from gateway.eyes.wire import WireSession, found_words, round_trips
 from gateway.lab import listener
 from gateway.lab.lab import Lab, Place
 from gateway.lab.mail import Mail, without_traces
-from gateway.lab.transcript import Transcript
-from gateway.lab.wire import WireSession, found_words, round_trips
 
 ATTACHMENT_OCTETS: Final = 5_000_000
 KILLED_MAIL_OCTETS: Final = 30_000_000

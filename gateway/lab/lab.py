@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from gateway.errors import EnvironmentFailureError
-from gateway.lab import gateways, listener, network, postfix, processes, wan, wire
+from gateway.eyes import wire
+from gateway.lab import gateways, listener, network, postfix, processes, wan
 from gateway.lab.gateways import Gateway
 from gateway.lab.listener import Listener
 from gateway.lab.mail import Delivery, Mail, MailboxWatch, inject

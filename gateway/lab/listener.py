@@ -1,8 +1,8 @@
 """The listener on the wire: a capturing process in the wire's namespace, and the file that it writes.
 
 A capture is only as good as its last packet: `catch_up` sends a token over the wire and waits until the file
-has it, so everything that crossed before it is in the file too. Counterparts: `capture`, the process, and
-`wire`, which reads the file.
+has it, so everything that crossed before it is in the file too. Counterparts: `eyes.capture`, the process,
+and `eyes.wire`, which reads the file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 
 import gateway
 from gateway.errors import EnvironmentFailureError
-from gateway.lab.capture import TOKEN_PORT
+from gateway.eyes.capture import TOKEN_PORT
 from gateway.lab.inotify import MODIFIED, Inotify
 from gateway.lab.network import socket_in
 from gateway.lab.processes import Process, command_in, read_pid_file, start_in
@@ -44,7 +44,7 @@ class Listener:
 def capture_command(output: str) -> list[str]:
     """The command line of the capturing process; "-" is its standard output."""
     root = Path(gateway.__file__).parent.parent
-    return ["env", f"PYTHONPATH={root}", sys.executable, "-m", "gateway.lab.capture", output]
+    return ["env", f"PYTHONPATH={root}", sys.executable, "-m", "gateway.eyes.capture", output]
 
 
 def start(listener: Listener, topology: Topology, sender: str) -> None:

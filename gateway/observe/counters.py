@@ -6,6 +6,7 @@ Knows no clock: `AlarmBell` takes `now`. Counterparts: `runtime` counts, `nightm
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -123,6 +124,8 @@ class Alarm:
     detail: str = ""
     suppressed: int = 0
     """So many rings of the same cause went unheard since the last one."""
+    likely: str = ""
+    """What it likely was, in a word of ours: the last time, heard or not."""
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "reason": self.reason.value}
@@ -132,6 +135,7 @@ class Alarm:
 class _Cause:
     rang: int
     unheard: int = 0
+    likely: str = ""
 
 
 class AlarmBell:
@@ -140,43 +144,49 @@ class AlarmBell:
     def __init__(self, again_seconds: int = limits.ALARM_AGAIN_SECONDS) -> None:
         self._again_seconds = again_seconds
         self._causes: OrderedDict[tuple[Reason, str], _Cause] = OrderedDict()
-        self._missing: OrderedDict[str, int] = OrderedDict()
 
-    def ring(self, reason: Reason, subject: str, now: int, detail: str = "") -> Alarm | None:
+    def ring(
+        self, reason: Reason, subject: str, now: int, detail: str = "", likely: str = ""
+    ) -> Alarm | None:
         """The alarm to tell, or None: this cause rang within the last day."""
         key = (reason, subject)
         cause = self._causes.get(key)
         # A clock set back must not silence the bell for longer than it was meant to be.
         if cause is not None and 0 <= now - cause.rang < self._again_seconds:
             cause.unheard += 1
+            cause.likely = likely or cause.likely
             return None
         unheard = cause.unheard if cause is not None else 0
-        self._causes[key] = _Cause(now)
+        self._causes[key] = _Cause(now, likely=likely)
         self._causes.move_to_end(key)
         while len(self._causes) > limits.ALARM_CAUSES:
             self._causes.popitem(last=False)
-        return Alarm(reason, subject, now, detail, unheard)
+        return Alarm(reason, subject, now, detail, unheard, likely)
 
-    def missing(self, destination: str, now: int) -> list[Alarm]:
-        """A pinned peer without its offer: its own alarm, and that of our own path when many are so."""
-        self._missing[destination] = now
-        self._missing.move_to_end(destination)
-        while (
-            self._missing and not 0 <= now - next(iter(self._missing.values())) < limits.MANY_MISSING_SECONDS
-        ):
-            self._missing.popitem(last=False)
-        while len(self._missing) > limits.ALARM_CAUSES:
-            self._missing.popitem(last=False)
-        alarms = [self.ring(Reason.OFFER_MISSING, destination, now)]
-        if len(self._missing) >= limits.MANY_MISSING:
-            many = f"{len(self._missing)} peers without an offer within an hour"
-            alarms.append(self.ring(Reason.OFFER_MISSING, "our own path", now, many))
-        return [alarm for alarm in alarms if alarm is not None]
+    def remembered(self) -> list[dict[str, Any]]:
+        """For another process's bell, by `recall`."""
+        return [
+            {
+                "reason": reason.value,
+                "subject": subject,
+                "rang": cause.rang,
+                "unheard": cause.unheard,
+                "likely": cause.likely,
+            }
+            for (reason, subject), cause in self._causes.items()
+        ]
+
+    def recall(self, remembered: list[dict[str, Any]]) -> None:
+        """What has rung already need not ring again. A reason that this version does not know is left out."""
+        for told in remembered:
+            with contextlib.suppress(ValueError):
+                key = (Reason(told["reason"]), told["subject"])
+                self._causes[key] = _Cause(told["rang"], told["unheard"], likely=told["likely"])
 
     def known(self, now: int) -> list[Alarm]:
         """What rang within the last day, newest first: for `status`."""
         fresh = [
-            Alarm(reason, subject, cause.rang, suppressed=cause.unheard)
+            Alarm(reason, subject, cause.rang, suppressed=cause.unheard, likely=cause.likely)
             for (reason, subject), cause in self._causes.items()
             if 0 <= now - cause.rang < limits.ALARM_AGAIN_SECONDS
         ]

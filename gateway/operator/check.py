@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 from gateway.config import Config
-from gateway.crypto.keys import IdentityKey
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel
 from gateway.intercept.wanted import Wanted, read_wanted
@@ -19,6 +18,7 @@ from gateway.operator import lifecycle
 from gateway.operator.status import is_running
 from gateway.peers.store import PinStore
 from gateway.runtime import identity_file
+from gateway.runtime.machine import this_machine
 
 _TOOLS: Final = ("iptables-restore", "iptables-save", "ip6tables-restore", "ip6tables-save", "nft")
 
@@ -108,11 +108,14 @@ def _is_free(port: int) -> bool:
 
 
 def _identity(config: Config) -> Iterator[Finding]:
-    seed = identity_file.load(config.identity_file)
-    if seed is None:
+    kept = identity_file.load(config.identity_file)
+    if kept is None:
         yield Finding("identity", True, "none yet; it is made at the first start")
+    elif kept.is_of_another(this_machine()):
+        told = "made on another machine: the next start makes a new one, and sets this one aside"
+        yield Finding("identity", False, f"{kept.site.key.public.fingerprint}: {told}")
     else:
-        yield Finding("identity", True, IdentityKey.from_seed(seed).public.fingerprint)
+        yield Finding("identity", True, kept.site.key.public.fingerprint)
 
 
 def _peers(config: Config) -> Iterator[Finding]:

@@ -13,6 +13,8 @@ from typing import Any, Final
 from gateway.crypto.keys import IdentityPublic
 from gateway.errors import PeerProtocolError
 from gateway.operator.status import when
+from gateway.peers.history import Happening, PeerEvent
+from gateway.peers.look_store import Trouble
 from gateway.peers.pins import Destination, Pin, PinnedIdentity
 
 SMTP_PORT: Final = 25
@@ -97,10 +99,50 @@ def in_full(pin: Pin) -> Iterator[str]:
         yield f"    key of day {known.epoch}; offers: {offer}"
 
 
+def trouble_in_words(trouble: Trouble | None) -> Iterator[str]:
+    if trouble is not None:
+        yield f"  last trouble {when(trouble.at)}, likely: {trouble.likely.value} (see docs/operations.md)"
+
+
+def trouble_as_json(trouble: Trouble | None) -> dict[str, Any] | None:
+    return None if trouble is None else {"likely": trouble.likely.value, "at": trouble.at}
+
+
 def _acceptance(known: PinnedIdentity) -> str:
     return {
         "first-use": "accepted: the first one ever seen here",
         "time": "accepted: came alone for a week and more",
         "operator": "accepted by the operator",
+        "statement": "accepted: an accepted identity has led here"
+        + (", announced and not seen yet" if known.announced else ""),
         "not-yet": "SEEN, NOT ACCEPTED: ask the other site for its own, then `nightmail peers accept`",
     }[known.acceptance.value]
+
+
+_IN_WORDS: Final = {
+    Happening.FIRST_SEEN: "first seen",
+    Happening.CHANGED: "ANOTHER IDENTITY, not accepted",
+    Happening.ANNOUNCED: "its next identity announced",
+    Happening.ROLLED_OVER: "rolled over to another identity, by a statement of the one before",
+    Happening.ACCEPTED: "identity accepted",
+    Happening.FORGOTTEN: "identity forgotten",
+    Happening.MISSING: "OFFER MISSING",
+    Happening.FAILED: "HANDSHAKES FAILED",
+    Happening.BACK: "all well again",
+}
+
+
+def event_in_words(event: PeerEvent) -> str:
+    until = f" to {when(event.until)}, {event.times} times at least" if event.times > 1 else ""
+    who = f": {fingerprint(event.identity)}" if event.identity else ""
+    return f"{when(event.at)}{until}  {_IN_WORDS[event.happening]}{who}"
+
+
+def event_as_json(event: PeerEvent) -> dict[str, Any]:
+    return {
+        "event": event.happening.value,
+        "at": event.at,
+        "until": event.until,
+        "times": event.times,
+        "identity": fingerprint(event.identity) if event.identity else None,
+    }

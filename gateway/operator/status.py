@@ -22,18 +22,17 @@ _ASK: Final = b"status\n"
 _IN_WORDS: Final = {"out": "sent by this site", "in": "received by this site"}
 
 
-def ask(control: Path) -> Status | None:
+def ask(control: Path, question: bytes = _ASK, seconds: float = limits.CONTROL_SECONDS) -> Status | None:
     """The daemon's answer; None if none is running. Raises EnvironmentFailureError for a bad one or none."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-            asking.settimeout(limits.CONTROL_SECONDS)
+            asking.settimeout(seconds)
             asking.connect(str(control))
-            asking.sendall(_ASK)
-            octets = _read_all(asking)
+            asking.sendall(question)
+            octets = _read_all(asking, seconds)
     except (FileNotFoundError, ConnectionRefusedError):
         return None
     except TimeoutError:
-        seconds = limits.CONTROL_SECONDS
         raise EnvironmentFailureError(
             f"{control}: the daemon has not answered within {seconds:g} s"
         ) from None
@@ -59,8 +58,8 @@ def is_running(control: Path) -> bool:
     return True
 
 
-def _read_all(asking: socket.socket) -> bytes:
-    deadline = time.monotonic() + limits.CONTROL_SECONDS
+def _read_all(asking: socket.socket, seconds: float) -> bytes:
+    deadline = time.monotonic() + seconds
     pieces: list[bytes] = []
     room = limits.CONTROL_REPLY_OCTETS
     while piece := asking.recv(min(limits.READ_OCTETS, room + 1)):
@@ -101,6 +100,8 @@ def _troubles(status: Mapping[str, Any]) -> list[str]:
     workers = status.get("workers")
     if not isinstance(workers, list) or not any(_serves(worker) for worker in workers):
         troubles.append("no worker serves")
+    elif not troubles and status.get("inside_networks") == []:
+        troubles.append("the inside interfaces have no network yet, so no mail server is known")
     elif not troubles and rules.get("queues") == []:
         troubles.append("the rules send no connection to a worker")
     return troubles
@@ -129,6 +130,11 @@ def _shares(status: Mapping[str, Any]) -> Iterator[str]:
 def _peers_and_bypassed(status: Mapping[str, Any]) -> Iterator[str]:
     if "peers" in status:
         yield f"peers: {status['peers']} remembered"
+    sources = _mapping(status, "sources")
+    if sources:
+        resting = sources.get("resting")
+        more = f"; {resting} that dropped our offers get none for a day" if resting else ""
+        yield f"clients: {sources.get('upgraded', 0)} remembered to have a gateway{more}"
     if status.get("bypassed") is not None:
         yield f"bypassed: {status['bypassed']} connections passed by the gateway while it could not take them"
 
@@ -154,6 +160,7 @@ def _alarms(status: Mapping[str, Any]) -> Iterator[str]:
             at = when(alarm.get("at", 0))
             again = alarm.get("suppressed", 0)
             more = f" (and {again} times since)" if again else ""
+            more = f", likely {likely}{more}" if (likely := alarm.get("likely")) else more
             yield (
                 f"alarm: {at} {alarm.get('reason')} {alarm.get('subject')} {alarm.get('detail', '')}".rstrip()
                 + more

@@ -1,8 +1,8 @@
-"""What we remember of one destination, and how what we now see compares with it. Pure.
+"""What we remember of one destination. Pure.
 
 A pin is made when a peer's first record has verified, never earlier: `updated` takes a `MetPeer`.
-`compare` answers in one word and decides nothing; what follows from the word is `policy.decision`'s.
-Times are whole seconds since 1970-01-01 UTC.
+Times are whole seconds since 1970-01-01 UTC. Counterparts: `comparison`, which holds what is seen against a
+pin; `history`, which tells what became of one.
 """
 
 from __future__ import annotations
@@ -10,30 +10,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, replace
 
-from gateway.errors import IdentityHashed
 from gateway.policy import limits
-
-
-class Comparison(IdentityHashed):
-    """What is seen now against what is remembered (docs/protocol.md, "Memory")."""
-
-    SAME = "same"
-    NEW = "new"
-    """Never met, and there is an offer."""
-    CHANGED = "changed"
-    """Pinned, and this identity has never been seen here."""
-    CHANGED_AGAIN = "changed-again"
-    """Pinned, and this identity was seen here before, but nobody has accepted it: the bell rang then."""
-    MISSING = "missing"
-    """Pinned, and no longer offering."""
-    WEAKER = "weaker"
-    """A short offer where the size rule allowed a full one."""
-    OLD = "old"
-    """The epoch of this identity went back: a restored backup, a wrong clock."""
-    FAILED = "failed"
-    """The handshake failed, the second one as well."""
-    UNKNOWN = "unknown"
-    """Never met, and offers nothing: nearly all of the world."""
 
 
 class Acceptance(enum.Enum):
@@ -42,6 +19,8 @@ class Acceptance(enum.Enum):
     FIRST_USE = "first-use"
     TIME = "time"
     OPERATOR = "operator"
+    STATEMENT = "statement"
+    """An accepted identity has led here (docs/protocol.md, "Rollover")."""
     NOT_YET = "not-yet"
 
 
@@ -54,36 +33,6 @@ class Destination:
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
-
-
-class _Seen(enum.Enum):
-    OFFER = "offer"
-    NOTHING = "nothing"
-    FAILURE = "failure"
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """What a session has seen of its far side. Made by `offered`, `missing` and `failed`."""
-
-    seen: _Seen
-    identity: bytes = b""
-    epoch: int = 0
-    full: bool = False
-    full_fits: bool = False
-    """The size rule allows a full offer in this reply."""
-
-    @classmethod
-    def offered(cls, identity: bytes, epoch: int, *, full: bool, full_fits: bool = True) -> Observed:
-        return cls(_Seen.OFFER, bytes(identity), epoch, full, full_fits)
-
-    @classmethod
-    def missing(cls) -> Observed:
-        return cls(_Seen.NOTHING)
-
-    @classmethod
-    def failed(cls) -> Observed:
-        return cls(_Seen.FAILURE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +48,18 @@ class MetPeer:
 
 
 @dataclass(frozen=True, slots=True)
+class MetStatement:
+    """A statement whose two signatures have verified, shown in a channel that has. Made of a
+    `crypto.statement.Statement` and of nothing else."""
+
+    old: bytes
+    new: bytes
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
 class PinnedIdentity:
-    """One identity seen at a destination, with a channel that verified."""
+    """One identity seen at a destination with a channel that verified, or announced in such a one."""
 
     identity: bytes
     epoch: int
@@ -114,6 +73,15 @@ class PinnedIdentity:
     run_since: int = 0
     """Not accepted: since when it has come with no accepted one in between. 0: no such run."""
     run_days: int = 0
+    serial: int = 0
+    """The highest of a statement by this identity that has counted here."""
+    stated_by: bytes = b""
+    """The identity whose statement led here; empty: none did."""
+
+    @property
+    def announced(self) -> bool:
+        """Accepted ahead, and not seen in a channel yet."""
+        return not self.days_seen
 
     @property
     def accepted(self) -> bool:
@@ -126,11 +94,18 @@ class Pin:
 
     destination: Destination
     identities: tuple[PinnedIdentity, ...]
+    in_trouble: bool = False
+    """The last thing that its history tells is a missing offer or a failure: good news is to be written."""
 
     @property
     def epoch(self) -> int:
         """The highest one of an accepted identity."""
         return max((known.epoch for known in self.identities if known.accepted), default=0)
+
+    @property
+    def site(self) -> bytes:
+        """The accepted identity seen last: addresses of one site have it in common."""
+        return max((known for known in self.identities if known.accepted), key=lambda o: o.last_seen).identity
 
     @property
     def had_full_offer(self) -> bool:
@@ -148,42 +123,95 @@ class Pin:
         return next((known for known in self.identities if known.identity == identity), None)
 
 
-def compare(pin: Pin | None, observed: Observed) -> Comparison:
-    """One word; where several hold, the one that needs the operator most.
-
-    CHANGED_AGAIN comes last of the bad ones, because it rings no bell: an unaccepted identity must not
-    silence what an accepted one would have rung for.
-    """
-    if observed.seen is _Seen.FAILURE:
-        return Comparison.FAILED
-    if observed.seen is _Seen.NOTHING:
-        return Comparison.UNKNOWN if pin is None else Comparison.MISSING
-    if pin is None:
-        return Comparison.NEW
-    known = pin.find(observed.identity)
-    if known is None:
-        return Comparison.CHANGED
-    if observed.full_fits and not observed.full:
-        return Comparison.WEAKER
-    if not known.accepted:
-        return Comparison.CHANGED_AGAIN
-    return Comparison.OLD if observed.epoch < known.epoch else Comparison.SAME
+def is_accepted(pin: Pin | None, identity: bytes) -> bool:
+    """Whether nothing stands against `identity` here: it is accepted, or there is no pin at all."""
+    known = pin.find(identity) if pin is not None else None
+    return pin is None or (known is not None and known.accepted)
 
 
-def updated(pin: Pin | None, destination: Destination, peer: MetPeer, now: int) -> Pin:
-    """The pin after a verified channel with `peer`. The very same object if nothing needs writing.
+def leads_on(pin: Pin, statement: MetStatement) -> bool:
+    """Whether it leads on from an accepted identity of this pin, with a higher serial than all before."""
+    old = pin.find(statement.old)
+    return old is not None and old.accepted and statement.serial > old.serial
+
+
+def updated(
+    pin: Pin | None,
+    destination: Destination,
+    peer: MetPeer,
+    now: int,
+    statement: MetStatement | None = None,
+) -> Pin:
+    """The pin after a verified channel with `peer`, who showed `statement`. The very same object if nothing
+    needs writing.
 
     Seeing a known peer again is written once an hour, so that a session costs no disk write.
     """
+    if statement is not None and pin is not None and statement.new == peer.identity:
+        pin = stated(pin, statement, now)
+    pin = _seen(pin, destination, peer, now)
+    if statement is not None and statement.old == peer.identity:
+        pin = stated(pin, statement, now)
+    return pin
+
+
+def _seen(pin: Pin | None, destination: Destination, peer: MetPeer, now: int) -> Pin:
     if pin is None:
         return Pin(destination, (_first_sight(peer, now, Acceptance.FIRST_USE),))
     known = pin.find(peer.identity)
-    if known is None:
-        return _with_newcomer(pin, peer, now)
+    after = _with_newcomer(pin, peer, now) if known is None else _with_seen_again(pin, known, peer, now)
+    return replace(after, in_trouble=False) if after.in_trouble else after
+
+
+def _with_seen_again(pin: Pin, known: PinnedIdentity, peer: MetPeer, now: int) -> Pin:
     after = _seen_again(known, peer, now)
     others = tuple(_run_broken(o) if after.accepted and not o.accepted else o for o in pin.identities)
-    identities = tuple(after if o.identity == known.identity else o for o in others)
+    old = after.stated_by if now - after.first_seen >= limits.OLD_IDENTITY_DAYS * limits.DAY_SECONDS else b""
+    identities = tuple(
+        after if o.identity == known.identity else o for o in others if not old or o.identity != old
+    )
     return pin if identities == pin.identities else replace(pin, identities=identities)
+
+
+def stated(pin: Pin, statement: MetStatement, now: int) -> Pin:
+    """The pin after a verified statement: its new identity accepted. The very same object if it leads nowhere
+    from here, or there is no room.
+
+    What an earlier statement of the same identity announced, and nobody has seen, is forgotten: it was taken
+    back.
+    """
+    known = pin.find(statement.new)
+    if not leads_on(pin, statement):
+        return pin
+    left = [
+        replace(o, serial=statement.serial) if o.identity == statement.old else o
+        for o in pin.identities
+        if o.identity != statement.new and not (o.announced and o.stated_by == statement.old)
+    ]
+    if known is None:
+        successor = PinnedIdentity(
+            statement.new, 0, now, now, 0, Acceptance.STATEMENT, False, stated_by=statement.old
+        )
+    elif known.accepted:
+        successor = known
+    else:
+        successor = replace(
+            known, acceptance=Acceptance.STATEMENT, run_since=0, run_days=0, stated_by=statement.old
+        )
+    if len(left) >= limits.IDENTITIES_PER_PIN:
+        dispensable = _dispensable(left, statement.old)
+        if dispensable is None:
+            return pin
+        left.remove(dispensable)
+    return replace(pin, identities=(*left, successor))
+
+
+def _dispensable(identities: list[PinnedIdentity], old: bytes) -> PinnedIdentity | None:
+    """Who makes room for an accepted successor: one not accepted, else one whose own successor has come."""
+    unaccepted = [known for known in identities if not known.accepted]
+    came = {known.stated_by for known in identities if not known.announced} - {old}
+    replaced = [known for known in identities if known.identity in came]
+    return min(unaccepted or replaced, key=lambda known: known.last_seen, default=None)
 
 
 def accepted(pin: Pin, identity: bytes) -> Pin:
@@ -243,11 +271,12 @@ def _with_newcomer(pin: Pin, peer: MetPeer, now: int) -> Pin:
 
 
 def _seen_again(known: PinnedIdentity, peer: MetPeer, now: int) -> PinnedIdentity:
-    another_day = _day(now) > _day(known.last_seen)
+    another_day = known.announced or _day(now) > _day(known.last_seen)
     another_hour = now - known.last_seen >= limits.PIN_LAST_SEEN_SECONDS
     after = replace(
         known,
         epoch=max(known.epoch, peer.epoch),
+        first_seen=now if known.announced else known.first_seen,
         last_seen=now if another_day or another_hour else known.last_seen,
         days_seen=known.days_seen + another_day,
         had_full_offer=known.had_full_offer or peer.full,

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.errors import Reason
-from gateway.peers.pins import Comparison
+from gateway.peers.comparison import Comparison
+from gateway.peers.pins import Pin, is_accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ DECISIONS: Final[dict[Comparison, Decision]] = {
     Comparison.SAME: _upgraded(Reason.UPGRADED),
     Comparison.CHANGED: _upgraded(Reason.UPGRADED_CHANGED_PEER, alarm=True),
     Comparison.CHANGED_AGAIN: _upgraded(Reason.UPGRADED_CHANGED_PEER),
+    Comparison.ROLLED: _upgraded(Reason.UPGRADED_BY_STATEMENT),
     Comparison.WEAKER: _upgraded(Reason.UPGRADED_WEAKER_OFFER, alarm=True),
     Comparison.OLD: _upgraded(Reason.UPGRADED_OLD_EPOCH),
     Comparison.MISSING: Decision.in_clear(Reason.OFFER_MISSING, alarm=True),
@@ -47,3 +49,9 @@ DECISIONS: Final[dict[Comparison, Decision]] = {
 
 def decide(comparison: Comparison) -> Decision:
     return DECISIONS[comparison]
+
+
+def waits_for_statement(pin: Pin | None, identity: bytes, *, follows: bool) -> bool:
+    """Whether the sender's octets are held until the peer has shown its statement (docs/protocol.md,
+    "Rollover"): only where it has one to show, and without it would be a stranger."""
+    return follows and not is_accepted(pin, identity)

@@ -14,6 +14,8 @@ OFFER_MUST_BEGIN_BEFORE_OCTETS: Final = 2000
 """The last offer line begins before this octet of the reply: Postfix stores 2,048 and warns beyond."""
 OFFER_LINE_OCTETS: Final = 512
 """RFC 5321 4.5.3.1.5: a reply line, CRLF included. Some hosts log longer ones."""
+EHLO_LINE_OCTETS: Final = 512
+"""RFC 5321 4.5.3.1.4: a command line, CRLF included."""
 FRAME_BODY_OCTETS: Final = 65535
 """Frame length is a u16."""
 RECORD_INNER_OCTETS: Final = 65519
@@ -28,6 +30,8 @@ FIRST_FLIGHT_OCTETS: Final = 64 * 1024
 """What S reads from the sender before R's first record has verified, and keeps for a redial."""
 HANDSHAKE_SECONDS: Final = 10.0
 """S waits so long for R's first record, then the handshake has failed."""
+VERB_HANDSHAKE_SECONDS: Final = 20.0
+"""R waits so long for the whole of message 2 behind the verb: longer than S waits for R."""
 DIALS_PER_SESSION: Final = 3
 """First dial, second with a fresh offer, third in clear."""
 IDENTITIES_PER_PIN: Final = 4
@@ -36,29 +40,44 @@ ACCEPT_AFTER_DAYS: Final = 7
 """A changed identity is accepted without the operator after so many days with the old one never between,"""
 ACCEPT_AFTER_DAYS_SEEN: Final = 3
 """if it was seen on so many of them: a reinstalled gateway, not an afternoon's attack."""
+STATEMENT_SHOWN_DAYS: Final = 400
+"""R shows the statement that leads to its identity so long: a peer that writes once a year learns it."""
+STATEMENTS_SHOWN: Final = 2
+"""One to the identity that is offered, one from it to the next."""
+OLD_IDENTITY_DAYS: Final = 30
+"""S forgets an identity so long after its successor's first channel: a stolen old key ends; until then the
+gateways of a site may change over one after the other."""
 FAILURES_IN_A_ROW: Final = 3
 """Failed handshakes towards a destination that never upgraded, after which it is left in peace a while."""
 FAILURE_REST_SECONDS: Final = 3600
 """The first such while; each further failure doubles it."""
 FAILURE_REST_MOST_SECONDS: Final = 24 * 3600
 """It doubles no further."""
+SOURCE_DROPS_IN_A_ROW: Final = 2
+"""Connections that a client dropped right behind our offer, after which it gets none for a while: once is
+chance, and a mailer that cannot read us must get its mail through."""
+SOURCE_REST_SECONDS: Final = 24 * 3600
+"""That while."""
 PARAMS_VERSION_OCTETS: Final = 64
 """A software version in PARAMS; it ends up in one log line."""
 FLIGHT_FLOOR_OCTETS: Final = 512
 """Smaller flights look this large: commands and replies are all alike."""
+LARGE_FLIGHT_OCTETS: Final = 16 * 1024
+"""From here on a flight's last octets wait a little for more: it does not fit TCP's first window (14,480
+octets at the usual 1,448 a segment), so the line's own acknowledgements take longer than that."""
+FLIGHT_SILENCE_SECONDS: Final = 0.005
+"""So long they wait: writers of a large mail pause for less, people and lines do not notice it."""
 
 # --- Implementation: ours to change. -----------------------------------------------------------------
 
 RECORD_SEND_OCTETS: Final = 16 * 1024
 """Content of a full record: a reader waits for at most so much before it can verify anything."""
+FLIGHT_LOOK_SECONDS: Final = 0.001
+"""The last part of that silence is waited for anew: a loop that was late has not read what has come."""
 GREETING_OCTETS: Final = 16 * 1024
 """Greeting up to its last line; longer ones pass, and are never upgraded. 50-line banners exist (4 KB)."""
-EHLO_LINE_OCTETS: Final = 512
-"""RFC 5321 4.5.3.1.4: a command line, CRLF included."""
 EHLO_REPLY_OCTETS: Final = 16 * 1024
 """Held for inspection; the longest seen in public is below 2 KB. Beyond: passes, never upgraded."""
-VERB_HANDSHAKE_SECONDS: Final = 20.0
-"""R waits so long for the whole of message 2 behind the verb: longer than S waits for R."""
 IGNORABLE_BELOW: Final = 16
 """Of 256: so often a first flight carries a record of an ignorable type, so that ignoring stays tested."""
 LINGER_SECONDS: Final = 600.0
@@ -109,12 +128,19 @@ LISTEN_BACKLOG: Final = 4096
 """Accept queue of a worker's listener; net.core.somaxconn may cut it."""
 ALIVE_EVERY_SECONDS: Final = 0.1
 """A worker proves its event loop alive so often."""
+READS_BEHIND_ALIVE_SECONDS: Final = 0.2
+"""No read begins so long after the last proof, before the next: many peers that send the smallest records
+(one read of them takes about 60 ms) must not make a worker look hung, and mail pass it by."""
 HUNG_AFTER_SECONDS: Final = 0.35
 """The supervisor takes a worker's queue out of the rules after so long without proof (0.5 s in all)."""
 KILL_HUNG_AFTER_SECONDS: Final = 10.0
 """A worker hung for so long is killed: its clients get a reset instead of waiting for their own timers."""
 RULES_CHECK_SECONDS: Final = 0.5
 """The supervisor looks so often whether all of our rules still stand."""
+INSIDE_LOOK_SECONDS: Final = 2.0
+"""The supervisor looks so often which networks lie inside: at boot it is up before their addresses are."""
+INSIDE_LOOK_REST: Final = 50
+"""After a look that took long it rests so many times as long: a full routing table has a million routes."""
 ENV_TEXT_OCTETS: Final = 200
 """Text from elsewhere (a peer, the kernel) in one log field, after escaping."""
 HOUR_SECONDS: Final = 3600
@@ -123,16 +149,54 @@ DAY_SECONDS: Final = 24 * HOUR_SECONDS
 """Days are UTC days counted from 1970-01-01; leap seconds do not matter here."""
 PIN_LAST_SEEN_SECONDS: Final = 3600
 """A pin's last_seen is written so often at most, so that a session costs no disk write."""
+HISTORY_PER_PIN: Final = 64
+"""Events kept of one destination, some 100 octets each: years of a quiet peer, months of a restless one."""
 STORE_BUSY_SECONDS: Final = 0.1
 """Waiting for another process's write to the pins; it stops the event loop, and a write takes about 1 ms."""
 FAILURE_KEPT_SECONDS: Final = 7 * 24 * 3600
 """A failed path not tried since is forgotten, so that the table does not grow for ever."""
+LOOKS_PER_PIN: Final = 4
+"""Faces of one address (a pool of servers) that are remembered, to tell a change from a colleague."""
+LOOKS_CACHED: Final = 512
+"""Replies, and lines of clients, that were taken apart and are kept: up to 2 KB each."""
+LOOK_AGAIN_SECONDS: Final = 3600
+"""A pin learns a new face so often at most, so that a server that never looks alike costs no disk write."""
+NAME_OCTETS: Final = 255
+"""So much is kept of a name that a stranger gives himself: a domain's length (RFC 5321 4.5.3.1.2)."""
+TROUBLE_AGAIN_SECONDS: Final = 3600
+"""The same trouble with the same peer is written so often at most."""
+SOURCES_UPGRADED: Final = 1 << 16
+"""Clients remembered for having upgraded, about 100 octets each; the least recently seen go first."""
+SOURCES_HARMED: Final = 4096
+"""Clients remembered for having dropped an offer. A bound of its own: strangers must not push out peers."""
+SENDERS: Final = 1 << 16
+"""Identities of sending gateways whose highest epoch is remembered, about 100 octets each."""
+SOURCE_KEPT_DAYS: Final = 60
+"""A client that has not upgraded for so long did give up its gateway, and its bell has rung often enough."""
+HARMED_KEPT_DAYS: Final = 7
+"""A client that dropped an offer and was not seen since is forgotten."""
+SOURCES_WRITE_SECONDS: Final = 1.0
+"""What was learnt of clients is written so often, all at once: strangers must not make the disk work."""
+SOURCES_PENDING: Final = 4096
+"""Clients learnt of between two such writes; beyond, nothing is learnt."""
+SOURCE_CACHE_SECONDS: Final = 10.0
+"""So old a worker's picture of a client may be; nothing that hurries depends on it."""
+SOURCE_CACHE_ENTRIES: Final = 4096
+"""Clients, and identities of sending gateways, that a worker keeps in mind."""
+TTL_KEPT_SECONDS: Final = 600
+"""The kernel remembers the TTLs of far servers' SYN-ACKs: ways may change, but not within one session."""
+RESETS_KEPT_SECONDS: Final = 180
+"""The same of whose resets were odd: as long as all dials of a session can take."""
+TTL_SERVERS: Final = 1 << 16
+"""Servers so remembered, each family, 100 octets each; beyond, all of a server's resets look odd."""
+RESETS_ASKED_PER_SECOND: Final = 5
+"""The kernel is asked about resets so often at most: two runs of nft each, some ms."""
 ALARM_AGAIN_SECONDS: Final = 24 * 3600
 """The same alarm for the same cause rings so often at most."""
 ALARM_CAUSES: Final = 4096
 """Causes remembered by the bell of one process; beyond, the one that rang longest ago is forgotten."""
 MANY_MISSING: Final = 5
-"""So many pinned peers without an offer within an hour: the trouble is on our own path."""
+"""So many pinned sites without an offer within an hour, and more than still make one: it is our own path."""
 MANY_MISSING_SECONDS: Final = 3600
 """That hour."""
 LOG_LINE_OCTETS: Final = 2000
@@ -143,8 +207,32 @@ CONTROL_REPLY_OCTETS: Final = 1 << 20
 """The answer on the control socket; a larger one is not read."""
 CONTROL_SECONDS: Final = 3.0
 """`nightmail status` waits so long for the daemon."""
-CONFIG_FILE_OCTETS: Final = 1 << 20
-"""A configuration file; a larger one is a mistake (`config = /dev/zero`)."""
+IDENTITY_LOOK_SECONDS: Final = 1.0
+"""The daemon looks so often whether a command has changed the identity, or a rotation is due."""
+IDENTITY_LOCK_SECONDS: Final = 5.0
+"""Waiting for another process that changes the identity; it needs milliseconds."""
+IDENTITY_FILE_OCTETS: Final = 16 * 1024
+"""An identity file or an export: under 2 KB; a larger one is another file."""
+ROTATION_ANNOUNCE_DAYS: Final = 14
+"""A new identity is announced so long before it is used: peers that write every two weeks learn ahead."""
+ROTATION_ANNOUNCE_MOST_DAYS: Final = 90
+"""A longer announcement is a mistake: a key that waits can be stolen."""
+EXPORT_KDF_PASSES: Final = 3
+"""Argon2id for an exported identity: libsodium's MODERATE. Half a second here for one guess,"""
+EXPORT_KDF_OCTETS: Final = 256 * 1024 * 1024
+"""and so much memory: what a small box has, and many guesses at once do not."""
+EXPORT_KDF_MOST_PASSES: Final = 16
+"""An export that asks for more is none of ours, and would keep the machine busy."""
+EXPORT_KDF_MOST_OCTETS: Final = 1024 * 1024 * 1024
+"""The same for its memory."""
+PASSPHRASE_LETTERS: Final = 12
+"""The shortest passphrase of an export: the file may be copied and guessed at for ever."""
+PASSPHRASE_OCTETS: Final = 1024
+"""The longest one; a larger file holds something else."""
+CONFIG_FILE_OCTETS: Final = 256 * 1024
+"""A configuration file; a larger one is a mistake (`config = /dev/zero`). 13,000 networks fit in."""
+CONFIG_LINE_DOTS: Final = 512
+"""Dots in one of its lines (170 addresses): a key of n parts costs the parser n * n."""
 LINK_MESSAGE_OCTETS: Final = 128 * 1024
 """One message between supervisor and worker; counters are the largest (some KB)."""
 LINK_MESSAGES_PER_TURN: Final = 64
@@ -153,6 +241,11 @@ COUNTERS_EVERY_SECONDS: Final = 1.0
 """A worker reports its counters so often; `status` is at most so old."""
 STOP_SECONDS: Final = 20.0
 """A stopping worker lets its sessions finish for so long, then resets them; the senders try again."""
+RETIRE_SECONDS: Final = 3.0
+"""How long a retiring worker finishes dials of SYNs it holds before it lets them pass: their clients' second
+retransmission comes then, and goes to its successor."""
+RELOAD_SECONDS: Final = 20.0
+"""How long the new program has to say whether it takes the configuration; only an operator waits for it."""
 RESTART_SECONDS: Final = 0.05
 """A worker that died is started again after so long, doubling up to `RESTART_MOST_SECONDS`."""
 RESTART_MOST_SECONDS: Final = 5.0

@@ -32,6 +32,9 @@ class Machine(Protocol):
 
     deadline: float | None
 
+    @property
+    def waits_for_silence(self) -> bool: ...
+
     def handle(self, event: Event, now: float) -> list[c.Command]: ...
 
 
@@ -39,7 +42,8 @@ class Surroundings(Protocol):
     """What a connection asks of its worker."""
 
     def redial(self, connection: Connection) -> None: ...
-    def remember_peer(self, connection: Connection, peer: object) -> None: ...
+    def remember_peer(self, connection: Connection, note: c.RememberPeer) -> None: ...
+    def note_source(self, connection: Connection, note: c.NoteSource) -> None: ...
     def note_decision(self, connection: Connection, note: c.NoteDecision) -> None: ...
     def note_fact(self, connection: Connection, note: c.NoteFact) -> None: ...
     def machine_failed(self, connection: Connection, error: Exception) -> None: ...
@@ -200,6 +204,10 @@ class Connection:
         self._timer = None if deadline is None else self._loop.call_at(deadline, self._deadline_reached)
 
     def _deadline_reached(self) -> None:
+        if self._far.pending and self._machine.waits_for_silence:
+            # The line is behind: the silence may be ours, and what is held could not leave now.
+            self._timer = self._loop.call_later(limits.FLIGHT_SILENCE_SECONDS, self._deadline_reached)
+            return
         self._timer = self._timer_at = None
         self._handle(DeadlineReached())
 
@@ -247,7 +255,10 @@ class Connection:
             self._surroundings.redial(self)
 
     def _remember(self, command: c.RememberPeer) -> None:
-        self._surroundings.remember_peer(self, command.peer)
+        self._surroundings.remember_peer(self, command)
+
+    def _note_source(self, command: c.NoteSource) -> None:
+        self._surroundings.note_source(self, command)
 
     def _note_decision(self, command: c.NoteDecision) -> None:
         self.decision = command
@@ -267,6 +278,7 @@ _EXECUTE: dict[type, Callable[..., None]] = {
     c.CloseBoth: Connection._close_both,
     c.Redial: Connection._redial,
     c.RememberPeer: Connection._remember,
+    c.NoteSource: Connection._note_source,
     c.NoteDecision: Connection._note_decision,
     c.NoteFact: Connection._note_fact,
 }

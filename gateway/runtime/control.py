@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,19 @@ from gateway.policy import limits
 
 
 class ControlSocket:
-    """`status` answers the object for the question "status"."""
+    """`status` answers the object for the question "status", `reload` the one for "reload"."""
 
-    def __init__(self, path: Path, status: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        status: Callable[[], dict[str, Any]],
+        reload: Callable[[], Awaitable[dict[str, Any]]],
+    ) -> None:
         self._path = path
         self._status = status
+        self._reload = reload
         self._server: asyncio.Server | None = None
+        self._answering: set[asyncio.Task[Any]] = set()
 
     def require_free(self) -> None:
         """Raises EnvironmentFailureError where another daemon listens."""
@@ -41,9 +48,13 @@ class ControlSocket:
             raise EnvironmentFailureError(f"{self._path}: {error.strerror}") from None
 
     async def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._path.unlink(missing_ok=True)
+        """Whoever has asked by now still gets the answer."""
+        if self._server is None:
+            return
+        self._path.unlink(missing_ok=True)
+        self._server.close()
+        if self._answering:
+            await asyncio.wait(self._answering, timeout=limits.CONTROL_SECONDS)
 
     def _somebody_listens(self) -> bool:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
@@ -54,10 +65,22 @@ class ControlSocket:
             return True
 
     async def _asked(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
         with contextlib.suppress(OSError, TimeoutError, ValueError):
             async with asyncio.timeout(limits.CONTROL_SECONDS):
-                question = await reader.readline()
-                if question.strip() == b"status":
-                    writer.write(json.dumps(self._status()).encode())
-                    await writer.drain()
+                question = (await reader.readline()).strip()
+            async with asyncio.timeout(limits.CONTROL_SECONDS + limits.RELOAD_SECONDS):
+                if question == b"status":
+                    answer = self._status()
+                elif question == b"reload":
+                    answer = await self._reload()
+                else:
+                    answer = {"error": "this daemon knows the questions status and reload"}
+                writer.write(json.dumps(answer).encode())
+                await writer.drain()
         writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()

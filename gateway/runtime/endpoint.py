@@ -7,9 +7,11 @@ Knows nothing of SMTP or channels. A FIN stays a FIN (`end`), a reset a reset (`
 from __future__ import annotations
 
 import asyncio
+import math
 import select
 import socket
 import struct
+import time
 from collections import deque
 from typing import Protocol
 
@@ -20,6 +22,16 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 # before it returns.
 _read_buffer = bytearray(limits.READ_OCTETS)
 _read_view = memoryview(_read_buffer)
+_reads_until = math.inf
+
+
+def read_until(moment: float) -> None:
+    """No endpoint of this process reads behind this moment (time.monotonic()), until the next call.
+
+    Called by the worker's heartbeat: within one turn of the loop many peers could else keep it waiting.
+    """
+    global _reads_until
+    _reads_until = moment
 
 
 class Hold:
@@ -52,6 +64,7 @@ class Endpoint:
         "_buffer",
         "_closing",
         "_ending",
+        "_errors",
         "_fd",
         "_hold",
         "_linger",
@@ -69,6 +82,8 @@ class Endpoint:
         self._loop = loop
         self._socket = sock
         self._fd = sock.fileno()
+        self._errors = select.poll()
+        self._errors.register(self._fd, 0)
         self._owner = owner
         self._hold = Hold.NOT_STARTED
         self._reading = False
@@ -160,6 +175,9 @@ class Endpoint:
         self.unhold(Hold.NOTHING)
 
     def _readable(self) -> None:
+        if time.monotonic() > _reads_until:
+            self._watch_again()
+            return
         try:
             count = self._socket.recv_into(_read_buffer)
         except (BlockingIOError, InterruptedError):
@@ -176,6 +194,10 @@ class Endpoint:
                 self._close_now()
         elif count:
             self._owner.octets_received(self, _read_view[:count])
+            if self._reading and self._errors.poll(0):
+                # uvloop watches a descriptor no longer once it has told of an error on it. Told together with
+                # octets, the error is still to be read.
+                self._watch_again()
         else:
             self.hold(Hold.ENDED)
             # A failed send has taken the error off the socket: the reset then reads as an end.
@@ -185,6 +207,10 @@ class Endpoint:
             self._owner.end_received(self)
             if not (self._ending or self._closing or self.is_closed or self.write_broken):
                 self._watch_for_reset()
+
+    def _watch_again(self) -> None:
+        self._loop.remove_reader(self._fd)
+        self._loop.add_reader(self._fd, self._readable)
 
     def _watch_for_reset(self) -> None:
         """A peer that has ended may still reset us, and a socket at its end can only be asked for errors.

@@ -1,52 +1,163 @@
-"""The identity file: the one secret of a site that is kept on disk. Made at the first start, then only read.
+"""The identity file: the one secret of a site that is kept on disk. Made at the first start.
 
 Refuses, with one line, a file that others can read or that somebody else owns: a key that may have been
-copied is no identity. Never replaces a file that is there. What is in it: a line that says what it is,
-and 64 hex digits. Counterpart: `crypto.keys.IdentityKey.from_seed`.
+copied is no identity. A file that was made on another machine (an image, a copied disk) is set aside, never
+used: two boxes with one identity would each be taken for the other. What is in it: a line that says what it
+is, the lines of `crypto.rotation`, and the machine. Counterparts: `machine`, `operator.identity`, `site`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import stat
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gateway.crypto.primitives import ED25519_SEED_OCTETS
+from gateway.crypto.rotation import SiteIdentity, as_lines, from_lines
 from gateway.errors import EnvironmentFailureError
+from gateway.policy import limits
+from gateway.runtime.machine import Machine, this_machine
 
-SEED_OCTETS: Final = 32
-_FIRST_LINE: Final = "nightmail identity 1"
-_FILE_OCTETS: Final = 1024
-
-
-def load_or_make(path: Path, entropy: Callable[[int], bytes] = os.urandom) -> bytes:
-    """The seed, made if there is none yet. Raises EnvironmentFailureError."""
-    try:
-        return _read(path)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise _failed(path, "cannot be read", error) from None
-    try:
-        _make(path, entropy(SEED_OCTETS))
-        return _read(path)
-    except OSError as error:
-        raise _failed(path, "cannot be made", error) from None
+_FIRST_LINE: Final = "nightmail identity 2"
+_FIRST_LINE_OF_VERSION_1: Final = "nightmail identity 1"
 
 
-def load(path: Path) -> bytes | None:
-    """The seed; None if there is none yet. Raises EnvironmentFailureError."""
-    try:
-        return _read(path)
-    except FileNotFoundError:
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """What stands in a file. `machine`: the one that it belongs to, None in a file of version 1."""
+
+    site: SiteIdentity
+    machine: Machine | None
+
+    def is_of_another(self, machine: Machine) -> bool:
+        return self.machine is not None and self.machine.is_another_than(machine)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """The identity to use; `set_aside` is where one of another machine went, None if there was none."""
+
+    site: SiteIdentity
+    set_aside: Path | None = None
+
+
+def load_or_make(
+    path: Path, entropy: Callable[[int], bytes] = os.urandom, machine: Machine | None = None
+) -> Opened:
+    """The identity, made if there is none of this machine yet. Raises EnvironmentFailureError."""
+    machine = machine or this_machine()
+    kept = load(path)
+    if kept is not None and kept.machine is None:
+        # From now on a copy is known as one. A disk that is full or read-only must not stop the start.
+        with contextlib.suppress(OSError, EnvironmentFailureError), _alone(path):
+            _write(path, Kept(kept.site, machine))
+    if kept is not None and not kept.is_of_another(machine):
+        return Opened(kept.site)
+    with _failing("cannot be made", path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _alone(path):
+            return _made(path, entropy, machine)
+
+
+def _made(path: Path, entropy: Callable[[int], bytes], machine: Machine) -> Opened:
+    """Under the lock: another process may have been quicker."""
+    kept, set_aside = load(path), None
+    if kept is not None and not kept.is_of_another(machine):
+        return Opened(kept.site)
+    if kept is not None:
+        set_aside = _set_aside(path, "of-another-machine")
+    site = SiteIdentity(entropy(ED25519_SEED_OCTETS), since=int(time.time()))
+    _write(path, Kept(site, machine))
+    return Opened(site, set_aside)
+
+
+def load(path: Path) -> Kept | None:
+    """What stands there; None if there is nothing yet. Raises EnvironmentFailureError."""
+    with _failing("cannot be read", path):
+        try:
+            return _parsed(path, _read(path))
+        except FileNotFoundError:
+            return None
+
+
+def change(path: Path, work: Callable[[SiteIdentity], SiteIdentity]) -> SiteIdentity:
+    """Put `work`'s answer in the place of what is there; nothing is written if it is the very same object.
+
+    Raises EnvironmentFailureError, also where there is no identity or one of another machine.
+    """
+    machine = this_machine()
+    with _failing("cannot be changed", path), _alone(path):
+        kept = load(path)
+        if kept is None:
+            raise EnvironmentFailureError(f"{path}: no identity yet; it is made at the first `nightmail run`")
+        if kept.is_of_another(machine):
+            raise EnvironmentFailureError(
+                f"{path}: this identity was made on another machine; to go on with it here:"
+                f" nightmail identity import --replace {path}"
+            )
+        after = work(kept.site)
+        if after is not kept.site:
+            _write(path, Kept(after, machine))
+    return after
+
+
+def put(path: Path, site: SiteIdentity, *, replace: bool = False) -> Path | None:
+    """Make `site` the identity of this machine; where another one was, it is set aside, and the answer says
+    where. Raises EnvironmentFailureError, also where one is and `replace` is not said."""
+    with _failing("cannot be made", path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _alone(path):
+            set_aside = None
+            if path.exists():
+                if not replace:
+                    raise EnvironmentFailureError(
+                        f"{path}: there is an identity already; --replace sets it aside"
+                    )
+                set_aside = _set_aside(path, "replaced")
+            _write(path, Kept(site, this_machine()))
+    return set_aside
+
+
+def parsed(text: str) -> Kept | None:
+    """The text of an identity file of any version; None if it is none."""
+    lines = text.splitlines()
+    if lines[:1] == [_FIRST_LINE_OF_VERSION_1] and len(lines) == 2:
+        site = from_lines([f"seed {lines[1]}", "since 0", "serial 0"])
+        return Kept(site, None) if site is not None else None
+    if lines[:1] != [_FIRST_LINE] or not lines[-1].startswith("machine "):
         return None
+    site, machine = from_lines(lines[1:-1]), Machine.parse(lines[-1].removeprefix("machine "))
+    return Kept(site, machine) if site is not None and machine is not None else None
+
+
+def _text(kept: Kept) -> str:
+    return "\n".join([_FIRST_LINE, *as_lines(kept.site), f"machine {kept.machine}"]) + "\n"
+
+
+def _parsed(path: Path, octets: bytes) -> Kept:
+    kept = parsed(octets.decode("ascii", "replace"))
+    if kept is None:
+        raise EnvironmentFailureError(
+            f"{path}: not an identity file of this version; restore it from a backup"
+        )
+    return kept
+
+
+@contextlib.contextmanager
+def _failing(what: str, path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise _failed(path, "cannot be read", error) from None
+        raise EnvironmentFailureError(f"{path}: identity {what}: {error.strerror}") from None
 
 
-def _failed(path: Path, what: str, error: OSError) -> EnvironmentFailureError:
-    return EnvironmentFailureError(f"{path}: identity {what}: {error.strerror}")
+# --- Reading --------------------------------------------------------------------------------------------
 
 
 def _read(path: Path) -> bytes:
@@ -56,10 +167,9 @@ def _read(path: Path) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         _check_guarded(path, os.fstat(descriptor))
-        octets = os.read(descriptor, _FILE_OCTETS)
+        return os.read(descriptor, limits.IDENTITY_FILE_OCTETS)
     finally:
         os.close(descriptor)
-    return _seed(path, octets)
 
 
 def _check_guarded(path: Path, found: os.stat_result) -> None:
@@ -81,40 +191,68 @@ def _rightful_owners(path: Path) -> set[int]:
     return {os.geteuid()} | ({path.parent.stat().st_uid} if os.geteuid() == 0 else set())
 
 
-def _seed(path: Path, octets: bytes) -> bytes:
-    lines = octets.decode("ascii", "replace").splitlines()
-    if len(lines) == 2 and lines[0] == _FIRST_LINE and len(lines[1]) == 2 * SEED_OCTETS:
-        try:
-            return bytes.fromhex(lines[1])
-        except ValueError:
-            pass
-    raise EnvironmentFailureError(f"{path}: not an identity file of this version; restore it from a backup")
+# --- Writing --------------------------------------------------------------------------------------------
 
 
-def _make(path: Path, seed: bytes) -> None:
-    """Whole or not at all, and never over one that another process made meanwhile: hence link, not rename."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    owner = path.parent.stat()
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    # One that a killed start has left, with our number (in a container it is always the same).
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Of daemon and commands one at a time changes the file, for the milliseconds that it takes."""
+    descriptor = os.open(
+        path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+    )
+    try:
+        _give_to_owner(descriptor, path)
+        deadline = time.monotonic() + limits.IDENTITY_LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise EnvironmentFailureError(
+                        f"{path}: another process is changing the identity"
+                    ) from None
+            time.sleep(0.01)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, kept: Kept) -> None:
+    """Whole or not at all; the place of what was there is taken in one step."""
+    draft = path.with_name(f".{path.name}.new")
+    # One that a killed process has left: the lock says that nobody is at it now.
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
             os.fchmod(descriptor, 0o600)
-            if os.geteuid() == 0 and owner.st_uid != 0:
-                os.fchown(descriptor, owner.st_uid, owner.st_gid)
-            _write_all(descriptor, f"{_FIRST_LINE}\n{seed.hex()}\n".encode())
+            _give_to_owner(descriptor, path)
+            _write_all(descriptor, _text(kept).encode())
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        try:
-            os.link(draft, path)
-        except FileExistsError:
-            return
-    finally:
-        draft.unlink()
+        draft.rename(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
     _sync_directory(path.parent)
+
+
+def _set_aside(path: Path, why: str) -> Path:
+    """Renamed, never deleted: it may be the only copy."""
+    aside = path.with_name(f"{path.name}.{why}-{int(time.time())}")
+    while aside.exists():
+        aside = aside.with_name(aside.name + "+")
+    path.rename(aside)
+    return aside
+
+
+def _give_to_owner(descriptor: int, path: Path) -> None:
+    """What root makes belongs to the daemon's user, who owns the directory."""
+    owner = path.parent.stat()
+    if os.geteuid() == 0 and os.fstat(descriptor).st_uid != owner.st_uid:
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def _write_all(descriptor: int, octets: bytes) -> None:

@@ -50,6 +50,12 @@ class Link:
             self._loop.remove_reader(self._socket.fileno())
             self._socket.close()
 
+    def detach(self) -> int:
+        """The descriptor, which stays open; this end is heard of no more."""
+        self._open = False
+        self._loop.remove_reader(self._socket.fileno())
+        return self._socket.detach()
+
     def _send(self, octets: bytes) -> bool:
         if not self._open:
             return False

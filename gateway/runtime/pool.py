@@ -10,25 +10,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-import os
 import pickle
-import signal
 import socket
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.config import Config
+from gateway.config import Config, Network
 from gateway.errors import Reason
 from gateway.intercept import tproxy
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.ruleset import Slot
 from gateway.observe.counters import Snapshot, empty_snapshot, merged, without_gauges
 from gateway.observe.log import Level, Log
+from gateway.peers.sources import SourceSeen
 from gateway.policy import limits
+from gateway.runtime.child import Child
+from gateway.runtime.handover import Heirloom
 from gateway.runtime.link import Link, Message
-from gateway.runtime.order import Order
+from gateway.runtime.order import Order, Presented
+
+_OF_ALL_WORKERS = frozenset({SourceSeen.DROPPED.value, SourceSeen.WENT_ON.value})
+"""What a client did that counts in a row, whichever worker saw it."""
 
 
 class State(enum.Enum):
@@ -45,74 +48,166 @@ class WorkerProcess:
 
     slot: Slot
     listeners: tuple[socket.socket, ...]
+    generation: int = 0
+    """Counts the reloads. One generation serves at a time; older ones finish their sessions."""
     state: State = State.DEAD
-    process: asyncio.subprocess.Process | None = None
+    process: Child | None = None
     link: Link | None = None
     alive_at: float = 0.0
     started_at: float = 0.0
     restarts: int = 0
     rest_seconds: float = limits.RESTART_SECONDS
+    told: Presented | None = None
+    """Who it believes the site to be."""
+    told_inside: tuple[Network, ...] | None = None
+    """Which networks it believes to lie inside."""
     counters: Snapshot = field(default_factory=empty_snapshot)
 
     def as_json(self) -> dict[str, Any]:
         tallies = self.counters["tallies"]
         return {
             "slot": self.slot.index,
+            "generation": self.generation,
             "state": self.state.value,
-            "pid": self.process.pid if self.process else None,
+            "pid": self.process.pid if self.process and not self.process.has_ended else None,
             "queue": self.slot.queue,
             "sessions": tallies.get("sessions-open", 0),
             "restarts": self.restarts,
         }
 
+    def as_heirloom(self) -> Heirloom:
+        """For the next supervisor; this one must not use the worker any more."""
+        assert self.process is not None
+        assert self.link is not None
+        return Heirloom(
+            self.slot.index,
+            self.slot.queue,
+            self.slot.port,
+            self.generation,
+            self.process.pid,
+            self.state is State.DRAINING,
+            self.restarts,
+            self.link.detach(),
+            tuple(listener.detach() for listener in self.listeners),
+            self.counters,
+        )
+
 
 class Pool:
-    """`on_change` is called whenever the set of live queues may have changed."""
+    """`on_change` is called whenever the set of live queues may have changed.
+
+    `heirs` are the workers of the supervisor that this process was before: they serve until the workers of
+    this one are all ready and the gate has been switched over, and then finish their sessions.
+    """
 
     def __init__(
         self,
         config: Config,
         slots: tuple[Slot, ...],
-        seed: bytes,
+        presented: Presented,
         log: Log,
         on_change: Callable[[], None],
         on_message: Callable[[Message], None],
         alarm: Callable[[Reason, str, str], None],
+        heirs: tuple[Heirloom, ...] = (),
+        past: Snapshot | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._config = config
-        self._seed = seed
+        self._presented = presented
         self._log = log
         self._on_change = on_change
         self._on_message = on_message
         self._alarm = alarm
         self._stopping = False
-        self._past = empty_snapshot()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._past = past if past is not None else empty_snapshot()
         marks = MarkBits(config.marks.mask)
-        self.workers = [
+        self._leading = max((heir.generation for heir in heirs), default=0)
+        """The generation to which the gate sends SYNs."""
+        self._newest = self._leading + 1 if heirs else 0
+        self.workers = [self._inherit(heir) for heir in heirs] + [
             WorkerProcess(
                 slot,
                 tuple(
                     tproxy.listener(family, slot.port, marks) for family in (socket.AF_INET, socket.AF_INET6)
                 ),
+                self._newest,
             )
             for slot in slots
         ]
         self._watched_at = self._loop.time()
 
-    async def start(self) -> None:
+    def start(self) -> None:
         for worker in self.workers:
-            await self._spawn(worker)
+            if worker.generation == self._newest:
+                self._spawn(worker)
         self._watch()
 
     @property
     def live_queues(self) -> list[int]:
-        return [worker.slot.queue for worker in self.workers if worker.state is State.SERVING]
+        return [
+            worker.slot.queue
+            for worker in self.workers
+            if worker.state is State.SERVING and worker.generation == self._leading
+        ]
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """Of all that live, in whichever generation."""
+        return tuple(worker.slot for worker in self.workers)
+
+    def gate_is(self, queues: list[int]) -> None:
+        """The gate has been switched to these queues: nobody of an older generation gets a new SYN."""
+        for worker in self.workers:
+            old = worker.generation < self._leading and worker.slot.queue not in queues
+            if old and worker.state in (State.SERVING, State.HUNG):
+                worker.state = State.DRAINING
+                self._retire(worker)
+
+    def hand_over(self) -> tuple[tuple[Heirloom, ...], Snapshot]:
+        """All living workers, and the counters of those that are gone. Ask nothing of this pool after."""
+        self._stopping = True
+        living = [
+            worker
+            for worker in self.workers
+            if worker.state in (State.SERVING, State.HUNG, State.DRAINING) and worker.link is not None
+        ]
+        for worker in self.workers:
+            if worker not in living and worker.process is not None:
+                worker.process.kill()
+        return tuple(worker.as_heirloom() for worker in living), self._past
 
     def counters(self) -> Snapshot:
         """Of all workers, dead ones included."""
         return merged([self._past, *(worker.counters for worker in self.workers)])
+
+    def present(self, presented: Presented) -> None:
+        """The site is somebody else from now on. Running sessions end as they began.
+
+        A worker whose link is full is told with its next proof of life.
+        """
+        self._presented = presented
+        for worker in self.workers:
+            self._tell_who(worker)
+
+    def _tell_who(self, worker: WorkerProcess) -> None:
+        if worker.link is None or worker.told is self._presented:
+            return
+        if worker.link.send({"presented": self._presented.as_json()}):
+            worker.told = self._presented
+
+    def surround(self, inside_networks: tuple[Network, ...]) -> None:
+        """These networks lie inside from now on. Running sessions end as they began."""
+        self._config = replace(self._config, inside_networks=inside_networks)
+        for worker in self.workers:
+            self._tell_inside(worker)
+
+    def _tell_inside(self, worker: WorkerProcess) -> None:
+        networks = self._config.inside_networks
+        if worker.link is None or worker.told_inside == networks:
+            return
+        if worker.link.send({"inside": [str(network) for network in networks]}):
+            worker.told_inside = networks
 
     async def stop(self) -> None:
         """Let sessions finish for a while, then end what is left. The queues go back at once."""
@@ -126,67 +221,101 @@ class Pool:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(limits.STOP_SECONDS):
                     await asyncio.gather(*ending)
-        for worker in self.workers:
-            self._kill(worker)
+        for worker in list(self.workers):
             if worker.process is not None:
+                worker.process.kill()
                 await worker.process.wait()
             for listener in worker.listeners:
                 listener.close()
 
     # --- Life -----------------------------------------------------------------------------------------
 
-    async def _spawn(self, worker: WorkerProcess) -> None:
+    def _spawn(self, worker: WorkerProcess) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listeners = tuple(listener.fileno() for listener in worker.listeners)
-        order = Order(self._config, worker.slot.index, worker.slot.queue, listeners, self._seed)
+        order = Order(self._config, worker.slot.index, worker.slot.queue, listeners, self._presented)
         ours.send(pickle.dumps(order))
-        worker.process = await asyncio.create_subprocess_exec(
-            # -P: a root process must not import from the directory it happens to stand in.
-            sys.executable,
-            "-P",
-            "-m",
+        worker.process = Child.start(
+            self._loop,
             "gateway.runtime.worker",
-            str(theirs.fileno()),
-            stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(), *listeners),
+            [str(theirs.fileno())],
+            [theirs.fileno(), *listeners],
+            lambda status: self._ended(worker, status),
         )
         theirs.close()
         worker.state = State.STARTING
+        worker.told = self._presented
+        worker.told_inside = self._config.inside_networks
         worker.started_at = worker.alive_at = self._loop.time()
+        self._join(worker, ours)
+
+    def _inherit(self, heir: Heirloom) -> WorkerProcess:
+        worker = WorkerProcess(
+            Slot(heir.index, heir.queue, heir.port),
+            tuple(socket.socket(fileno=descriptor) for descriptor in heir.listeners),
+            heir.generation,
+            State.DRAINING if heir.draining else State.SERVING,
+            restarts=heir.restarts,
+            counters=heir.counters,
+        )
+        worker.started_at = worker.alive_at = self._loop.time()
+        self._join(worker, socket.socket(fileno=heir.link))
+        worker.process = Child(self._loop, heir.pid, lambda status: self._ended(worker, status))
+        return worker
+
+    def _join(self, worker: WorkerProcess, link: socket.socket) -> None:
         worker.link = Link(
             self._loop,
-            ours,
+            link,
             lambda message: self._told(worker, message),
             lambda: None,
             lambda: self._alive(worker),
         )
-        self._keep(self._reap(worker, worker.process))
 
-    async def _reap(self, worker: WorkerProcess, process: asyncio.subprocess.Process) -> None:
-        """Wait for the end of one process, and start the next one unless the daemon stops."""
-        status = await process.wait()
+    def _retire(self, worker: WorkerProcess) -> None:
+        if worker.link is not None:
+            worker.link.send({"retire": True})
+        self._log.fact("pool", "worker-retires", worker=worker.slot.index, generation=worker.generation)
+
+    def _ended(self, worker: WorkerProcess, status: int) -> None:
+        """One process is gone. Its successor starts, unless the daemon stops or its generation is over."""
+        assert worker.process is not None
+        retired = worker.generation < self._leading
         worker.state = State.DEAD
         if worker.link is not None:
             worker.link.close()
         self._past = merged([self._past, without_gauges(worker.counters)])
         worker.counters = empty_snapshot()
+        if retired and not self._stopping:
+            self._forget(worker, status)
+            return
         self._on_change()
         if self._stopping:
             return
-        self._alarm(Reason.WORKER_DIED, f"worker {worker.slot.index}", f"pid={process.pid} status={status}")
-        lived = self._loop.time() - worker.started_at
-        if lived >= limits.STABLE_SECONDS:
+        pid = worker.process.pid
+        self._alarm(Reason.WORKER_DIED, f"worker {worker.slot.index}", f"pid={pid} status={status}")
+        if self._loop.time() - worker.started_at >= limits.STABLE_SECONDS:
             worker.rest_seconds = limits.RESTART_SECONDS
-        await asyncio.sleep(worker.rest_seconds)
+        self._loop.call_later(worker.rest_seconds, self._start_again, worker)
         worker.rest_seconds = min(2 * worker.rest_seconds, limits.RESTART_MOST_SECONDS)
-        if not self._stopping:
-            worker.restarts += 1
-            await self._spawn(worker)
 
-    def _kill(self, worker: WorkerProcess) -> None:
-        if worker.process is not None and worker.process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(worker.process.pid, signal.SIGKILL)
+    def _start_again(self, worker: WorkerProcess) -> None:
+        if not self._stopping and worker in self.workers:
+            worker.restarts += 1
+            self._spawn(worker)
+
+    def _forget(self, worker: WorkerProcess, status: int) -> None:
+        self.workers.remove(worker)
+        for listener in worker.listeners:
+            listener.close()
+        self._log.fact("pool", "worker-retired", worker=worker.slot.index, status=status)
+
+    def _lead_if_ready(self) -> None:
+        """The newest generation takes over once all of it serves: one switch of the gate, no gap."""
+        newest = [worker for worker in self.workers if worker.generation == self._newest]
+        if self._leading < self._newest and all(worker.state is State.SERVING for worker in newest):
+            self._leading = self._newest
+            self._log.fact("pool", "generation-leads", level=Level.NOTICE, generation=self._newest)
 
     # --- The watchdog -----------------------------------------------------------------------------------
 
@@ -202,18 +331,22 @@ class Pool:
             self._loop.call_later(limits.WATCH_SECONDS, self._watch)
 
     def _judge(self, worker: WorkerProcess, silent: float) -> None:
+        if worker.process is None:
+            return
         if worker.state is State.SERVING and silent > limits.HUNG_AFTER_SECONDS:
             worker.state = State.HUNG
             self._on_change()
             self._alarm(Reason.WORKER_HUNG, f"worker {worker.slot.index}", f"silent={silent:.2f}")
         elif worker.state is State.HUNG and silent > limits.KILL_HUNG_AFTER_SECONDS:
             self._log.fact("pool", "kill-hung", level=Level.ERROR, worker=worker.slot.index)
-            self._kill(worker)
+            worker.process.kill()
         elif worker.state is State.STARTING and silent > limits.START_SECONDS:
-            self._kill(worker)
+            worker.process.kill()
 
     def _alive(self, worker: WorkerProcess) -> None:
         worker.alive_at = self._loop.time()
+        self._tell_who(worker)
+        self._tell_inside(worker)
         if worker.state is State.HUNG:
             worker.state = State.SERVING
             self._log.fact("pool", "worker-back", level=Level.NOTICE, worker=worker.slot.index)
@@ -224,18 +357,18 @@ class Pool:
             worker.state = State.SERVING
             worker.alive_at = self._loop.time()
             self._log.fact("pool", "worker-serves", worker=worker.slot.index, pid=message["ready"])
+            self._lead_if_ready()
             self._on_change()
         elif "counters" in message:
             worker.counters = message["counters"]
         elif "answered" in message:
-            for other in self.workers:
-                if other is not worker and other.link is not None:
-                    other.link.send(message)
+            self._tell_others(worker, message)
         else:
+            if message.get("source", {}).get("seen") in _OF_ALL_WORKERS:
+                self._tell_others(worker, message)
             self._on_message(message)
 
-    def _keep(self, coroutine: Any) -> None:
-        """A task nobody refers to may be collected in mid-run."""
-        task = self._loop.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _tell_others(self, worker: WorkerProcess, message: Message) -> None:
+        for other in self.workers:
+            if other is not worker and other.link is not None:
+                other.link.send(message)

@@ -7,6 +7,7 @@ iptables. Counterparts: `intercept.kernel` (does it), `intercept.wanted` (what t
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,7 +21,8 @@ from gateway.policy import limits
 
 class RuleKeeper:
     """`live` answers the queues that live now, `not_ours` how many SYNs the workers let pass because
-    they are between two outsiders or two insiders."""
+    they are between two outsiders or two insiders. `on_gate` is told, in the loop, where the gate sends SYNs
+    after each switch. `bypassed` is what the daemon that this process was before has counted."""
 
     def __init__(
         self,
@@ -30,6 +32,8 @@ class RuleKeeper:
         not_ours: Callable[[], int],
         log: Log,
         alarm: Callable[[Reason, str, str], None],
+        on_gate: Callable[[list[int]], None],
+        bypassed: int = 0,
     ) -> None:
         self._config = config
         self._rules = ruleset.render(config, slots)
@@ -38,6 +42,7 @@ class RuleKeeper:
         self._not_ours = not_ours
         self._log = log
         self._alarm = alarm
+        self._on_gate = on_gate
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rules")
         self._dirty = asyncio.Event()
         self._stands = False
@@ -48,7 +53,7 @@ class RuleKeeper:
         self.missing: list[str] = []
         self.queues: list[int] = []
         """Where the gate sends SYNs now; follows the workers' lives by some milliseconds."""
-        self.bypassed = 0
+        self.bypassed = bypassed
         """SYNs that passed unprotected where we would have judged them: since the start, and while no daemon
         ran before that. The number is some seconds old."""
 
@@ -56,11 +61,14 @@ class RuleKeeper:
         """The set of live queues may be another: swap the gate as soon as the thread is free."""
         self._dirty.set()
 
-    async def first_time(self) -> None:
-        """Put the rules in, before any worker lives. Raises EnvironmentFailureError."""
+    async def first_time(self, standing: dict[str, str] | None = None) -> None:
+        """Put the rules in, before a worker of this process lives. Raises EnvironmentFailureError.
+
+        `standing` is what the process before this one left (`left_standing`).
+        """
         self.wanted = read_wanted(self._config.wanted_file)
         if self.wanted is Wanted.UP:
-            await self._in_thread(self._apply)
+            await self._in_thread(self._adopt, standing or {})
 
     async def keep(self) -> None:
         """Runs until it is cancelled. Trouble is told and tried again; mail passes meanwhile."""
@@ -76,12 +84,25 @@ class RuleKeeper:
                     self._dirty.clear()
                     if self._stands:
                         await self._in_thread(self._swap)
+                    self._on_gate(self.queues if self._stands else [])
                 else:
                     await self._in_thread(self._look)
                 if turn % limits.BYPASS_COUNT_EVERY_CHECKS == 1:
                     await self._in_thread(self.count_bypassed)
             except EnvironmentFailureError as error:
                 self._alarm(Reason.RULES_MISSING, "rules", str(error))
+
+    async def reset_was_odd(self, server: str, client: str) -> bool | None:
+        """See `kernel.reset_was_odd`; None also where the kernel cannot be asked."""
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, kernel.reset_was_odd, server, client)
+        except (EnvironmentFailureError, OSError, RuntimeError, subprocess.TimeoutExpired):
+            return None
+
+    def leave(self) -> None:
+        """Let go of the kernel with everything as it stands: another one of us takes over at once."""
+        self._thread.shutdown()
 
     async def close(self) -> None:
         """The gate lets everything pass; all other rules stay, and act on nothing."""
@@ -95,7 +116,25 @@ class RuleKeeper:
     async def _in_thread(self, work: Callable[..., None], *arguments: object) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
+    @property
+    def left_standing(self) -> dict[str, str]:
+        """What stands, for the supervisor that comes next."""
+        return self._kernel.standing if self._stands else {}
+
     # --- In the thread ----------------------------------------------------------------------------------
+
+    def _adopt(self, standing: dict[str, str]) -> None:
+        live = self._live()
+        if not standing or not self._kernel.adopt(self._rules, live, standing):
+            self._apply()
+            return
+        self.queues = live
+        self._stands = True
+        # The kernel's counters run on, and with them what they said before: only what comes from now is new.
+        passed = sum(kernel.passed_counts().values())
+        self._bypassed_before = self.bypassed - passed
+        self._not_ours_from = self._not_ours()
+        self._passed_lately = passed
 
     def _apply(self) -> None:
         self._take_counts()

@@ -20,23 +20,27 @@ from typing import Protocol
 from gateway.config import Config, Network
 from gateway.crypto.keys import EndorsementCache, Ephemerals, IdentityKey, StaticKey, endorse
 from gateway.crypto.messages import DialledAddress, OfferForm
-from gateway.crypto.records import VerifiedPeer
 from gateway.errors import Reason
 from gateway.intercept.gate import DialOutcome
 from gateway.intercept.syn import Flow
 from gateway.observe.counters import Counters, Direction, Tally
 from gateway.observe.log import Level, Log, session_id
-from gateway.peers.pins import Destination, MetPeer, Pin, updated
+from gateway.peers.looks import Look, with_look
+from gateway.peers.pins import Destination, MetPeer, MetStatement, Pin, updated
+from gateway.peers.sources import Sender, Source, SourceSeen, after_endorsement, after_upgrade
 from gateway.policy import limits
+from gateway.policy.cause import Sighting, likely
 from gateway.runtime.connection import Connection, Machine
 from gateway.runtime.link import Message
-from gateway.session.commands import NoteDecision, NoteFact
+from gateway.runtime.order import Presented
+from gateway.session.commands import NoteDecision, NoteFact, NoteSource, RememberPeer
 from gateway.session.context import GatewayKeys, ReceivingContext, SendingContext
 from gateway.session.receiving import ReceivingSession
 from gateway.session.sending import SendingSession
 from gateway.smtp.events import Role
 
 _DIRECTION = {Role.SENDING: Direction.OUT, Role.RECEIVING: Direction.IN}
+_NOTICES = frozenset({Reason.UPGRADED_OLD_EPOCH, Reason.SOURCE_IN_CLEAR, Reason.SOURCE_RESTS})
 _DIAL_REASON = {
     DialOutcome.REFUSED: Reason.DIAL_REFUSED,
     DialOutcome.SILENT: Reason.DIAL_SILENT,
@@ -64,7 +68,18 @@ class Pins(Protocol):
 
     def pin_of(self, destination: Destination) -> Pin | None: ...
     def is_resting(self, destination: Destination) -> bool: ...
+    def looks_of(self, destination: Destination) -> tuple[Look, ...]: ...
+    def expect_looks(self, destination: Destination, looks: tuple[Look, ...]) -> None: ...
     def forget_for_a_while(self, destination: Destination) -> None: ...
+
+
+class Sources(Protocol):
+    """The memory of clients, as sessions see it."""
+
+    def source_of(self, address: str) -> Source: ...
+    def sender_of(self, identity: bytes) -> Sender: ...
+    def expect(self, source: Source, sender: Sender) -> None: ...
+    def learn(self, address: str, seen: SourceSeen) -> None: ...
 
 
 class Sessions:
@@ -74,21 +89,23 @@ class Sessions:
         self,
         loop: asyncio.AbstractEventLoop,
         config: Config,
-        identity: IdentityKey,
+        presented: Presented,
         log: Log,
         counters: Counters,
         tell: Callable[[Message], bool],
         pins: Pins,
+        sources: Sources,
     ) -> None:
         self._loop = loop
         self._config = config
-        self._identity = identity
         self._log = log
         self._counters = counters
         self._tell = tell
         self._pins = pins
+        self._sources = sources
         self._endorsements = EndorsementCache()
         self._keys: GatewayKeys | None = None
+        self.present(presented)
         self._ahead: deque[Ephemerals] = deque()
         self._roles: dict[Connection, Role] = {}
         self.dialler: Dialler | None = None
@@ -97,6 +114,12 @@ class Sessions:
     @property
     def open(self) -> int:
         return len(self._roles)
+
+    def present(self, presented: Presented) -> None:
+        """Who the site is, for sessions that begin from now on."""
+        self._identity = IdentityKey.from_seed(presented.seed)
+        self._statements = presented.statements
+        self._keys = None
 
     def abort_all(self) -> None:
         for connection in list(self._roles):
@@ -155,24 +178,51 @@ class Sessions:
 
         self.dialler.dial(connection.flow, done)
 
-    def remember_peer(self, connection: Connection, peer: object) -> None:
-        assert isinstance(peer, VerifiedPeer)
+    def remember_peer(self, connection: Connection, note: RememberPeer) -> None:
         assert isinstance(connection.flow, Flow)
+        peer = note.peer
         destination = Destination(connection.flow.destination, connection.flow.destination_port)
         met = MetPeer(peer.identity.octets, peer.epoch, peer.form is OfferForm.FULL)
         pin = self._pins.pin_of(destination)
-        if pin is not None and updated(pin, destination, met, int(time.time())) is pin:
-            return  # nothing new: the usual case costs no message and no transaction
-        self._pins.forget_for_a_while(destination)
-        where = {"address": destination.address, "port": destination.port, "new": pin is None}
-        self._tell(
-            {"remember": {**where, "identity": met.identity.hex(), "epoch": met.epoch, "full": met.full}}
-        )
+        # With nothing new, the usual case, it costs no message and no transaction.
+        if pin is None or updated(pin, destination, met, int(time.time()), note.statement) is not pin:
+            self._pins.forget_for_a_while(destination)
+            where = {"address": destination.address, "port": destination.port, "new": pin is None}
+            who = {"identity": met.identity.hex(), "epoch": met.epoch, "full": met.full}
+            self._tell({"remember": {**where, **who, **_statement(note.statement)}})
+        if note.look is not None:
+            self._learn_look(destination, note.look)
+
+    def _learn_look(self, destination: Destination, look: Look) -> None:
+        known = self._pins.looks_of(destination)
+        after = with_look(known, look, int(time.time()))
+        if after is known:
+            return  # the usual case
+        self._pins.expect_looks(destination, after)
+        where = {"address": destination.address, "port": destination.port}
+        seen = {"host": look.host.decode("latin-1"), "keywords": b" ".join(look.keywords).decode("latin-1")}
+        self._tell({"look": {**where, **seen}})
+
+    def note_source(self, connection: Connection, note: NoteSource) -> None:
+        assert isinstance(connection.flow, Flow)
+        address, now = connection.flow.source, int(time.time())
+        learnt = {"address": address, "seen": note.seen.value}
+        if note.seen is SourceSeen.UPGRADED:
+            today = now // limits.DAY_SECONDS
+            source = after_upgrade(self._sources.source_of(address), note.name, today)
+            sender = after_endorsement(self._sources.sender_of(note.identity), note.epoch, today)
+            self._sources.expect(source, sender)
+            learnt["name"] = note.name.hex()
+            self._tell({"source": {**learnt, "identity": note.identity.hex(), "epoch": note.epoch}})
+        else:
+            self._sources.learn(address, note.seen)
+            self._tell({"source": learnt})
 
     def note_decision(self, connection: Connection, note: NoteDecision) -> None:
         direction = _DIRECTION[self._roles[connection]]
         self._counters.decided(direction, note.upgraded, note.reason)
-        level = Level.NOTICE if note.alarm else Level.INFO
+        level = Level.NOTICE if note.alarm or note.reason in _NOTICES else Level.INFO
+        cause = self._likely(connection, direction, note.seen)
         self._fact(
             connection,
             "decided",
@@ -181,13 +231,33 @@ class Sessions:
             direction=direction,
             protected=note.upgraded,
             detail=note.detail or None,
+            likely=cause,
         )
         if note.reason is Reason.HANDSHAKE_FAILED and direction is Direction.OUT:
             self._note_failure(connection)
         if note.alarm:
             assert isinstance(connection.flow, Flow)
-            alarm = {"reason": note.reason.value, "subject": _server(connection.flow), "detail": note.detail}
-            self._tell({"alarm": alarm})
+            flow = connection.flow
+            subject = _server(flow) if direction is Direction.OUT else flow.source
+            alarm = {"reason": note.reason.value, "subject": subject, "detail": note.detail}
+            self._tell({"alarm": {**alarm, **_whereabouts(flow, cause)}})
+        elif cause is not None and direction is Direction.OUT:
+            self._tell_cause(connection, cause)
+
+    def _likely(self, connection: Connection, direction: Direction, seen: Sighting | None) -> Reason | None:
+        """What it likely was; None where nothing went wrong."""
+        if seen is None:
+            return None
+        if direction is Direction.IN:
+            return likely(seen, ())
+        assert isinstance(connection.flow, Flow)
+        destination = Destination(connection.flow.destination, connection.flow.destination_port)
+        return likely(seen, self._pins.looks_of(destination))
+
+    def _tell_cause(self, connection: Connection, cause: Reason) -> None:
+        """To the supervisor, who writes it down, and can ask the kernel where a reset came from."""
+        assert isinstance(connection.flow, Flow)
+        self._tell({"cause": {"session": connection.session_id, **_whereabouts(connection.flow, cause)}})
 
     def _note_failure(self, connection: Connection) -> None:
         """Remembered for a path without a pin only: a pinned one is tried every time."""
@@ -198,7 +268,13 @@ class Sessions:
             self._tell({"failure": {"address": destination.address, "port": destination.port}})
 
     def note_fact(self, connection: Connection, note: NoteFact) -> None:
-        self._fact(connection, note.event, level=Level.NOTICE, reason=note.reason, detail=note.detail or None)
+        cause = self._likely(connection, _DIRECTION[self._roles[connection]], note.seen)
+        detail = note.detail or None
+        self._fact(
+            connection, note.event, level=Level.NOTICE, reason=note.reason, detail=detail, likely=cause
+        )
+        if cause is not None:
+            self._tell_cause(connection, cause)
 
     def machine_failed(self, connection: Connection, error: Exception) -> None:
         where = traceback.extract_tb(error.__traceback__)[-1]
@@ -252,6 +328,7 @@ class Sessions:
     def _receiving_context(self, flow: Flow) -> ReceivingContext:
         today = _today()
         unwanted = self._config.never + self._config.never_offer
+        source = self._sources.source_of(flow.source)
         return ReceivingContext(
             keys=self._keys_of(today),
             dialled=_dialled(flow.destination, flow.destination_port),
@@ -260,7 +337,11 @@ class Sessions:
             entropy=os.urandom,
             draw_ephemerals=self._draw_ephemerals,
             endorsements=self._endorsements,
+            statements=self._statements,
             may_offer=not (_listed(unwanted, flow.source) or _listed(unwanted, flow.destination)),
+            source=source,
+            source_rests=source.rest_until > 0 and source.rests(int(time.time())),
+            sender_of=self._sources.sender_of,
         )
 
     def _keys_of(self, today: int) -> GatewayKeys:
@@ -295,6 +376,20 @@ def _listed(networks: tuple[Network, ...], address: str) -> bool:
         return False
     parsed = ip_address(address)
     return any(parsed in network for network in networks if network.version == parsed.version)
+
+
+def _statement(statement: MetStatement | None) -> Message:
+    if statement is None:
+        return {}
+    names = {"old": statement.old.hex(), "new": statement.new.hex()}
+    return {"statement": {**names, "serial": statement.serial}}
+
+
+def _whereabouts(flow: Flow, cause: Reason | None) -> Message:
+    if cause is None:
+        return {}
+    where = {"address": flow.destination, "port": flow.destination_port, "client": flow.source}
+    return {"likely": cause.value, **where}
 
 
 def _source(flow: Flow) -> str:

@@ -13,89 +13,165 @@ import os
 import signal
 import socket
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
 from gateway import __version__
-from gateway.config import Config
-from gateway.crypto.keys import IdentityKey
+from gateway.config import Config, Network
 from gateway.errors import EnvironmentFailureError, Reason
 from gateway.intercept import kernel, ruleset
 from gateway.intercept.wanted import Wanted
 from gateway.observe.counters import AlarmBell, Tally
 from gateway.observe.log import Level, Log, LogSink, to_stderr
-from gateway.peers.pins import Destination, MetPeer
+from gateway.peers.database import Database
+from gateway.peers.history import Happening
+from gateway.peers.look_store import LookStore
+from gateway.peers.looks import Look
+from gateway.peers.pins import Destination, MetPeer, MetStatement
+from gateway.peers.source_store import SourceStore
 from gateway.peers.store import PinStore
 from gateway.policy import limits
-from gateway.runtime import identity_file
+from gateway.policy.own_path import OwnPath
+from gateway.runtime import handover, preflight
+from gateway.runtime.causes import Causes
 from gateway.runtime.control import ControlSocket
+from gateway.runtime.hardening import forbid_dumps
 from gateway.runtime.link import Message
 from gateway.runtime.pool import Pool
 from gateway.runtime.rulekeeper import RuleKeeper
+from gateway.runtime.site import Site
+from gateway.runtime.sources import SourceMemory
 
 
 class Supervisor:
     """One daemon. `run` returns when it was told to stop."""
 
     def __init__(self, config: Config) -> None:
+        self._asked = config
         self._config = replace(config, inside_networks=kernel.inside_networks(config))
         sink = LogSink.to_file(config.log_file) if config.log_file else to_stderr()
         self._log = Log(sink, least=Level(config.log_level), clock=time.time)
         self._bell = AlarmBell(config.alarm_again_hours * limits.HOUR_SECONDS)
+        self._own_path = OwnPath()
         self._stop = asyncio.Event()
         self._store: PinStore | None = None
+        self._looks: LookStore | None = None
+        self._source_store: SourceStore | None = None
+        self._sources = SourceMemory(lambda: self._source_store, self._log, self._unwritable)
         self._peers = 0
-        self._began = time.time()
+        self._heritage = handover.received()
+        """What the supervisor that this process was before has left; None at a first start."""
+        self._began = self._heritage.began if self._heritage is not None else time.time()
+        self._anew = False
 
     async def run(self) -> None:
-        config = self._config
+        config, heritage = self._config, self._heritage
         for directory in (config.state_dir, config.run_dir):
             _make_directory(directory)
-        control = ControlSocket(config.control_socket, self._status)
+        control = ControlSocket(config.control_socket, self._status, self._reload)
         control.require_free()
-        seed = identity_file.load_or_make(config.identity_file)
-        self._identity = IdentityKey.from_seed(seed).public
+        if heritage is not None:
+            self._bell.recall(heritage.alarms)
+        self._site = Site(config, self._log, self._alarm)
         self._open_store()
-        slots = ruleset.slots_of(config)
+        heirs = heritage.workers if heritage is not None else ()
+        first = ruleset.free_slot(config.workers, {heir.index for heir in heirs})
         self._pool = Pool(
-            config, slots, seed, self._log, lambda: self._keeper.gate_changed(), self._told, self._alarm
+            config,
+            ruleset.slots_of(config, first),
+            self._site.presented,
+            self._log,
+            lambda: self._keeper.gate_changed(),
+            self._told,
+            self._alarm,
+            heirs,
+            heritage.past if heritage is not None else None,
         )
         self._keeper = RuleKeeper(
-            config, slots, lambda: self._pool.live_queues, self._not_ours, self._log, self._alarm
+            config,
+            ruleset.slots_to_render(config, self._pool.slots),
+            lambda: self._pool.live_queues,
+            self._not_ours,
+            self._log,
+            self._alarm,
+            self._pool.gate_is,
+            heritage.bypassed if heritage is not None else 0,
         )
-        await self._keeper.first_time()
-        await self._pool.start()
+        self._causes = Causes(self._keeper.reset_was_odd, self._log, self._remember_trouble)
+        await self._keeper.first_time(heritage.rules if heritage is not None else None)
+        self._pool.start()
         await control.open()
         keeping = asyncio.create_task(self._keeper.keep())
         flushing = asyncio.create_task(self._flush_log())
-        self._log.fact("daemon", "started", version=__version__, identity=self._identity.fingerprint)
+        writing = asyncio.create_task(self._write_sources())
+        presenting = asyncio.create_task(self._site.keep(self._pool.present))
+        looking = asyncio.create_task(self._keep_inside())
+        event = "started" if heritage is None else "reloaded"
+        self._log.fact("daemon", event, version=__version__, identity=self._site.fingerprint)
         _tell_systemd("READY=1")
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hung_up)
         await self._stop.wait()
-        _tell_systemd("STOPPING=1")
-        self._log.fact("daemon", "stopping", reason=Reason.STOPPED)
-        for task in (keeping, flushing):
+        if not self._anew:
+            _tell_systemd("STOPPING=1")
+            self._log.fact("daemon", "stopping", reason=Reason.STOPPED)
+        for task in (keeping, flushing, writing, presenting, looking):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        if self._anew:
+            await self._become_the_next(control)
         await self._keeper.close()
         await self._pool.stop()
+        self._sources.write()
         await control.close()
         self._log.fact("daemon", "stopped", reason=Reason.STOPPED)
         self._log.close()
+
+    # --- Reload ------------------------------------------------------------------------------------------
+
+    def _hung_up(self) -> None:
+        self._reloading = asyncio.ensure_future(self._reload())
+
+    async def _reload(self) -> dict[str, Any]:
+        """Load program and configuration anew, if they are fit; says why not, and changes nothing."""
+        trouble = await preflight.trouble(self._config, self._pool.slots)
+        if trouble:
+            self._alarm(Reason.RELOAD_REFUSED, "reload", trouble)
+        elif not self._stop.is_set():
+            self._anew = True
+            self._stop.set()
+        return {"reloads": not trouble, "trouble": trouble}
+
+    async def _become_the_next(self, control: ControlSocket) -> None:
+        """The workers live on; everything else begins again. Raises EnvironmentFailureError."""
+        self._keeper.leave()
+        self._sources.write()
+        await control.close()
+        workers, past = self._pool.hand_over()
+        self._log.fact("daemon", "reloads", workers=len(workers))
+        self._log.close()
+        keeper = self._keeper
+        alarms = self._bell.remembered()
+        handover.execute_anew(
+            handover.Handover(workers, past, self._began, keeper.bypassed, alarms, keeper.left_standing)
+        )
 
     # --- Memory of peers --------------------------------------------------------------------------------
 
     def _open_store(self) -> None:
         try:
-            self._store = PinStore(self._config.pins_file)
+            database = Database(self._config.pins_file)
+            self._store = PinStore(database)
+            self._looks, self._source_store = LookStore(database), SourceStore(database)
+            self._sources.count()
             self._peers = len(self._store.pins())
         except EnvironmentFailureError as error:
-            self._store = None
+            self._store = self._looks = self._source_store = None
             self._alarm(Reason.PINS_UNREADABLE, "peers", str(error))
         self._ring_store_facts()
 
@@ -110,12 +186,54 @@ class Supervisor:
         if self._store is None:
             return
         met = MetPeer(bytes.fromhex(peer["identity"]), peer["epoch"], peer["full"])
+        destination, now = Destination(peer["address"], peer["port"]), int(time.time())
+        self._own_path.well(met.identity, now)
         try:
-            self._store.remember(Destination(peer["address"], peer["port"]), met, int(time.time()))
+            self._store.remember(destination, met, now, _statement(peer.get("statement")))
             self._peers = len(self._store.pins()) if peer.get("new") else self._peers
         except EnvironmentFailureError as error:
             self._alarm(Reason.PINS_UNWRITABLE, "peers", str(error))
         self._ring_store_facts()
+
+    def _unwritable(self, trouble: str) -> None:
+        self._alarm(Reason.PINS_UNWRITABLE, "peers", trouble)
+        self._ring_store_facts()
+
+    def _learn_look(self, look: dict[str, Any]) -> None:
+        if self._looks is None:
+            return
+        keywords = tuple(look["keywords"].encode("latin-1").split())
+        learnt = Look(look["host"].encode("latin-1"), keywords)
+        try:
+            self._looks.learn(Destination(look["address"], look["port"]), learnt, int(time.time()))
+        except EnvironmentFailureError as error:
+            self._unwritable(str(error))
+
+    def _remember_trouble(self, destination: Destination, likely: Reason, now: int) -> None:
+        if self._looks is None:
+            return
+        try:
+            self._looks.note_trouble(destination, likely, now)
+        except EnvironmentFailureError as error:
+            self._unwritable(str(error))
+
+    def _note_trouble(self, at: Destination, reason: Reason) -> bool:
+        """Into the history of the pin. Whether it is our own path, which then rings in the peer's place."""
+        if self._store is None:
+            return False
+        now = int(time.time())
+        try:
+            pin = self._store.lookup(at)
+            self._store.note_trouble(at, _TROUBLE[reason], now)
+        except EnvironmentFailureError as error:
+            self._unwritable(str(error))
+            return False
+        many = self._own_path.missing(pin.site, now) if pin is not None else 0
+        if not many:
+            return False
+        told = f"{many} sites without their offer, or with failed handshakes; the last one: {at}"
+        self._alarm(Reason.OWN_PATH, "our own path", told)
+        return True
 
     def _note_failure(self, path: dict[str, Any]) -> None:
         if self._store is None:
@@ -139,18 +257,37 @@ class Supervisor:
             self._remember(message["remember"])
         elif "failure" in message:
             self._note_failure(message["failure"])
+        elif "source" in message:
+            self._sources.note(message["source"])
+        elif "look" in message:
+            self._learn_look(message["look"])
+        elif "cause" in message:
+            self._causes.name(message["cause"], lambda cause: None)
         elif "alarm" in message:
-            alarm = message["alarm"]
-            self._alarm(Reason(alarm["reason"]), alarm["subject"], alarm["detail"])
+            self._told_alarm(message["alarm"])
 
-    def _alarm(self, reason: Reason, subject: str, detail: str) -> None:
-        now = int(time.time())
-        if reason is Reason.OFFER_MISSING:
-            rung = self._bell.missing(subject, now)
+    def _told_alarm(self, alarm: dict[str, Any]) -> None:
+        """With its likely cause, where one can be named; that may take the kernel some milliseconds."""
+
+        reason = Reason(alarm["reason"])
+        if reason in _TROUBLE and "address" in alarm:
+            at = Destination(alarm["address"], alarm["port"])
+            if self._note_trouble(at, reason):
+                return
+
+        def ring(cause: Reason | None) -> None:
+            self._alarm(reason, alarm["subject"], alarm["detail"], cause)
+
+        if "likely" in alarm:
+            self._causes.name(alarm, ring)
         else:
-            one = self._bell.ring(reason, subject, now, detail)
-            rung = [one] if one is not None else []
-        for alarm in rung:
+            ring(None)
+
+    def _alarm(self, reason: Reason, subject: str, detail: str, cause: Reason | None = None) -> None:
+        now = int(time.time())
+        likely = cause.value if cause is not None else ""
+        alarm = self._bell.ring(reason, subject, now, detail, likely)
+        if alarm is not None:
             self._log.fact(
                 "alarm",
                 "rings",
@@ -158,6 +295,7 @@ class Supervisor:
                 reason=alarm.reason,
                 subject=alarm.subject,
                 detail=alarm.detail or detail,
+                likely=alarm.likely or None,
             )
 
     def _not_ours(self) -> int:
@@ -170,8 +308,10 @@ class Supervisor:
         return {
             "version": __version__,
             "since": int(self._began),
-            "identity": self._identity.fingerprint,
+            "identity": self._site.fingerprint,
+            "rotation": self._site.as_json(),
             "wanted": keeper.wanted.value,
+            "inside_networks": [str(network) for network in self._config.inside_networks],
             "rules": {
                 "missing": keeper.missing if keeper.wanted is Wanted.UP else [],
                 "queues": keeper.queues,
@@ -179,14 +319,53 @@ class Supervisor:
             "workers": [worker.as_json() for worker in self._pool.workers],
             "counters": self._pool.counters(),
             "peers": self._peers,
+            "sources": asdict(self._sources.counts),
             "bypassed": keeper.bypassed,
             "alarms": [alarm.as_json() for alarm in self._bell.known(int(time.time()))],
         }
+
+    async def _keep_inside(self) -> None:
+        """Addresses and routes come and go; at boot the daemon is up first. Runs until cancelled."""
+        while True:
+            began = time.monotonic()
+            # Not in the thread of the rules, which must not wait for a long routing table.
+            try:
+                found = await asyncio.to_thread(kernel.inside_networks, self._asked)
+            except (EnvironmentFailureError, OSError) as error:
+                self._log.fact("daemon", "inside-unknown", level=Level.ERROR, detail=str(error))
+                found = self._config.inside_networks
+            self._surround(found)
+            took = time.monotonic() - began
+            await asyncio.sleep(max(limits.INSIDE_LOOK_SECONDS, took * limits.INSIDE_LOOK_REST))
+
+    def _surround(self, found: tuple[Network, ...]) -> None:
+        """An interface that is down for a moment has no routes: what is gone altogether is kept."""
+        before, versions = self._config.inside_networks, {network.version for network in found}
+        networks = found + tuple(network for network in before if network.version not in versions)
+        if set(networks) == set(before):
+            return
+        self._config = replace(self._config, inside_networks=networks)
+        self._pool.surround(networks)
+        self._log.fact("daemon", "inside", level=Level.NOTICE, networks=",".join(map(str, networks)))
 
     async def _flush_log(self) -> None:
         while True:
             self._log.flush()
             await asyncio.sleep(limits.LOG_FLUSH_SECONDS)
+
+    async def _write_sources(self) -> None:
+        while True:
+            await asyncio.sleep(limits.SOURCES_WRITE_SECONDS)
+            self._sources.write()
+
+
+_TROUBLE = {Reason.OFFER_MISSING: Happening.MISSING, Reason.HANDSHAKE_FAILED: Happening.FAILED}
+
+
+def _statement(told: dict[str, Any] | None) -> MetStatement | None:
+    if told is None:
+        return None
+    return MetStatement(bytes.fromhex(told["old"]), bytes.fromhex(told["new"]), told["serial"])
 
 
 def run(config: Config) -> int:
@@ -195,6 +374,7 @@ def run(config: Config) -> int:
     Raises EnvironmentFailureError where it cannot start.
     """
     os.umask(0o077)
+    forbid_dumps()
 
     async def supervised() -> None:
         await Supervisor(config).run()

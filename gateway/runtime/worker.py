@@ -15,23 +15,25 @@ import signal
 import socket
 import sys
 import time
-from collections import OrderedDict
+from collections.abc import Iterable
+from ipaddress import ip_network
 
 import uvloop
 
-from gateway.config import Config
-from gateway.crypto.keys import IdentityKey
+from gateway.config import Network
 from gateway.errors import EnvironmentFailureError, Reason
 from gateway.intercept.gate import Roles
 from gateway.intercept.marks import MarkBits
 from gateway.observe.counters import Counters, Tally
 from gateway.observe.log import Level, Log, to_stderr
-from gateway.peers.pins import Destination, Pin
-from gateway.peers.store import PinStore
+from gateway.peers.sources import SourceSeen
 from gateway.policy import limits
+from gateway.runtime.endpoint import read_until
+from gateway.runtime.hardening import forbid_dumps
 from gateway.runtime.intake import Intake
 from gateway.runtime.link import Link, Message
-from gateway.runtime.order import Order
+from gateway.runtime.memory import Memory, PinReader, SourceReader
+from gateway.runtime.order import Order, Presented
 from gateway.runtime.sessions import Sessions
 
 
@@ -44,15 +46,17 @@ class Worker:
         self._log = Log(to_stderr(), least=Level(order.config.log_level), clock=time.time)
         self._counters = Counters()
         self._link = Link(loop, link, self._told, self._supervisor_gone)
-        self._pins = PinReader(order.config, self._log, self._link)
+        memory = Memory(order.config.pins_file, self._memory_unreadable)
+        self._sources = SourceReader(memory)
         self._sessions = Sessions(
             loop,
             order.config,
-            IdentityKey.from_seed(order.seed),
+            order.presented,
             self._log,
             self._counters,
             self._link.send,
-            self._pins,
+            PinReader(memory),
+            self._sources,
         )
         self._intake = Intake(
             loop,
@@ -60,13 +64,14 @@ class Worker:
             order.slot,
             order.queue,
             [socket.socket(fileno=fd) for fd in order.listeners],
-            Roles(order.config.inside, order.config.outside, order.config.inside_networks),
+            self._roles(order.config.inside_networks),
             self._sessions,
             self._counters,
             self._link.send,
         )
         self._sessions.dialler = self._intake
         self._draining = False
+        self._retiring_from: float | None = None
         self._counted_at = 0.0
         self._alive_at = time.monotonic()
         self._alive()
@@ -89,15 +94,23 @@ class Worker:
             self._log.fact("worker", "slept", level=Level.NOTICE, seconds=round(now - self._alive_at, 3))
             self._intake.discard_backlog()
         self._alive_at = now
+        read_until(now + limits.READS_BEHIND_ALIVE_SECONDS)
         self._loop.call_later(limits.ALIVE_EVERY_SECONDS, self._alive)
         self._link.send_alive()
         self._sessions.draw_ahead()
         self._log.flush()
+        if self._retiring_from is not None:
+            self._retire_if_quiet(now - self._retiring_from)
         if self._draining:
             self._end_if_idle()
         if now - self._counted_at >= limits.COUNTERS_EVERY_SECONDS:
             self._counted_at = now
             self._report()
+
+    def _retire_if_quiet(self, seconds: float) -> None:
+        """The gate sends nothing more: what it sent before still gets its session, within reason."""
+        if (not self._intake.held and self._intake.is_idle) or seconds > limits.RETIRE_SECONDS:
+            self.drain()
 
     def _report(self) -> None:
         self._counters.set(Tally.SYNS_HELD, self._intake.held)
@@ -107,9 +120,25 @@ class Worker:
     def _told(self, message: Message) -> None:
         if "drain" in message:
             self.drain()
+        elif "retire" in message:
+            self._retiring_from = self._retiring_from or time.monotonic()
+        elif "presented" in message:
+            self._sessions.present(Presented.from_json(message["presented"]))
+        elif "inside" in message:
+            self._intake.roles = self._roles(map(ip_network, message["inside"]))
         elif "answered" in message:
             address, port = message["answered"]
             self._intake.server_answers((address, port))
+        elif "source" in message:
+            self._sources.learn(message["source"]["address"], SourceSeen(message["source"]["seen"]))
+
+    def _roles(self, inside_networks: Iterable[Network]) -> Roles:
+        return Roles(self._config.inside, self._config.outside, inside_networks)
+
+    def _memory_unreadable(self, detail: str) -> None:
+        reason = Reason.PINS_UNREADABLE
+        self._log.fact("peers", "unreadable", level=Level.ALARM, reason=reason, detail=detail)
+        self._link.send({"alarm": {"reason": reason.value, "subject": "peers", "detail": detail}})
 
     def _supervisor_gone(self) -> None:
         self._log.fact("worker", "supervisor-gone", level=Level.ERROR, reason=Reason.STOPPED)
@@ -123,62 +152,10 @@ class Worker:
         self._loop.stop()
 
 
-class PinReader:
-    """The worker's look into the memory of peers. Unreadable memory is an alarm, never a stop."""
-
-    def __init__(self, config: Config, log: Log, link: Link) -> None:
-        self._path = config.state_dir / "peers.db"
-        self._log = log
-        self._link = link
-        self._store: PinStore | None = None
-        self._told = False
-        self._known: OrderedDict[Destination, tuple[float, Pin | None, bool]] = OrderedDict()
-
-    def pin_of(self, destination: Destination) -> Pin | None:
-        """What is remembered, at most `PIN_CACHE_SECONDS` old; None also where it cannot be read."""
-        return self._recent(destination)[1]
-
-    def is_resting(self, destination: Destination) -> bool:
-        """Whether this path, which never upgraded, has failed so often that it is left in peace now."""
-        return self._recent(destination)[2]
-
-    def _recent(self, destination: Destination) -> tuple[float, Pin | None, bool]:
-        now = time.monotonic()
-        known = self._known.get(destination)
-        if known is not None and now - known[0] < limits.PIN_CACHE_SECONDS:
-            return known
-        pin, resting = self._look_up(destination)
-        known = self._known[destination] = (now, pin, resting)
-        self._known.move_to_end(destination)
-        if len(self._known) > limits.PIN_CACHE_DESTINATIONS:
-            self._known.popitem(last=False)
-        return known
-
-    def forget_for_a_while(self, destination: Destination) -> None:
-        """The supervisor is about to write this pin: look again the next time."""
-        self._known.pop(destination, None)
-
-    def _look_up(self, destination: Destination) -> tuple[Pin | None, bool]:
-        try:
-            if self._store is None:
-                self._store = PinStore.read_only(self._path)
-            pin = self._store.lookup(destination)
-            return pin, pin is None and self._store.resting(destination, int(time.time()))
-        except EnvironmentFailureError as error:
-            self._store = None
-            if not self._told:
-                self._told = True
-                self._log.fact(
-                    "peers", "unreadable", level=Level.ALARM, reason=Reason.PINS_UNREADABLE, detail=str(error)
-                )
-                alarm = {"reason": Reason.PINS_UNREADABLE.value, "subject": "peers", "detail": str(error)}
-                self._link.send({"alarm": alarm})
-            return None, False
-
-
 def main() -> int:
     """`python -m gateway.runtime.worker LINK_FD`, as the supervisor calls it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    forbid_dumps()  # before the order brings the first secret
     link = socket.socket(fileno=int(sys.argv[1]))
     order = pickle.loads(link.recv(limits.LINK_MESSAGE_OCTETS))  # noqa: S301 - our own parent wrote it
     assert isinstance(order, Order)

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 
 from gateway.crypto.frames import Frame, FrameKind, FrameReader
 from gateway.crypto.params import Params
-from gateway.crypto.records import Record, RecordLayer, RecordType
+from gateway.crypto.records import Record, RecordType
 from gateway.errors import PeerProtocolError, Reason
+from gateway.policy import limits
 from gateway.session.commands import (
     CloseBoth,
     Command,
@@ -22,25 +23,40 @@ from gateway.session.commands import (
     SendReset,
 )
 from gateway.session.events import Side
+from gateway.session.flights import Flights
 
 
 class Channel:
     """One established channel. `finished` is True once both directions are over, however they ended."""
 
-    def __init__(self, records: RecordLayer, frames: FrameReader) -> None:
-        self._records = records
+    def __init__(self, flights: Flights, frames: FrameReader) -> None:
+        self._flights = flights
+        self._records = flights.records
         self._frames = frames
         self._near_ended = False
         self._far_closed = False
         self.finished = False
+        self.statements: list[bytes] = []
+        """Contents of the first STATEMENT records; only the sending gateway reads them."""
 
-    def near_octets(self, octets: bytes) -> list[Command]:
-        return [SendOctets(Side.FAR, self._records.seal_data(octets))]
+    @property
+    def deadline(self) -> float | None:
+        """When `silence` wants to be called."""
+        return None if self.finished else self._flights.deadline
+
+    def near_octets(self, octets: bytes, now: float) -> list[Command]:
+        sealed = self._flights.octets(octets, now)
+        return [SendOctets(Side.FAR, sealed)] if sealed else []
+
+    def silence(self, now: float) -> list[Command]:
+        """`deadline` has come: the near side has been silent since its last octets."""
+        sealed = self._flights.silence(now)
+        return [SendOctets(Side.FAR, sealed)] if sealed else []
 
     def near_end(self) -> list[Command]:
         """The near FIN travels as an authenticated CLOSE, then as a FIN."""
         self._near_ended = True
-        close = self._records.seal(RecordType.CLOSE)
+        close = self._flights.last(RecordType.CLOSE)
         return [SendOctets(Side.FAR, close), SendEnd(Side.FAR), *self._finish_if_over()]
 
     def near_reset(self) -> list[Command]:
@@ -48,7 +64,7 @@ class Channel:
         if self._near_ended:
             # CLOSE was our last record: a sender that closed and then met the receiver's last words.
             return [SendReset(Side.FAR)]
-        return [SendOctets(Side.FAR, self._records.seal(RecordType.RESET)), CloseBoth()]
+        return [SendOctets(Side.FAR, self._flights.last(RecordType.RESET)), CloseBoth()]
 
     def far_octets(self, octets: bytes) -> list[Command]:
         """Open what is complete. Octets behind the last record of the peer, or a bad record, are fatal."""
@@ -99,7 +115,7 @@ class Channel:
     def _opened(self, record: Record) -> list[Command]:
         """What one verified record means for the near side. Raises PeerProtocolError for bad PARAMS."""
         if record.kind is RecordType.DATA:
-            return [SendOctets(Side.NEAR, record.content)] if record.content else []
+            return self._spoken(record.content) if record.content else []
         if record.kind is RecordType.CLOSE:
             self._far_closed = True
             return [SendEnd(Side.NEAR), *self._finish_if_over()]
@@ -108,7 +124,17 @@ class Channel:
             return [SendReset(Side.NEAR), CloseBoth()]
         if record.kind is RecordType.PARAMS:
             Params.decode(record.content)
+        elif record.kind is RecordType.STATEMENT and len(self.statements) < limits.STATEMENTS_SHOWN:
+            self.statements.append(record.content)
         return []  # PAD, PARAMS and ignorable types carry nothing for the mail servers
+
+    def _spoken(self, octets: bytes) -> list[Command]:
+        """The far side's mail server has spoken: a turn of the dialogue, for our own flights too."""
+        commands: list[Command] = [SendOctets(Side.NEAR, octets)]
+        sealed = self._flights.turn()
+        if sealed:
+            commands.append(SendOctets(Side.FAR, sealed))
+        return commands
 
     def _finish_if_over(self) -> list[Command]:
         if not (self._near_ended and self._far_closed):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gateway.crypto.records import VerifiedPeer
     from gateway.errors import Reason
+    from gateway.peers.looks import Look
+    from gateway.peers.pins import MetStatement
+    from gateway.peers.sources import SourceSeen
+    from gateway.policy.cause import Sighting
     from gateway.session.events import Side
 
 
@@ -64,9 +68,24 @@ class Redial:
 
 @dataclass(frozen=True, slots=True)
 class RememberPeer:
-    """Store this peer under the dialled destination."""
+    """Store this peer under the dialled destination, with the statement that it has shown."""
 
     peer: VerifiedPeer
+    statement: MetStatement | None = None
+    look: Look | None = field(default=None, compare=False)
+    """How its server looks when all is well."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoteSource:
+    """What there is to learn about the client of a receiving gateway; said only where it is news."""
+
+    seen: SourceSeen
+    name: bytes = b""
+    """As it greeted."""
+    identity: bytes = b""
+    """Of its gateway, where it has upgraded; and the epoch of that gateway's static key."""
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +96,8 @@ class NoteDecision:
     reason: Reason
     alarm: bool = False
     detail: str = ""
+    seen: Sighting | None = field(default=None, compare=False)
+    """Where something went wrong: what there was to see of it, so that its cause can be named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +107,8 @@ class NoteFact:
     event: str
     reason: Reason | None = None
     detail: str = ""
+    seen: Sighting | None = field(default=None, compare=False)
+    """As in `NoteDecision`."""
 
 
 Command = (
@@ -98,6 +121,7 @@ Command = (
     | RelayInClear
     | Redial
     | RememberPeer
+    | NoteSource
     | NoteDecision
     | NoteFact
 )

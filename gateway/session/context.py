@@ -9,6 +9,7 @@ from gateway.crypto.keys import EndorsedStatic, EndorsementCache, Ephemerals, Id
 from gateway.crypto.messages import DialledAddress
 from gateway.errors import Reason
 from gateway.peers.pins import Pin
+from gateway.peers.sources import NOBODY, Sender, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,5 +50,13 @@ class ReceivingContext:
     draw_ephemerals: Callable[[], Ephemerals]
     endorsements: EndorsementCache | None = None
     """Endorsements of sending gateways that have verified, so that each costs one verification a day."""
+    statements: tuple[bytes, ...] = ()
+    """STATEMENT records to show (docs/protocol.md, "Rollover"), in order; mostly none."""
     may_offer: bool = True
     """False: the operator lists this source under `never_offer`."""
+    source: Source = NOBODY
+    """What is remembered of this client, a snapshot."""
+    source_rests: bool = False
+    """It dropped our offers, and gets none now."""
+    sender_of: Callable[[bytes], Sender] = Sender
+    """What is remembered of an identity of a sending gateway."""

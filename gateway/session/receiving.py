@@ -13,16 +13,27 @@ from typing import ClassVar
 
 from gateway.crypto.frames import Frame, FrameKind, FrameReader
 from gateway.crypto.handshake import HandshakeResult, OfferForm, ReceivingHandshake, prologue
+from gateway.crypto.messages import OfferFlags
 from gateway.crypto.params import Params
 from gateway.crypto.records import RecordLayer, RecordType
 from gateway.errors import IdentityHashed, LocalMisuseError, PeerProtocolError, Reason
+from gateway.peers.sources import (
+    CAME_IN_CLEAR,
+    SourceSeen,
+    after_endorsement,
+    after_upgrade,
+    greeting_name,
+    is_another,
+)
 from gateway.policy import limits
+from gateway.policy.cause import Sighting, likely_of_source
 from gateway.session.channel import Channel
 from gateway.session.commands import (
     CloseBoth,
     Command,
     NoteDecision,
     NoteFact,
+    NoteSource,
     PauseReading,
     RelayInClear,
     ResumeReading,
@@ -39,6 +50,7 @@ from gateway.session.events import (
     ResetReceived,
     Side,
 )
+from gateway.session.flights import Flights, now_and_then
 from gateway.smtp.capability import (
     VERB_LINE,
     OfferSize,
@@ -80,6 +92,11 @@ class ReceivingSession:
         self.state = State.OBSERVING
         self.deadline: float | None = None
 
+    @property
+    def waits_for_silence(self) -> bool:
+        """Whether `deadline` is that of a large flight's end: it only counts while the near side is read."""
+        return self.state is State.CHANNEL
+
     def handle(self, event: Event, now: float) -> list[Command]:
         side = getattr(event, "side", None)
         handler = self._TABLE.get((self.state, type(event), side))
@@ -116,6 +133,8 @@ class ReceivingSession:
             if not self._context.may_offer
             else Reason.OFFER_BY_INNER_GATEWAY
             if carries_keyword(reply)
+            else Reason.SOURCE_RESTS
+            if self._context.source_rests
             else Reason.NO_ROOM_FOR_OFFER
         )
         if size is None or refusal is not Reason.NO_ROOM_FOR_OFFER:
@@ -129,8 +148,11 @@ class ReceivingSession:
             context.endorsements,
         )
         form = OfferForm.FULL if size is OfferSize.FULL else OfferForm.SHORT
+        flags = OfferFlags.STATEMENT_FOLLOWS if context.statements else OfferFlags.NONE
+        if now_and_then(context.entropy):
+            flags |= OfferFlags.UNUSED
         self.state = State.OFFERED
-        return [SendOctets(Side.FAR, append_offer(reply, self._handshake.offer(form)))]
+        return [SendOctets(Side.FAR, append_offer(reply, self._handshake.offer(form, flags)))]
 
     # --- Offered: is the next command ours? ----------------------------------------------------------
 
@@ -140,7 +162,7 @@ class ReceivingSession:
         if verb is None:
             return []
         if not verb:
-            return [*self._release_pending(), *self._relay(Reason.NO_VERB)]
+            return [*self._release_pending(), *self._went_on(), *self._relay(Reason.NO_VERB)]
         frames, self._pending = self._pending[len(VERB_LINE) :], b""
         self.state = State.ANSWERING
         self.deadline = now + limits.VERB_HANDSHAKE_SECONDS
@@ -193,17 +215,34 @@ class ReceivingSession:
         if not confirmed:
             # Behind NAT that the operator did not list, or a swapped offer: S's own pin decides that.
             commands.append(NoteFact("dialled-address-not-confirmed", Reason.WRONG_DIALLED_ADDRESS))
-        records = RecordLayer(result)
-        self._channel = Channel(records, self._frames)
+        flights = Flights(RecordLayer(result))
+        self._channel = Channel(flights, self._frames)
         self.state = State.CHANNEL
         self.deadline = None
         params = Params(dialled_address_confirmed=confirmed)
+        flights.add(RecordType.PARAMS, params.encode())
+        for statement in self._context.statements:
+            flights.add(RecordType.STATEMENT, statement)
+        if now_and_then(self._context.entropy):
+            flights.add(RecordType.IGNORABLE)
         commands += [
-            SendOctets(Side.FAR, records.seal(RecordType.PARAMS, params.encode())),
-            NoteDecision(True, Reason.UPGRADED, detail=f"form={result.form.value}"),
+            SendOctets(Side.FAR, flights.at_once()),
+            *self._upgraded(result),
             ResumeReading(Side.NEAR),
         ]
         return commands + self._channelled(self._channel.far_frames(frames))
+
+    def _upgraded(self, result: HandshakeResult) -> list[Command]:
+        context = self._context
+        sender = context.sender_of(result.identity.octets)
+        reason = Reason.UPGRADED_OLD_EPOCH if result.epoch < sender.epoch else Reason.UPGRADED
+        decision = NoteDecision(True, reason, detail=f"form={result.form.value}")
+        name = greeting_name(self._observer.seen_from_sender)
+        known = after_upgrade(context.source, name, context.today) is context.source
+        if known and after_endorsement(sender, result.epoch, context.today) is sender:
+            return [decision]
+        met = NoteSource(SourceSeen.UPGRADED, name, result.identity.octets, result.epoch)
+        return [decision, met]
 
     def _answer_late(self, event: DeadlineReached, now: float) -> list[Command]:
         return self._cannot_go_on(Reason.HANDSHAKE_TIMEOUT)
@@ -216,7 +255,12 @@ class ReceivingSession:
         self.state = State.OVER
         self.deadline = None
         return [
-            NoteDecision(False, Reason.HANDSHAKE_FAILED, detail=f"cause={reason.value} {detail}".strip()),
+            NoteDecision(
+                False,
+                Reason.HANDSHAKE_FAILED,
+                detail=f"cause={reason.value} {detail}".strip(),
+                seen=Sighting(reason),
+            ),
             SendOctets(Side.FAR, CANNOT_GO_ON),
             CloseBoth(),
         ]
@@ -225,7 +269,13 @@ class ReceivingSession:
 
     def _channel_near_octets(self, event: OctetsReceived, now: float) -> list[Command]:
         assert self._channel is not None
-        return self._channel.near_octets(event.octets)
+        commands = self._channel.near_octets(event.octets, now)
+        self.deadline = self._channel.deadline
+        return commands
+
+    def _channel_silent(self, event: DeadlineReached, now: float) -> list[Command]:
+        assert self._channel is not None
+        return self._channelled(self._channel.silence(now))
 
     def _channel_far_octets(self, event: OctetsReceived, now: float) -> list[Command]:
         assert self._channel is not None
@@ -242,8 +292,10 @@ class ReceivingSession:
         return self._channelled(self._channel.near_reset() if near else self._channel.far_reset())
 
     def _channelled(self, commands: list[Command]) -> list[Command]:
-        if self._channel is not None and self._channel.finished:
-            self.state = State.OVER
+        if self._channel is not None:
+            self.deadline = self._channel.deadline
+            if self._channel.finished:
+                self.state = State.OVER
         return commands
 
     # --- Ends and resets outside of a channel ---------------------------------------------------------
@@ -252,8 +304,8 @@ class ReceivingSession:
         """A half-close before the decision: nobody will upgrade this; it passes as what it was."""
         offered = self.state in (State.OFFERED, State.OFFER_VOID)
         reason = Reason.NO_VERB if offered else Reason.ENDED_BEFORE_DECISION
-        commands = [*self._release_observer(), *self._release_pending()]
-        return [*commands, SendEnd(event.side.other), *self._relay(reason)]
+        commands = [*self._dropped(event.side), *self._release_observer(), *self._release_pending()]
+        return [*commands, SendEnd(event.side.other), *self._in_clear(NoteDecision(False, reason))]
 
     def _release_observer(self) -> list[Command]:
         return [
@@ -263,17 +315,38 @@ class ReceivingSession:
 
     def _reset_early(self, event: ResetReceived, now: float) -> list[Command]:
         reset_by = Reason.RESET_BY_RECEIVER if event.side is Side.NEAR else Reason.RESET_BY_SENDER
+        dropped = self._dropped(event.side)
         self.state = State.OVER
         self.deadline = None
         return [
+            *dropped,
             NoteDecision(False, Reason.ENDED_BEFORE_DECISION, detail=f"cause={reset_by.value}"),
             SendReset(event.side.other),
         ]
 
+    def _dropped(self, side: Side) -> list[Command]:
+        """The client went away right behind our offer: it may have choked on it."""
+        offered = self.state is State.OFFERED and side is Side.FAR and not self._pending
+        return [NoteSource(SourceSeen.DROPPED)] if offered and not self._context.source.has_upgraded else []
+
+    def _went_on(self) -> list[Command]:
+        return [NoteSource(SourceSeen.WENT_ON)] if self._context.source.drops else []
+
     def _relay(self, reason: Reason) -> list[Command]:
+        """A client that has a gateway, and comes without it, is told to the operator."""
+        source = self._context.source
+        if not source.has_upgraded or reason not in CAME_IN_CLEAR:
+            return self._in_clear(NoteDecision(False, reason))
+        another = is_another(source, greeting_name(self._observer.seen_from_sender))
+        cause = likely_of_source(reason, other_name=another)
+        detail = f"cause={reason.value} likely={cause.value}"
+        # Another mailer behind the same address is told, and rings no bell.
+        return self._in_clear(NoteDecision(False, Reason.SOURCE_IN_CLEAR, not another, detail))
+
+    def _in_clear(self, decision: NoteDecision) -> list[Command]:
         self.state = State.RELAYED
         self.deadline = None
-        return [NoteDecision(False, reason), RelayInClear()]
+        return [decision, RelayInClear()]
 
     _TABLE: ClassVar[dict[Key, Callable[..., list[Command]]]] = {
         (State.OBSERVING, OctetsReceived, Side.FAR): _observe_client,
@@ -301,8 +374,25 @@ class ReceivingSession:
         (State.ANSWERING, ResetReceived, Side.NEAR): _reset_early,
         (State.CHANNEL, OctetsReceived, Side.NEAR): _channel_near_octets,
         (State.CHANNEL, OctetsReceived, Side.FAR): _channel_far_octets,
+        (State.CHANNEL, DeadlineReached, None): _channel_silent,
         (State.CHANNEL, EndReceived, Side.NEAR): _channel_ended,
         (State.CHANNEL, EndReceived, Side.FAR): _channel_ended,
         (State.CHANNEL, ResetReceived, Side.NEAR): _channel_reset,
         (State.CHANNEL, ResetReceived, Side.FAR): _channel_reset,
     }
+    _NEXT: ClassVar[dict[Callable[..., list[Command]], set[State]]] = {
+        _observe_client: {State.OBSERVING, State.RELAYED},
+        _observe_receiver: {State.OBSERVING, State.OFFERED, State.RELAYED},
+        _first_command: {State.OFFERED, State.ANSWERING, State.CHANNEL, State.RELAYED, State.OVER},
+        _receiver_spoke_unasked: {State.OFFER_VOID},
+        _first_command_in_void: {State.OFFER_VOID, State.RELAYED, State.OVER},
+        _more_answer: {State.ANSWERING, State.CHANNEL, State.OVER},
+        _answer_late: {State.OVER},
+        _answer_ended: {State.OVER},
+        _channel_far_octets: {State.CHANNEL, State.OVER},
+        _channel_ended: {State.CHANNEL, State.OVER},
+        _channel_reset: {State.OVER},
+        _ended_early: {State.RELAYED},
+        _reset_early: {State.OVER},
+    }
+    """Where each handler may lead; one that is not here stays. docs/protocol.md prints it, tests hold it."""

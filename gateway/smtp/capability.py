@@ -50,6 +50,9 @@ class OfferSize(enum.Enum):
         return self.value
 
 
+_OFFER_OCTETS: Final = frozenset(size.octets for size in OfferSize)
+
+
 @dataclass(frozen=True, slots=True)
 class SplitReply:
     """An EHLO reply without its offer lines, and the offer; untouched where there is none."""
@@ -101,8 +104,8 @@ def split_offer(reply: bytes) -> SplitReply:
     for _ in range(int(head.group(1)) - 1):
         begin = _last_line_at(reply[:begin]) if begin else 0
     offer = _read_chunks(reply[begin:])
-    if offer is None or _offer_lines(offer) != reply[begin:]:
-        return untouched  # order, gaps, version, layout, padding characters, spare bits: all of it
+    if offer is None or len(offer) not in _OFFER_OCTETS or _offer_lines(offer) != reply[begin:]:
+        return untouched  # length, order, gaps, version, layout, padding characters, spare bits: all of it
     stripped = _with_last_line(reply[:begin])
     if stripped is None or carries_keyword(stripped):
         return untouched

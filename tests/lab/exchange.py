@@ -20,10 +20,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from gateway.eyes.wire import WireSession
 from gateway.lab.lab import Lab
 from gateway.lab.network import inside
 from gateway.lab.topology import SMTP_PORT, Family
-from gateway.lab.wire import WireSession
 
 PATIENCE = 15.0
 READ = 256 * 1024

@@ -1,7 +1,7 @@
 """What a listener on the wire learns of mail between two gateways: nothing of envelope, headers or body.
 
 The same search finds everything in the mail to a site without a gateway, so it can find. Counterpart:
-`gateway.lab.wire`, which puts the captured segments together again.
+`gateway.eyes.wire`, which puts the captured segments together again.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ import pytest
 from click.testing import CliRunner
 
 from gateway.errors import EnvironmentFailureError
-from gateway.lab import listener, network, postfix, processes, wan, wire
+from gateway.eyes import wire
+from gateway.lab import listener, network, postfix, processes, wan
 from gateway.lab.commands import lab as group
 from gateway.lab.lab import Lab, Place
 from gateway.lab.mail import without_traces

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import Reason
+from gateway.eyes.wire import WireSession, found_words
 from gateway.lab.lab import Lab
 from gateway.lab.mail import Mail, without_traces
 from gateway.lab.processes import run_in
 from gateway.lab.topology import SMTP_PORT, Family
-from gateway.lab.wire import WireSession, found_words
 from tests.lab.conftest import slot
 from tests.lab.gateway_log import GatewayLog
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.errors import Reason
-from gateway.lab import wire
+from gateway.eyes import wire
 from gateway.lab.topology import Family
 from tests.lab.conftest import Guarded
 from tests.lab.dialogues import DIALOGUES, FIRST_CONTACT, Dialogue

@@ -1,6 +1,7 @@
 """Every key: documented, in the example, refused when wrong, with file, line, key and what is allowed."""
 
 import re
+import time
 from dataclasses import fields
 from ipaddress import ip_network
 from pathlib import Path
@@ -194,6 +195,36 @@ def test_sections_of_other_keys_do_not_mislead_the_line(path: Path) -> None:
 
 def test_long_values_are_cut(path: Path) -> None:
     assert len(complaint(path, f'[log]\nlevel = "{"x" * 100000}"')) < 600
+
+
+ODD_BUT_BOUNDED = {
+    "thousands of digits": b"[kernel]\ntable = " + b"1" * 5000,
+    "thousands of hexadecimal digits": b"[kernel]\ntable = 0x" + b"1" * 5000,
+    "a version of those": b"version = 0x" + b"1" * 5000,
+    "a version over two lines": b'version = "a\\nb"',
+    "lists in lists": b"x = " + b"[" * 5000,
+    "tables in tables": b"x = " + b"{a=" * 5000,
+    "a key of very many parts": b"[kernel]\ntable" + b".a" * 20_000 + b" = 1",
+    "a key of many parts": b"[kernel]\ntable" + b".a" * 500 + b" = 1",
+    "a line of blanks": b" " * 200_000 + b"\nx = 1\n",
+    "blanks behind a bracket": b"never = [\n" + b" " * 100_000 + b"\n[" + b" " * 100_000 + b"\n]\nx = 1\n",
+    "a line separator of Unicode in a comment": "# a \u2028 b\nx = 1\n".encode(),
+}
+
+
+@pytest.mark.parametrize("octets", ODD_BUT_BOUNDED.values(), ids=ODD_BUT_BOUNDED)
+def test_no_file_takes_long_or_leaves_in_another_way(path: Path, octets: bytes) -> None:
+    path.write_bytes(octets)
+    began = time.process_time()
+    with pytest.raises(ConfigurationError) as caught:
+        load(path)
+    assert time.process_time() - began < 2.0
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
+
+
+def test_the_line_is_told_behind_a_line_separator_of_unicode(path: Path) -> None:
+    assert complaint(path, "# a \u2028 b\nx = 1\n").startswith(f"{path}:2: x:")
 
 
 def test_missing_file(path: Path) -> None:

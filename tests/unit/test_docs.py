@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from gateway.errors import Reason
+from scripts import docs
+from scripts.blocks import BLOCKS, PICTURES
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 
@@ -25,3 +29,65 @@ def test_every_reason_is_explained_to_the_operator() -> None:
 
 def test_nothing_is_explained_that_is_never_said() -> None:
     assert _explained() - {reason.value for reason in Reason} == set()
+
+
+# --- What is generated in the documents -----------------------------------------------------------------
+
+
+def test_what_is_generated_is_what_the_code_makes() -> None:
+    assert not docs.differences(docs.wanted(BLOCKS, PICTURES)), "run `python -m scripts.docs`"
+
+
+def test_every_block_stands_in_a_document() -> None:
+    used = {name for path in docs.DOCS.glob("*.md") for name in docs.names_used(path.read_text())}
+    assert used == set(BLOCKS)
+
+
+BLOCK = "before\n<!-- generated: one -->\nold\n<!-- end -->\nbehind\n"
+
+
+def test_a_block_is_rewritten_and_nothing_else() -> None:
+    new = docs.rewritten(BLOCK, {"one": lambda: "new\n"})
+    assert new == "before\n<!-- generated: one -->\nnew\n<!-- end -->\nbehind\n"
+    assert docs.rewritten(new, {"one": lambda: "new\n"}) == new
+
+
+def test_a_difference_is_found() -> None:
+    changed = {docs.DOCS / "protocol.md": (docs.DOCS / "protocol.md").read_text() + "another line\n"}
+    assert "+another line" in docs.differences(changed)[docs.DOCS / "protocol.md"]
+    assert docs.differences({docs.DOCS / "not-there.svg": "<svg/>"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BLOCK.replace("one", "unknown"),
+        BLOCK.replace("<!-- end -->", ""),
+        BLOCK.replace("old", "<!-- generated: two -->"),
+        "<!-- end -->\n",
+    ],
+)
+def test_a_marker_that_is_wrong_is_an_error(text: str) -> None:
+    with pytest.raises(docs.MarkerError):
+        docs.rewritten(text, {"one": lambda: "", "two": lambda: ""})
+
+
+# --- Links ----------------------------------------------------------------------------------------------
+
+
+def _anchors(text: str) -> set[str]:
+    """As GitHub makes them of headings."""
+    heads = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("path", sorted(docs.DOCS.glob("*.md")), ids=lambda path: path.name)
+def test_links_between_the_documents_lead_somewhere(path: Path) -> None:
+    text = path.read_text()
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        there = path.parent / name if name else path
+        assert there.exists(), target
+        assert not anchor or anchor in _anchors(there.read_text()), target

@@ -24,6 +24,7 @@ from gateway.crypto.records import RecordLayer
 from gateway.policy.limits import REKEY_AFTER_RECORDS
 from tests.unit.crypto.oracle import Gateway, Stream
 from tests.unit.crypto.pairs import vectors
+from tests.vectors.make_nightmail import encapsulating, made
 
 unhex = bytes.fromhex
 each_vector = pytest.mark.parametrize(
@@ -54,7 +55,8 @@ def _answered(vector: dict[str, Any]) -> tuple[bytes, HandshakeResult]:
     assert endorsed.not_after == vector["not_after"]
     e = Ephemerals(X25519Private(unhex(vector["s_ephemeral"])))
     other = SendingHandshake(identity, endorsed, e, _prologue(vector))
-    other.read_offer(unhex(vector["offer"]))
+    with encapsulating(unhex(vector["m"] or "")):
+        other.read_offer(unhex(vector["offer"]))
     return other.write_answer(_dialled(vector))
 
 
@@ -80,11 +82,14 @@ def test_the_gateway_reads_them(vector: dict[str, Any]) -> None:
 
 @each_vector
 def test_the_gateway_makes_them_again(vector: dict[str, Any]) -> None:
-    if vector["form"] == "short":
-        answer, result = _answered(vector)
-        assert answer == unhex(vector["answer"])
-        _seals(RecordLayer(result), vector, "S")
+    answer, result = _answered(vector)
+    assert answer == unhex(vector["answer"])
+    _seals(RecordLayer(result), vector, "S")
     _seals(RecordLayer(_offered(vector).read_answer(unhex(vector["answer"]), vector["today"])), vector, "R")
+
+
+def test_the_file_is_what_the_code_makes() -> None:
+    assert vectors("nightmail.json") == made(), "run `python -m tests.vectors.make_nightmail`"
 
 
 def _seals(layer: RecordLayer, vector: dict[str, Any], name: str) -> None:

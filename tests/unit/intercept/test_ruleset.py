@@ -252,3 +252,12 @@ def as_dump(tables: Tables) -> str:
         lines += [rule for rules in chains.values() for rule in rules]
         lines.append("COMMIT")
     return "\n".join([*lines, ""])
+
+
+def test_questions_about_resets_name_sets_that_there_are() -> None:
+    text = texts(PLAIN)["nft"]
+    for server, client in (("192.0.2.7", "10.0.0.1"), ("2001:db8::7", "2001:db8::1")):
+        for kind in ("odd", "plain"):
+            *_, name, where = ruleset.reset_query(kind, server, client)
+            assert f"set {name} {{" in text
+            assert where == f"{{ {server} . {client} }}"

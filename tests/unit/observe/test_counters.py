@@ -131,20 +131,13 @@ def test_known_is_newest_first_and_of_one_day() -> None:
     assert json.dumps([alarm.as_json() for alarm in bell.known(NOW + DAY)])
 
 
-def test_many_missing_within_an_hour_is_our_own_path() -> None:
+def test_an_alarm_keeps_what_it_likely_was_the_last_time() -> None:
     bell = AlarmBell()
-    rung = [bell.missing(f"192.0.2.{number}:25", NOW + number) for number in range(limits.MANY_MISSING)]
-    assert [len(alarms) for alarms in rung] == [1] * (limits.MANY_MISSING - 1) + [2]
-    assert rung[-1][1].subject == "our own path"
-    assert bell.missing("192.0.2.1:25", NOW + 10) == []
-
-
-def test_few_missing_or_over_hours_is_theirs() -> None:
-    bell = AlarmBell()
-    for number in range(2 * limits.MANY_MISSING):
-        alarms = bell.missing(f"192.0.2.{number}:25", NOW + number * limits.MANY_MISSING_SECONDS // 3)
-        assert len(alarms) == 1
-    bell = AlarmBell()
-    for _ in range(2 * limits.MANY_MISSING):
-        bell.missing("192.0.2.1:25", NOW)
-    assert len(bell.known(NOW)) == 1
+    first = bell.ring(Reason.HANDSHAKE_FAILED, "192.0.2.7:25", 1000, likely="verb-refused")
+    assert first is not None
+    assert first.likely == "verb-refused"
+    assert bell.ring(Reason.HANDSHAKE_FAILED, "192.0.2.7:25", 1001, likely="frames-damaged") is None
+    assert bell.ring(Reason.HANDSHAKE_FAILED, "192.0.2.7:25", 1002) is None
+    (known,) = bell.known(1003)
+    assert (known.likely, known.suppressed) == ("frames-damaged", 2)
+    assert known.as_json()["likely"] == "frames-damaged"

@@ -136,3 +136,18 @@ def test_any_answer_is_told_without_an_error(status: dict[str, Any]) -> None:
     first = next(iter(told(status)))
     assert first.startswith(("YES", "NO"))
     list(told(status))
+
+
+def test_clients_and_likely_causes_are_told() -> None:
+    alarm = {"reason": "offer-missing", "subject": "192.0.2.7:25", "at": 1_800_000_000, "suppressed": 2}
+    lines = list(
+        told(
+            changed(
+                sources={"upgraded": 7, "resting": 1}, alarms=[{**alarm, "likely": "keyword-masked"}, alarm]
+            )
+        )
+    )
+    assert "clients: 7 remembered to have a gateway; 1 that dropped our offers get none for a day" in lines
+    told_alarms = [line for line in lines if line.startswith("alarm: ")]
+    assert told_alarms[0].endswith("offer-missing 192.0.2.7:25, likely keyword-masked (and 2 times since)")
+    assert told_alarms[1].endswith("offer-missing 192.0.2.7:25 (and 2 times since)")

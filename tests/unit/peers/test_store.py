@@ -14,6 +14,7 @@ import pytest
 
 from gateway.errors import EnvironmentFailureError, Reason
 from gateway.peers.pins import Acceptance, Destination, MetPeer, PathFailures, Pin
+from gateway.peers.schema import SCHEMA_VERSION
 from gateway.peers.store import PinStore
 
 HERE = Destination("192.0.2.7", 25)
@@ -318,7 +319,7 @@ def test_corruption_under_way_starts_anew(store: PinStore, path: Path) -> None:
         octets[4096:] = b"\xff" * (len(octets) - 4096)
         path.write_bytes(octets)
         # Nothing of it may be answered from SQLite's cache.
-        opened._connection.execute("PRAGMA shrink_memory")  # type: ignore[union-attr]
+        opened._database.read(lambda connection: connection.execute("PRAGMA shrink_memory"))
         assert opened.lookup(HERE) is None
         assert opened.pins() == []
         assert [fact.reason for fact in opened.take_facts()] == [Reason.PINS_UNREADABLE]
@@ -334,9 +335,9 @@ def test_reader_leaves_a_corrupt_file_to_the_writer(path: Path) -> None:
 def test_later_schema_and_foreign_databases_are_left_as_they_are(path: Path) -> None:
     PinStore(path).close()
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     connection.close()
-    with pytest.raises(EnvironmentFailureError, match="schema 2"):
+    with pytest.raises(EnvironmentFailureError, match=f"schema {SCHEMA_VERSION + 1}"):
         PinStore(path)
     foreign = path.with_name("foreign.db")
     with sqlite3.connect(foreign) as connection:

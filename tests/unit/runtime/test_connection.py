@@ -49,6 +49,7 @@ class Scripted:
     def __init__(self, says: Callable[[Event], list[c.Command]], deadline: float | None = None) -> None:
         self._says = says
         self.deadline = deadline
+        self.waits_for_silence = False
         self.events: list[Event] = []
 
     def handle(self, event: Event, now: float) -> list[c.Command]:
@@ -79,6 +80,7 @@ class World:
         self.redial_asked = loop.create_future()
         self.errors: list[Exception] = []
         self.remembered: list[object] = []
+        self.learnt: list[c.NoteSource] = []
         self.decisions: list[c.NoteDecision] = []
         self.facts: list[c.NoteFact] = []
         self.connection = Connection(loop, self, machine, "flow", "id", near, far)  # type: ignore[arg-type]
@@ -89,8 +91,11 @@ class World:
         if not self.redial_asked.done():
             self.redial_asked.set_result(None)
 
-    def remember_peer(self, connection: Connection, peer: object) -> None:
-        self.remembered.append(peer)
+    def remember_peer(self, connection: Connection, note: c.RememberPeer) -> None:
+        self.remembered.append(note.peer)
+
+    def note_source(self, connection: Connection, note: c.NoteSource) -> None:
+        self.learnt.append(note)
 
     def note_decision(self, connection: Connection, note: c.NoteDecision) -> None:
         self.decisions.append(note)
@@ -416,6 +421,45 @@ def test_a_paused_side_is_not_read_until_it_is_resumed() -> None:
         assert await read_exactly(loop, world.far, 1) == b"2"
         assert [e.octets for e in machine.events if isinstance(e, OctetsReceived)] == [b"1", b"go on", b"2"]
         world.near.close()
+        world.far.close()
+        await world.finish()
+
+    run(body)
+
+
+@pytest.mark.parametrize("of_silence", [True, False])
+def test_silence_does_not_count_while_the_line_is_behind(of_silence: bool) -> None:
+    """The near side is not read then, and would be silent for ever; every other deadline holds."""
+
+    async def body(loop: CountingLoop) -> None:
+        told = loop.create_future()
+
+        def says(event: Event) -> list[c.Command]:
+            if isinstance(event, DeadlineReached):
+                machine.deadline = None
+                told.set_result(world.connection._far.pending)
+                return []
+            if isinstance(event, EndReceived):
+                return [c.CloseBoth()]
+            assert isinstance(event, OctetsReceived)
+            machine.deadline = machine.deadline or loop.time() + 0.001
+            return [c.SendOctets(Side.FAR, octets)]
+
+        octets = bytes(1 << 20)
+        machine = Scripted(says)
+        machine.waits_for_silence = of_silence
+        world = World(loop, machine, small=True)
+        await world.sends(world.near, b"x")
+        if of_silence:
+            await asyncio.sleep(20 * limits.FLIGHT_SILENCE_SECONDS)
+            assert not told.done()
+        else:
+            assert await told > 0
+        assert len(await read_exactly(loop, world.far, len(octets))) == len(octets)
+        if of_silence:
+            assert await told == 0
+        world.near.shutdown(socket.SHUT_WR)
+        assert await read_all(loop, world.far) == b""
         world.far.close()
         await world.finish()
 

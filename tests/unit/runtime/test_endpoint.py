@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable
 
 import pytest
+import uvloop
 
 from gateway.runtime.endpoint import Endpoint, Hold
 
@@ -90,6 +91,27 @@ def test_a_reset_behind_the_end_is_told_once(reset: Callable[[Endpoint, socket.s
     descriptors = len(os.listdir("/proc/self/fd"))
     assert asyncio.run(met_reset(reset)) == ["end", "reset", "closed"]
     assert len(os.listdir("/proc/self/fd")) <= descriptors
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_reset_that_comes_together_with_octets_is_told(
+    loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """Both are there before the loop looks: it tells of the descriptor once, and there is more to read."""
+
+    async def met() -> list[str]:
+        ours, peer = pair()
+        told = Told()
+        endpoint = Endpoint(asyncio.get_running_loop(), ours, told)
+        endpoint.unhold(Hold.NOT_STARTED)
+        peer.sendall(b"421 4.3.2 Closing\r\n")
+        by_reset(endpoint, peer)
+        await told.wait("reset")
+        endpoint.reset()
+        return told.words
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        assert runner.run(met()) == ["octets", "reset", "closed"]
 
 
 def test_nothing_is_told_behind_an_end_that_is_answered() -> None:

@@ -15,10 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.crypto.handshake import OfferForm
+from gateway.crypto.padding import padme
 from gateway.errors import Reason
+from gateway.policy import limits
 from gateway.session import commands as c
+from gateway.session.events import DeadlineReached, Side
 from gateway.session.sending import TRY_AGAIN
-from gateway.smtp.capability import VERB_LINE, offer_fits, split_offer
+from gateway.smtp.capability import VERB_LINE, OfferSize, offer_fits, split_offer
 from tests.pair import Pair, Receiver, Sender, direct
 from tests.playbook import (
     EHLO,
@@ -162,6 +166,70 @@ def test_every_known_mail_server_is_heard_as_it_speaks(with_r: bool) -> None:
             assert both == (offer_fits(reply) is not None), reply
         upgraded += both
     assert (upgraded > 100) == with_r
+
+
+# --- What a listener sees of it ----------------------------------------------------------------------------
+
+
+class Listener:
+    """Adds up the flights of one gateway's channel: by its writes, its turns and its silences alone."""
+
+    def __init__(self, pair: Pair, name: str, begins_behind: int) -> None:
+        """`begins_behind`: octets of its first write in the channel that are no records."""
+        self.flights: list[int] = []
+        self._size = 0
+        in_channel = silent = False
+        for whose, what in pair.log:
+            if whose != name:
+                continue
+            silent = isinstance(what, DeadlineReached) or (silent and isinstance(what, c.SendOctets))
+            if not in_channel:
+                skip = begins_behind
+                in_channel = self._opens(what)
+                if not in_channel:
+                    continue
+            if isinstance(what, c.SendOctets) and what.side is Side.NEAR:
+                self._ends()
+            elif isinstance(what, c.SendOctets) and what.side is Side.FAR:
+                self._size += len(what.octets) - skip
+                skip = 0
+                if silent:
+                    self._ends()
+                elif self._size < limits.LARGE_FLIGHT_OCTETS:
+                    assert self._size == padme(self._size) >= limits.FLIGHT_FLOOR_OCTETS
+        self._ends()
+
+    @staticmethod
+    def _opens(what: object) -> bool:
+        if not isinstance(what, c.SendOctets) or what.side is not Side.FAR:
+            return False
+        return what.octets.startswith((VERB_LINE, b"\x82"))
+
+    def _ends(self) -> None:
+        if self._size:
+            assert self._size == padme(self._size) >= limits.FLIGHT_FLOOR_OCTETS
+            self.flights.append(self._size)
+        self._size = 0
+
+
+@MORE
+@given(dialogues(), st.integers(0, 2**32), st.sampled_from((REPLY, LONG_REPLY)))
+def test_only_padme_steps_are_seen_of_any_dialogue(steps: Steps, seed: int, reply: bytes) -> None:
+    pair = Pair(Sender(steps), lambda: Receiver(reply=reply), random.Random(seed), most_octets=65_536).run()
+    assert [d.upgraded for d in pair.decisions] == [True, True]
+    form = OfferForm.FULL if offer_fits(reply) is OfferSize.FULL else OfferForm.SHORT
+    assert Listener(pair, "S", len(VERB_LINE) + 3 + form.answer_octets).flights
+    assert Listener(pair, "R", 0).flights
+
+
+def test_a_large_mail_is_one_flight_of_one_padme_step() -> None:
+    """Read in pieces of any size, with less than 5 ms between them, it shows its padded size alone."""
+    content = bytes(300_000)
+    steps = [(1, EHLO), (2, b"BDAT %d LAST\r\n" % len(content) + content), (3, b"QUIT\r\n")]
+    pair = Pair(Sender(steps), chance=random.Random(7), most_octets=65_536).run()
+    assert pair.delivered == [content]
+    largest = max(Listener(pair, "S", len(VERB_LINE) + 3 + OfferForm.FULL.answer_octets).flights)
+    assert padme(len(content)) <= largest <= padme(len(content)) * 1.07
 
 
 # --- One octet of the wire is changed -----------------------------------------------------------------------

@@ -9,6 +9,8 @@ import pytest
 
 from gateway.crypto.frames import FrameKind, frame
 from gateway.crypto.handshake import OfferForm
+from gateway.crypto.messages import OfferFlags
+from gateway.crypto.padding import padme
 from gateway.crypto.params import Params
 from gateway.crypto.records import RecordType
 from gateway.errors import LocalMisuseError, Reason
@@ -30,6 +32,7 @@ from tests.playbook import (
     TODAY,
     FarSendingGateway,
     Playbook,
+    always_ignorable,
     can_follow,
     flip,
     gateway_keys,
@@ -110,6 +113,40 @@ def test_params_go_out_at_once_without_waiting_for_the_receiver() -> None:
     channel = Channelled(b"")
     assert channel.heard.kinds == [RecordType.PARAMS]
     assert Params.decode(channel.s.records[0].content).dialled_address_confirmed is True
+
+
+def test_params_and_replies_look_alike() -> None:
+    channel = Channelled(b"")
+    begun = len(channel.book.to_far)
+    assert begun - channel.mark == 512
+    channel.book.far(channel.s.says(MAIL))
+    channel.book.near(b"250 2.1.0 Ok\r\n")
+    assert len(channel.book.to_far) - begun == 512
+    channel.book.near_end()
+    assert len(channel.book.to_far) - begun == 1024
+    assert channel.heard.kinds == [RecordType.PARAMS, RecordType.DATA, RecordType.CLOSE]
+
+
+@pytest.mark.parametrize("odd", [True, False])
+def test_something_to_ignore_now_and_then(odd: bool) -> None:
+    """A record of a type that nobody knows and a flag that means nothing, so that ignoring stays tested."""
+    channel = Channelled(**({"entropy": always_ignorable("R")} if odd else {}))
+    channel.book.near(b"250 2.1.0 Ok\r\n")
+    assert (OfferFlags.UNUSED in channel.s.offered.flags) is odd
+    assert (RecordType.IGNORABLE in channel.heard.kinds) is odd
+    assert channel.heard.data == b"250 2.1.0 Ok\r\n"
+    assert len(channel.book.to_far) - channel.mark == 1024
+
+
+def test_a_large_reply_ends_padded_after_silence() -> None:
+    channel = Channelled()
+    reply = b"250-" + bytes(98) + b"\r\n"
+    channel.book.near(reply * 400)
+    while channel.book.machine.deadline is not None:
+        channel.book.deadline()
+    assert channel.heard.data == reply * 400
+    size = len(channel.book.to_far) - channel.mark - 512
+    assert size == padme(size)
 
 
 def test_the_short_offer_where_the_size_rule_asks_for_it() -> None:
@@ -569,7 +606,7 @@ LEGAL = {
     State.OFFER_VOID: BOTH,
     State.ANSWERING: {(kind, side) for kind, side in BOTH if side is Side.FAR or kind is ResetReceived}
     | TIMER,
-    State.CHANNEL: BOTH,
+    State.CHANNEL: BOTH | TIMER,
 }
 
 

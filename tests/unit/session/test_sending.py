@@ -9,6 +9,8 @@ import pytest
 
 from gateway.crypto.frames import FrameKind, frame
 from gateway.crypto.handshake import OfferForm
+from gateway.crypto.messages import AnswerFlags, OfferFlags
+from gateway.crypto.padding import padme
 from gateway.crypto.records import RecordType
 from gateway.errors import LocalMisuseError, Reason
 from gateway.peers.pins import Destination, MetPeer, Pin, accepted, updated
@@ -45,6 +47,7 @@ from tests.playbook import (
     can_follow,
     flip,
     gateway_keys,
+    octets,
     sending,
     table_of,
 )
@@ -160,6 +163,93 @@ def test_an_ignorable_record_now_and_then() -> None:
     assert r.data == MAIL
 
 
+@pytest.mark.parametrize("odd", [True, False])
+def test_an_unused_flag_now_and_then(odd: bool) -> None:
+    r = FarReceivingGateway()
+    confirming(r, **({"entropy": always_ignorable("S")} if odd else {}))
+    assert r.result is not None
+    assert (AnswerFlags.UNUSED in AnswerFlags(r.result.flags)) is odd
+
+
+# --- Padding ------------------------------------------------------------------------------------------------
+
+
+def writes(commands: list[c.Command]) -> list[int]:
+    return [len(x.octets) for x in commands if isinstance(x, c.SendOctets) and x.side is Side.FAR]
+
+
+@pytest.mark.parametrize("flight", [b"RSET\r\n", MAIL, b"MAIL FROM:<a@a.example>\r\n" * 15])
+def test_the_first_flight_looks_alike_whatever_it_says(flight: bytes) -> None:
+    """Verb and answer are of a known length; the records behind them are padded by themselves."""
+    r = FarReceivingGateway()
+    book = ready(r)
+    assert writes(book.near(flight)) == [len(VERB_LINE) + 3 + OfferForm.FULL.answer_octets + 512]
+    assert r.take(book.to_far).data == flight
+
+
+def test_more_of_the_first_flight_is_padded_too() -> None:
+    book = confirming(FarReceivingGateway())
+    assert writes(book.near(b"RCPT TO:<b@b.example>\r\n")) == [512]
+
+
+def test_commands_look_alike() -> None:
+    r = FarReceivingGateway()
+    book = channelled(r)
+    for command in (b"DATA\r\n", b"RCPT TO:<somebody.with.a.long.name@b.example>\r\n", b"QUIT\r\n"):
+        assert writes(book.near(command)) == [512]
+        book.far(r.says(b"250 Ok\r\n"))
+    assert writes(book.near_end()) == [512]
+
+
+def test_the_end_of_a_large_mail_is_held_for_five_milliseconds_and_then_leaves_padded() -> None:
+    r = FarReceivingGateway()
+    book = channelled(r)
+    book.near(b"DATA\r\n")
+    book.far(r.says(b"354 go on\r\n"))
+    mail = octets("mail", 50_000)
+    first = writes(book.near(mail))
+    assert first == [3 * (16_384 + 22)]
+    assert book.machine.deadline is not None
+    begun = book.now
+    end: list[int] = []
+    while not end:
+        end = writes(book.deadline())
+    assert book.now - begun == pytest.approx(0.005)
+    assert sum(first + end) == padme(sum(first + end))
+    assert r.take(book.to_far).data.endswith(mail)
+    assert book.machine.deadline is None
+
+
+def test_the_receivers_word_releases_what_is_held() -> None:
+    r = FarReceivingGateway()
+    book = channelled(r)
+    book.near(octets("mail", 50_000))
+    book.far(r.says(b"552 too large\r\n"))
+    assert r.take(book.to_far).data.endswith(octets("mail", 50_000))
+    assert book.machine.deadline is None
+
+
+def test_a_channel_that_breaks_takes_its_deadline_along() -> None:
+    r = FarReceivingGateway()
+    book = channelled(r)
+    book.near(octets("mail", 50_000))
+    book.far(flip(r.says(b"250 Ok\r\n"), 20))
+    assert (book.state, book.machine.deadline) == ("over", None)
+
+
+def test_content_that_was_held_leaves_when_r_is_confirmed_and_ends_padded() -> None:
+    r = FarReceivingGateway()
+    content = octets("pipelined", 30_000)
+    book = confirming(r, MAIL + b"BDAT 30000 LAST\r\n" + content)
+    assert b"BDAT" not in r.data
+    book.far(r.params())
+    book.deadline()
+    book.deadline()
+    assert r.take(book.to_far).data.endswith(content)
+    records = len(book.to_far) - len(EHLO) - len(VERB_LINE) - 3 - OfferForm.FULL.answer_octets
+    assert records == padme(records)
+
+
 def test_native_starttls_travels_in_the_channel() -> None:
     """Octets are octets: from the first record on nothing is read for its meaning."""
     r = FarReceivingGateway()
@@ -196,11 +286,13 @@ def test_a_path_that_failed_lately_rests_and_the_sender_sees_no_offer() -> None:
     assert book.decision == c.NoteDecision(False, Reason.RECENTLY_FAILED)
 
 
-def test_our_own_identity_is_no_peer() -> None:
-    book = ready(FarReceivingGateway(keys=S_KEYS))
+@pytest.mark.parametrize(("pin", "alarm"), [(None, False), (R_PIN, True)], ids=["hairpin", "pinned"])
+def test_our_own_identity_is_no_peer(pin: Pin | None, alarm: bool) -> None:
+    """Where another peer is known, our own offer is somebody's way back to clear: it rings."""
+    book = ready(FarReceivingGateway(keys=S_KEYS), pin=pin)
     assert book.relayed
     assert book.to_near == GREETING + REPLY
-    assert (book.decision.reason, book.decision.alarm) == (Reason.OWN_IDENTITY, False)
+    assert (book.decision.reason, book.decision.alarm) == (Reason.OWN_IDENTITY, alarm)
 
 
 @pytest.mark.parametrize(
@@ -209,12 +301,11 @@ def test_our_own_identity_is_no_peer() -> None:
         (REPLY, Reason.OFFER_MISSING, True),
         (b"502 5.5.1 Command not implemented\r\n", Reason.OFFER_MISSING, True),
         (b"554 5.7.1 Go away\r\n", Reason.OFFER_MISSING, True),
-        (b"421 4.3.2 Shutting down\r\n", Reason.EHLO_REFUSED, False),
         (b"250-mx.b.example\n250 SIZE 1\r\n", Reason.OFFER_MISSING, True),
     ],
 )
 def test_a_pinned_peer_without_an_offer_rings(reply: bytes, reason: Reason, alarm: bool) -> None:
-    """Stripping is seen; a 421 refuses the session, not the extension."""
+    """Stripping is seen."""
     book = started(pin=R_PIN)
     book.far(reply)
     assert book.relayed
@@ -821,7 +912,7 @@ def test_a_reset_before_the_verb_passes_as_what_it_was(place: str, side: Side) -
     ("pin", "said", "alarm"),
     [
         (None, b"421 4.4.2 Timeout\r\n", False),
-        (R_PIN, b"421 4.4.2 Timeout\r\n", False),
+        (R_PIN, b"421 4.4.2 Time", True),
         (R_PIN, b"250 2.1.0 Ok\r\n", True),
         (R_PIN, b"\r\n", True),
     ],
@@ -835,6 +926,29 @@ def test_a_receiver_that_speaks_before_the_verb_passes(pin: Pin | None, said: by
     assert book.to_near == GREETING + REPLY + said
     assert VERB_LINE not in book.to_far
     assert (book.decision.upgraded, book.decision.alarm) == (False, alarm)
+
+
+@pytest.mark.parametrize("place", ["greeting", "reply", "ready"])
+def test_a_421_of_a_pinned_peer_ends_the_session(place: str) -> None:
+    """It may be set in on the wire: a sender that talks on must not do so in clear."""
+    book = Playbook(sending(pin=R_PIN)) if place == "greeting" else started(pin=R_PIN)
+    if place == "ready":
+        book = ready(FarReceivingGateway(), pin=R_PIN)
+    before, sent = book.to_near, book.to_far
+    book.far(b"421 4.3.2 Shutting down\r\n")
+    assert book.to_near == before + b"421 4.3.2 Shutting down\r\n"
+    assert (book.closed, book.relayed, book.decision.alarm) == (True, False, False)
+    book.near(b"MAIL FROM:<someone@a.example>\r\n")
+    assert book.to_far == sent
+
+
+def test_an_end_of_a_pinned_peer_before_the_verb_ends_the_session() -> None:
+    book = ready(FarReceivingGateway(), pin=R_PIN)
+    sent = book.to_far
+    book.far_end()
+    assert (book.closed, book.relayed) == (True, False)
+    book.near(b"MAIL FROM:<someone@a.example>\r\n")
+    assert book.to_far == sent
 
 
 # --- In the channel -----------------------------------------------------------------------------------------
@@ -970,9 +1084,10 @@ LEGAL = {
     State.OBSERVING: BOTH,
     State.READY: BOTH,
     State.CONFIRMING: BOTH | TIMER,
+    State.AWAITING_STATEMENT: BOTH | TIMER,
     State.REDIALLING: NEAR_ONLY | TIMER | {(Redialled, None), (RedialFailed, None)},
     State.REOBSERVING: BOTH | TIMER,
-    State.CHANNEL: BOTH,
+    State.CHANNEL: BOTH | TIMER,
 }
 
 
@@ -984,6 +1099,9 @@ def in_state(state: State) -> Playbook:
         return ready(r)
     if state is State.CONFIRMING:
         return confirming(r)
+    if state is State.AWAITING_STATEMENT:
+        stranger = FarReceivingGateway(keys=OTHER_KEYS, flags=OfferFlags.STATEMENT_FOLLOWS)
+        return confirming(stranger, pin=R_PIN)
     if state is State.CHANNEL:
         return channelled(r)
     if state is State.RELAYED:

@@ -117,7 +117,18 @@ def test_there_and_back(reply: bytes, offer: bytes) -> None:
     assert split_offer(append_offer(reply, offer)) == SplitReply(reply, offer)
 
 
-@given(REPLIES, st.binary(min_size=1, max_size=2800))
+OFFERS = st.sampled_from(OfferSize).flatmap(
+    lambda size: st.binary(min_size=size.octets, max_size=size.octets)
+)
+
+
+@given(REPLIES, st.binary(min_size=1, max_size=2800).filter(lambda offer: len(offer) not in (166, 1350)))
+def test_what_has_the_layout_of_an_offer_and_another_length_is_none(reply: bytes, octets: bytes) -> None:
+    if room_for(reply, len(octets)):
+        assert untouched(append_offer(reply, octets))
+
+
+@given(REPLIES, OFFERS)
 def test_there_and_back_with_any_reply_and_offer(reply: bytes, offer: bytes) -> None:
     if room_for(reply, len(offer)) and not carries_keyword(reply):
         made = append_offer(reply, offer)

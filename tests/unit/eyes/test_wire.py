@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import random
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 
-from gateway.lab import wire
-from gateway.lab.capture import LINK_LINUX_COOKED
-from gateway.lab.wire import ACK, FIN, RST, SYN, Assembler, Endpoint, Segment, WireSession
+from gateway.errors import EnvironmentFailureError
+from gateway.eyes import wire
+from gateway.eyes.capture import LINK_LINUX_COOKED
+from gateway.eyes.wire import ACK, FIN, RST, SYN, Assembler, Endpoint, Segment, WireSession
 
 CLIENT = Endpoint("10.11.0.10", 40025)
 SERVER = Endpoint("10.12.0.10", 25)
@@ -241,6 +246,100 @@ def test_what_began_too_early_is_left_out(tmp_path: Path) -> None:
 
 def test_another_link_type_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.pcap"
-    path.write_bytes(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262_144, 1))
-    with pytest.raises(ValueError, match="link type 1"):
+    head = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262_144, 147)
+    path.write_bytes(head + struct.pack("<IIII", 1, 0, 4, 4) + b"1234")
+    with pytest.raises(EnvironmentFailureError, match="link type 147"):
         wire.sessions(path)
+
+
+def test_what_is_no_capture_is_told_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.pcap"
+    for octets in (b"", b"\xd4", b"hello, world, this is a text\n" * 9, b"\x1f\x8b\x00\x00rubbish"):
+        path.write_bytes(octets)
+        with pytest.raises(EnvironmentFailureError, match="no capture file"):
+            wire.sessions(path)
+    with pytest.raises(EnvironmentFailureError, match="cannot be read: No such file"):
+        wire.sessions(tmp_path / "none.pcap")
+    with pytest.raises(EnvironmentFailureError, match="cannot be read: Is a directory"):
+        wire.sessions(tmp_path)
+
+
+def ng_of(frames: list[tuple[bytes, float]], link: int) -> bytes:
+    """A pcapng file, by its specification."""
+
+    def block(kind: int, body: bytes) -> bytes:
+        body += bytes(-len(body) % 4)
+        size = struct.pack("<I", len(body) + 12)
+        return struct.pack("<I", kind) + size + body + size
+
+    file = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
+    file += block(1, struct.pack("<HHI", link, 0, 0))
+    for octets, when in frames:
+        high, low = divmod(int(when * 1e6), 2**32)
+        file += block(6, struct.pack("<IIIII", 0, high, low, len(octets), len(octets)) + octets)
+    return file
+
+
+LINKS = {
+    "ethernet": (1, bytes(12) + b"\x08\x00"),
+    "vlan": (1, bytes(12) + b"\x81\x00\x00\x07\x08\x00"),
+    "vlan in vlan": (1, bytes(12) + b"\x88\xa8\x00\x07\x81\x00\x00\x07\x08\x00"),
+    "raw": (101, b""),
+    "loopback": (0, b"\x02\0\0\0"),
+    "cooked": (113, bytes(14) + b"\x08\x00"),
+    "cooked 2": (276, b"\x08\x00" + bytes(18)),
+}
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_captures_of_every_usual_tool_are_read(tmp_path: Path, name: str) -> None:
+    link, before = LINKS[name]
+    # Frames of Ethernet are filled up to 60 octets: that is no octet of the session.
+    frames = [
+        ((before + octets[16:]).ljust(60, b"\0") if link == 1 else before + octets[16:], when)
+        for octets, when in _frames(clear_dialogue().segments)
+        if octets[14:16] == b"\x08\x00"
+    ]
+    path = tmp_path / "x.pcapng"
+    path.write_bytes(ng_of(frames, link))
+    (session,) = wire.sessions(path)
+    assert session.from_client == b"EHLO a\r\nMAIL\r\nRCPT\r\nDATA\r\ntext\r\n.\r\nQUIT\r\n"
+    assert session.complete
+    assert session.began == pytest.approx(0.001, abs=1e-5)
+
+
+@given(st.binary(max_size=300), st.integers(0, 300), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_a_damaged_capture_is_read_or_refused(junk: bytes, at: int, ng: bool) -> None:
+    frames = [(octets[16:], when) for octets, when in _frames(clear_dialogue().segments)]
+    whole = (
+        ng_of(frames, 101)
+        if ng
+        else PCAP_RAW
+        + b"".join(struct.pack("<IIII", 1, 0, len(octets), len(octets)) + octets for octets, _ in frames)
+    )
+    damaged = io.BytesIO(whole[:at] + junk + whole[at + len(junk) :])
+    with contextlib.suppress(EnvironmentFailureError):
+        for _ in wire.segments(damaged):
+            pass
+
+
+PCAP_RAW = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262_144, 101)
+
+
+def test_what_was_forgotten_does_not_come_again() -> None:
+    talk = clear_dialogue()
+    again = [
+        Segment(9.0, s.source, s.destination, s.flags, s.seq, s.octets) for s in talk.segments if s.octets
+    ]
+    assembler = Assembler()
+    said = b""
+    for segment in [*talk.segments, *again]:
+        found = assembler.take(segment)
+        assert found is not None
+        session, packet = found
+        said += packet.fresh if packet.to_server else b""
+        session.forget()
+    assert said == b"EHLO a\r\nMAIL\r\nRCPT\r\nDATA\r\ntext\r\n.\r\nQUIT\r\n"
+    assert session.complete
+    assert session.packets == []

@@ -1,10 +1,12 @@
 """The listener's ear: every mail packet that comes in to a namespace, into a capture file.
 
-A process of its own: `python -m gateway.lab.capture FILE` (or `-` for standard output). It takes each packet
+A process of its own: `python -m gateway.eyes.capture FILE [INTERFACE [PORT...]]` (`-` is standard output).
+With an interface it hears what comes in and what goes out there, and nothing else. It takes each packet
 once, as it arrives and before any rule or queue has it, whole as the kernel carries it (segments joined up to
 64 KiB). It must not miss any: packets wait in a large socket buffer that counts what they really take, where
 the usual capture ring gives each one a slot of the largest size and overflows within one mail. What was
-missed nevertheless is told on standard error. Counterparts: `listener`, which starts it; `wire`, which reads.
+missed nevertheless is told on standard error. Counterparts: `lab.listener` and `operator.audit`, which start
+it; `wire`, which reads.
 """
 
 from __future__ import annotations
@@ -52,7 +54,9 @@ TCP: Final = 6
 UDP: Final = 17
 
 
-def is_wanted(ethertype: int, packet: memoryview) -> bool:
+def is_wanted(
+    ethertype: int, packet: memoryview, mail_ports: frozenset[int] = frozenset({SMTP_PORT})
+) -> bool:
     """Whether this is a segment of a mail session, or one of the listener's own tokens."""
     if ethertype == ETHERTYPE_IPV4 and len(packet) > 20:
         protocol, start = packet[9], (packet[0] & 0x0F) * 4
@@ -65,7 +69,7 @@ def is_wanted(ethertype: int, packet: memoryview) -> bool:
         return False
     source, destination = int.from_bytes(ports[:2], "big"), int.from_bytes(ports[2:], "big")
     if protocol == TCP:
-        return SMTP_PORT in (source, destination)
+        return source in mail_ports or destination in mail_ports
     return protocol == UDP and destination == TOKEN_PORT
 
 
@@ -76,18 +80,36 @@ def record(ethertype: int, kind: int, when: tuple[int, int], packet: memoryview)
     return RECORD_HEADER.pack(*when, size, size) + cooked + packet
 
 
-def open_ear() -> socket.socket:
-    """A socket that hears every packet that comes in to the namespace that this process is in."""
-    ear = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
+def open_ear(interface: str | None = None) -> socket.socket:
+    """A socket that hears every packet that comes in to the namespace that this process is in.
+
+    With an interface: what comes in and what goes out there. Raises OSError for none of that name,
+    PermissionError without the right to listen (CAP_NET_RAW).
+    """
+    # With an interface nothing of any other may be heard first: it hears nothing at all before it is bound.
+    protocol = socket.htons(ETH_P_ALL) if interface is None else 0
+    ear = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, protocol)
+    if interface is not None:
+        try:
+            ear.bind((interface, ETH_P_ALL))
+        except OSError:
+            ear.close()
+            raise
     ear.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_OCTETS)
     ear.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     # Each packet crosses the router twice; one record of it is enough.
-    ear.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+    ear.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, interface is None)
     ear.setblocking(False)
     return ear
 
 
-def hear(ear: socket.socket, out: BinaryIO) -> None:
+def hear(
+    ear: socket.socket,
+    out: BinaryIO,
+    ports: frozenset[int] = frozenset({SMTP_PORT}),
+    *,
+    outgoing: bool = False,
+) -> None:
     """Write until the process is ended. What has been heard is in the file whenever there is a pause."""
     out.write(FILE_HEADER)
     buffer = bytearray(LARGEST_PACKET_OCTETS)
@@ -103,7 +125,7 @@ def hear(ear: socket.socket, out: BinaryIO) -> None:
             poll.poll()
             continue
         ethertype, kind = address[1], address[2]
-        if kind != socket.PACKET_OUTGOING and is_wanted(ethertype, view[:size]):
+        if (outgoing or kind != socket.PACKET_OUTGOING) and is_wanted(ethertype, view[:size], ports):
             when = TIMESPEC.unpack(ancillary[0][2][: TIMESPEC.size])
             out.write(record(ethertype, kind, when, view[:size]))
 
@@ -121,19 +143,20 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     """Command line of the process."""
-    (path,) = sys.argv[1:]
+    path, interface, *numbers = [*sys.argv[1:], ""] if len(sys.argv) == 2 else sys.argv[1:]
+    ports = frozenset(map(int, numbers)) or frozenset({SMTP_PORT})
     signal.signal(signal.SIGTERM, _end)
     # Whoever looks on at a terminal ends with Ctrl-C; the pipe's end is our end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     target = sys.stdout.fileno() if path == "-" else Path(path)
     with (
-        open_ear() as ear,
+        open_ear(interface or None) as ear,
         contextlib.suppress(BrokenPipeError),
         open(  # noqa: PTH123 may be a descriptor
             target, "ab", buffering=FILE_BUFFER_OCTETS
         ) as out,
     ):
-        hear(ear, out)
+        hear(ear, out, ports, outgoing=bool(interface))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.lab.transcript import CONTENT_LINES_SHOWN, Line, Transcript
+from gateway.eyes.transcript import CONTENT_LINES_SHOWN, Line, Transcript
 
 
 def frame(octets: int, kind: int = 0x82) -> bytes:
@@ -103,7 +103,7 @@ def test_long_content_is_cut_and_counted() -> None:
 
 def test_chunks_are_content_too() -> None:
     lines = read([(True, b"BDAT 10 LAST\r\nab\r\nQUIT\r\nQUIT\r\n")])
-    assert [line.text for line in lines] == ["BDAT 10 LAST", "ab", "QUIT", "", "QUIT"]
+    assert [line.text for line in lines] == ["BDAT 10 LAST", "ab", "QUIT", "QUIT"]
 
 
 def test_long_lines_and_control_characters() -> None:

@@ -10,8 +10,8 @@ import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 
-from gateway.lab import capture, wire
-from gateway.lab.capture import ETHERTYPE_IPV4, ETHERTYPE_IPV6, is_wanted
+from gateway.eyes import capture, wire
+from gateway.eyes.capture import ETHERTYPE_IPV4, ETHERTYPE_IPV6, is_wanted
 
 V4, V6 = ETHERTYPE_IPV4, ETHERTYPE_IPV6
 

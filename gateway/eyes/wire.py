@@ -1,28 +1,36 @@
 """What crossed the wire: a capture file -> TCP sessions, their octets in order, and their round trips.
 
 Pure but for reading the file. It must never guess: a hole in the capture makes a session incomplete, and
-says so, because "no word was found" means nothing otherwise. Counterparts: `listener`, which writes the
-file, and `transcript`, which makes it readable.
+says so, because "no word was found" means nothing otherwise. A capture may come from anybody: what is no
+packet of a mail session is passed over, what is no capture is told in one line.
+Counterparts: `capture`, which writes such files, and `reading`, which makes them readable.
 """
 
 from __future__ import annotations
 
+import logging
 import re
+import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 with warnings.catch_warnings():
     # Importing scapy warns of algorithms that other libraries are about to drop; none is used here.
     warnings.simplefilter("ignore")
+    from scapy.error import Scapy_Exception
     from scapy.layers.inet import IP, TCP
     from scapy.layers.inet6 import IPv6
+    from scapy.packet import Padding, Raw
     from scapy.utils import RawPcapReader
 
-from gateway.lab.capture import COOKED_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, LINK_LINUX_COOKED
-from gateway.lab.topology import SMTP_PORT
+from gateway.errors import EnvironmentFailureError
+from gateway.eyes.capture import COOKED_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, LINK_LINUX_COOKED, SMTP_PORT
+
+# Its remarks on a damaged file; what they come to is told by us, in one line.
+logging.getLogger("scapy").setLevel(logging.CRITICAL)
 
 SEQUENCE_SPACE: Final = 1 << 32
 FRAME_FIRST_OCTET: Final = 0x80
@@ -73,6 +81,8 @@ class Direction:
 
     base: int | None = None
     octets: bytearray = field(default_factory=bytearray)
+    """All in order, but for the first `forgotten` ones."""
+    forgotten: int = 0
     early: dict[int, bytes] = field(default_factory=dict)
 
     def take(self, seq: int, data: bytes) -> bytes:
@@ -85,24 +95,33 @@ class Direction:
         before = len(self.octets)
         while (start := self._next_start()) is not None:
             piece = self.early.pop(start)
-            self.octets += piece[len(self.octets) - start :]
+            self.octets += piece[self._done - start :]
         return bytes(self.octets[before:])
+
+    def forget(self) -> None:
+        """Keep only where we are."""
+        self.forgotten += len(self.octets)
+        self.octets.clear()
 
     @property
     def complete(self) -> bool:
         return not self.early
 
+    @property
+    def _done(self) -> int:
+        return self.forgotten + len(self.octets)
+
     def _offset(self, seq: int) -> int:
         assert self.base is not None
         # The sequence number wraps at 4 GiB: take the offset that is nearest to where we are.
-        here = self.base + len(self.octets)
+        here = self.base + self._done
         distance = (seq - here) % SEQUENCE_SPACE
         if distance >= SEQUENCE_SPACE // 2:
             distance -= SEQUENCE_SPACE
-        return len(self.octets) + distance
+        return self._done + distance
 
     def _next_start(self) -> int | None:
-        done = len(self.octets)
+        done = self._done
         for start in [start for start, data in self.early.items() if start + len(data) <= done]:
             del self.early[start]
         return next((start for start in self.early if start <= done), None)
@@ -159,6 +178,12 @@ class WireSession:
         self.packets.append(packet)
         return packet
 
+    def forget(self) -> None:
+        """Let go of packets and octets that have been taken; `complete` still knows of holes."""
+        self.packets.clear()
+        self._up.forget()
+        self._down.forget()
+
 
 class Assembler:
     """Segments in, sessions out; also for a live view."""
@@ -180,39 +205,123 @@ class Assembler:
         return None if found is None else (found, found.take(segment))
 
 
-def segments(source: Path | IO[bytes], since: float = 0.0) -> Iterator[Segment]:
-    """Every SMTP segment of a capture, or of a capture that is still being written to a pipe."""
-    reader = RawPcapReader(str(source) if isinstance(source, Path) else source)
+def segments(
+    source: Path | IO[bytes], since: float = 0.0, ports: frozenset[int] = frozenset({SMTP_PORT})
+) -> Iterator[Segment]:
+    """Every segment to or from one of `ports` in a capture (pcap or pcapng), finished or still being written.
+
+    Raises EnvironmentFailureError, one line, for what cannot be read.
+    """
+    name = str(source) if isinstance(source, Path) else "the capture"
     try:
-        if reader.linktype != LINK_LINUX_COOKED:
-            raise ValueError(f"capture of link type {reader.linktype}, not {LINK_LINUX_COOKED}")
-        resolution = 1e-9 if reader.nano else 1e-6
-        for frame, meta in reader:
-            when = meta.sec + meta.usec * resolution
-            segment = _segment(frame, when) if when >= since else None
+        file = source.open("rb") if isinstance(source, Path) else source
+    except OSError as error:
+        raise EnvironmentFailureError(f"{name}: cannot be read: {error.strerror or error}") from None
+    with file:
+        try:
+            reader = RawPcapReader(file)
+        except (Scapy_Exception, EOFError, OSError, struct.error):
+            raise EnvironmentFailureError(f"{name}: no capture file (pcap or pcapng)") from None
+        for octets, when, link in _frames(reader, name):
+            segment = _segment(octets, link, when, ports) if when >= since else None
             if segment is not None:
                 yield segment
-    finally:
-        reader.close()
 
 
-def _segment(frame: bytes, when: float) -> Segment | None:
-    kind = int.from_bytes(frame[COOKED_HEADER.size - 2 : COOKED_HEADER.size], "big")
+def _frames(reader: Any, name: str) -> Iterator[tuple[bytes, float, int]]:
+    """Octets, time and link type of each frame; both kinds of file."""
+    while True:
+        try:
+            octets, meta = next(reader)
+        except StopIteration:
+            return
+        except (Scapy_Exception, EOFError, struct.error, LookupError, ValueError):
+            raise EnvironmentFailureError(f"{name}: a damaged capture file") from None
+        if hasattr(meta, "caplen"):
+            yield (
+                octets,
+                meta.sec + meta.usec * (1e-9 if reader.nano else 1e-6),
+                _known(reader.linktype, name),
+            )
+        elif meta.tshigh is not None:
+            ticks = (meta.tshigh << 32) + meta.tslow
+            yield octets, ticks / meta.tsresol, _known(meta.linktype, name)
+
+
+def _known(link: int, name: str) -> int:
+    if link not in _NETWORK_PACKET:
+        raise EnvironmentFailureError(f"{name}: a capture of link type {link}, which cannot be read here")
+    return link
+
+
+def _of_cooked(frame: bytes) -> tuple[int, bytes]:
+    return int.from_bytes(frame[COOKED_HEADER.size - 2 : COOKED_HEADER.size], "big"), frame[
+        COOKED_HEADER.size :
+    ]
+
+
+def _of_cooked_2(frame: bytes) -> tuple[int, bytes]:
+    return int.from_bytes(frame[:2], "big"), frame[COOKED_2_OCTETS:]
+
+
+def _of_ethernet(frame: bytes) -> tuple[int, bytes]:
+    position = ETHERNET_OCTETS
+    kind = int.from_bytes(frame[position - 2 : position], "big")
+    while kind in ETHERTYPES_VLAN and len(frame) >= position + VLAN_OCTETS:
+        position += VLAN_OCTETS
+        kind = int.from_bytes(frame[position - 2 : position], "big")
+    return kind, frame[position:]
+
+
+def _of_nothing(frame: bytes) -> tuple[int, bytes]:
+    """The version is in the packet's first half octet."""
+    version = frame[0] >> 4 if frame else 0
+    return {4: ETHERTYPE_IPV4, 6: ETHERTYPE_IPV6}.get(version, 0), frame
+
+
+def _of_bsd_loopback(frame: bytes) -> tuple[int, bytes]:
+    return _of_nothing(frame[4:])
+
+
+ETHERNET_OCTETS: Final = 14
+VLAN_OCTETS: Final = 4
+ETHERTYPES_VLAN: Final = frozenset({0x8100, 0x88A8, 0x9100})
+COOKED_2_OCTETS: Final = 20
+# <pcap/dlt.h>: which link types there are, and how the packet of the network is found in a frame of each.
+_NETWORK_PACKET: Final[dict[int, Callable[[bytes], tuple[int, bytes]]]] = {
+    0: _of_bsd_loopback,
+    1: _of_ethernet,
+    12: _of_nothing,
+    101: _of_nothing,
+    108: _of_bsd_loopback,
+    LINK_LINUX_COOKED: _of_cooked,
+    228: _of_nothing,
+    229: _of_nothing,
+    276: _of_cooked_2,
+}
+
+
+def _segment(frame: bytes, link: int, when: float, ports: frozenset[int]) -> Segment | None:
+    kind, octets = _NETWORK_PACKET[link](frame)
     if kind not in {ETHERTYPE_IPV4, ETHERTYPE_IPV6}:
         return None
-    packet = (IP if kind == ETHERTYPE_IPV4 else IPv6)(frame[COOKED_HEADER.size :])
+    packet = (IP if kind == ETHERTYPE_IPV4 else IPv6)(octets)
     if TCP not in packet:
         return None
     tcp = packet[TCP]
-    if SMTP_PORT not in (tcp.sport, tcp.dport):
+    if ports.isdisjoint((tcp.sport, tcp.dport)):
         return None
+    # Short Ethernet frames are filled up; what fills them is no octet of the session.
+    spoken = (
+        tcp.payload.load if isinstance(tcp.payload, Raw) and not isinstance(tcp.payload, Padding) else b""
+    )
     return Segment(
         time=when,
         source=Endpoint(packet.src, tcp.sport),
         destination=Endpoint(packet.dst, tcp.dport),
         flags=int(tcp.flags),
         seq=int(tcp.seq),
-        octets=bytes(tcp.payload),
+        octets=bytes(spoken),
     )
 
 

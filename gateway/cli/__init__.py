@@ -1,0 +1,247 @@
+"""The commands; parsing and printing only.
+
+Exit status: 0 fine, 1 a negative finding or a failure, 2 wrong usage or configuration. Errors are one line on
+standard error. Heavy rooms are imported inside the commands, so that `--help` needs none of them. The frame
+and the daemon's commands are here; `peers` and `identity` have files of their own, `shell` is shared by all.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from gateway import __version__
+from gateway.cli.identity import identity
+from gateway.cli.peers import peers
+from gateway.cli.shell import (
+    FINE,
+    NEGATIVE,
+    USAGE,
+    Settings,
+    as_json,
+    command,
+    complaint,
+    print_json,
+    print_lines,
+)
+from gateway.config import DEFAULT_PATH
+
+__all__ = ["Settings", "main", "nightmail"]
+
+
+class LazyGroup(click.Group):
+    """Adds `lab` when it is asked for: it needs the optional packages of the extra of the same name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "lab"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return _lab() if cmd_name == "lab" else super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="nightmail", message="%(prog)s %(version)s")
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=f"Configuration file.  [default: {DEFAULT_PATH}, all defaults if there is none]",
+)
+@click.pass_context
+def nightmail(context: click.Context, path: Path | None) -> None:
+    """Carry mail between sites encrypted, without touching a mail server.
+
+    A gateway on the path of a site's mail takes over connections to port 25; where the other end has one too,
+    the session travels encrypted between the two. All other mail flows exactly as before.
+    """
+    context.obj = Settings(path)
+
+
+def main() -> NoReturn:
+    """The command line; ends the process."""
+    try:
+        sys.exit(nightmail.main(prog_name="nightmail", standalone_mode=False) or FINE)
+    except (click.exceptions.Abort, BrokenPipeError):
+        sys.exit(NEGATIVE)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(USAGE)
+    except click.ClickException as error:
+        sys.exit(complaint(error.format_message(), USAGE))
+    except Exception as error:
+        # A bug of ours; where it is, in one line that fits into a report.
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        told = f"{type(error).__name__} in {Path(where.filename).name}:{where.lineno}: {error}"
+        sys.exit(complaint(f"internal error, please report it: {told}", NEGATIVE))
+
+
+nightmail.add_command(peers)
+nightmail.add_command(identity)
+
+
+# --- The daemon --------------------------------------------------------------------------------------
+
+
+@nightmail.command()
+@click.pass_obj
+@command
+def run(settings: Settings) -> int:
+    """Run the gateway in the foreground, as a service does.
+
+    Puts the rules in place first, unless `nightmail down` was said last. SIGTERM ends it: running sessions
+    may finish, new connections go directly.
+    """
+    from gateway.operator import lifecycle
+    from gateway.runtime import supervisor
+
+    config = lifecycle.resolved(settings.config)
+    return supervisor.run(config)
+
+
+@nightmail.command()
+@as_json
+@click.pass_obj
+@command
+def reload(settings: Settings, as_json: bool) -> None:
+    """Load the configuration, and the program after an upgrade, anew: no session ends, no connection waits.
+
+    What is wrong with the configuration is said here, and then nothing has changed. A service manager can
+    send SIGHUP instead; the log says then how it went.
+    """
+    from gateway.operator import reloading
+
+    done = reloading.reload(settings.config)
+    if as_json:
+        print_json(asdict(done))
+    else:
+        click.echo(done.told)
+
+
+@nightmail.command(hidden=True)
+@click.pass_obj
+@command
+def preflight(settings: Settings) -> None:
+    """What a running daemon asks the program on the disk before it reloads."""
+    from gateway.intercept import kernel
+    from gateway.operator import lifecycle
+    from gateway.runtime import preflight as asked
+
+    config = lifecycle.resolved(settings.config)
+    kernel.require_interfaces(config)
+    print_json(asked.facts(config))
+
+
+@nightmail.command()
+@as_json
+@click.pass_obj
+@command
+def status(settings: Settings, as_json: bool) -> int:
+    """Say whether mail is protected now, how much was, and what rang.
+
+    Exit status 1 if no daemon is running or mail passes in clear.
+    """
+    from gateway.operator import status as asking
+
+    config = settings.config
+    answer = asking.ask(config.control_socket)
+    if answer is None:
+        if as_json:
+            print_json({"running": False})
+        else:
+            click.echo("NO, mail passes in clear: no daemon is running (`nightmail run` starts it)")
+        return NEGATIVE
+    if as_json:
+        print_json({"running": True, **answer})
+    else:
+        print_lines(asking.told(answer))
+    return FINE if asking.is_protecting(answer) else NEGATIVE
+
+
+# --- Rules -------------------------------------------------------------------------------------------
+
+
+@nightmail.command()
+@as_json
+@click.pass_obj
+@command
+def check(settings: Settings, as_json: bool) -> int:
+    """Look whether this machine can do what the configuration asks for.
+
+    Changes nothing. Exit status 1 if something would keep mail from being protected.
+    """
+    from gateway.operator import check as checking
+
+    findings = checking.findings(settings.config)
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        print_lines(f"{'ok  ' if found.good else 'BAD '} {found.name}: {found.text}" for found in findings)
+    return FINE if all(finding.good for finding in findings) else NEGATIVE
+
+
+@nightmail.command()
+@as_json
+@click.pass_obj
+@command
+def plan(settings: Settings, as_json: bool) -> None:
+    """Show what `up` would change in the kernel now. Changes nothing."""
+    from gateway.operator import lifecycle
+
+    found = lifecycle.plan(lifecycle.resolved(settings.config))
+    if as_json:
+        print_json(asdict(found))
+        return
+    print_lines(found.changes or ["nothing to change: all rules are in place"])
+    print_lines(f"note: {remark}" for remark in found.remarks)
+
+
+@nightmail.command()
+@click.pass_obj
+@command
+def up(settings: Settings) -> None:
+    """Put the rules in place, now and after each start."""
+    from gateway.operator import lifecycle
+
+    click.echo(lifecycle.up(lifecycle.resolved(settings.config)))
+
+
+@nightmail.command()
+@click.pass_obj
+@command
+def down(settings: Settings) -> None:
+    """Take the rules out and leave them out; mail then passes as if there were no gateway."""
+    from gateway.operator import lifecycle
+
+    click.echo(lifecycle.down(settings.config))
+
+
+# --- The lab -----------------------------------------------------------------------------------------
+
+
+def _lab() -> click.Command:
+    try:
+        from gateway.lab.commands import lab
+    except ModuleNotFoundError as error:
+        return _lab_missing(error.name or "a package")
+    found: click.Command = lab
+    return found
+
+
+def _lab_missing(package: str) -> click.Command:
+    @click.command(
+        "lab",
+        context_settings={"ignore_unknown_options": True, "help_option_names": []},
+        short_help="Mail between two sites on this machine (needs the extra: nightmail[lab]).",
+    )
+    @click.argument("words", nargs=-1, type=click.UNPROCESSED)
+    @command
+    def lab(words: tuple[str, ...]) -> int:
+        return complaint(f"the lab needs {package}: install nightmail[lab]", NEGATIVE)
+
+    return lab

@@ -1,0 +1,133 @@
+"""`nightmail identity`: show it, rotate it, carry it to another machine."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from gateway.cli.shell import FINE, NEGATIVE, Settings, as_json, command, complaint, print_json, print_lines
+from gateway.errors import EnvironmentFailureError
+from gateway.policy import limits
+
+passphrase_file = click.option(
+    "--passphrase-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Take the passphrase from the first line of FILE (/dev/fd/3: of that descriptor); else it is asked.",
+)
+
+
+@click.group()
+def identity() -> None:
+    """The identity of this site, as peers remember it."""
+
+
+@identity.command("show")
+@as_json
+@click.pass_obj
+@command
+def identity_show(settings: Settings, as_json: bool) -> int:
+    """Print the fingerprint of this site's identity, to be compared by telephone."""
+    from gateway.operator import identity as showing
+    from gateway.runtime import identity_file as keeping
+
+    path = settings.config.identity_file
+    kept = keeping.load(path)
+    if kept is None:
+        return complaint(f"{path}: no identity yet; it is made at the first `nightmail run`", NEGATIVE)
+    if as_json:
+        print_json({**showing.as_json(kept), "file": str(path)})
+    else:
+        print_lines(showing.told(kept))
+    return FINE
+
+
+@identity.command("rotate")
+@click.option(
+    "--announce-days",
+    type=click.IntRange(1, limits.ROTATION_ANNOUNCE_MOST_DAYS),
+    default=limits.ROTATION_ANNOUNCE_DAYS,
+    show_default=True,
+    metavar="N",
+    help="Tell peers of the new identity for so long before it is used.",
+)
+@click.option("--now", "at_once", is_flag=True, help="Use the new identity at once: the key may be stolen.")
+@click.option("--undo", is_flag=True, help="Take an announced identity back.")
+@click.pass_obj
+@command
+def identity_rotate(settings: Settings, announce_days: int, at_once: bool, undo: bool) -> int:
+    """Give this site a new identity, which peers accept because the old one says so.
+
+    It is announced first, so that most peers know it before it is used. With --now an announced one, or
+    a new one, is used at once. A running daemon follows within a second or two; no session is cut.
+    """
+    from gateway.operator import identity as rotating
+
+    if at_once and undo:
+        raise click.UsageError("--now and --undo: one or the other")
+    path, now = settings.config.identity_file, int(time.time())
+    if undo:
+        answer = rotating.undo(path)
+    elif at_once:
+        answer = rotating.rotate_now(path, now)
+    else:
+        answer = rotating.announce(path, now, announce_days)
+    if answer.lines:
+        print_lines(answer.lines)
+    return complaint(answer.complaint, NEGATIVE) if answer.complaint else FINE
+
+
+@identity.command("export")
+@click.argument("file", type=click.Path(path_type=Path))
+@passphrase_file
+@click.pass_obj
+@command
+def identity_export(settings: Settings, file: Path, passphrase_file: Path | None) -> int:
+    """Write the identity, and a rotation under way, to FILE under a passphrase.
+
+    With FILE and passphrase a broken gateway is replaced within minutes. Whoever has both is this site.
+    """
+    from gateway.operator import identity as carrying
+
+    passphrase = _passphrase(passphrase_file, confirm=True)
+    fingerprint = carrying.export(settings.config.identity_file, file, passphrase)
+    click.echo(f"{file}: holds {fingerprint} under your passphrase; keep the two apart")
+    return FINE
+
+
+@identity.command("import")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--replace", is_flag=True, help="Set the identity that is here aside.")
+@passphrase_file
+@click.pass_obj
+@command
+def identity_import(settings: Settings, file: Path, replace: bool, passphrase_file: Path | None) -> int:
+    """Make the identity in FILE that of this machine.
+
+    FILE is an export, or an identity file of another machine or of a backup. The machine that it came from
+    must not go on using it, unless both serve the same site.
+    """
+    from gateway.operator import identity as carrying
+
+    text = carrying.read(file)
+    passphrase = _passphrase(passphrase_file, confirm=False) if carrying.is_export(text) else b""
+    print_lines(carrying.import_(settings.config.identity_file, file, text, passphrase, replace=replace))
+    return FINE
+
+
+def _passphrase(file: Path | None, *, confirm: bool) -> bytes:
+    """Never from the command line: everybody on the machine can read that."""
+    if file is None:
+        text = click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True)
+    else:
+        try:
+            with file.open("rb") as source:
+                octets = source.read(limits.PASSPHRASE_OCTETS + 1)
+        except OSError as error:
+            raise EnvironmentFailureError(f"{file}: passphrase cannot be read: {error.strerror}") from None
+        text = octets.partition(b"\n")[0].rstrip(b"\r").decode("utf-8", "surrogateescape")
+    if confirm and len(text) < limits.PASSPHRASE_LETTERS:
+        raise EnvironmentFailureError(f"a passphrase has at least {limits.PASSPHRASE_LETTERS} letters")
+    return str(text).encode("utf-8", "surrogateescape")

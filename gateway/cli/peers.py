@@ -1,0 +1,187 @@
+"""`nightmail peers`: what is remembered of other sites' gateways, and of clients."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gateway.cli.shell import FINE, NEGATIVE, Settings, as_json, command, complaint, print_json, print_lines
+from gateway.errors import EnvironmentFailureError
+
+
+@click.group()
+def peers() -> None:
+    """Show and correct what is remembered of other sites' gateways."""
+
+
+@peers.command("list")
+@as_json
+@click.pass_obj
+@command
+def peers_list(settings: Settings, as_json: bool) -> None:
+    """List all remembered destinations."""
+    from gateway.operator import peers as showing
+    from gateway.peers.store import PinStore
+
+    path = settings.config.pins_file
+    pins = []
+    if path.exists():
+        with PinStore.read_only(path) as store:
+            pins = store.pins()
+    if as_json:
+        print_json([showing.as_json(pin) for pin in pins])
+    else:
+        print_lines([showing.in_one_line(pin) for pin in pins] or ["no peer is remembered yet"])
+
+
+@peers.command("show")
+@click.argument("address")
+@as_json
+@click.pass_obj
+@command
+def peers_show(settings: Settings, address: str, as_json: bool) -> int:
+    """Show all that is remembered of ADDRESS (192.0.2.7, 192.0.2.7:25, [2001:db8::7]:25)."""
+    from gateway.operator import peers as showing
+    from gateway.peers.look_store import LookStore
+    from gateway.peers.store import PinStore
+
+    destination = named_destination(address)
+    path = settings.config.pins_file
+    pin = trouble = None
+    if path.exists():
+        with PinStore.read_only(path) as store:
+            pin, trouble = store.lookup(destination), LookStore(store.database).trouble(destination)
+    if pin is None:
+        return complaint(f"no peer is remembered at {destination}", NEGATIVE)
+    if as_json:
+        print_json({**showing.as_json(pin), "trouble": showing.trouble_as_json(trouble)})
+    else:
+        print_lines([*showing.in_full(pin), *showing.trouble_in_words(trouble)])
+    return FINE
+
+
+@peers.command("history")
+@click.argument("address")
+@as_json
+@click.pass_obj
+@command
+def peers_history(settings: Settings, address: str, as_json: bool) -> int:
+    """Tell what became of ADDRESS since it was first seen: identities, missing offers, failures."""
+    from gateway.operator import peers as showing
+    from gateway.peers.store import PinStore
+
+    destination = named_destination(address)
+    path = settings.config.pins_file
+    events = PinStore.read_only(path).history(destination) if path.exists() else ()
+    if not events:
+        return complaint(f"no history at {destination}", NEGATIVE)
+    if as_json:
+        print_json([showing.event_as_json(event) for event in events])
+    else:
+        print_lines(showing.event_in_words(event) for event in events)
+    return FINE
+
+
+@peers.command("sources")
+@as_json
+@click.pass_obj
+@command
+def peers_sources(settings: Settings, as_json: bool) -> None:
+    """List the clients that are remembered: those with a gateway, and those that drop our offers."""
+    from gateway.operator import sources as showing
+    from gateway.peers.database import Database
+    from gateway.peers.source_store import SourceStore
+
+    path = settings.config.pins_file
+    now = int(time.time())
+    sources = SourceStore(Database.read_only(path)).sources() if path.exists() else []
+    if as_json:
+        print_json([showing.as_json(source, now) for source in sources])
+    else:
+        lines = [showing.in_one_line(source, now) for source in sources]
+        print_lines(lines or ["no client is remembered yet"])
+
+
+@peers.command("forget-source")
+@click.argument("address")
+@click.pass_obj
+@command
+def peers_forget_source(settings: Settings, address: str) -> int:
+    """Forget the client ADDRESS: it is offered encryption again, and may come in clear without an alarm."""
+    from gateway.peers.database import Database
+    from gateway.peers.source_store import SourceStore
+
+    client = named_destination(address).address
+    if not SourceStore(Database(existing(settings.config.pins_file))).forget(client):
+        return complaint(f"nothing is remembered of {client}", NEGATIVE)
+    click.echo(f"forgotten: {client}")
+    return FINE
+
+
+@peers.command("accept")
+@click.argument("address")
+@click.argument("fingerprint")
+@click.pass_obj
+@command
+def peers_accept(settings: Settings, address: str, fingerprint: str) -> int:
+    """Accept an identity that came to ADDRESS unannounced.
+
+    FINGERPRINT, or its beginning, as `nightmail identity show` prints it at the other site: ask there.
+    """
+    from gateway.operator import peers as showing
+    from gateway.peers.store import PinStore
+
+    destination = named_destination(address)
+    with PinStore(existing(settings.config.pins_file)) as store:
+        pin = store.lookup(destination)
+        found = showing.chosen(pin, fingerprint) if pin is not None else []
+        if len(found) != 1:
+            return complaint(f"{len(found)} identities at {destination} begin so: {fingerprint}", NEGATIVE)
+        store.accept(destination, found[0].identity)
+    click.echo(f"accepted at {destination}: {showing.fingerprint(found[0].identity)}")
+    return FINE
+
+
+@peers.command("forget")
+@click.argument("address")
+@click.option("--identity", "fingerprint", metavar="FINGERPRINT", help="Forget only this one of several.")
+@click.pass_obj
+@command
+def peers_forget(settings: Settings, address: str, fingerprint: str | None) -> int:
+    """Forget ADDRESS: whoever answers there next is believed as at first sight."""
+    from gateway.operator import peers as showing
+    from gateway.peers.store import PinStore
+
+    destination = named_destination(address)
+    with PinStore(existing(settings.config.pins_file)) as store:
+        if fingerprint is None:
+            if not store.forget(destination):
+                return complaint(f"nothing is remembered at {destination}", NEGATIVE)
+            click.echo(f"forgotten: {destination}")
+            return FINE
+        pin = store.lookup(destination)
+        found = showing.chosen(pin, fingerprint) if pin is not None else []
+        if len(found) != 1:
+            return complaint(f"{len(found)} identities at {destination} begin so: {fingerprint}", NEGATIVE)
+        if store.forget_identity(destination, found[0].identity) is None:
+            return complaint(f"the only accepted identity at {destination}: forget the whole peer", NEGATIVE)
+    click.echo(f"forgotten at {destination}: {showing.fingerprint(found[0].identity)}")
+    return FINE
+
+
+def named_destination(text: str) -> Any:
+    from gateway.operator import peers as showing
+
+    found = showing.destination(text)
+    if found is None:
+        raise click.UsageError(f"{text}: not an address; allowed: 192.0.2.7, 192.0.2.7:25, [2001:db8::7]:25")
+    return found
+
+
+def existing(path: Path) -> Path:
+    if not path.exists():
+        raise EnvironmentFailureError(f"{path}: no peer is remembered yet")
+    return path

@@ -1,0 +1,113 @@
+"""The commands that look: `audit`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gateway.cli.shell import FINE, as_json, command, print_json, print_lines
+from gateway.errors import EnvironmentFailureError
+
+if TYPE_CHECKING:
+    from gateway.operator.audit import Table
+
+
+# --- audit -------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.option(
+    "--read", "file", type=click.Path(path_type=Path), metavar="FILE", help="A pcap or pcapng file."
+)
+@click.option("--interface", metavar="NAME", help="Listen here until Ctrl-C. Needs root.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0.1), metavar="N", help="With --interface: listen for so long."
+)
+@click.option(
+    "--port",
+    "ports",
+    type=click.IntRange(1, 65535),
+    multiple=True,
+    default=(25,),
+    metavar="N",
+    help="A port that mail is spoken on; may be given again.  [default: 25]",
+)
+@click.option(
+    "--show-addresses", "show", is_flag=True, help="People's addresses unmasked; in JSON also what was read."
+)
+@as_json
+@command
+def audit(
+    file: Path | None,
+    interface: str | None,
+    seconds: float | None,
+    ports: tuple[int, ...],
+    show: bool,
+    as_json: bool,
+) -> int:
+    """Say what a listener on the line learns: from a capture, or by listening.
+
+    By pair of servers and by session: who wrote to whom and how many words, where it could be read; volumes
+    and times, where it could not. Listen outside of the gateway to see what the world sees.
+    """
+    if (file is None) == (interface is None):
+        raise click.UsageError("one of --read FILE and --interface NAME")
+    if seconds is not None and interface is None:
+        raise click.UsageError("--seconds is for --interface")
+    try:
+        from gateway.operator import audit as auditing
+    except ModuleNotFoundError as error:
+        raise EnvironmentFailureError(f"audit needs {error.name}: install nightmail[lab]") from None
+    if file is not None:
+        report = auditing.read(file, frozenset(ports))
+    else:
+        assert interface is not None
+        until = f"for {seconds:g} s" if seconds is not None else "until Ctrl-C"
+        report = auditing.listen(
+            interface,
+            frozenset(ports),
+            seconds,
+            lambda: click.echo(f"listening on {interface} {until}", err=True),
+        )
+    if as_json:
+        print_json(auditing.as_json(report, show=show))
+        return FINE
+    for table in auditing.tables(report, show=show):
+        print_table(table)
+    print_lines(auditing.remarks(report))
+    return FINE
+
+
+def print_table(table: Table) -> None:
+    """With lines and colours at a terminal that rich is there for; else plain columns."""
+    if sys.stdout.isatty():
+        try:
+            from rich.console import Console
+            from rich.table import Table as RichTable
+            from rich.text import Text
+        except ModuleNotFoundError:
+            pass
+        else:
+            shown = RichTable(*table.headings, title=table.title, title_justify="left")
+            for row in table.rows:
+                # As Text: what strangers wrote is never taken for markup.
+                shown.add_row(*map(Text, row))
+            Console().print(shown)
+            return
+    click.echo(table.title)
+    print_lines(plain_columns([table.headings, *table.rows]))
+    click.echo("")
+
+
+def plain_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+
+
+COMMANDS: tuple[click.Command, ...] = (audit,)

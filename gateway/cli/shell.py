@@ -1,0 +1,65 @@
+"""What all commands have in common: the configuration, exit statuses, one-line errors, printing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from functools import wraps
+from pathlib import Path
+from typing import Any, Final, ParamSpec
+
+import click
+
+from gateway.config import DEFAULT_PATH, Config, ConfigurationError, load
+from gateway.errors import EnvironmentFailureError
+
+FINE: Final = 0
+NEGATIVE: Final = 1
+USAGE: Final = 2
+
+P = ParamSpec("P")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs instead of text.")
+
+
+class Settings:
+    """The configuration, read when a command first needs it: `lab` and `--help` must work without."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path or DEFAULT_PATH
+        self._must_exist = path is not None
+
+    @property
+    def config(self) -> Config:
+        """Without a file at the default place all defaults hold."""
+        return load(self.path) if self._must_exist or self.path.exists() else Config()
+
+
+def complaint(message: str, code: int) -> int:
+    click.echo(f"nightmail: {' '.join(message.split())}", err=True)
+    return code
+
+
+def command(work: Callable[P, int | None]) -> Callable[P, None]:
+    """Ends a command with its exit status; an expected error becomes one line."""
+
+    @wraps(work)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            code = work(*args, **kwargs) or FINE
+        except ConfigurationError as error:
+            code = complaint(str(error), USAGE)
+        except EnvironmentFailureError as error:
+            code = complaint(str(error), NEGATIVE)
+        if code:
+            raise click.exceptions.Exit(code)
+
+    return run
+
+
+def print_json(facts: Any) -> None:
+    click.echo(json.dumps(facts, indent=2, sort_keys=True))
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line)

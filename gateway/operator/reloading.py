@@ -1,0 +1,70 @@
+"""`nightmail reload`: ask the daemon, and see the new generation of workers take over.
+
+Counterpart: `runtime.supervisor`, which executes itself anew; its control socket is away for a moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway.config import Config
+from gateway.errors import EnvironmentFailureError
+from gateway.operator import status
+from gateway.policy import limits
+
+_QUESTION: Final = b"reload\n"
+_LOOK_SECONDS: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """`older`: sessions that go on in workers of older generations."""
+
+    version: str
+    generation: int
+    workers: int
+    older: int
+
+    @property
+    def told(self) -> str:
+        rest = f"; {self.older} sessions finish with the older ones" if self.older else ""
+        return f"reloaded: version {self.version}, {self.workers} new workers serve{rest}"
+
+
+def reload(config: Config) -> Reloaded:
+    """Raises EnvironmentFailureError: no daemon, not fit to be loaded, or the new workers do not come up."""
+    before = status.ask(config.control_socket)
+    if before is None:
+        raise EnvironmentFailureError("no daemon is running (`nightmail run` starts it)")
+    answer = status.ask(config.control_socket, _QUESTION, limits.CONTROL_SECONDS + limits.RELOAD_SECONDS)
+    if answer is None or "reloads" not in answer:
+        raise EnvironmentFailureError("the running daemon knows no reload: restart it")
+    if not answer["reloads"]:
+        raise EnvironmentFailureError(f"not reloaded, nothing has changed: {answer['trouble']}")
+    wanted = _generation(before) + 1
+    deadline = time.monotonic() + limits.START_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(EnvironmentFailureError):  # it may become the next one while it answers
+            now = status.ask(config.control_socket)
+            if now is not None and (done := _done(now, wanted)):
+                return done
+        time.sleep(_LOOK_SECONDS)
+    raise EnvironmentFailureError(
+        "the new workers have not come up; the older ones go on serving (see `nightmail status`)"
+    )
+
+
+def _generation(facts: dict[str, Any]) -> int:
+    return max((worker.get("generation", 0) for worker in facts["workers"]), default=0)
+
+
+def _done(facts: dict[str, Any], wanted: int) -> Reloaded | None:
+    new = [worker for worker in facts["workers"] if worker["generation"] >= wanted]
+    leads = {worker["queue"] for worker in new} <= set(facts["rules"]["queues"]) or facts["wanted"] == "down"
+    if not new or not leads or any(worker["state"] != "serving" for worker in new):
+        return None
+    older = sum(worker["sessions"] for worker in facts["workers"] if worker["generation"] < wanted)
+    return Reloaded(facts["version"], max(worker["generation"] for worker in new), len(new), older)

@@ -1,0 +1,67 @@
+"""Names the cause of trouble as well as it can be known, then tells it: to the log, the memory and the bell.
+
+Mostly a worker has named it already. Where a connection was reset, the kernel is asked where that came from;
+mail does not wait for it, and without an answer the cause stays unclear.
+Counterparts: `policy.cause` (the words), `intercept.kernel` (the question), `runtime.sessions` (who tells).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from gateway.errors import Reason
+from gateway.observe.log import Level, Log
+from gateway.peers.pins import Destination
+from gateway.policy import limits
+from gateway.policy.cause import with_reset
+
+WasOdd = Callable[[str, str], Awaitable[bool | None]]
+
+
+class Causes:
+    """`was_odd` is `RuleKeeper.reset_was_odd`; `remember` writes what it likely was to the pin."""
+
+    def __init__(
+        self, was_odd: WasOdd, log: Log, remember: Callable[[Destination, Reason, int], None]
+    ) -> None:
+        self._was_odd = was_odd
+        self._log = log
+        self._remember = remember
+        self._asked: deque[float] = deque(maxlen=limits.RESETS_ASKED_PER_SECOND)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def name(self, told: dict[str, Any], then: Callable[[Reason], None]) -> None:
+        """`told` by a worker: the likely cause, the server's address and port, the client.
+
+        `then` is called with the cause, now or some milliseconds later.
+        """
+        word = Reason(told["likely"])
+        if word is not Reason.RESET_UNCLEAR or not self._may_ask():
+            self._named(told, word, then)
+            return
+        task = asyncio.get_running_loop().create_task(self._ask(told, word, then))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _ask(self, told: dict[str, Any], word: Reason, then: Callable[[Reason], None]) -> None:
+        named = with_reset(word, await self._was_odd(told["address"], told["client"]))
+        if named is not word:
+            server = str(Destination(told["address"], told["port"]))
+            session = told.get("session", "")
+            self._log.fact("peers", "cause", level=Level.NOTICE, session=session, reason=named, to=server)
+        self._named(told, named, then)
+
+    def _named(self, told: dict[str, Any], cause: Reason, then: Callable[[Reason], None]) -> None:
+        self._remember(Destination(told["address"], told["port"]), cause, int(time.time()))
+        then(cause)
+
+    def _may_ask(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        if len(self._asked) == self._asked.maxlen and now - self._asked[0] < 1.0:
+            return False
+        self._asked.append(now)
+        return True

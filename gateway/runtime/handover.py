@@ -1,0 +1,95 @@
+"""What one supervisor leaves to the next, which is the same process with the program loaded anew.
+
+A reload and an upgrade are one thing: the supervisor executes itself again, with the program and the
+configuration that are on the disk now. Its workers live on meanwhile and carry all mail; their links and
+listeners stay open across the exec, and what is not a descriptor travels in a memory file.
+Counterparts: `supervisor`, `pool`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Self
+
+from gateway.errors import EnvironmentFailureError
+from gateway.observe.counters import Snapshot
+
+_VARIABLE: Final = "NIGHTMAIL_HANDOVER"
+_COMMAND: Final = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class Heirloom:
+    """One worker as it goes over. `link` and `listeners` are descriptors."""
+
+    index: int
+    queue: int
+    port: int
+    generation: int
+    pid: int
+    draining: bool
+    restarts: int
+    link: int
+    listeners: tuple[int, ...]
+    counters: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """`past`: counters of workers that are gone. `began`: when the first daemon of the line started."""
+
+    workers: tuple[Heirloom, ...]
+    past: Snapshot
+    began: float
+    bypassed: int
+    alarms: list[dict[str, Any]]
+    rules: dict[str, str]
+    """See `KernelRules.standing`."""
+
+    @classmethod
+    def from_json(cls, told: dict[str, Any]) -> Self:
+        workers = tuple(
+            Heirloom(**{**worker, "listeners": tuple(worker["listeners"])}) for worker in told["workers"]
+        )
+        return cls(workers, told["past"], told["began"], told["bypassed"], told["alarms"], told["rules"])
+
+
+def command_for(word: str) -> list[str]:
+    """This daemon's own command line with another last word than `run`.
+
+    Raises EnvironmentFailureError if the daemon was started in another way than by that command.
+    """
+    if sys.orig_argv[-1] != _COMMAND:
+        raise EnvironmentFailureError("this daemon was not started by `nightmail run`: restart it instead")
+    return [sys.executable, *sys.orig_argv[1:-1], word]
+
+
+def execute_anew(handover: Handover) -> None:
+    """Become the next supervisor. Comes back only by an EnvironmentFailureError."""
+    command = command_for(_COMMAND)
+    memory = os.memfd_create("nightmail-handover", 0)
+    os.write(memory, json.dumps(asdict(handover)).encode())
+    os.lseek(memory, 0, os.SEEK_SET)
+    for worker in handover.workers:
+        for descriptor in (worker.link, *worker.listeners):
+            os.set_inheritable(descriptor, True)
+    try:
+        os.execve(command[0], command, {**os.environ, _VARIABLE: str(memory)})  # noqa: S606
+    except OSError as error:
+        raise EnvironmentFailureError(f"{command[0]}: cannot be executed: {error.strerror}") from None
+
+
+def received() -> Handover | None:
+    """What the supervisor before us left; None for the first one."""
+    descriptor = os.environ.pop(_VARIABLE, None)
+    if descriptor is None:
+        return None
+    with os.fdopen(int(descriptor), "rb") as memory:
+        handover = Handover.from_json(json.loads(memory.read()))
+    for worker in handover.workers:
+        for inherited in (worker.link, *worker.listeners):
+            os.set_inheritable(inherited, False)
+    return handover

@@ -1,0 +1,93 @@
+"""What the workers tell of clients, gathered and written once a second: the only writer of that memory.
+
+Strangers decide how much there is to learn: so nothing is written at once, and what does not fit is left.
+Counterparts: `memory` (how workers read it), `peers.sources` (what follows from what was seen).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gateway.errors import EnvironmentFailureError, Reason
+from gateway.observe.log import Level, Log
+from gateway.peers.source_store import SourceCounts, SourceStore
+from gateway.peers.sources import (
+    Sender,
+    Source,
+    SourceSeen,
+    after_drop,
+    after_endorsement,
+    after_going_on,
+    after_upgrade,
+)
+from gateway.policy import limits
+
+
+class SourceMemory:
+    """`store` answers where it is kept, or None while there is no such place; `trouble` is told why not."""
+
+    def __init__(
+        self, store: Callable[[], SourceStore | None], log: Log, trouble: Callable[[str], None]
+    ) -> None:
+        self._store = store
+        self._log = log
+        self._trouble = trouble
+        self._sources: dict[str, Source] = {}
+        self._senders: dict[bytes, Sender] = {}
+        self.counts = SourceCounts(0, 0)
+        """As of the last write or `count`."""
+
+    def note(self, learnt: dict[str, Any]) -> None:
+        """One message of a worker's (`runtime.sessions` makes it)."""
+        store = self._store()
+        if store is None or len(self._sources) >= limits.SOURCES_PENDING:
+            return
+        try:
+            self._note(store, learnt, int(time.time()))
+        except EnvironmentFailureError as error:
+            self._trouble(str(error))
+
+    def _note(self, store: SourceStore, learnt: dict[str, Any], now: int) -> None:
+        address, seen = learnt["address"], SourceSeen(learnt["seen"])
+        before = self._sources.get(address) or store.source(address)
+        today = now // limits.DAY_SECONDS
+        if seen is SourceSeen.UPGRADED:
+            identity = bytes.fromhex(learnt["identity"])
+            sender = self._senders.get(identity) or store.sender(identity)
+            self._senders[identity] = after_endorsement(sender, learnt["epoch"], today)
+            self._sources[address] = after_upgrade(before, bytes.fromhex(learnt["name"]), today)
+        elif seen is SourceSeen.DROPPED:
+            self._sources[address] = after = after_drop(before, now)
+            if after.rests(now):
+                reason, seconds = Reason.SOURCE_RESTS, after.rest_until - now
+                fact = {"source": address, "seconds": seconds}
+                self._log.fact("sources", "rests", level=Level.NOTICE, reason=reason, **fact)
+        else:
+            self._sources[address] = after_going_on(before, now)
+
+    def write(self) -> None:
+        """What was learnt since the last time. What cannot be written is told, and forgotten."""
+        if not self._sources:
+            return
+        sources, senders = list(self._sources.values()), list(self._senders.values())
+        self._sources.clear()
+        self._senders.clear()
+        store = self._store()
+        if store is None:
+            return
+        try:
+            store.put(sources, senders, int(time.time()) // limits.DAY_SECONDS)
+            self.counts = store.counts(int(time.time()))
+        except EnvironmentFailureError as error:
+            self._trouble(str(error))
+
+    def count(self) -> None:
+        """What is there at the start."""
+        store = self._store()
+        if store is not None:
+            try:
+                self.counts = store.counts(int(time.time()))
+            except EnvironmentFailureError as error:
+                self._trouble(str(error))

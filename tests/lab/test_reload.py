@@ -1,0 +1,170 @@
+"""Reload and upgrade: no session ends, no connection is refused, nothing passes in clear. In namespaces nmf0-
+
+Both are one thing: the supervisor executes itself anew, so each reload here is also an upgrade,
+to a program that happens to be the same.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gateway.lab import gateways, processes
+from tests.lab import probes
+from tests.lab.probes import Dialogue, Load, MailServer, Sites, eventually, mail
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+RELOADS = 10
+
+
+@pytest.fixture(scope="module")
+def sites() -> Iterator[Sites]:
+    with probes.built() as sites:
+        yield sites
+
+
+@pytest.fixture
+def server(sites: Sites) -> Iterator[MailServer]:
+    sites.settle()
+    with MailServer(sites, "mta-b", False) as server:
+        yield server
+
+
+def reload(sites: Sites, letter: str) -> subprocess.CompletedProcess[bytes]:
+    one = sites.gateway(letter)
+    command = gateways.nightmail_command("--config", str(one.configuration), "reload")
+    return subprocess.run(processes.command_in(one.namespace, command), capture_output=True, check=False)
+
+
+def status(sites: Sites, letter: str) -> dict[str, Any]:
+    answer = gateways.ask(sites.gateway(letter))
+    assert answer is not None
+    return answer
+
+
+def generation(sites: Sites, letter: str) -> int:
+    return max(worker["generation"] for worker in status(sites, letter)["workers"])
+
+
+@pytest.mark.parametrize("letter", ["a", "b"])
+def test_ten_reloads_under_load_break_nothing(sites: Sites, server: MailServer, letter: str) -> None:
+    target = sites.address("mta-b", False)
+    supervisor = sites.supervisor(letter)
+    first = generation(sites, letter)
+    bypassed = status(sites, letter)["bypassed"]
+    lasting = [Dialogue(sites.connect("mta-a", target)) for _ in range(4)]
+    for dialogue in lasting:
+        dialogue.begin()
+    with Load(sites, "mta-a", (target,)) as load:
+        load.wait(20)
+        for number in range(RELOADS):
+            done = reload(sites, letter)
+            assert done.returncode == 0, done.stderr.decode()
+            # Sessions from before all reloads still take mail, and new ones are made.
+            lasting[number % 4].send_mail(b"through reload %d" % number)
+            load.wait(4)
+    failed = [attempt for attempt in load.attempts if attempt.failure]
+    assert not failed, probes.shown(failed, 0.0)
+    # A lost SYN costs a second. A worker that got no CPU for long drops what it slept through, and says so.
+    slow = [each for each in load.attempts if each.connected and each.connected - each.began > 0.9]
+    assert not slow or "worker slept" in sites.log(letter), probes.shown(slow, 0.0)
+    assert len(server.mails) == RELOADS
+    assert sites.supervisor(letter) == supervisor, "the same process, with the program loaded anew"
+    assert generation(sites, letter) == first + RELOADS
+    now = status(sites, letter)
+    assert now["bypassed"] == bypassed
+    assert not sites.alarms(letter, "worker-died")
+    # The workers of the first generation go on as long as they have sessions, and no longer.
+    old = [worker for worker in now["workers"] if worker["generation"] == first]
+    assert sum(worker["sessions"] for worker in old) == len(lasting)
+    for dialogue in lasting:
+        dialogue.say(b"QUIT")
+        dialogue.__exit__()
+    eventually(lambda: len(status(sites, letter)["workers"]) == 2, what="the old workers' end")
+
+
+def test_counters_outlive_a_reload(sites: Sites, server: MailServer) -> None:
+    def begun() -> int:
+        return int(status(sites, "a")["counters"]["tallies"].get("sessions-begun", 0))
+
+    mail(sites, "mta-a", server, sites.address("mta-b", False), b"counted")
+    since = status(sites, "a")["since"]
+    before = eventually(begun)
+    assert reload(sites, "a").returncode == 0
+    eventually(lambda: begun() >= before)
+    assert status(sites, "a")["since"] == since
+
+
+def test_a_new_configuration_holds_for_new_connections(sites: Sites, server: MailServer) -> None:
+    one = sites.gateway("a")
+    before = one.configuration.read_text()
+    target = sites.address("mta-b", False)
+    try:
+        one.configuration.write_text(before + f'\n[exceptions]\nnever = ["{target}"]\n')
+        assert reload(sites, "a").returncode == 0
+        begun = _begun(sites)
+        mail(sites, "mta-a", server, target, b"left alone")
+        assert _begun(sites) == begun
+    finally:
+        one.configuration.write_text(before)
+        assert reload(sites, "a").returncode == 0
+    mail(sites, "mta-a", server, target, b"taken again")
+    eventually(lambda: _begun(sites) > begun)
+
+
+def _begun(sites: Sites) -> int:
+    text = sites.gateway("a").log.read_text()
+    return text.count("session begun")
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ('[nonsense]\nkey = "x"\n', "nonsense"),
+        ("[marks]\nmask = 0x00ff0000\n", "marks.mask"),
+        ("[kernel]\nzone = 77\n", "kernel.zone"),
+        ("[daemon\n", "line"),
+    ],
+)
+def test_a_bad_configuration_changes_nothing_and_says_why(
+    sites: Sites, server: MailServer, more: str, told: str
+) -> None:
+    one = sites.gateway("a")
+    before = one.configuration.read_text()
+    workers = sites.workers("a")
+    try:
+        one.configuration.write_text(before + "\n" + more)
+        done = reload(sites, "a")
+    finally:
+        one.configuration.write_text(before)
+    assert done.returncode == 1
+    assert b"nothing has changed" in done.stderr
+    assert told.encode() in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert sites.workers("a") == workers
+    mail(sites, "mta-a", server, sites.address("mta-b", False), b"as before")
+
+
+def test_a_hangup_reloads_too(sites: Sites, server: MailServer) -> None:
+    before = generation(sites, "b")
+    os.kill(sites.supervisor("b"), signal.SIGHUP)
+    eventually(lambda: gateways.ask(sites.gateway("b")) and generation(sites, "b") > before)
+    began = time.monotonic()
+    mail(sites, "mta-a", server, sites.address("mta-b", False), b"after the signal")
+    assert time.monotonic() - began < probes.PATIENCE
+
+
+def test_a_reload_without_a_daemon_says_so(sites: Sites) -> None:
+    probes.kill(sites.supervisor("a"))
+    done = eventually(lambda: (again := reload(sites, "a")).returncode == 1 and again)
+    assert b"no daemon is running" in done.stderr
+    sites.settle()

@@ -1,0 +1,460 @@
+"""Flights of one side: their sizes on the wire, and that padding never holds back, loses or reorders."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.crypto.frames import FrameReader
+from gateway.crypto.handshake import OfferForm
+from gateway.crypto.records import RecordType
+from gateway.policy import limits
+from gateway.session.flights import Flights, now_and_then
+from tests.unit.crypto.pairs import layers, octets
+
+FULL = 16_384 + 22
+SILENCE = 0.005
+START = 1000.0
+ALMOST = 1e-6
+
+
+def padme(size: int) -> int:
+    """docs/protocol.md 8.6, as it is written there."""
+    e = math.floor(math.log2(size))
+    s = math.floor(math.log2(e)) + 1
+    step: int = 2 ** max(0, e - s)
+    return -(-size // step) * step
+
+
+def frames_of(size: int) -> list[int]:
+    """The frames that a padded part of a flight must have, whatever is in it: their headers are readable."""
+    frames = []
+    while size > FULL + 21:
+        frames.append(FULL)
+        size -= FULL
+    return [*frames, size]
+
+
+@dataclass
+class Line:
+    """Flights of S, and R at the other end; time passes only here, and the loop may be late."""
+
+    late: float = 0.0
+    now: float = START
+    writes: list[bytes] = field(default_factory=list)
+    at: list[float] = field(default_factory=list)
+    heard: bytes = b""
+    kinds: list[RecordType] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._far, near = layers(OfferForm.SHORT)
+        self.flights = Flights(near)
+        self._frames = FrameReader()
+
+    def says(self, data: bytes) -> None:
+        self._write(self.flights.octets(data, self.now))
+
+    def hears(self) -> None:
+        self._write(self.flights.turn())
+
+    def ends(self, kind: RecordType = RecordType.CLOSE) -> None:
+        self._write(self.flights.last(kind))
+
+    def wait(self, seconds: float) -> None:
+        until = self.now + seconds
+        while self.flights.deadline is not None and self.flights.deadline + self.late <= until:
+            assert self.flights.deadline >= self.now - self.late
+            self.now = self.flights.deadline + self.late
+            self._write(self.flights.silence(self.now))
+        self.now = until
+
+    def _write(self, wire: bytes) -> None:
+        if not wire:
+            return
+        self.writes.append(wire)
+        self.at.append(self.now)
+        for frame in self._frames.feed(wire):
+            record = self._far.open(frame.body)
+            self.kinds.append(record.kind)
+            if record.kind is RecordType.DATA:
+                self.heard += record.content
+        assert not self._frames.held_octets, "a write that ends within a frame"
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(write) for write in self.writes]
+
+    def frames(self, begin: int = 0) -> list[int]:
+        """Of all writes from one on; none is cut, so each can be read by itself."""
+        return [len(frame.body) + 3 for frame in FrameReader().feed(b"".join(self.writes[begin:]))]
+
+
+# --- The table of docs/protocol.md --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "size"), [(1, 512), (30, 512), (490, 512), (491, 544), (1000, 1024), (1003, 1088)]
+)
+def test_a_small_flight_leaves_at_once(said: int, size: int) -> None:
+    line = Line()
+    line.says(bytes(said))
+    assert line.sizes == [size]
+    assert line.frames() == [size]
+    assert line.flights.deadline is None
+
+
+def test_each_part_of_a_flight_is_at_least_the_floor() -> None:
+    line = Line()
+    for _ in range(3):
+        line.says(bytes(30))
+    assert line.sizes == [512, 512, 512]
+
+
+def test_after_a_turn_the_count_begins_anew() -> None:
+    line = Line()
+    line.says(bytes(9_000))
+    line.says(bytes(30))
+    assert line.sizes == [9216, 512]
+    line.hears()
+    line.says(bytes(600))
+    assert line.sizes[2:] == [padme(622)]
+
+
+def test_the_end_of_a_large_flight_waits_for_silence() -> None:
+    line = Line()
+    line.says(octets("mail", 20_000))
+    assert line.sizes == [FULL]
+    line.wait(SILENCE - ALMOST)
+    assert line.sizes == [FULL]
+    line.wait(2 * ALMOST)
+    assert line.sizes == [FULL, 4074]
+    assert sum(line.sizes) == 20_480
+    assert line.heard == octets("mail", 20_000)
+    assert line.flights.deadline is None
+
+
+def test_a_very_large_flight_ends_in_pad_records_as_long_as_others() -> None:
+    line = Line()
+    mail = octets("large", 10_000_000)
+    for begin in range(0, len(mail), 65_536):
+        line.says(mail[begin : begin + 65_536])
+        line.wait(0.0005)
+    line.wait(SILENCE)
+    assert line.frames() == [FULL] * 610 + [FULL] * 13 + [2678]
+    assert line.kinds == [RecordType.DATA] * 611 + [RecordType.PAD] * 13
+    assert sum(line.sizes) == 10_223_616
+    assert line.heard == mail
+    assert len(line.writes[-1]) == 215_956, "the padding is one write with the last data"
+
+
+def test_silence_ends_a_large_flight_and_what_follows_is_another() -> None:
+    line = Line()
+    line.says(bytes(40_000))
+    line.wait(1.0)
+    assert sum(line.sizes) == padme(40_000 + 3 * 22)
+    line.says(bytes(30))
+    assert line.sizes[-1] == 512
+
+
+def test_a_turn_ends_a_large_flight_at_once() -> None:
+    line = Line()
+    line.says(bytes(40_000))
+    line.hears()
+    assert sum(line.sizes) == padme(40_000 + 3 * 22)
+    assert line.flights.deadline is None
+    assert len(line.heard) == 40_000
+
+
+@pytest.mark.parametrize("said", [16_384 - 1, 16_384])
+def test_where_large_begins(said: int) -> None:
+    line = Line()
+    line.says(bytes(said))
+    assert bool(line.sizes) == (said < limits.LARGE_FLIGHT_OCTETS)
+    line.wait(SILENCE)
+    assert line.sizes == [padme(said + 22)]
+
+
+def test_a_flight_that_has_grown_large_gathers_small_reads() -> None:
+    line = Line()
+    for _ in range(16):
+        line.says(bytes(3000))
+        line.wait(0.001)
+    line.wait(SILENCE)
+    assert sum(line.sizes) == padme(sum(line.sizes))
+    assert len(line.heard) == 48_000
+    assert len(line.writes) < 16, "full records are gathered"
+
+
+# --- Ends ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [RecordType.CLOSE, RecordType.RESET])
+def test_an_end_alone_looks_like_any_small_flight(kind: RecordType) -> None:
+    line = Line()
+    line.says(bytes(30))
+    line.ends(kind)
+    assert line.sizes == [512, 512]
+    assert line.kinds == [RecordType.DATA, kind]
+
+
+@pytest.mark.parametrize("kind", [RecordType.CLOSE, RecordType.RESET])
+def test_an_end_takes_what_is_held_with_it_at_once(kind: RecordType) -> None:
+    """The bare end stands behind the padding, so that the frame before it does not show where data ends."""
+    line = Line()
+    line.says(octets("mail", 40_000))
+    line.ends(kind)
+    assert line.heard == octets("mail", 40_000)
+    assert line.kinds[-1] is kind
+    assert sum(line.sizes) == padme(40_000 + 4 * 22)
+    assert line.frames() == [*frames_of(sum(line.sizes) - 22), 22]
+    assert line.flights.deadline is None
+
+
+def test_an_end_behind_a_very_large_first_flight() -> None:
+    """More padding than one record holds: PAD records in front, then the bare end."""
+    line = Line()
+    line._write(line.flights.at_once(bytes(2_000_000)))
+    assert sum(line.sizes) == padme(2_000_000 + 123 * 22)
+    line.ends()
+    assert sum(line.sizes) == padme(line.sizes[0] + 512)
+    assert line.kinds[-1] is RecordType.CLOSE
+
+
+# --- Records of other types ---------------------------------------------------------------------------------
+
+
+def test_other_records_leave_with_the_next_octets_and_count() -> None:
+    line = Line()
+    line.flights.add(RecordType.PARAMS, b"")
+    line.flights.add(RecordType.IGNORABLE)
+    line._write(line.flights.at_once(b"MAIL FROM:<a@a.example>\r\n"))
+    assert line.kinds == [RecordType.PARAMS, RecordType.IGNORABLE, RecordType.DATA]
+    assert line.sizes == [512]
+
+
+def test_other_records_alone_are_padded_within_the_last() -> None:
+    line = Line()
+    line.flights.add(RecordType.PARAMS, b"")
+    line.flights.add(RecordType.STATEMENT, bytes(196))
+    line._write(line.flights.at_once())
+    assert line.kinds == [RecordType.PARAMS, RecordType.STATEMENT]
+    assert line.sizes == [512]
+    assert line.frames() == [22, 490]
+
+
+def test_nothing_at_all_is_one_pad_record() -> None:
+    line = Line()
+    line._write(line.flights.at_once())
+    assert (line.sizes, line.kinds) == ([512], [RecordType.PAD])
+
+
+def test_other_records_leave_in_front_of_a_large_flight() -> None:
+    line = Line()
+    line.flights.add(RecordType.PARAMS, b"")
+    line.says(bytes(20_000))
+    assert line.kinds == [RecordType.PARAMS, RecordType.DATA]
+    line.wait(SILENCE)
+    assert sum(line.sizes) == padme(20_000 + 3 * 22)
+
+
+def test_now_and_then() -> None:
+    assert now_and_then(lambda count: b"\0" * count)
+    assert not now_and_then(lambda count: b"\xff" * count)
+
+
+# --- Timers -------------------------------------------------------------------------------------------------
+
+
+def test_octets_put_the_deadline_off() -> None:
+    line = Line()
+    line.says(bytes(20_000))
+    for _ in range(20):
+        line.wait(0.0045)
+        line.says(b"x")
+    assert line.sizes == [FULL]
+    line.wait(SILENCE - ALMOST)
+    assert line.sizes == [FULL]
+    line.wait(2 * ALMOST)
+    assert len(line.heard) == 20_020
+
+
+def test_a_deadline_that_nobody_asked_for_means_nothing() -> None:
+    line = Line()
+    assert line.flights.silence(line.now) == b""
+    assert line.flights.silence(line.now) == b""
+    assert line.flights.deadline is None
+
+
+def test_a_late_loop_reads_before_it_believes_in_silence() -> None:
+    """The deadline comes 20 ms late, with octets waiting in the socket: they are read in between."""
+    line = Line()
+    for _ in range(10):
+        line.says(bytes(65_536))
+        line.now += 0.02
+        line._write(line.flights.silence(line.now))
+    assert all(size % FULL == 0 for size in line.sizes), "no padding in mid-flight"
+    line.wait(SILENCE)
+    assert len(line.heard) == 10 * 65_536
+
+
+def test_a_deadline_stays_while_octets_come() -> None:
+    """A timer that moved with each read would cost one call for each."""
+    line = Line()
+    line.says(bytes(65_536))
+    first = line.flights.deadline
+    line.now += 0.001
+    line.says(bytes(65_536))
+    assert line.flights.deadline == first
+
+
+# --- Whatever happens ---------------------------------------------------------------------------------------
+
+Happening = tuple[str, int]
+HAPPENINGS = st.lists(
+    st.one_of(
+        st.tuples(st.just("says"), st.integers(1, 600)),
+        st.tuples(st.just("says"), st.integers(1, 40_000)),
+        st.tuples(st.just("says"), st.just(65_536)),
+        st.tuples(st.just("says"), st.sampled_from((16_383, 16_384, 16_385, 32_768))),
+        st.tuples(st.just("waits"), st.integers(0, 12_000)),
+        st.tuples(st.just("hears"), st.just(0)),
+    ),
+    max_size=25,
+)
+
+
+class Watched:
+    """The line, and what must hold for it whatever happens: kept by counting, not by asking `Flights`."""
+
+    def __init__(self, late: float) -> None:
+        self.line = Line(late=late)
+        self.said = b""
+        self.said_at = START
+        self.seen = 0
+        """Writes looked at so far."""
+        self.flight = 0
+        """Size of the flight of now,"""
+        self.padded_at = 0
+        """and where in `writes` the part of it begins that is not padded yet."""
+
+    def happens(self, what: str, amount: int) -> None:
+        line = self.line
+        if what == "says":
+            data = random.Random(len(self.said)).randbytes(amount)
+            self.said += data
+            self.said_at = line.now
+            line.says(data)
+            self._look(ends=False)
+        elif what == "hears":
+            line.hears()
+            self._look(ends=True)
+            self.flight = 0
+        else:
+            self._wait(amount / 1e6)
+
+    def _wait(self, seconds: float) -> None:
+        """In steps, so that the flight that silence has ended is looked at before the next begins."""
+        line = self.line
+        until = line.now + seconds
+        while line.flights.deadline is not None and line.flights.deadline + line.late <= until:
+            line.wait(line.flights.deadline + line.late - line.now)
+            if len(line.writes) > self.seen:
+                assert line.now >= self.said_at + SILENCE - ALMOST, "silence is not over"
+                self._look(ends=True)
+                self.flight = 0
+        line.wait(until - line.now)
+        self.never_late()
+
+    def never_late(self) -> None:
+        """5 ms after its last octets, and as much more as the loop was late, nothing is held."""
+        line = self.line
+        assert self.said.startswith(line.heard)
+        longest = SILENCE + 2 * line.late + limits.FLIGHT_LOOK_SECONDS * bool(line.late)
+        if line.now > self.said_at + longest + ALMOST:
+            assert line.heard == self.said
+
+    def _look(self, *, ends: bool) -> None:
+        line = self.line
+        assert self.said.startswith(line.heard), "in order, and nothing else"
+        self.flight += sum(line.sizes[self.seen :])
+        self.seen = len(line.writes)
+        nothing_held = line.heard == self.said
+        if ends:
+            assert nothing_held
+        if not nothing_held:
+            assert all(size == FULL for size in line.frames(self.padded_at))
+            return
+        if self.flight:
+            assert self.flight >= 512
+            assert self.flight == padme(self.flight)
+        if self.padded_at < self.seen:
+            assert line.frames(self.padded_at) == frames_of(sum(line.sizes[self.padded_at :]))
+            self.padded_at = self.seen
+
+
+@settings(max_examples=150)
+@given(HAPPENINGS, st.sampled_from((0.0, 0.0, 0.003, 0.05)))
+def test_only_padme_steps_are_seen_and_nothing_is_lost_late_or_reordered(
+    happenings: list[Happening], late: float
+) -> None:
+    watched = Watched(late)
+    for what, amount in happenings:
+        watched.happens(what, amount)
+    watched.happens("waits", 200_000)
+    assert watched.line.heard == watched.said
+
+
+@settings(max_examples=60)
+@given(HAPPENINGS, st.sampled_from((RecordType.CLOSE, RecordType.RESET)))
+def test_an_end_at_any_moment_leaves_nothing_behind(happenings: list[Happening], kind: RecordType) -> None:
+    watched = Watched(0.0)
+    for what, amount in happenings:
+        watched.happens(what, amount)
+    line = watched.line
+    line.ends(kind)
+    assert line.heard == watched.said
+    assert line.kinds[-1] is kind
+    assert line.flights.records.sends.value == "closed"
+    flight = watched.flight + sum(line.sizes[watched.seen :])
+    assert flight == padme(flight) >= 512
+    line.wait(1.0)
+    assert line.kinds[-1] is kind
+
+
+@settings(max_examples=100)
+@given(st.integers(1, 120_000), st.integers(0, 2**32))
+def test_two_flights_of_one_padded_size_have_the_same_frames(said: int, seed: int) -> None:
+    """Whoever reads the headers learns the padded size and nothing more."""
+
+    def seen(size: int) -> tuple[int, list[int]]:
+        line = Line()
+        line.says(bytes(size))
+        line.wait(SILENCE)
+        return sum(line.sizes), line.frames()
+
+    other = random.Random(seed).randint(max(1, said - 2000), said + 2000)
+    (one_size, one), (other_size, another) = seen(said), seen(other)
+    assert (one == another) == (one_size == other_size)
+
+
+def test_bulk_is_not_sealed_in_more_records_than_it_needs() -> None:
+    line = Line()
+    for _ in range(16):
+        line.says(bytes(65_536))
+    line.wait(SILENCE)
+    assert line.kinds.count(RecordType.DATA) == 64
+
+
+def test_rekey_in_the_midst_of_a_large_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.crypto.records._REKEY_MASK", 7)
+    line = Line()
+    mail = octets("rekeyed", 700_000)
+    for begin in range(0, len(mail), 10_000):
+        line.says(mail[begin : begin + 10_000])
+    line.wait(SILENCE)
+    assert line.heard == mail
