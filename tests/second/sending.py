@@ -1,0 +1,370 @@
+"""S: takes the offer, answers, dials again (docs/protocol.md, 3.4, 3.5, 4, 5.3, 6, 7, 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.second import lines
+from tests.second.curve25519 import ed25519_public, x25519_public
+from tests.second.gateway import Gateway, Phase
+from tests.second.memory import Pin
+from tests.second.messages import (
+    STATEMENT_FOLLOWS,
+    Answer,
+    Offer,
+    answer_payload,
+    endorse,
+    read_offer,
+    read_statement,
+    tlv,
+    u16,
+)
+from tests.second.noise import Refused, Responder
+from tests.second.records import (
+    ANSWER,
+    CLOSE,
+    DATA,
+    FULL_RECORD,
+    PARAMS,
+    REKEY_AFTER,
+    RESET,
+)
+
+CONFIRMED_WITHIN = 10.0
+DIALS = 3
+FIRST_FLIGHT = 65536
+LONGEST_ENDORSEMENT = 14
+
+
+@dataclass
+class Sending(Gateway):
+    draw: Callable[[int], bytes]
+    seed: bytes
+    static: bytes
+    today: int
+    dialled: tuple[bytes, int]
+    pin: Pin = field(default_factory=Pin)
+    flags: int = 0
+    extra: tuple[tuple[int, bytes], ...] = ()
+    """Records to send behind PARAMS."""
+    rekey_after: int = REKEY_AFTER
+    full_record: int = FULL_RECORD
+
+    offer: Offer | None = field(default=None, init=False)
+    word: str | None = field(default=None, init=False)
+    failures: list[str] = field(default_factory=list, init=False)
+    noise: Responder = field(init=False)
+    _ehlo: bytes = field(default=b"", init=False)
+    _kept: bytes = field(default=b"", init=False)
+    """All octets of the sender behind its EHLO line, while they may have to be sent again."""
+    _flight: lines.FirstFlight = field(default_factory=lines.FirstFlight, init=False)
+    _receiver: bytes = field(default=b"", init=False)
+    _greeting: bytes = field(default=b"", init=False)
+    _shown: tuple[bytes, bytes] = field(default=(b"", b""), init=False)
+    """The greeting and the reply that the sender has seen."""
+    _room: str | None = field(default=None, init=False)
+    _answer: bytes = field(default=b"", init=False)
+    _near_ended: bool = field(default=False, init=False)
+    _stopped: bool = field(default=False, init=False)
+    """The near side is not read."""
+    _waits: bool = field(default=False, init=False)
+    """For a statement (10.3)."""
+
+    # The sender's side
+
+    def from_near(self, octets: bytes) -> None:
+        if self.phase is Phase.CHANNEL:
+            self.near_in_channel(octets)
+        elif self.phase is Phase.CLEAR:
+            self.say("far", octets)
+        elif self.phase is Phase.OPENING:
+            self._sender_opens(octets)
+        elif self.phase is not Phase.DEAD:
+            self._keep(octets)
+            if self.phase is Phase.OFFERED:
+                self._send_verb()
+            elif self.phase is Phase.ANSWERED and not self._waits:
+                self._send_first(octets)
+
+    def _keep(self, octets: bytes) -> None:
+        self._kept += octets
+        if len(self._kept) >= FIRST_FLIGHT and not self._stopped:
+            self._stopped = True
+            self.say("stop reading near")
+
+    def _read_on(self) -> None:
+        if self._stopped:
+            self._stopped = False
+            self.say("read near")
+
+    def _sender_opens(self, octets: bytes) -> None:
+        if lines.is_ehlo(self._ehlo):
+            self._keep(octets)
+            return
+        end = octets.find(b"\n") + 1 or len(octets)
+        self._ehlo += octets[:end]
+        self.say("far", octets[:end])
+        if not lines.may_be_ehlo(self._ehlo):
+            self._kept = octets[end:]
+            self._stay_clear()
+        elif octets[end:]:
+            self._keep(octets[end:])
+
+    def near_ended(self) -> None:
+        if self.phase is Phase.CHANNEL:
+            self.end_in_channel(CLOSE)
+        elif self.phase in (Phase.ANSWERED, Phase.REDIAL):
+            self._near_ended = True
+        elif self.phase is not Phase.DEAD:
+            self._ended_early()
+            self.say("end far")
+
+    def near_was_reset(self) -> None:
+        if self.phase is Phase.CHANNEL:
+            self.end_in_channel(RESET)
+        elif self.phase is not Phase.DEAD:
+            self.say("reset far")
+        self.phase = Phase.DEAD
+
+    # The wire's side
+
+    def from_far(self, octets: bytes) -> None:
+        if self.phase in (Phase.ANSWERED, Phase.CHANNEL):
+            self.far_in_channel(octets)
+        elif self.phase is Phase.OFFERED:
+            self._unasked(octets)
+        elif self.phase is Phase.CLEAR:
+            self.say("near", octets)
+        elif self.phase is not Phase.DEAD:
+            self._receiver += octets
+            if not self._greeting:
+                self._greet(octets)
+            else:
+                self._replied()
+
+    def _unasked(self, octets: bytes) -> None:
+        self._stay_clear()
+        self.say("near", octets)
+        if self.pin.identities and not octets.startswith(b"421"):
+            self.say("alarm", "UNASKED")
+
+    def _greet(self, octets: bytes) -> None:
+        greeting = lines.first_reply(self._receiver, b"220")
+        again = self.phase is Phase.REDIAL
+        if greeting == b"":
+            self._differs() if again else self._odd(octets)
+        elif greeting is None:
+            self.say("near", b"" if again else octets)
+        else:
+            rest = self._receiver[len(greeting) :]
+            self._greeting, self._receiver = greeting, b""
+            if again:
+                if lines.greeting_host(greeting) != lines.greeting_host(self._shown[0]):
+                    self._differs()
+                    return
+                self.say("far", self._ehlo)
+            else:
+                self.say("near", octets[: len(octets) - len(rest)])
+            if rest:
+                self.from_far(rest)
+
+    def _odd(self, octets: bytes) -> None:
+        """A greeting or reply that cannot carry an offer. A 421 is the receiver's own business."""
+        said = self._receiver
+        if said.startswith(b"421"):
+            self._stay_clear()
+        else:
+            self._without()
+        self.say("near", octets)
+
+    def _replied(self) -> None:
+        again = self.phase is Phase.REDIAL
+        reply = lines.first_reply(self._receiver, b"250")
+        if not lines.is_ehlo(self._ehlo) or reply == b"" or len(self._receiver) > lines.LONGEST_REPLY:
+            self._differs() if again else self._odd(self._receiver)
+            return
+        if reply is None:
+            return
+        if len(self._receiver) > len(reply):
+            self._differs() if again else self._spoken_behind()
+            return
+        taken = lines.take_offer(reply)
+        stripped = taken[0] if taken else reply
+        if again and stripped != self._shown[1]:
+            self._differs()
+            return
+        if not again:
+            self.say("near", stripped)
+            self._shown = self._greeting, stripped
+        if taken is None or len(self.failures) == DIALS - 1:
+            self._without()
+        else:
+            self._take(*taken)
+
+    def _spoken_behind(self) -> None:
+        """All of it passes, an offer included."""
+        said = self._receiver
+        self._without()
+        self.say("near", said)
+
+    def _without(self) -> None:
+        """In clear: there is no offer, or none may be used any more."""
+        if self.failures:
+            self.word = "FAILED"
+            self.say("alarm", self.word)
+        elif self.pin.identities:
+            self.word = "MISSING"
+            self.say("alarm", self.word)
+        self._stay_clear()
+
+    def _take(self, stripped: bytes, message: bytes) -> None:
+        said = lines.prologue(self._greeting + stripped, self._ehlo)
+        self.noise = Responder(said, self.static, self.draw(32), self.draw(32))
+        self._room = lines.fits(len(stripped))
+        own, not_after = ed25519_public(self.seed), self.today + LONGEST_ENDORSEMENT
+        try:
+            self.offer = read_offer(self.noise, message)
+            if self.offer.identity == own:
+                self.say("notice", "own identity")
+                self._stay_clear()
+                return
+            answer = Answer(own, self.today, not_after, self.flags, *self.dialled)
+            endorsement = endorse(self.seed, x25519_public(self.static), self.today, not_after)
+            self._answer = self.noise.answer(answer_payload(answer, endorsement))
+        except Refused as error:
+            self._failed(str(error))
+            return
+        self.word = self.pin.word(self.offer, self._room)
+        self.phase = Phase.OFFERED
+        if self._kept:
+            self._send_verb()
+        elif self._near_ended:
+            self._stay_clear()
+
+    def _send_verb(self) -> None:
+        assert self.offer is not None
+        self.phase = Phase.ANSWERED
+        self._deadline = self.now + CONFIRMED_WITHIN
+        to_s, to_r = self.noise.state.split()
+        self.begin_records(to_r, to_s, self.rekey_after, self.full_record)
+        accepted = self.pin.accepts(self.offer.identity)
+        self._waits = bool(self.pin.identities and not accepted and self.offer.flags & STATEMENT_FOLLOWS)
+        self._flight = lines.FirstFlight()
+        self.writer.wait((PARAMS, tlv(4, b"second")), *self.extra)
+        now = b"" if self._waits else self._flight.passes(self._kept)
+        records = self.writer.data(now, self.now, hold=False)
+        self.say("far", lines.VERB + bytes([ANSWER]) + u16(len(self._answer)) + self._answer + records)
+
+    def _send_first(self, octets: bytes) -> None:
+        now = self._flight.passes(octets)
+        if now:
+            self.say("far", self.writer.data(now, self.now, hold=False))
+
+    def take_record(self, type_: int, content: bytes) -> None:
+        if self.phase is Phase.ANSWERED and (not self._waits or type_ in (DATA, CLOSE, RESET)):
+            self._settle(False)
+        super().take_record(type_, content)
+
+    def take_statement(self, content: bytes) -> None:
+        assert self.offer is not None
+        statement = read_statement(content)
+        counts = self.pin.counts(statement, self.offer.identity)
+        if self._waits:
+            self._settle(counts)
+            if counts:
+                assert statement is not None
+                self.pin.lead(statement)
+        elif statement is not None and self.pin.learns(statement, self.offer.identity):
+            self.pin.lead(statement)
+
+    def _settle(self, led: bool) -> None:
+        """R is confirmed, and there is no statement to wait for any more: remember, and send what is kept."""
+        assert self.offer is not None
+        weak = not self.offer.full and self._room == "full"
+        if led and self.word in ("CHANGED", "WEAKER"):
+            self.word = "WEAKER" if weak else "SAME"
+        if self.word in ("CHANGED", "WEAKER"):
+            self.say("alarm", self.word)
+        elif self.word == "OLD":
+            self.say("notice", self.word)
+        self.pin.remember(self.offer, accepted=led or self.word == "NEW")
+        rest = self._kept if self._waits else self._flight.rest()
+        self.phase, self._waits, self._deadline, self._kept = Phase.CHANNEL, False, None, b""
+        self._read_on()
+        if rest:
+            self.near_in_channel(rest)
+        if self._near_ended:
+            self.end_in_channel(CLOSE)
+
+    # Failures
+
+    def channel_failed(self) -> None:
+        if self.phase is Phase.ANSWERED:
+            self._failed(self.refused or "")
+        else:
+            super().channel_failed()
+
+    def _failed(self, cause: str) -> None:
+        self.refused, self._deadline = cause, None
+        self.failures.append(cause)
+        self.say("dial")
+        if self.pin.identities:
+            self.say("alarm", "HANDSHAKE FAILED")
+        self.phase, self._waits = Phase.REDIAL, False
+        self._receiver = self._greeting = b""
+        self._read_ended = False
+
+    def dial_failed(self) -> None:
+        self._differs()
+
+    def _differs(self) -> None:
+        self.say("near", b"421 4.7.0 Try again later\r\n")
+        self.say("end near")
+        self.say("reset far")
+        self.phase = Phase.DEAD
+
+    def _stay_clear(self) -> None:
+        self.clear()
+        self._deadline = None
+        self.say("far", self._kept)
+        self._kept = b""
+        self._read_on()
+        if self._near_ended:
+            self.say("end far")
+
+    def _ended_early(self) -> None:
+        """An end before the verb: what is held passes."""
+        if self.phase is Phase.OPENING and self._greeting:
+            self.say("near", self._receiver)
+        if self.phase is not Phase.CLEAR:
+            self._stay_clear()
+
+    def far_ended(self) -> None:
+        if self.phase is Phase.ANSWERED:
+            self._failed("the line ended")
+        elif self.phase is Phase.CHANNEL:
+            if not self._read_ended:
+                self.refused = "the line ended"
+                self.channel_failed()
+        elif self.phase is Phase.REDIAL:
+            self._differs()
+        elif self.phase is not Phase.DEAD:
+            self._ended_early()
+            self.say("end near")
+
+    def far_was_reset(self) -> None:
+        if self.phase is Phase.ANSWERED:
+            self._failed("the line was reset")
+        elif self.phase is Phase.REDIAL:
+            self._differs()
+        else:
+            if self.phase is not Phase.DEAD and not (self._read_ended and self._write_ended):
+                self.say("reset near")
+            self.phase = Phase.DEAD
+
+    def clock(self, now: float) -> None:
+        self.now = now
+        if self._deadline is not None and now >= self._deadline:
+            self._failed("not confirmed in time")
+        self.silence()
