@@ -1,0 +1,65 @@
+"""All mutants, which tests see them first, and the sample that every run of scripts/test takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from tests.mutants.channel import CHANNEL
+from tests.mutants.crypto import CRYPTO
+from tests.mutants.memory import MEMORY
+from tests.mutants.mutant import Mutant
+from tests.mutants.session import SESSION
+from tests.mutants.smtp import SMTP
+
+MUTANTS: Final[tuple[Mutant, ...]] = (*CRYPTO, *CHANNEL, *SESSION, *SMTP, *MEMORY)
+
+EVERYTHING: Final = ("tests/unit",)
+TESTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "gateway/crypto/primitives.py": (
+        "tests/unit/crypto/test_primitives.py",
+        "tests/unit/test_secrets.py",
+    ),
+    "gateway/crypto/keys.py": ("tests/unit/crypto/test_keys.py",),
+    "gateway/crypto/handshake.py": ("tests/unit/crypto/test_handshake.py",),
+    "gateway/crypto/noise.py": ("tests/unit/crypto/test_noise.py", "tests/unit/crypto/test_handshake.py"),
+    "gateway/crypto/statement.py": ("tests/unit/crypto/test_statement.py",),
+    "gateway/crypto/records.py": ("tests/unit/crypto/test_records.py",),
+    "gateway/crypto/frames.py": ("tests/unit/crypto/test_frames.py",),
+    "gateway/crypto/params.py": ("tests/unit/crypto/test_params.py",),
+    "gateway/session/channel.py": ("tests/unit/session/test_sending.py",),
+    "gateway/session/sending.py": (
+        "tests/unit/session/test_sending.py",
+        "tests/unit/session/test_rollover.py",
+    ),
+    "gateway/session/receiving.py": ("tests/unit/session/test_receiving.py",),
+    "gateway/session/first_flight.py": ("tests/unit/session/test_sending.py",),
+    "gateway/session/second_look.py": ("tests/unit/session/test_sending.py",),
+    "gateway/smtp/capability.py": ("tests/unit/smtp/test_capability.py",),
+    "gateway/smtp/firstflight.py": ("tests/unit/smtp/test_firstflight.py",),
+    "gateway/smtp/buffer.py": ("tests/unit/smtp/test_buffer.py",),
+    "gateway/smtp/observer.py": ("tests/unit/smtp/test_observer.py",),
+    "gateway/smtp/grammar.py": ("tests/unit/smtp/test_grammar.py", "tests/unit/smtp/test_observer.py"),
+    "gateway/peers/comparison.py": ("tests/unit/peers/test_pins.py",),
+    "gateway/peers/pins.py": ("tests/unit/peers/test_pins.py",),
+    "gateway/peers/store.py": ("tests/unit/peers/test_store.py",),
+    "gateway/policy/decision.py": (
+        "tests/unit/policy/test_decision.py",
+        "tests/unit/session/test_rollover.py",
+    ),
+}
+"""The file that a mutant changes -> the tests that run first. What they let live meets all tests of its room,
+then the whole unit suite."""
+
+SAMPLE: Final = (
+    "a signature is verified",
+    "the tag of a record is verified",
+    "the offer's signature is verified",
+    "the prologue is in the transcript",
+    "ephemerals serve once",
+    "no record follows CLOSE",
+    "an end without CLOSE is a reset",
+    "the dialled address is compared",
+    "no content leaves in the first flight",
+    "a stranger never displaces an accepted identity",
+)

@@ -1,0 +1,149 @@
+"""Checks of frames and records, and of what they mean. Counterparts: docs/protocol.md sections 5, 8 and 9."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.mutant import Mutant, Room, mutants_of
+
+_records = Room("gateway/crypto/records.py")
+_records.lacks(
+    "the sender changes keys after 16,384 records",
+    """        if not cipher.n & _REKEY_MASK:
+            cipher.rekey()
+        return sealed
+""",
+    "        return sealed\n",
+)
+_records.lacks(
+    "the reader changes keys after 16,384 records",
+    """        if not cipher.n & _REKEY_MASK:
+            cipher.rekey()
+        record = _decoded(inner)
+""",
+    "        record = _decoded(inner)\n",
+)
+_records.lacks(
+    "a record layer that failed is dead",
+    "        self.receives = Direction.DEAD\n        cipher = ",
+    "        cipher = ",
+)
+_records.lacks(
+    "no record follows CLOSE",
+    "        self.receives = Direction.CLOSED if record.kind in _LAST else Direction.RUNNING",
+    "        self.receives = Direction.RUNNING",
+)
+_records.lacks(
+    "we send nothing behind CLOSE",
+    "        if kind in _LAST:\n            self.sends = Direction.CLOSED\n",
+    "",
+)
+_records.lacks(
+    "nobody is a peer before the first record",
+    '            raise LocalMisuseError("the peer has not proven itself yet")',
+    "            return self._verified()",
+)
+_records.lacks(
+    "only a record layer makes a verified peer",
+    "        if proof is not _PROOF:",
+    "        if proof is None:",
+)
+_records.lacks(
+    "padding is zero",
+    "    if end < len(inner) and inner.count(0, end) != len(inner) - end:",
+    "    if False:",
+)
+_records.lacks("content ends within its record", "    if end > len(inner):", "    if False:")
+_records.lacks(
+    "an unknown record type is an error",
+    '        raise PeerProtocolError(Reason.BAD_RECORD, f"record type {inner[0]}")',
+    "        kind = RecordType.PAD",
+)
+_records.lacks(
+    "OPEN and END are errors",
+    "_RESERVED: Final = frozenset((RecordType.OPEN, RecordType.END))",
+    "_RESERVED: Final[frozenset[RecordType]] = frozenset()",
+)
+_records.lacks(
+    "CLOSE, RESET and PAD have no content",
+    "    if kind in _WITHOUT_CONTENT and end != INNER_HEADER_OCTETS:",
+    "    if False:",
+)
+_records.lacks(
+    "the frame's header is under the tag",
+    "header + cipher.encrypt_with_ad(header, inner)",
+    'header + cipher.encrypt_with_ad(b"", inner)',
+    "cipher.decrypt_into(frame_header(FrameKind.RECORD, len(body)), body, inner)",
+    'cipher.decrypt_into(b"", body, inner)',
+)
+
+_frames = Room("gateway/crypto/frames.py")
+_frames.lacks(
+    "a clear octet in the channel is an error at once",
+    "        if left and octets[at] < _LOWEST_TYPE:",
+    "        if False:",
+)
+_frames.lacks(
+    "a record frame has room for a record",
+    "    if octets[at] == FrameKind.RECORD and length >= _SHORTEST_RECORD:",
+    "    if octets[at] == FrameKind.RECORD:",
+)
+_frames.lacks(
+    "an answer frame has an answer's length",
+    "    if octets[at] == FrameKind.ANSWER and length in _ANSWER_LENGTHS:",
+    "    if octets[at] == FrameKind.ANSWER:",
+)
+_frames.lacks(
+    "a frame reader that failed is dead",
+    "        self._dead = True\n        frames, at, self._wanted",
+    "        frames, at, self._wanted",
+)
+
+_params = Room("gateway/crypto/params.py")
+_params.lacks("a parameter comes once", "            if kind in seen:", "            if False:")
+_params.lacks(
+    "a parameter is not cut off",
+    "        if begins > len(content) or ends > len(content):",
+    "        if False:",
+)
+_params.lacks(
+    "a software version is printable",
+    "    return 0 < len(value) <= PARAMS_VERSION_OCTETS and all(0x20 <= octet < 0x7F for octet in value)",
+    "    return 0 < len(value) <= PARAMS_VERSION_OCTETS",
+)
+
+_channel = Room("gateway/session/channel.py")
+_channel.lacks(
+    "an end without CLOSE is a reset",
+    "        return self.fail(Reason.END_WITHOUT_CLOSE)",
+    "        return [SendEnd(Side.NEAR)]",
+)
+_channel.lacks(
+    "an answer frame in a channel is an error",
+    "                if frame.kind is not FrameKind.RECORD:",
+    "                if False:",
+)
+_channel.lacks(
+    "the end of the near side travels under a tag",
+    "        return [SendOctets(Side.FAR, close), SendEnd(Side.FAR), *self._finish_if_over()]",
+    "        return [SendEnd(Side.FAR), *self._finish_if_over()]",
+)
+_channel.lacks(
+    "octets behind RESET are not read",
+    "                if self.finished:\n                    break",
+    "                if False:\n                    break",
+)
+_channel.lacks(
+    "a channel that failed resets the mail server",
+    """            NoteFact("channel-failed", reason, detail),
+            SendReset(Side.NEAR),
+""",
+    """            NoteFact("channel-failed", reason, detail),
+            SendEnd(Side.NEAR),
+""",
+)
+_channel.lacks(
+    "malformed PARAMS are an error", "            Params.decode(record.content)\n", "            pass\n"
+)
+
+CHANNEL: Final[tuple[Mutant, ...]] = mutants_of(_records, _frames, _params, _channel)

@@ -1,0 +1,96 @@
+"""Checks of what is remembered and of what follows. Counterpart: docs/protocol.md section 10."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.mutant import Mutant, Room, mutants_of
+
+_comparison = Room("gateway/peers/comparison.py")
+_comparison.lacks(
+    "a short offer in a full one's place is WEAKER",
+    "    if observed.full_fits and not observed.full:",
+    "    if False:",
+)
+_comparison.lacks(
+    "an epoch that went back is OLD",
+    "    return _Sight.OLD if known is not None and observed.epoch < known.epoch else _Sight.FINE",
+    "    return _Sight.FINE",
+)
+_comparison.lacks(
+    "a statement leads to the identity that is offered",
+    "    if statement is not None and statement.new == observed.identity and leads_on(pin, statement):",
+    "    if statement is not None and leads_on(pin, statement):",
+)
+_comparison.lacks(
+    "an identity that is not accepted is not SAME",
+    "    if known is not None and known.accepted:",
+    "    if known is not None:",
+)
+
+_pins = Room("gateway/peers/pins.py")
+_LEADS = "    return old is not None and old.accepted and statement.serial > old.serial"
+_pins.lacks("a statement's serial rises", _LEADS, "    return old is not None and old.accepted")
+_pins.lacks(
+    "a statement leads on from an accepted identity",
+    _LEADS,
+    "    return old is not None and statement.serial > old.serial",
+)
+_pins.lacks(
+    "a stranger never displaces an accepted identity",
+    "        unaccepted = [known for known in identities if not known.accepted]\n        if not unaccepted:",
+    "        unaccepted = identities\n        if not unaccepted:",
+)
+_pins.lacks(
+    "a pin holds four identities",
+    "    if len(identities) >= limits.IDENTITIES_PER_PIN:",
+    "    if False:",
+)
+_pins.lacks(
+    "a stranger is not accepted at once",
+    "    return replace(pin, identities=(*identities, _first_sight(peer, now, Acceptance.NOT_YET)))",
+    "    return replace(pin, identities=(*identities, _first_sight(peer, now, Acceptance.TIME)))",
+)
+_RUN = "    if days >= limits.ACCEPT_AFTER_DAYS_SEEN and long_enough:"
+_pins.lacks("acceptance by time takes a week", _RUN, "    if days >= limits.ACCEPT_AFTER_DAYS_SEEN:")
+_pins.lacks("acceptance by time takes three days", _RUN, "    if long_enough:")
+_pins.lacks(
+    "an accepted identity in between breaks the run",
+    "    return replace(known, run_since=0, run_days=0) if known.run_days else known",
+    "    return known",
+)
+_pins.lacks(
+    "an identity's highest epoch is kept",
+    "        epoch=max(known.epoch, peer.epoch),",
+    "        epoch=peer.epoch,",
+)
+_pins.lacks(
+    "a rest has an end",
+    "        return now < self.rest_until <= now + limits.FAILURE_REST_MOST_SECONDS",
+    "        return now < self.rest_until",
+)
+
+_store = Room("gateway/peers/store.py")
+_store.lacks(
+    "a path with a pin never rests",
+    """            if _lookup(connection, destination) is not None:
+                return PathFailures()
+""",
+    "",
+)
+
+_decision = Room("gateway/policy/decision.py")
+for _word, _reason in (
+    ("CHANGED", "UPGRADED_CHANGED_PEER, alarm=True"),
+    ("WEAKER", "UPGRADED_WEAKER_OFFER, alarm=True"),
+    ("MISSING", "OFFER_MISSING, alarm=True"),
+    ("FAILED", "HANDSHAKE_FAILED, alarm=True"),
+):
+    _decision.lacks(f"{_word} rings", f"(Reason.{_reason})", f"(Reason.{_reason.split(',')[0]})")
+_decision.lacks(
+    "a stranger that promises a statement is waited for",
+    "    return follows and not is_accepted(pin, identity)",
+    "    return False",
+)
+
+MEMORY: Final[tuple[Mutant, ...]] = mutants_of(_comparison, _pins, _store, _decision)

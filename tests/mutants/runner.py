@@ -1,0 +1,165 @@
+"""Takes each check out in a copy of the tree and looks whether a test goes red. The tree itself stays.
+
+Two copies, one mutant at a time in each. Before any mutant the same tests must be green in an untouched copy:
+a test that is red anyway would show nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import queue
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.mutants.catalogue import EVERYTHING, TESTS
+from tests.mutants.mutant import Edit, Mutant
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+COPIES: Final = 2
+_LEFT_OUT: Final = shutil.ignore_patterns(".*", "__pycache__", "corpus")
+_NOT_ASKED: Final = ("tests/unit/test_mutants.py", "tests/unit/test_docs.py", "tests/unit/test_security.py")
+"""They look at the text of the code or of the documents, and would see any change."""
+_PASSED: Final = 0
+_FAILED: Final = 1
+_MOST_SECONDS: Final = 300
+"""A mutant may make a test wait for ever; the suite's own limit for one test is shorter."""
+
+
+class Outcome(enum.Enum):
+    RED = "red"
+    SURVIVED = "survived"
+    STALE = "text not found"
+    """What the mutant replaces does not stand in the code once: the list must be mended."""
+    BROKEN = "tests did not run"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """`test` is the first one that failed."""
+
+    mutant: Mutant
+    outcome: Outcome
+    test: str = ""
+
+
+class NotGreenError(Exception):
+    """The tests fail without any mutant."""
+
+
+def stale(mutant: Mutant, root: Path = ROOT) -> bool:
+    return not all(_applies(edit, root) for edit in mutant.edits)
+
+
+def first_tests(mutant: Mutant) -> tuple[str, ...]:
+    files = dict.fromkeys(test for edit in mutant.edits for test in TESTS[edit.file])
+    return tuple(files)
+
+
+def run(mutants: Sequence[Mutant], tell: Callable[[Result], None]) -> list[Result]:
+    """All of them, `tell` as each is done; answers in their order. Raises `NotGreenError`."""
+    if not mutants:
+        return []
+    with _copies() as copies:
+        _must_be_green(copies, mutants)
+        lock = threading.Lock()
+
+        def one(mutant: Mutant) -> Result:
+            copy = copies.get()
+            try:
+                result = run_one(mutant, copy)
+            finally:
+                copies.put(copy)
+            with lock:
+                tell(result)
+            return result
+
+        with ThreadPoolExecutor(COPIES) as pool:
+            return list(pool.map(one, mutants))
+
+
+def run_one(mutant: Mutant, copy: Path) -> Result:
+    if stale(mutant, copy):
+        return Result(mutant, Outcome.STALE)
+    files = {edit.file: (copy / edit.file).read_text() for edit in mutant.edits}
+    try:
+        for edit in mutant.edits:
+            _write(copy / edit.file, (copy / edit.file).read_text().replace(edit.old, edit.new))
+        for tests in (first_tests(mutant), _room(mutant), EVERYTHING):
+            status, test = _pytest(copy, tests)
+            if status != _PASSED:
+                return Result(mutant, Outcome.RED if status == _FAILED else Outcome.BROKEN, test)
+        return Result(mutant, Outcome.SURVIVED)
+    finally:
+        for file, text in files.items():
+            _write(copy / file, text)
+
+
+@contextmanager
+def _copies() -> Iterator[queue.Queue[Path]]:
+    with tempfile.TemporaryDirectory(prefix="nightmail-mutants-") as folder:
+        copies: queue.Queue[Path] = queue.Queue()
+        for number in range(COPIES):
+            copy = Path(folder) / str(number)
+            shutil.copytree(ROOT, copy, ignore=_LEFT_OUT)
+            copies.put(copy)
+        yield copies
+
+
+def _must_be_green(copies: queue.Queue[Path], mutants: Sequence[Mutant]) -> None:
+    wanted = tuple(dict.fromkeys(test for mutant in mutants for test in first_tests(mutant)))
+    copy = copies.get()
+    status, test = _pytest(copy, wanted)
+    copies.put(copy)
+    if status != _PASSED:
+        raise NotGreenError(test or f"pytest ended with {status}")
+
+
+def _room(mutant: Mutant) -> tuple[str, ...]:
+    """The unit tests' folders of the packages that it changes."""
+    return tuple(dict.fromkeys(f"tests/unit/{Path(edit.file).parts[1]}" for edit in mutant.edits))
+
+
+def _applies(edit: Edit, root: Path) -> bool:
+    path = root / edit.file
+    return path.exists() and path.read_text().count(edit.old) == 1
+
+
+def _write(path: Path, text: str) -> None:
+    """Compiled files are told from the source by its time and size: none may stay that is older."""
+    path.write_text(text)
+    shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)
+
+
+def _pytest(copy: Path, tests: Sequence[str]) -> tuple[int, str]:
+    """Exit status, and the first test that failed. One that hangs is a failure, too."""
+    command = [
+        *(sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-m", "not long and not kernel"),
+        *("-p", "no:cacheprovider", *tests),
+        *(f"--ignore={file}" for file in _NOT_ASKED),
+    ]
+    surroundings = {**os.environ, "PYTHONPATH": str(copy), "NIGHTMAIL_TESTS": "mutants"}
+    try:
+        done = subprocess.run(
+            command,
+            cwd=copy,
+            env=surroundings,
+            capture_output=True,
+            text=True,
+            timeout=_MOST_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return _FAILED, "no end"
+    found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    return done.returncode, found[1] if found else ""

@@ -1,0 +1,176 @@
+"""Checks of the two session machines. Counterparts: docs/protocol.md sections 3 to 7, gateway/session/."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.mutant import Mutant, Room, mutants_of
+
+_sending = Room("gateway/session/sending.py")
+_sending.lacks(
+    "nothing but a record proves R",
+    "            if frames[0].kind is not FrameKind.RECORD:",
+    "            if False:",
+)
+_sending.lacks(
+    "S waits for R's first record so long and no longer",
+    "        self.state = self._confirming\n        self.deadline = now + limits.HANDSHAKE_SECONDS",
+    "        self.state = self._confirming\n        self.deadline = None",
+)
+_sending.lacks(
+    "the third dial goes on in clear",
+    "        if self._dials >= limits.DIALS_PER_SESSION:",
+    "        if self._dials > limits.DIALS_PER_SESSION:",
+)
+_sending.lacks(
+    "giving up rings",
+    "        decision = Decision.in_clear(reason, alarm=True)",
+    "        decision = Decision.in_clear(reason, alarm=False)",
+)
+_sending.lacks(
+    "a redial that differs defers",
+    "            return self._defer(Reason.REDIAL_DIFFERS)",
+    "            return self._give_up(Reason.REDIAL_DIFFERS)",
+)
+_sending.lacks(
+    "a pinned peer that has lost its offer in an odd reply rings",
+    "        lost = unparsed.reason in _LOST_OFFER and",
+    "        lost = False and",
+)
+_sending.lacks(
+    "an octet of the receiver before the verb rings where a peer is pinned",
+    "        return [told, *self._relay(Decision.in_clear(Reason.NO_VERB, alarm=pinned))]",
+    "        return [told, *self._relay(Decision.in_clear(Reason.NO_VERB))]",
+)
+_sending.lacks(
+    "a pinned peer's 421 before the verb ends the session",
+    '        if pinned and event.octets.startswith(b"%d" % _CLOSING) and event.octets.endswith(b"\\n"):',
+    "        if False:",
+)
+_sending.lacks(
+    "a pinned peer's 421 for a greeting or a reply ends the session",
+    "                if observation.code == _CLOSING and self._context.pin is not None:",
+    "                if False:",
+)
+_sending.lacks(
+    "a pinned peer's end before the verb ends the session",
+    "        if self._context.pin is None:\n            return self._ended_early(event, now)\n",
+    "        if True:\n            return self._ended_early(event, now)\n",
+)
+_sending.lacks(
+    "our own identity at a pinned address rings",
+    "                alarm = self._context.pin is not None\n",
+    "                alarm = False\n",
+)
+_sending.lacks(
+    "our own identity is no failed handshake",
+    "            if error.reason is Reason.OWN_IDENTITY:",
+    "            if False:",
+)
+_sending.lacks(
+    "a redial's handshake binds that dial's greeting",
+    "            prologue(greeting + self._seen_reply, self._ehlo),",
+    "            prologue(self._observer.greeting + self._seen_reply, self._ehlo),",
+)
+_sending.lacks(
+    "a failed handshake never goes on over the same connection",
+    '        return [NoteFact("handshake-failed", reason, told, self._failure_seen), Redial()]',
+    "        return self._relay(Decision.in_clear(reason))",
+)
+_sending.lacks(
+    "the far end behind the verb is a failed handshake",
+    "        (State.CONFIRMING, EndReceived, Side.FAR): _far_gone,",
+    "        (State.CONFIRMING, EndReceived, Side.FAR): _redialled,",
+)
+_sending.lacks(
+    "the size rule tells WEAKER from rightly short",
+    "        full_fits = offer_fits(self._seen_reply) is OfferSize.FULL",
+    "        full_fits = False",
+)
+_sending.lacks(
+    "a stranger that promises a statement gets nothing before it",
+    "        self._confirming = State.AWAITING_STATEMENT if waits else State.CONFIRMING",
+    "        self._confirming = State.CONFIRMING",
+)
+
+_receiving = Room("gateway/session/receiving.py")
+_receiving.lacks(
+    "the dialled address is compared",
+    "        confirmed = result.dialled == self._context.dialled or ",
+    "        confirmed = True or ",
+)
+_receiving.lacks(
+    "a gateway further in wins",
+    "            if carries_keyword(reply)",
+    '            if carries_keyword(b"")',
+)
+_receiving.lacks(
+    "no offer to those on the operator's list",
+    "            if not self._context.may_offer",
+    "            if self._context.may_offer is None",
+)
+_receiving.lacks(
+    "a source that rests gets no offer",
+    "            if self._context.source_rests",
+    "            if self._context.source_rests is None",
+)
+_receiving.lacks(
+    "no answer where the receiver has spoken behind the reply",
+    """        if verb:
+            return self._cannot_go_on(Reason.NO_VERB, "receiver spoke unasked")
+""",
+    "",
+)
+_receiving.lacks(
+    "R waits for the answer so long and no longer",
+    "        self.deadline = now + limits.VERB_HANDSHAKE_SECONDS",
+    "        self.deadline = None",
+)
+_receiving.lacks(
+    "the first frame is the answer",
+    "            if frames[0].kind is not FrameKind.ANSWER:",
+    "            if False:",
+)
+_receiving.lacks(
+    "the receiver is not read before its words can be sealed",
+    "        commands: list[Command] = [PauseReading(Side.NEAR)]",
+    "        commands: list[Command] = []",
+)
+
+_flight = Room("gateway/session/first_flight.py")
+_flight.lacks(
+    "no content leaves in the first flight",
+    "        may_send, self.held = self._scan.feed(octets)",
+    '        may_send, self.held = octets, b""',
+)
+_flight.lacks(
+    "64 KiB of the sender are kept at most",
+    "        return len(self._octets) >= limits.FIRST_FLIGHT_OCTETS",
+    "        return False",
+)
+_flight.lacks(
+    "a redial sends again what had been sent",
+    '        return self.add(octets) if octets else b""',
+    '        return b""',
+)
+
+_look = Room("gateway/session/second_look.py")
+_look.lacks(
+    "a redial's host name is compared",
+    "        if host_name(greeting) != self._seen_host or split.stripped != self._seen_reply:",
+    "        if split.stripped != self._seen_reply:",
+)
+_look.lacks(
+    "a redial's reply is compared",
+    "        if host_name(greeting) != self._seen_host or split.stripped != self._seen_reply:",
+    "        if host_name(greeting) != self._seen_host:",
+)
+_look.lacks(
+    "a redial's greeting must be one",
+    """            if isinstance(observation, Unparsed):
+                return Differs()
+            if isinstance(observation, EhloReply):""",
+    "            if isinstance(observation, EhloReply):",
+)
+
+SESSION: Final[tuple[Mutant, ...]] = mutants_of(_sending, _receiving, _flight, _look)
