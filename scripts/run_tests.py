@@ -5,6 +5,7 @@ Kernel tests need root. Where they cannot run, that is a failure: a skipped kern
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,11 +17,16 @@ from pathlib import Path
 BIN = Path(sys.executable).parent
 MOST_TRIED_AGAIN = 5
 """More failures than these are no accident."""
+FUZZ_CASES = 1000
+"""For each target, its corpus included."""
+NO_FUZZER = 3
+"""scripts/fuzz: there is no wheel of the fuzzer for this Python or machine; it has said so."""
 LINTERS = {
     "format": [BIN / "ruff", "format", "--check", "--quiet", "."],
     "lint": [BIN / "ruff", "check", "--quiet", "."],
     "types": [BIN / "mypy"],
     "layers": [BIN / "lint-imports"],
+    "docs": [sys.executable, "-m", "scripts.docs", "--check"],
 }
 
 
@@ -33,11 +39,15 @@ class Ran:
     failed: int
     skipped: int
     seconds: float
+    may_be_skipped: bool = False
 
 
 def main(everything: bool) -> int:
     ran = [run_linter(kind, command) for kind, command in LINTERS.items()]
-    ran.append(run_pytest("unit", ["tests/unit"], "not long", as_root=False))
+    ran.append(run_proof("proof", []))
+    ran.append(run_proof("mutants", ["--mutants"] if everything else ["--mutants", "--sample"]))
+    ran.append(run_pytest("unit", ["tests/unit", "tests/second"], "not long", as_root=False))
+    ran.append(run_fuzzers())
     ran.append(run_pytest("kernel", ["tests/lab"], "kernel and not long", as_root=True))
     if everything:
         ran.append(run_pytest("long", ["tests"], "long", as_root=True))
@@ -49,7 +59,11 @@ def main(everything: bool) -> int:
         )
     failed = sum(one.failed for one in ran)
     passed = sum(one.passed for one in ran)
-    unrun = [one.kind for one in ran if not one.passed or (one.kind in ("kernel", "long") and one.skipped)]
+    unrun = [
+        one.kind
+        for one in ran
+        if not (one.passed or one.may_be_skipped) or (one.kind in ("kernel", "long") and one.skipped)
+    ]
     if unrun:
         print(f"did not run, or skipped what must run: {', '.join(unrun)}")
     print(f"{passed} passed, {failed + len(unrun)} failed")
@@ -61,6 +75,32 @@ def run_linter(kind: str, command: list[str | Path]) -> Ran:
     began = time.monotonic()
     status = subprocess.run(command, check=False).returncode
     return Ran(kind, int(status == 0), int(status != 0), 0, time.monotonic() - began)
+
+
+def run_proof(kind: str, words: list[str]) -> Ran:
+    """The prover's claims, or checks taken out of the code: each row is one that passed or failed."""
+    print(f"== {kind}", flush=True)
+    began = time.monotonic()
+    done = subprocess.run(["scripts/prove", "--json", *words], stdout=subprocess.PIPE, text=True, check=False)
+    rows = json.loads(done.stdout)["rows"] if done.stdout else []
+    wrong = [row for row in rows if row["expected"] != row["got"]]
+    for row in wrong:
+        print(f"{row['claim']}: expected {row['expected']}, got {row['got']}")
+    failed = len(wrong) or int(done.returncode != 0)
+    return Ran(kind, len(rows) - len(wrong), failed, 0, time.monotonic() - began)
+
+
+def run_fuzzers() -> Ran:
+    """A short, fixed run of each from the committed corpus, which the unit tests replay."""
+    print("== fuzz", flush=True)
+    began = time.monotonic()
+    command = ["scripts/fuzz", "--runs", str(FUZZ_CASES), "--fresh", "--json"]
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE)
+    if done.returncode == NO_FUZZER:
+        return Ran("fuzz", 0, 0, 1, time.monotonic() - began, may_be_skipped=True)
+    targets = json.loads(done.stdout or "{}").get("targets", [])
+    failed = sum(bool(one["findings"]) for one in targets) or int(done.returncode != 0)
+    return Ran("fuzz", len(targets) - failed, failed, 0, time.monotonic() - began)
 
 
 def run_pytest(kind: str, paths: list[str], marks: str, *, as_root: bool) -> Ran:

@@ -1,0 +1,48 @@
+"""What is generated in docs/, by name. A new block: a function without arguments that answers Markdown,
+a line in `BLOCKS`, and its two markers in the document (see `scripts.docs`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from scripts.blocks import house, limits, octets, pictures, proof, states, vectors
+
+BLOCKS: Mapping[str, Callable[[], str]] = {
+    "answer-octets": octets.answer_octets,
+    "answer-payload-octets": octets.answer_payload_octets,
+    "files": house.files,
+    "flags": octets.flags,
+    "frame-octets": octets.frame_octets,
+    "frame-types": octets.frame_types,
+    "layers": house.layers,
+    "limits": limits.specified_table,
+    "limits-own": limits.own_table,
+    "message-sizes": octets.message_sizes,
+    "noise-patterns": octets.noise_patterns,
+    "offer-octets": octets.offer_octets,
+    "params-octets": octets.params_octets,
+    "params-types": octets.params_types,
+    "record-octets": octets.record_octets,
+    "record-sizes": octets.record_sizes,
+    "record-types": octets.record_types,
+    "proof-claims": proof.claims,
+    "receiving-states": states.receiving_states,
+    "receiving-transitions": states.receiving_transitions,
+    "sending-states": states.sending_states,
+    "sending-transitions": states.sending_transitions,
+    "stage-transitions": states.stage_transitions,
+    "stages": states.stages,
+    "statement-octets": octets.statement_octets,
+    "vector-full": vectors.full,
+    "vector-padding": vectors.padding,
+    "vector-short": vectors.short,
+    "vector-statement": vectors.statement,
+    "vector-surroundings": vectors.surroundings,
+}
+"""Blocks between markers, in any of docs/*.md."""
+
+PICTURES: Mapping[str, Callable[[], str]] = {
+    "pictures/protocol.svg": pictures.protocol,
+    "pictures/router.svg": pictures.router,
+}
+"""Whole files below docs/."""
