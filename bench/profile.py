@@ -45,7 +45,7 @@ SUBJECTS: Final = {
     ),
     "cryptography": ("gateway/crypto/", "nacl/", "cryptography/", "hmac.py"),
     "log and counters": ("gateway/observe/",),
-    "memory of peers": ("gateway/peers/", "runtime/link.py", "PinReader"),
+    "memory of peers": ("gateway/peers/", "runtime/link.py", "runtime/memory.py"),
     "SMTP and the session": ("gateway/smtp/", "gateway/session/", "gateway/policy/"),
     "moving events and octets": ("gateway/runtime/",),
 }
