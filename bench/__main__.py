@@ -1,4 +1,5 @@
 """`scripts/bench [--json] [--quick] [NAME...]`: all measurements in one run, within bounds of time.
+`scripts/bench [--json] [--quick] --against REV`: this tree and another revision, side by side.
 
 Prints a page, or with --json one object; progress goes to standard error. Whatever happens (a signal, a
 failure, the time is over) the namespaces and every process in them are gone at the end.
@@ -15,7 +16,7 @@ import time
 from types import FrameType
 from typing import Any
 
-from bench import load, planes, report, scenarios
+from bench import against, load, planes, report, scenarios
 from bench.clock import Budget
 from bench.planes import Variant
 from gateway.errors import EnvironmentFailureError
@@ -37,14 +38,18 @@ def main() -> int:
     signal.alarm(int(scale.total_seconds) + LAST_RESORT_SECONDS)
     began = time.monotonic()
     try:
-        found = _measure(asked.names, scale, quick=asked.quick)
+        if asked.against:
+            found = against.measure(asked.against, quick=asked.quick)
+        else:
+            found = _measure(asked.names, scale, quick=asked.quick)
     except EnvironmentFailureError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     found["seconds"] = round(time.monotonic() - began, 1)
-    print(json.dumps(found) if asked.json else report.text(found))
+    in_words = against.text if asked.against else report.text
+    print(json.dumps(found) if asked.json else in_words(found))
     return 0
 
 
@@ -52,6 +57,7 @@ def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description="What Nightmail costs, measured.")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a page")
     parser.add_argument("--quick", action="store_true", help="under two minutes, for a first look")
+    parser.add_argument("--against", metavar="REV", help="compare CPU with that git revision")
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"only these of: {', '.join(scenarios.SCENARIOS)}"
     )

@@ -59,6 +59,9 @@ class Plane:
     owner: str
     folder: Path
     table: topology.Topology
+    names: tuple[str, ...]
+    """The nodes on which a gateway runs."""
+    source: Path | None = None
 
     def namespace(self, node: str) -> str:
         return f"{_prefix(self.owner)}{self.variant.value}-{node}"
@@ -70,8 +73,8 @@ class Plane:
     @property
     def gateways(self) -> list[gateways.Gateway]:
         return [
-            gateways.Gateway(self.table.nodes[name], self.namespace(name), self.folder / name)
-            for name in self.variant.gateway_names
+            gateways.Gateway(self.table.nodes[name], self.namespace(name), self.folder / name, self.source)
+            for name in self.names
         ]
 
     @property
@@ -93,8 +96,19 @@ def _numbered(node: topology.Node, number: int) -> str:
 
 
 @contextlib.contextmanager
-def standing(owner: str, variants: list[Variant], *, start: bool = True) -> Iterator[dict[Variant, Plane]]:
+def standing(
+    owner: str,
+    variants: list[Variant],
+    *,
+    start: bool = True,
+    source: Path | None = None,
+    names: tuple[str, ...] | None = None,
+    configuration: str = "",
+) -> Iterator[dict[Variant, Plane]]:
     """The planes, ready for mail (unless `start` is False); taken down again whatever happens.
+
+    `source`: another tree to run the daemons from. `names`: the nodes with a gateway, if others than the
+    variant's. `configuration`: lines for theirs.
 
     `owner` is the command whose planes these are. Raises SystemExit if the same command runs already: its
     namespaces have the same names.
@@ -108,14 +122,24 @@ def standing(owner: str, variants: list[Variant], *, start: bool = True) -> Iter
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SystemExit(f"{owner}: runs on this machine already") from None
-        planes = {variant: Plane(variant, owner, Path(folder) / variant.value, table) for variant in variants}
+        planes = {
+            variant: Plane(
+                variant,
+                owner,
+                Path(folder) / variant.value,
+                table,
+                variant.gateway_names if names is None else names,
+                source,
+            )
+            for variant in variants
+        }
         try:
             _take_down_leftovers(owner)
             for plane in planes.values():
                 plane.folder.mkdir(mode=0o755)
                 _build(plane)
             if start:
-                _start_daemons(list(planes.values()))
+                _start_daemons(list(planes.values()), configuration)
             yield planes
         finally:
             # A second signal must not end the tidying half way; what it waits for is bounded.
@@ -132,10 +156,11 @@ def _build(plane: Plane) -> None:
     _add_pairs(plane)
 
 
-def _start_daemons(planes: list[Plane]) -> None:
+def _start_daemons(planes: list[Plane], configuration: str) -> None:
     every = [one for plane in planes for one in plane.gateways]
     for one in every:
         gateways.prepare(one)
+        one.configuration.write_text(one.configuration.read_text() + configuration)
         gateways.start(one)
     for one in every:
         gateways.wait_ready(one)

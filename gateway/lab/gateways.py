@@ -46,6 +46,8 @@ class Gateway:
     node: Node
     namespace: str
     folder: Path
+    source: Path | None = None
+    """Another source tree to run the daemon from: for a comparison of two versions."""
 
     @property
     def configuration(self) -> Path:
@@ -69,9 +71,9 @@ class Gateway:
         return read_pid_file(self.pid_file)
 
 
-def nightmail_command(*words: str) -> list[str]:
-    """The command line of this very version of Nightmail, wherever it was started from."""
-    root = Path(gateway.__file__).parent.parent
+def nightmail_command(*words: str, source: Path | None = None) -> list[str]:
+    """The command line of this very version of Nightmail, wherever it was started from (or of `source`)."""
+    root = source or Path(gateway.__file__).parent.parent
     return ["env", f"PYTHONPATH={root}", sys.executable, "-m", "gateway", *words]
 
 
@@ -92,7 +94,7 @@ def start(one: Gateway) -> None:
         raise EnvironmentFailureError(f"{one.node.name}: a gateway runs already")
     # A socket of a killed daemon must not be taken for the new one's.
     one.control_socket.unlink(missing_ok=True)
-    command = nightmail_command("--config", str(one.configuration), "run")
+    command = nightmail_command("--config", str(one.configuration), "run", source=one.source)
     start_in(one.namespace, command, log=one.log, pid_file=one.pid_file)
 
 
