@@ -1,0 +1,61 @@
+"""Child processes by their pid: started with chosen descriptors, waited for, taken over."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+from gateway.runtime.child import Child
+
+
+def run(module: str, words: list[str], inherited: list[int]) -> int:
+    async def waited() -> int:
+        loop = asyncio.get_running_loop()
+        told: list[int] = []
+        child = Child.start(loop, module, words, inherited, told.append)
+        status = await child.wait()
+        assert told == [status]
+        assert child.has_ended
+        child.kill()  # of one that has ended: nothing
+        return status
+
+    return asyncio.run(waited())
+
+
+def test_a_child_gets_the_descriptors_it_was_promised_and_no_other() -> None:
+    ours, theirs = socket.socketpair()
+    other, silent = socket.socketpair()
+    with ours, theirs, other, silent:
+        # `timeit` runs what it is told: writes to the first descriptor, and finds the second one closed.
+        work = (
+            "import os\n"
+            f"os.write({theirs.fileno()}, b'here')\n"
+            f"try: os.fstat({silent.fileno()})\n"
+            "except OSError: pass\n"
+            "else: os._exit(9)"
+        )
+        assert run("timeit", ["-n1", "-r1", work], [theirs.fileno()]) == 0
+        assert ours.recv(100) == b"here"
+        assert not os.get_inheritable(theirs.fileno())
+
+
+def test_the_exit_status_is_told() -> None:
+    assert run("timeit", ["-n1", "-r1", "import os; os._exit(7)"], []) == 7
+    assert run("timeit", ["-n1", "-r1", "import os; os.kill(os.getpid(), 9)"], []) == -signal.SIGKILL
+
+
+def test_a_child_of_somebody_else_s_making_is_taken_over_and_killed() -> None:
+    started = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+
+    async def taken_over() -> int:
+        child = Child(asyncio.get_running_loop(), started.pid, lambda status: None)
+        child.kill()
+        status = await child.wait()
+        started.returncode = status  # it has been waited for
+        return status
+
+    assert asyncio.run(taken_over()) == -signal.SIGKILL
