@@ -34,7 +34,15 @@ gateway() {
     printf '[interfaces]\ninside = ["%s"]\noutside = ["%s"]\n' "$(device "$inside")" "$(device "$outside")" \
         >/etc/nightmail/nightmail.toml
     nightmail check
-    systemctl enable --now nightmail
+    systemctl enable --quiet nightmail
+    systemctl start --no-block nightmail
+    # An emulated CPU takes its time for it, and systemd's own waiting would not see a second attempt.
+    local until=$((SECONDS + 600))
+    while ! nightmail status >/dev/null 2>&1; do
+        [ "$SECONDS" -lt "$until" ] || { nightmail status; journalctl -u nightmail -o cat -n 20; return 1; }
+        sleep 3
+    done
+    nightmail status | head -n 1
 }
 
 mail() {

@@ -114,8 +114,9 @@ PACKETS_PER_RUN: Final = 256
 """Packets taken from the queue in one turn of the event loop, so that a flood leaves time for relaying."""
 PROBE_SECONDS: Final = 1.0
 """Inbound: a probing dial silent for so long gets a second one beside it (the first SYN retransmission)."""
-TOOL_SECONDS: Final = 10.0
-"""iptables-restore and nft need milliseconds; one that has not ended by then hangs on something."""
+TOOL_SECONDS: Final = 30.0
+"""iptables-restore and nft need milliseconds, and seconds where a slow machine loads the kernel's modules for them;
+one that has not ended by then hangs on something."""
 RULES_LOCK_SECONDS: Final = 5
 """Old iptables holds one lock for all: another firewall tool may have it for so long."""
 TAKEN_OPENING_SECONDS: Final = 60
