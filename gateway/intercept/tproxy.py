@@ -120,6 +120,8 @@ def _transparent(family: socket.AddressFamily, mark: int) -> socket.socket:
         else:
             made.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _MARK.pack(mark))
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, limits.KEEPALIVE_IDLE_SECONDS)
         # The port may still be in TIME_WAIT on another connection of ours.
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     except BaseException:

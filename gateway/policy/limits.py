@@ -115,8 +115,8 @@ PACKETS_PER_RUN: Final = 256
 PROBE_SECONDS: Final = 1.0
 """Inbound: a probing dial silent for so long gets a second one beside it (the first SYN retransmission)."""
 TOOL_SECONDS: Final = 30.0
-"""iptables-restore and nft need milliseconds, and seconds where a slow machine loads the kernel's modules for them;
-one that has not ended by then hangs on something."""
+"""iptables-restore and nft need milliseconds, and seconds where a slow machine loads the kernel's modules for
+them; one that has not ended by then hangs on something."""
 RULES_LOCK_SECONDS: Final = 5
 """Old iptables holds one lock for all: another firewall tool may have it for so long."""
 TAKEN_OPENING_SECONDS: Final = 60
@@ -125,6 +125,9 @@ TAKEN_IDLE_SECONDS: Final = 900
 """The same once packets have followed; mail servers stay silent for 10 minutes (RFC 5321 4.5.3.2)."""
 TAKEN_CONNECTIONS: Final = 1 << 18
 """Connections so remembered, each family; beyond, only the answer to a SYN cookie is not recognised."""
+KEEPALIVE_IDLE_SECONDS: Final = 660
+"""Silence after which the kernel asks whether a socket's peer still lives: longer than any mail server waits
+(10 minutes, RFC 5321 4.5.3.2). Without it a session whose two peers vanished would stay for ever."""
 LISTEN_BACKLOG: Final = 4096
 """Accept queue of a worker's listener; net.core.somaxconn may cut it."""
 ALIVE_EVERY_SECONDS: Final = 0.1

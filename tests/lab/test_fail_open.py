@@ -145,6 +145,20 @@ def forgetful(sites: Sites) -> Iterator[None]:
         sites.sh(node, f"sysctl -qw net.ipv4.tcp_max_tw_buckets={before[node]}")
 
 
+def test_a_session_whose_peers_vanish_will_be_found_out(sites: Sites, server4: MailServer) -> None:
+    """Both sockets of a silent session ask after their peers, but not before mail servers give up."""
+
+    def asking() -> bool:
+        shown = sites.sh("gw-a", "ss -Htno state established").splitlines()
+        timers = [line for line in shown if f":{port}" in line]
+        return len(timers) == 2 and all("timer:(keepalive,10min" in line for line in timers)
+
+    with probes.Dialogue(sites.connect("mta-a", targets(sites)[0])) as dialogue:
+        dialogue.begin()
+        port = dialogue.socket.getsockname()[1]
+        eventually(asking)
+
+
 def left_behind(sites: Sites, letter: str, ports: str) -> int:
     """Sockets in TIME_WAIT at a gateway, of clients whose ports begin so."""
     return sites.sh(f"gw-{letter}", "ss -Htan state time-wait").count(f":{ports}")
