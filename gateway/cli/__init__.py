@@ -18,6 +18,7 @@ import click
 from gateway import __version__
 from gateway.cli.identity import identity
 from gateway.cli.peers import peers
+from gateway.cli.seeing import COMMANDS as SEEING
 from gateway.cli.shell import (
     FINE,
     NEGATIVE,
@@ -83,6 +84,8 @@ def main() -> NoReturn:
 
 nightmail.add_command(peers)
 nightmail.add_command(identity)
+for seeing in SEEING:
+    nightmail.add_command(seeing)
 
 
 # --- The daemon --------------------------------------------------------------------------------------

@@ -1,15 +1,16 @@
-"""The commands that look: `audit`."""
+"""The commands that look: `audit`, `explain`."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli.shell import FINE, as_json, command, print_json, print_lines
+from gateway.cli.shell import FINE, NEGATIVE, Settings, as_json, command, print_json, print_lines
 from gateway.errors import EnvironmentFailureError
 
 if TYPE_CHECKING:
@@ -110,4 +111,29 @@ def plain_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-COMMANDS: tuple[click.Command, ...] = (audit,)
+# --- explain -----------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("where", metavar="ADDRESS|NAME")
+@as_json
+@click.pass_obj
+@command
+def explain(settings: Settings, where: str, as_json: bool) -> int:
+    """Tell what would happen to a connection to ADDRESS now, why, and what is remembered.
+
+    NAME: all its addresses. Exit status 1 if one of them would stay in clear whatever it offers.
+    """
+    from gateway.operator import explain as explaining
+
+    config, now = settings.config, int(time.time())
+    stories = [explaining.story(config, one, now) for one in explaining.destinations(where)]
+    if as_json:
+        print_json([explaining.as_json(story, now) for story in stories])
+    else:
+        for story in stories:
+            print_lines(explaining.told(story, now))
+    return NEGATIVE if any(story.verdict is not None for story in stories) else FINE
+
+
+COMMANDS: tuple[click.Command, ...] = (audit, explain)

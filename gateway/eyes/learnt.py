@@ -209,7 +209,11 @@ def sentence(sessions: list[SessionLearnt]) -> str:
             + (" and saw passwords pass" if any(one.credentials for one in clear) else "")
         )
     if sealed:
-        which = f"of {_counted(len(sealed), 'sealed session')}" if clear else f"of all {len(sealed)} sessions"
+        which = (
+            f"of {_counted(len(sealed), 'sealed session')}"
+            if clear
+            else f"of {_counted(len(sealed), 'session')}"
+        )
         told.append(f"{which} it learnt which servers spoke, when, and how much")
     if len(clear) + len(sealed) < len(sessions):
         told.append(f"{_counted(len(sessions) - len(clear) - len(sealed), 'session')} carried no mail")

@@ -83,6 +83,14 @@ def test_silent_daemon(control: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             {"rules": {"missing": [], "queues": [2500]}},
             "YES, mail to and from sites with a gateway is protected now",
         ),
+        (
+            {"inside_networks": []},
+            "NO, mail passes in clear: the inside interfaces have no network yet, so no mail server is known",
+        ),
+        (
+            {"inside_networks": ["10.11.0.0/24"]},
+            "YES, mail to and from sites with a gateway is protected now",
+        ),
         ({"workers": []}, "NO, mail passes in clear: no worker serves"),
         ({"workers": [{"slot": 0, "state": "dead"}]}, "NO, mail passes in clear: no worker serves"),
         (

@@ -1,0 +1,161 @@
+"""`nightmail explain`: what would happen to a connection to or from an address now, and why.
+
+Works on configuration and memory of peers directly, so it needs no running daemon; whether one runs is told.
+Follows `runtime.sessions`: the lists first, then the rest after failures, then the pin.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+
+from gateway.config import Config
+from gateway.errors import EnvironmentFailureError, Reason
+from gateway.operator import peers as showing
+from gateway.operator import sources as clients
+from gateway.operator import status as asking
+from gateway.peers.history import PeerEvent
+from gateway.peers.look_store import LookStore, Trouble
+from gateway.peers.pins import Destination, Pin
+from gateway.peers.source_store import SourceStore
+from gateway.peers.sources import Source
+from gateway.peers.store import PinStore
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """All that is known of one destination, and of its address as a client."""
+
+    destination: Destination
+    takes_port: bool
+    daemon: str
+    """Empty: a daemon runs and protects."""
+    listed: str = ""
+    """The entry of exceptions.never, or of exceptions.never_offer (`offers_only`), that it falls under."""
+    offers_only: bool = False
+    pin: Pin | None = None
+    rest_until: int = 0
+    history: tuple[PeerEvent, ...] = ()
+    trouble: Trouble | None = None
+    source: Source | None = None
+
+    @property
+    def verdict(self) -> Reason | None:
+        """Why a session of ours to it would stay in clear; None: it is encrypted if an offer comes."""
+        if not self.takes_port:
+            return Reason.NOT_OURS
+        if self.daemon:
+            return Reason.BYPASSED
+        if self.listed and not self.offers_only:
+            return Reason.NEVER
+        return Reason.RECENTLY_FAILED if self.rest_until else None
+
+
+def destinations(text: str) -> list[Destination]:
+    """An address, or all addresses of a name. Raises EnvironmentFailureError for a name without any."""
+    named = showing.destination(text)
+    if named is not None:
+        return [named]
+    try:
+        found = socket.getaddrinfo(text, showing.SMTP_PORT, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or "not a name"
+        raise EnvironmentFailureError(f"{text}: no address, and no name of one: {why}") from None
+    return list(dict.fromkeys(Destination(str(entry[4][0]), showing.SMTP_PORT) for entry in found))
+
+
+def story(config: Config, destination: Destination, now: int) -> Story:
+    """Raises EnvironmentFailureError where the memory of peers cannot be read."""
+    listed, offers_only = _listed(config, destination.address)
+    known: dict[str, Any] = {}
+    if config.pins_file.exists():
+        with PinStore.read_only(config.pins_file) as store:
+            rests = [path for path in store.resting_paths(now) if path.destination == destination]
+            pin = store.lookup(destination)
+            known = {
+                "pin": pin,
+                "rest_until": rests[0].failures.rest_until if rests and pin is None else 0,
+                "history": tuple(store.history(destination)),
+                "trouble": LookStore(store.database).trouble(destination),
+                "source": SourceStore(store.database).source(destination.address),
+            }
+    takes_port = destination.port in config.ports
+    return Story(destination, takes_port, _daemon(config), listed, offers_only, **known)
+
+
+def _listed(config: Config, address: str) -> tuple[str, bool]:
+    parsed = ip_address(address)
+    for networks, offers_only in ((config.never, False), (config.never_offer, True)):
+        for network in networks:
+            if parsed.version == network.version and parsed in network:
+                return str(network), offers_only
+    return "", False
+
+
+def _daemon(config: Config) -> str:
+    answer = asking.ask(config.control_socket)
+    if answer is None:
+        return "no daemon is running"
+    return "" if asking.is_protecting(answer) else "the daemon does not protect (`nightmail status` says why)"
+
+
+def told(story: Story, now: int) -> Iterator[str]:
+    """The story, for a person."""
+    yield str(story.destination)
+    yield f"  {_now(story)}"
+    if story.daemon and story.takes_port:
+        yield "  What follows holds once a daemon protects."
+    yield from (f"  {line}" for line in _remembered(story))
+    if story.trouble is not None:
+        yield from showing.trouble_in_words(story.trouble)
+    for event in story.history:
+        yield f"  {showing.event_in_words(event)}"
+    if story.source is not None and story.source.seen_day:
+        yield f"  As a client: {clients.in_one_line(story.source, now)}"
+    if story.listed:
+        yield "  As a client it gets no offer from us: the same list."
+
+
+def _now(story: Story) -> str:
+    verdict = story.verdict
+    if verdict is Reason.NOT_OURS:
+        return f"A connection there passes untouched: port {story.destination.port} is not in mail.ports."
+    if verdict is Reason.BYPASSED:
+        return f"A connection there now goes in clear: {story.daemon}."
+    if verdict is Reason.NEVER:
+        return f"A session there stays in clear: {story.listed} is in exceptions.never."
+    if verdict is Reason.RECENTLY_FAILED:
+        until = asking.when(story.rest_until)
+        return f"A session there stays in clear until {until}: handshakes failed several times in a row."
+    if story.pin is not None:
+        return "A session there is encrypted. If it came without an offer it would go in clear, and ring."
+    return (
+        "A session there is encrypted if the other end offers it, else in clear; no gateway is known there."
+    )
+
+
+def _remembered(story: Story) -> Iterator[str]:
+    if story.pin is None:
+        yield "Nobody is remembered there: whoever offers first is believed."
+        return
+    yield "Remembered there:"
+    yield from list(showing.in_full(story.pin))[1:]
+
+
+def as_json(story: Story, now: int) -> dict[str, Any]:
+    return {
+        "address": story.destination.address,
+        "port": story.destination.port,
+        "stays_in_clear": story.verdict.value if story.verdict is not None else None,
+        "daemon": story.daemon or "protects",
+        "listed": story.listed or None,
+        "listed_for_offers_only": story.offers_only,
+        "rests_until": story.rest_until or None,
+        "peer": showing.as_json(story.pin) if story.pin is not None else None,
+        "trouble": showing.trouble_as_json(story.trouble),
+        "history": [showing.event_as_json(event) for event in story.history],
+        "client": clients.as_json(story.source, now) if story.source and story.source.seen_day else None,
+    }

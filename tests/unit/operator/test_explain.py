@@ -1,0 +1,96 @@
+"""What would happen now, for each thing that may be known of a destination."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from gateway.cli.seeing import explain as command
+from gateway.config import Config
+from gateway.crypto.keys import IdentityKey
+from gateway.errors import EnvironmentFailureError, Reason
+from gateway.operator import explain
+from gateway.peers.pins import Destination, MetPeer
+from gateway.peers.store import PinStore
+from gateway.policy import limits
+from tests.unit.operator.fake_daemon import daemon
+
+HERE = Destination("192.0.2.7", 25)
+PEER = IdentityKey.from_seed(b"o" * 32).public
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    (tmp_path / "state").mkdir(mode=0o700)
+    return Config(state_dir=tmp_path / "state", run_dir=tmp_path / "run")
+
+
+def told(config: Config, at: Destination = HERE) -> tuple[Reason | None, str]:
+    now = int(time.time())
+    with daemon(config.control_socket):
+        story = explain.story(config, at, now)
+    json.dumps(explain.as_json(story, now))
+    return story.verdict, "\n".join(explain.told(story, now))
+
+
+def test_a_stranger(config: Config) -> None:
+    verdict, text = told(config)
+    assert verdict is None
+    assert "encrypted if the other end offers it" in text
+
+
+def test_a_peer(config: Config) -> None:
+    with PinStore(config.pins_file) as store:
+        store.remember(HERE, MetPeer(PEER.octets, 20_000, True), int(time.time()))
+    verdict, text = told(config)
+    assert verdict is None
+    assert "A session there is encrypted. If it came without an offer" in text
+    assert PEER.fingerprint in text
+
+
+def test_one_that_rests_until_its_time_is_over(config: Config) -> None:
+    with PinStore(config.pins_file) as store:
+        for _ in range(limits.FAILURES_IN_A_ROW):
+            store.note_failure(HERE, int(time.time()))
+    assert told(config)[0] is Reason.RECENTLY_FAILED
+    assert told(config, replace(HERE, address="192.0.2.8"))[0] is None
+
+
+def test_lists_and_ports(config: Config) -> None:
+    listed = replace(config, never=(ip_network("192.0.2.0/24"),))
+    verdict, text = told(listed)
+    assert verdict is Reason.NEVER
+    assert "192.0.2.0/24 is in exceptions.never" in text
+    offers = replace(config, never_offer=(ip_network("192.0.2.7"),))
+    verdict, text = told(offers)
+    assert verdict is None
+    assert "gets no offer" in text
+    assert told(config, Destination("192.0.2.7", 587))[0] is Reason.NOT_OURS
+
+
+def test_without_a_daemon_it_says_so(config: Config) -> None:
+    story = explain.story(config, HERE, 0)
+    assert story.verdict is Reason.BYPASSED
+    assert "goes in clear: no daemon is running" in "\n".join(explain.told(story, 0))
+
+
+def test_names() -> None:
+    assert Destination("127.0.0.1", 25) in explain.destinations("localhost")
+    with pytest.raises(EnvironmentFailureError, match="no address, and no name of one"):
+        explain.destinations("nosuch.invalid")
+
+
+def test_the_command(config: Config) -> None:
+    class Settings:
+        pass
+
+    settings = Settings()
+    settings.config = config  # type: ignore[attr-defined]
+    result = CliRunner().invoke(command, ["192.0.2.7", "--json"], obj=settings)
+    assert (result.exit_code, json.loads(result.stdout)[0]["stays_in_clear"]) == (1, "bypassed")
