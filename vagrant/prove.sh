@@ -44,7 +44,7 @@ verdict() { # CLAIM FIGURE UNIT TEST...: holds if the test of `[` does
 }
 
 protects() { # GATEWAY: waits until `status` says that mail is protected now
-    on "$1" "until sudo nightmail status >/dev/null; do [ \$SECONDS -lt $PROTECT_SECONDS ] || exit 1; sleep 2; done"
+    on "$1" "until sudo systemctl -q is-active nightmail && sudo nightmail status >/dev/null; do [ \$SECONDS -lt $PROTECT_SECONDS ] || exit 1; sleep 2; done"
 }
 number() { tr -dc 0-9 | grep . || echo -1; }
 new_word() { word=w$RANDOM$RANDOM$RANDOM; }

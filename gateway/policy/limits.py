@@ -284,8 +284,9 @@ STORE_OPEN_SECONDS: Final = 2.0
 """Waiting for another process that is making or mending the pins' file, at start only."""
 WATCH_SECONDS: Final = 0.05
 """The supervisor looks so often at the workers' proofs of life."""
-START_SECONDS: Final = 30.0
-"""A worker that is not ready after so long is killed and started anew."""
+START_SECONDS: Final = 180.0
+"""A worker that is not ready after so long is killed and started anew. Long, or a slow and busy machine would
+never have one: each new one begins from nothing. Mail passes meanwhile either way."""
 BYPASS_COUNT_EVERY_CHECKS: Final = 4
 """The kernel's counters behind the gate are read at one in so many looks at the rules: each 2 s."""
 LOG_FLUSH_SECONDS: Final = 0.2

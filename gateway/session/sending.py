@@ -261,13 +261,16 @@ class SendingSession:
         return [told, *self._relay(Decision.in_clear(Reason.NO_VERB, alarm=pinned))]
 
     def _receiver_ended(self, event: EndReceived, now: float) -> list[Command]:
-        """Before the verb the receiver closes. A pinned one is taken at its word."""
-        if self._context.pin is None:
-            return self._ended_early(event, now)
-        return self._end_as_told(Reason.ENDED_BEFORE_DECISION)
+        """Before the verb the receiver closes for writing, and may still read: that passes as what it was.
+
+        From a pinned one it rings: a FIN put in on the wire would be a silent way around the channel.
+        """
+        alarm = self._context.pin is not None
+        clear = Decision.in_clear(Reason.ENDED_BEFORE_DECISION, alarm=alarm)
+        return [SendEnd(Side.NEAR), *self._resume_near(), *self._relay(clear)]
 
     def _end_as_told(self, reason: Reason) -> list[Command]:
-        """Towards a pin, whoever says that the session is over (421, FIN) gets no more of it: he may be
+        """Towards a pin, whoever says that the session is over (421) gets no more of it: he may be
         in the middle, and a sender that talks on would give him in clear what the channel is for."""
         self.state = State.OVER
         self.deadline = None
@@ -598,7 +601,7 @@ class SendingSession:
         },
         _first_command: {State.CONFIRMING, State.AWAITING_STATEMENT},
         _receiver_spoke_unasked: {State.RELAYED, State.OVER},
-        _receiver_ended: {State.RELAYED, State.OVER},
+        _receiver_ended: {State.RELAYED},
         _confirm: {State.CONFIRMING, State.CHANNEL, State.REDIALLING, State.OVER},
         _await_statement: {State.AWAITING_STATEMENT, State.CHANNEL, State.REDIALLING, State.OVER},
         _far_gone: {State.REDIALLING},

@@ -47,7 +47,7 @@ SENDING = {
     "_observe_receiver": "pass the greeting; hold the reply; judge it when it is complete, pass it stripped",
     "_first_command": "send verb, answer and first flight",
     "_receiver_spoke_unasked": "pass; where a pin exists: a 421 ends the session, all else rings",
-    "_receiver_ended": "pass the end; where a pin exists: end the session",
+    "_receiver_ended": "pass the end; alarm where a pin exists",
     "_more_first_flight": "keep; send what is no content",
     "_confirm": "open the first record: it confirms R; an error fails the handshake",
     "_await_statement": "open records up to the one that ends the wait; decide; an error fails the handshake",

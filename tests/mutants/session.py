@@ -53,9 +53,9 @@ _sending.lacks(
     "                if False:",
 )
 _sending.lacks(
-    "a pinned peer's end before the verb ends the session",
-    "        if self._context.pin is None:\n            return self._ended_early(event, now)\n",
-    "        if True:\n            return self._ended_early(event, now)\n",
+    "a pinned peer's end before the verb rings",
+    "        alarm = self._context.pin is not None\n        clear = Decision",
+    "        alarm = False\n        clear = Decision",
 )
 _sending.lacks(
     "our own identity at a pinned address rings",

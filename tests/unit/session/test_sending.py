@@ -942,13 +942,12 @@ def test_a_421_of_a_pinned_peer_ends_the_session(place: str) -> None:
     assert book.to_far == sent
 
 
-def test_an_end_of_a_pinned_peer_before_the_verb_ends_the_session() -> None:
-    book = ready(FarReceivingGateway(), pin=R_PIN)
-    sent = book.to_far
+@pytest.mark.parametrize("pin", [None, R_PIN])
+def test_an_end_of_the_receiver_before_the_verb_passes_and_rings_where_it_is_pinned(pin: Pin | None) -> None:
+    book = ready(FarReceivingGateway(), pin=pin)
     book.far_end()
-    assert (book.closed, book.relayed) == (True, False)
-    book.near(b"MAIL FROM:<someone@a.example>\r\n")
-    assert book.to_far == sent
+    assert book.ended == {Side.NEAR}
+    assert (book.relayed, book.decision.alarm) == (True, pin is not None)
 
 
 # --- In the channel -----------------------------------------------------------------------------------------
