@@ -133,7 +133,7 @@ def _begun(sites: Sites) -> int:
         ('[nonsense]\nkey = "x"\n', "nonsense"),
         ("[marks]\nmask = 0x00ff0000\n", "marks.mask"),
         ("[kernel]\nzone = 77\n", "kernel.zone"),
-        ("[daemon\n", "line"),
+        ("[daemon\n", "nightmail.toml:"),
     ],
 )
 def test_a_bad_configuration_changes_nothing_and_says_why(
