@@ -74,6 +74,8 @@ start() {
         first=${first%% *}
         if [ -n "$first" ]; then
             echo "$first" >"$pidfile"
+            # A session of its own is scheduled as a group, within which alone `nice` counts: the group gets ours.
+            { nice >"/proc/$first/autogroup"; } 2>/dev/null || :
             # virsh connects only once libvirtd listens.
             ! lab_exec virsh -c qemu:///system version >/dev/null 2>&1 || return 0
         fi
