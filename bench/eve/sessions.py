@@ -51,10 +51,11 @@ def _ten(first: int, apart: int) -> tuple[int, ...]:
 
 
 QUESTIONS: Final = (
-    # Ten sizes each over about two of Padme's steps: of 128, 2,048 and 8,192 octets.
+    # Ten sizes each over two or three of Padme's steps: of 128, 2,048, 8,192 and 32,768 octets.
     Question("size-3kB", _ten(2_500, 28), (1,)),
     Question("size-40kB", _ten(40_000, 450), (1,)),
     Question("size-400kB", _ten(400_000, 1_800), (1,)),
+    Question("size-1200kB", _ten(1_200_000, 8_000), (1,)),
     Question("recipients", (RECIPIENT_MAIL_OCTETS,), tuple(range(1, MOST_RECIPIENTS + 1))),
 )
 

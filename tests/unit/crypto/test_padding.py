@@ -39,3 +39,10 @@ def test_a_padded_flight_needs_no_more(octets: int) -> None:
 
 def test_no_flight_no_padding() -> None:
     assert flight_padding(0) == 0
+
+
+@given(st.integers(1, 1 << 20), st.integers(0, 1 << 22))
+def test_a_part_of_a_flight_is_never_seen_under_the_floor(since: int, padded: int) -> None:
+    added = since + flight_padding(since, padded)
+    assert added >= 512
+    assert padme(padded + added) == padded + added
