@@ -125,6 +125,22 @@ class Sites:
             what="both queues in the gate",
         )
 
+    def acquaint(self) -> None:
+        """Let gateway b learn that this client's site has a gateway: the client's addresses, and gateway a's.
+
+        A client that it has never upgraded, and that twice goes away right behind an offer as `Load` does,
+        gets none for a day; then every later mail here would travel in clear.
+        """
+        known = 0
+        for site in (PLAIN, MASQUERADED):
+            self.surround(site)
+            for v6 in (False, True):
+                with MailServer(self, "mta-b", v6) as server:
+                    mail(self, "mta-a", server, self.address("mta-b", v6), b"how do you do")
+                    known += len(set(server.peers))
+        self.surround(PLAIN)
+        eventually(lambda: self.status("b")["sources"]["upgraded"] == known, what="all addresses known at b")
+
     def settle(self) -> None:
         """Both gateways serve, whatever the test before this one did to them."""
         for one in self.gateways:

@@ -46,6 +46,7 @@ GATEWAYS_AND_SITES = pytest.mark.parametrize(
 @pytest.fixture(scope="module")
 def built() -> Iterator[Sites]:
     with probes.built() as sites:
+        sites.acquaint()
         yield sites
 
 

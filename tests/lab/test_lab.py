@@ -220,6 +220,8 @@ def test_status_and_exec(plain: Lab) -> None:
     assert status["nodes"]["gw-a"]["gateway"] == "off"
     assert status["listener"]["runs"] is True
     program = (
+        # A test run in the background ignores SIGINT, and its children with it.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "from pathlib import Path; from gateway.lab.commands import lab; from gateway.lab.lab import Place;"
         "words = ['exec', 'gw-a', '--', 'sh', '-c', 'ip -br addr; exit 7'];"
         "lab(words, obj=Place('nml-', Path('/run/nml-lab')))"

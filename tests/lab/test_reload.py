@@ -29,6 +29,7 @@ RELOADS = 10
 @pytest.fixture(scope="module")
 def sites() -> Iterator[Sites]:
     with probes.built() as sites:
+        sites.acquaint()
         yield sites
 
 
