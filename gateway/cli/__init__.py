@@ -2,7 +2,8 @@
 
 Exit status: 0 fine, 1 a negative finding or a failure, 2 wrong usage or configuration. Errors are one line on
 standard error. Heavy rooms are imported inside the commands, so that `--help` needs none of them. The frame
-and the daemon's commands are here; `peers` and `identity` have files of their own, `shell` is shared by all.
+and the daemon's commands are here; `peers`, `identity` and those that look have files of their own, and `shell`
+is shared by all.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from gateway.cli.shell import (
     print_json,
     print_lines,
 )
+from gateway.cli.status import status
 from gateway.config import DEFAULT_PATH
 
 __all__ = ["Settings", "main", "nightmail"]
@@ -84,6 +86,7 @@ def main() -> NoReturn:
 
 nightmail.add_command(peers)
 nightmail.add_command(identity)
+nightmail.add_command(status)
 for seeing in SEEING:
     nightmail.add_command(seeing)
 
@@ -138,32 +141,6 @@ def preflight(settings: Settings) -> None:
     config = lifecycle.resolved(settings.config)
     kernel.require_interfaces(config)
     print_json(asked.facts(config))
-
-
-@nightmail.command()
-@as_json
-@click.pass_obj
-@command
-def status(settings: Settings, as_json: bool) -> int:
-    """Say whether mail is protected now, how much was, and what rang.
-
-    Exit status 1 if no daemon is running or mail passes in clear.
-    """
-    from gateway.operator import status as asking
-
-    config = settings.config
-    answer = asking.ask(config.control_socket)
-    if answer is None:
-        if as_json:
-            print_json({"running": False})
-        else:
-            click.echo("NO, mail passes in clear: no daemon is running (`nightmail run` starts it)")
-        return NEGATIVE
-    if as_json:
-        print_json({"running": True, **answer})
-    else:
-        print_lines(asking.told(answer))
-    return FINE if asking.is_protecting(answer) else NEGATIVE
 
 
 # --- Rules -------------------------------------------------------------------------------------------

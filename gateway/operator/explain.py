@@ -14,6 +14,7 @@ from typing import Any
 
 from gateway.config import Config
 from gateway.errors import EnvironmentFailureError, Reason
+from gateway.observe.protection import is_protecting
 from gateway.operator import peers as showing
 from gateway.operator import sources as clients
 from gateway.operator import status as asking
@@ -99,7 +100,7 @@ def _daemon(config: Config) -> str:
     answer = asking.ask(config.control_socket)
     if answer is None:
         return "no daemon is running"
-    return "" if asking.is_protecting(answer) else "the daemon does not protect (`nightmail status` says why)"
+    return "" if is_protecting(answer) else "the daemon does not protect (`nightmail status` says why)"
 
 
 def told(story: Story, now: int) -> Iterator[str]:

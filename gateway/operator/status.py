@@ -9,13 +9,18 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from gateway import __version__
 from gateway.errors import EnvironmentFailureError
+from gateway.observe.protection import troubles
+from gateway.peers.database import Database
+from gateway.peers.day_store import DayStore
 from gateway.policy import limits
+from gateway.runtime import days
 
 Status = dict[str, Any]
 _ASK: Final = b"status\n"
@@ -72,65 +77,93 @@ def _read_all(asking: socket.socket, seconds: float) -> bytes:
     return b"".join(pieces)
 
 
-def is_protecting(status: Mapping[str, Any]) -> bool:
-    """Whether new connections go through the gateway now: rules wanted and in place, and a worker serves."""
-    return not _troubles(status)
-
-
 def told(status: Mapping[str, Any]) -> Iterator[str]:
     """Lines for a person; the first answers "is mail protected now?"."""
-    troubles = list(_troubles(status))
-    if troubles:
-        yield f"NO, mail passes in clear: {'; '.join(troubles)}"
-    else:
-        yield "YES, mail to and from sites with a gateway is protected now"
-    yield from _shares(status)
+    yield answer(status)
+    yield from facts(status)
+
+
+def answer(status: Mapping[str, Any]) -> str:
+    """Is mail protected now?"""
+    found = troubles(status)
+    if found:
+        return f"NO, mail passes in clear: {'; '.join(found)}"
+    return "YES, mail to and from sites with a gateway is protected now"
+
+
+def facts(status: Mapping[str, Any]) -> Iterator[str]:
+    """All lines but the first; what is missing, from an older daemon or without one, is left out."""
+    yield from shares(status)
+    yield from rest(status)
+
+
+def rest(status: Mapping[str, Any]) -> Iterator[str]:
+    """Of `facts` what is not sessions."""
     yield from _peers_and_bypassed(status)
     yield from _workers(status)
     yield from _alarms(status)
+    yield from _versions(status)
 
 
-def _troubles(status: Mapping[str, Any]) -> list[str]:
-    troubles: list[str] = []
-    rules = _mapping(status, "rules")
-    if status.get("wanted") == "down":
-        troubles.append("rules were taken down by `nightmail down`")
-    elif missing := rules.get("missing"):
-        troubles.append(f"{len(missing)} of our rules are missing")
-    workers = status.get("workers")
-    if not isinstance(workers, list) or not any(_serves(worker) for worker in workers):
-        troubles.append("no worker serves")
-    elif not troubles and status.get("inside_networks") == []:
-        troubles.append("the inside interfaces have no network yet, so no mail server is known")
-    elif not troubles and rules.get("queues") == []:
-        troubles.append("the rules send no connection to a worker")
-    return troubles
+def kept(pins_file: Path, now: int) -> Status:
+    """What is kept of today and this week, where no daemon runs; empty where there is nothing to read."""
+    if not pins_file.exists():
+        return {}
+    today = now // limits.DAY_SECONDS
+    try:
+        database = Database.read_only(pins_file)
+        try:
+            return days.told(DayStore(database).since(today - limits.DAYS_IN_WEEK + 1), today)
+        finally:
+            database.close()
+    except EnvironmentFailureError:
+        return {}  # the first line says what matters; the daemon's next start tells of the file
 
 
-def _serves(worker: object) -> bool:
-    return isinstance(worker, dict) and worker.get("state") == "serving"
-
-
-def _shares(status: Mapping[str, Any]) -> Iterator[str]:
-    decided = _mapping(_mapping(status, "counters"), "decided")
+def shares(status: Mapping[str, Any]) -> Iterator[str]:
+    """Sessions protected, today and this week (or, of an older daemon, since its start), by reason."""
+    if "today" in status and "week" in status:
+        periods = {"today": mapping(status, "today"), "week": mapping(status, "week")}
+    else:
+        periods = {"": mapping(mapping(status, "counters"), "decided")}
     for direction, words in _IN_WORDS.items():
-        kinds = _mapping(decided, direction)
-        upgraded, clear = _mapping(kinds, "upgraded"), _mapping(kinds, "clear")
-        protected, all_of_them = _total(upgraded), _total(upgraded) + _total(clear)
-        if not all_of_them:
-            yield f"{words}: no session yet"
-            continue
-        share = 100 * protected / all_of_them
-        yield f"{words}: {protected} of {all_of_them} sessions protected ({share:.1f} %)"
-        for kind, counts in (("protected", upgraded), ("in clear", clear)):
-            for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-                yield f"  {count:>8}  {kind}, {reason}"
+        kinds = [mapping(period, direction) for period in periods.values()]
+        told = [_share(name, kind) for name, kind in zip(periods, kinds, strict=True)]
+        yield f"{words}: {'; '.join(told)}"
+        rows = list(_reasons(kinds))
+        if rows and len(kinds) > 1:
+            yield "".join(f"  {name:>8}" for name in periods)
+        yield from rows
+
+
+def _share(period: str, kinds: Mapping[str, Any]) -> str:
+    protected = _total(mapping(kinds, "upgraded"))
+    all_of_them = protected + _total(mapping(kinds, "clear"))
+    when = {"": "", "today": "today ", "week": "this week "}[period]
+    if not all_of_them:
+        return f"{when}no session{'' if when else ' yet'}"
+    return f"{when}{protected} of {all_of_them} sessions protected ({100 * protected / all_of_them:.1f} %)"
+
+
+def _reasons(periods: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A line for each reason, a column for each period; the commonest of the longest period first."""
+    for kind, words in (("upgraded", "protected"), ("clear", "in clear")):
+        columns = [mapping(period, kind) for period in periods]
+        reasons = {reason for column in columns for reason, count in column.items() if isinstance(count, int)}
+        for reason in sorted(reasons, key=lambda reason: (-_count(columns[-1], reason), reason)):
+            counts = "".join(f"  {_count(column, reason):>8}" for column in columns)
+            yield f"{counts}  {words}, {reason}"
+
+
+def _count(counts: Mapping[str, Any], reason: str) -> int:
+    count = counts.get(reason)
+    return count if isinstance(count, int) else 0
 
 
 def _peers_and_bypassed(status: Mapping[str, Any]) -> Iterator[str]:
     if "peers" in status:
         yield f"peers: {status['peers']} remembered"
-    sources = _mapping(status, "sources")
+    sources = mapping(status, "sources")
     if sources:
         resting = sources.get("resting")
         more = f"; {resting} that dropped our offers get none for a day" if resting else ""
@@ -167,16 +200,26 @@ def _alarms(status: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
+def _versions(status: Mapping[str, Any]) -> Iterator[str]:
+    versions = mapping(status, "versions")
+    if versions:
+        yield "versions: " + ", ".join(f"{name} {version}" for name, version in versions.items())
+    running = status.get("version")
+    if running is not None and running != __version__:
+        yield f"note: {__version__} is installed, {running} runs: `nightmail reload` changes over"
+
+
+def mapping(within: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """What stands there, if it is an object; else an empty one."""
+    value = within.get(key)
+    return value if isinstance(value, dict) else {}
+
+
 def when(seconds: object) -> str:
     """A moment for a person, UTC as in the log."""
     if not isinstance(seconds, int | float):
         return "unknown time"
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _mapping(within: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = within.get(key)
-    return value if isinstance(value, dict) else {}
 
 
 def _total(counts: Mapping[str, Any]) -> int:

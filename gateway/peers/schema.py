@@ -130,7 +130,29 @@ _TO_VERSION_2: Final = (
     ) STRICT, WITHOUT ROWID
     """,
 )
-_STEPS: Final = (_TO_VERSION_1, _TO_VERSION_2)
+_TO_VERSION_3: Final = (
+    # How many sessions were protected, by day: what `status` tells of today and this week.
+    """
+    CREATE TABLE days (
+        day INTEGER NOT NULL,
+        direction TEXT NOT NULL CHECK (direction IN ('out', 'in')),
+        protected INTEGER NOT NULL CHECK (protected IN (0, 1)),
+        reason TEXT NOT NULL,
+        sessions INTEGER NOT NULL CHECK (sessions > 0),
+        PRIMARY KEY (day, direction, protected, reason)
+    ) STRICT, WITHOUT ROWID
+    """,
+    # When an alarm went out last, by command or mail: a daemon that starts again and again sends it once.
+    """
+    CREATE TABLE alarms_sent (
+        reason TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        PRIMARY KEY (reason, subject)
+    ) STRICT, WITHOUT ROWID
+    """,
+)
+_STEPS: Final = (_TO_VERSION_1, _TO_VERSION_2, _TO_VERSION_3)
 SCHEMA_VERSION: Final = len(_STEPS)
 
 

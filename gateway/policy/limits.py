@@ -187,6 +187,20 @@ SOURCE_CACHE_SECONDS: Final = 10.0
 """So old a worker's picture of a client may be; nothing that hurries depends on it."""
 SOURCE_CACHE_ENTRIES: Final = 4096
 """Clients, and identities of sending gateways, that a worker keeps in mind."""
+DAYS_KEPT: Final = 56
+"""Counts of sessions are kept for so many days: eight weeks, some 20 rows a day."""
+DAYS_IN_WEEK: Final = 7
+"""What `status` calls this week: today and the days before it."""
+DAYS_WRITE_SECONDS: Final = 10.0
+"""Counts of sessions are written so often, where there is something new: a crash costs no more of them."""
+WATCH_EVERY_SECONDS: Final = 1.0
+"""`status --watch` looks so often: workers report once a second."""
+WATCH_EVERY_LEAST_SECONDS: Final = 0.2
+"""More often nothing is new, and the supervisor has other work."""
+WATCH_LOOKS: Final = 6
+"""`status --watch` tells rates over so many looks: one alone would flicker."""
+WATCH_PEERS: Final = 12
+"""Peers that it shows: with all else a terminal of 40 lines is full."""
 TTL_KEPT_SECONDS: Final = 600
 """The kernel remembers the TTLs of far servers' SYN-ACKs: ways may change, but not within one session."""
 RESETS_KEPT_SECONDS: Final = 180

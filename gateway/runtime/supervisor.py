@@ -27,6 +27,7 @@ from gateway.intercept.wanted import Wanted
 from gateway.observe.counters import AlarmBell, Tally
 from gateway.observe.log import Level, Log, LogSink, to_stderr
 from gateway.peers.database import Database
+from gateway.peers.day_store import DayStore
 from gateway.peers.history import Happening
 from gateway.peers.look_store import LookStore
 from gateway.peers.looks import Look
@@ -42,6 +43,7 @@ from gateway.runtime.hardening import forbid_dumps
 from gateway.runtime.link import Message
 from gateway.runtime.pool import Pool
 from gateway.runtime.rulekeeper import RuleKeeper
+from gateway.runtime.seeing import Seeing
 from gateway.runtime.site import Site
 from gateway.runtime.sources import SourceMemory
 
@@ -60,6 +62,7 @@ class Supervisor:
         self._store: PinStore | None = None
         self._looks: LookStore | None = None
         self._source_store: SourceStore | None = None
+        self._days: DayStore | None = None
         self._sources = SourceMemory(lambda: self._source_store, self._log, self._unwritable)
         self._peers = 0
         self._heritage = handover.received()
@@ -100,10 +103,12 @@ class Supervisor:
             self._pool.gate_is,
             heritage.bypassed if heritage is not None else 0,
         )
+        self._seeing = Seeing(self._pool.counters, lambda: self._days, self._unwritable)
         self._causes = Causes(self._keeper.reset_was_odd, self._log, self._remember_trouble)
         await self._keeper.first_time(heritage.rules if heritage is not None else None)
         self._pool.start()
         await control.open()
+        await self._seeing.open()
         keeping = asyncio.create_task(self._keeper.keep())
         flushing = asyncio.create_task(self._flush_log())
         writing = asyncio.create_task(self._write_sources())
@@ -123,11 +128,13 @@ class Supervisor:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        await self._seeing.close()
         if self._anew:
             await self._become_the_next(control)
         await self._keeper.close()
         await self._pool.stop()
         self._sources.write()
+        self._seeing.look()
         await control.close()
         self._log.fact("daemon", "stopped", reason=Reason.STOPPED)
         self._log.close()
@@ -152,6 +159,7 @@ class Supervisor:
         self._keeper.leave()
         self._sources.write()
         await control.close()
+        self._seeing.look()
         workers, past = self._pool.hand_over()
         self._log.fact("daemon", "reloads", workers=len(workers))
         self._log.close()
@@ -168,10 +176,11 @@ class Supervisor:
             database = Database(self._config.pins_file)
             self._store = PinStore(database)
             self._looks, self._source_store = LookStore(database), SourceStore(database)
+            self._days = DayStore(database)
             self._sources.count()
             self._peers = len(self._store.pins())
         except EnvironmentFailureError as error:
-            self._store = self._looks = self._source_store = None
+            self._store = self._looks = self._source_store = self._days = None
             self._alarm(Reason.PINS_UNREADABLE, "peers", str(error))
         self._ring_store_facts()
 
@@ -318,6 +327,7 @@ class Supervisor:
             },
             "workers": [worker.as_json() for worker in self._pool.workers],
             "counters": self._pool.counters(),
+            **self._seeing.as_json(),
             "peers": self._peers,
             "sources": asdict(self._sources.counts),
             "bypassed": keeper.bypassed,

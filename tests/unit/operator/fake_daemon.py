@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ STATUS: dict[str, Any] = {
 def daemon(
     path: Path, answer: bytes | dict[str, Any] = STATUS, *, questions: int = 1
 ) -> Iterator[list[bytes]]:
-    """Serves so many connections, then closes; yields what it was asked."""
+    """Serves so many connections, then closes; yields what it was asked. 0: as many as come."""
     octets = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
     asked: list[bytes] = []
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,8 +54,11 @@ def daemon(
     listener.listen()
 
     def serve() -> None:
-        for _ in range(questions):
-            connection, _ = listener.accept()
+        for _ in range(questions) if questions else count():
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
             with connection, connection.makefile("rb") as lines:
                 question = lines.readline()
                 if question:
@@ -66,6 +70,8 @@ def daemon(
     try:
         yield asked
     finally:
+        if not questions:
+            listener.shutdown(socket.SHUT_RDWR)
         thread.join()
         listener.close()
         path.unlink()

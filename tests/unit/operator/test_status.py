@@ -9,9 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway import __version__
 from gateway.errors import EnvironmentFailureError
 from gateway.observe.counters import empty_snapshot
-from gateway.operator.status import ask, is_protecting, is_running, told
+from gateway.observe.protection import is_protecting
+from gateway.operator.status import ask, is_running, kept, told
+from gateway.peers.database import Database
+from gateway.peers.day_store import DayStore, Kind
 from gateway.policy import limits
 from tests.unit.operator.fake_daemon import STATUS, daemon
 
@@ -118,6 +122,45 @@ def test_all_lines() -> None:
         "worker 1: hung pid=18 queue=2501 sessions=0 restarts=2",
         "alarm: 2027-01-15 08:00 UTC offer-missing 192.0.2.7:25 (and 2 times since)",
     ]
+
+
+TODAY = {"out": {"upgraded": {"upgraded": 2}, "clear": {"no-offer": 9}}, "in": {"upgraded": {}, "clear": {}}}
+WEEK = {
+    "out": {"upgraded": {"upgraded": 30, "upgraded-new-peer": 31}, "clear": {"no-offer": 61}},
+    "in": {"upgraded": {}, "clear": {"no-verb": 4}},
+}
+
+
+def test_sessions_of_today_and_of_this_week() -> None:
+    assert list(told(changed(today=TODAY, week=WEEK)))[1:9] == [
+        "sent by this site: today 2 of 11 sessions protected (18.2 %);"
+        " this week 61 of 122 sessions protected (50.0 %)",
+        "     today      week",
+        "         0        31  protected, upgraded-new-peer",
+        "         2        30  protected, upgraded",
+        "         9        61  in clear, no-offer",
+        "received by this site: today no session; this week 0 of 4 sessions protected (0.0 %)",
+        "     today      week",
+        "         0         4  in clear, no-verb",
+    ]
+
+
+def test_versions_and_a_reload_that_waits() -> None:
+    lines = list(told(changed(versions={"nightmail": "0.1.0", "python": "3.11.2"}, version="0.0.9")))
+    assert "versions: nightmail 0.1.0, python 3.11.2" in lines
+    assert lines[-1] == f"note: {__version__} is installed, 0.0.9 runs: `nightmail reload` changes over"
+    assert not any(line.startswith("note: ") for line in told(changed(version=__version__)))
+
+
+def test_without_a_daemon_the_days_are_read_from_the_disk(tmp_path: Path) -> None:
+    path, today = tmp_path / "peers.db", 20_800
+    assert kept(path, today * 86400) == {}
+    database = Database(path)
+    DayStore(database).add({today: {Kind("out", True, "upgraded"): 2}}, today)
+    database.close()
+    assert kept(path, today * 86400)["today"]["out"]["upgraded"] == {"upgraded": 2}
+    path.write_bytes(b"no database")
+    assert kept(path, today * 86400) == {}
 
 
 def test_quiet_gateway() -> None:

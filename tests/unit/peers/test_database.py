@@ -9,7 +9,9 @@ import pytest
 from gateway.errors import EnvironmentFailureError
 from gateway.peers import schema
 from gateway.peers.database import Database
+from gateway.peers.day_store import DayStore, Kind
 from gateway.peers.pins import Acceptance, Destination, MetPeer
+from gateway.peers.source_store import SourceStore
 from gateway.peers.store import PinStore
 
 HERE = Destination("192.0.2.7", 25)
@@ -60,12 +62,45 @@ def test_a_file_of_version_1_keeps_what_it_knows_and_becomes_this_version(old: P
     assert version(old) == schema.SCHEMA_VERSION
 
 
+def test_a_file_of_version_2_keeps_what_it_knows_and_counts_days(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.executescript("PRAGMA journal_mode = WAL;" + VERSION_1)
+    for statement in schema._TO_VERSION_2:
+        connection.execute(statement)
+    connection.execute(
+        "INSERT INTO senders VALUES (CAST('AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA' AS BLOB), 9, 20000)"
+    )
+    connection.execute("PRAGMA user_version = 2")
+    connection.commit()
+    connection.close()
+    database = Database(path)
+    assert SourceStore(database).sender(b"A" * 32).epoch == 9
+    with PinStore(database) as store:
+        assert [pin.destination for pin in store.pins()] == [HERE]
+    kind = Kind("out", True, "upgraded")
+    DayStore(database).add({20_800: {kind: 2}}, 20_800)
+    database.close()
+    again = Database.read_only(path)
+    assert DayStore(again).since(0) == {20_800: {kind: 2}}
+    again.close()
+    assert version(path) == schema.SCHEMA_VERSION == 3
+
+
 def test_a_file_that_grew_up_is_like_one_made_today(old: Path, tmp_path: Path) -> None:
     Database(old).close()
     Database(tmp_path / "new.db").close()
     grown, new = columns(old), columns(tmp_path / "new.db")
     assert grown == new
-    assert {"identities", "failures", "looks", "troubles", "sources", "senders"} <= set(grown)
+    assert {
+        "identities",
+        "failures",
+        "looks",
+        "troubles",
+        "sources",
+        "senders",
+        "days",
+        "alarms_sent",
+    } <= set(grown)
 
 
 def test_a_reader_leaves_an_old_file_to_the_writer(old: Path) -> None:

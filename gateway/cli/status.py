@@ -1,0 +1,78 @@
+"""`nightmail status`: is mail protected now? Once, or live with `--watch`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import click
+
+from gateway.cli.shell import FINE, NEGATIVE, Settings, as_json, command, print_json, print_lines
+from gateway.config import Config
+from gateway.policy import limits
+
+
+@click.command()
+@click.option("--watch", is_flag=True, help="Live: the whole screen; a block each time where piped.")
+@click.option(
+    "--every",
+    type=click.FloatRange(min=limits.WATCH_EVERY_LEAST_SECONDS),
+    metavar="SECONDS",
+    help=f"With --watch: look so often.  [default: {limits.WATCH_EVERY_SECONDS:g}]",
+)
+@as_json
+@click.pass_obj
+@command
+def status(settings: Settings, watch: bool, every: float | None, as_json: bool) -> int:
+    """Say whether mail is protected now, how much was, and what rang.
+
+    Sessions are told by direction and reason, of today and of this week (days are UTC's), over restarts of
+    the daemon. Exit status 1 if no daemon is running or mail passes in clear; with --watch, at the end.
+    """
+    if every is not None and not watch:
+        raise click.UsageError("--every is for --watch")
+    if watch:
+        return _watch(settings.config, every or limits.WATCH_EVERY_SECONDS, as_json=as_json)
+    return _once(settings.config, as_json=as_json)
+
+
+def _once(config: Config, *, as_json: bool) -> int:
+    from gateway.observe.protection import is_protecting
+    from gateway.operator import status as asking
+
+    answer = asking.ask(config.control_socket)
+    if answer is None:
+        kept = asking.kept(config.pins_file, int(time.time()))
+        if as_json:
+            print_json({"running": False, **kept})
+        else:
+            click.echo("NO, mail passes in clear: no daemon is running (`nightmail run` starts it)")
+            print_lines(asking.shares(kept) if kept else [])
+        return NEGATIVE
+    if as_json:
+        print_json({"running": True, **answer})
+    else:
+        print_lines(asking.told(answer))
+    return FINE if is_protecting(answer) else NEGATIVE
+
+
+def _watch(config: Config, every: float, *, as_json: bool) -> int:
+    from gateway.cli.screen import Ears, FullScreen
+    from gateway.operator import watching
+
+    watched = watching.Watch(config)
+    screen = FullScreen() if sys.stdout.isatty() and not as_json else None
+    with Ears(screen) as ears:
+        while True:
+            moment = watched.look()
+            if screen is not None:
+                screen.show(moment)
+            elif as_json:
+                click.echo(json.dumps(watching.as_json(moment), sort_keys=True))
+            else:
+                print_lines([*watching.told(moment), ""])
+            if ears.wait(every):
+                break
+    watched.close()
+    return FINE if moment.protects else NEGATIVE

@@ -1,0 +1,39 @@
+"""Is mail protected now? One answer for everybody who asks: `status`, the metrics, `explain`. Pure.
+
+Reads the daemon's own answer on the control socket (docs/operations.md); a key that is missing, from an older
+daemon, is no trouble.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def is_protecting(status: Mapping[str, Any]) -> bool:
+    """Whether new connections go through the gateway now: rules wanted and in place, and a worker serves."""
+    return not troubles(status)
+
+
+def troubles(status: Mapping[str, Any]) -> list[str]:
+    """Why mail passes in clear, in words for a person; empty if it is protected."""
+    found: list[str] = []
+    rules = status.get("rules")
+    rules = rules if isinstance(rules, dict) else {}
+    if status.get("wanted") == "down":
+        found.append("rules were taken down by `nightmail down`")
+    elif missing := rules.get("missing"):
+        found.append(f"{len(missing)} of our rules are missing")
+    workers = status.get("workers")
+    if not isinstance(workers, list) or not any(serves(worker) for worker in workers):
+        found.append("no worker serves")
+    elif not found and status.get("inside_networks") == []:
+        found.append("the inside interfaces have no network yet, so no mail server is known")
+    elif not found and rules.get("queues") == []:
+        found.append("the rules send no connection to a worker")
+    return found
+
+
+def serves(worker: object) -> bool:
+    """Whether this entry of `workers` takes connections now."""
+    return isinstance(worker, dict) and worker.get("state") == "serving"
