@@ -2,7 +2,7 @@
 
 Exit status: 0 fine, 1 a negative finding or a failure, 2 wrong usage or configuration. Errors are one line on
 standard error. Heavy rooms are imported inside the commands, so that `--help` needs none of them. The frame
-and the daemon's commands are here; `peers`, `identity` and those that look have files of their own, and `shell`
+and the daemon's commands are here; `peers`, `identity` and those that look have files of their own; `shell`
 is shared by all.
 """
 
