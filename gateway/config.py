@@ -7,6 +7,7 @@ Each key is a line of `KEYS`; docs/configuration.md and the example file are tes
 
 from __future__ import annotations
 
+import enum
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -36,10 +37,19 @@ class Marks:
     mask: int = 0xFF000000
 
 
+class Placement(enum.Enum):
+    """Where the gateway stands; see docs/placements.md."""
+
+    ROUTER = "router"
+    HOST = "host"
+    BRIDGE = "bridge"
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """What the operator chose; see docs/configuration.md for each key."""
 
+    placement: Placement = Placement.ROUTER
     inside: tuple[str, ...] = ()
     outside: tuple[str, ...] = ()
     """Both empty: not named in the file; `with_interfaces` finds them."""
@@ -101,10 +111,11 @@ def load(path: Path) -> Config:
 
 
 def with_interfaces(config: Config, found: Sequence[FoundInterface]) -> Config:
-    """The same with `inside` and `outside` filled in where the file does not name them.
+    """The same with `inside` and `outside` filled in where the file does not name them and they matter.
 
     Of two interfaces the one that holds the default route is outside; a single one, with inside networks, is
-    both. Raises ConfigurationError where that does not tell, or where a named one is missing.
+    both. On the mail server itself only the machine is inside, and outside may stay empty: all interfaces.
+    Raises ConfigurationError where that does not tell, or where a named one is missing.
     """
     names = {interface.name for interface in found}
     for key, named in (("inside", config.inside), ("outside", config.outside)):
@@ -113,7 +124,7 @@ def with_interfaces(config: Config, found: Sequence[FoundInterface]) -> Config:
                 raise ConfigurationError(
                     f"interfaces.{key}: no interface {name} here; there are: {_list(names)}"
                 )
-    if config.inside and config.outside:
+    if (config.inside and config.outside) or config.placement is Placement.HOST:
         return config
     names = {interface.name for interface in found if interface.is_up}
     ways_out = {interface.name for interface in found if interface.holds_default_route}
@@ -212,6 +223,13 @@ def _directory(value: object) -> Path:
     return path
 
 
+def _placement(value: object) -> Placement:
+    try:
+        return Placement(value)
+    except ValueError:
+        raise _BadValueError(", ".join(placement.value for placement in Placement)) from None
+
+
 def _log_file(value: object) -> Path | None:
     return None if value == "" else _directory(value)
 
@@ -226,6 +244,7 @@ _NOT_A_FIELD: Final = ""
 
 KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "version": (_NOT_A_FIELD, _version),
+    "placement": ("placement", _placement),
     "interfaces.inside": ("inside", _interface_names),
     "interfaces.outside": ("outside", _interface_names),
     "interfaces.inside_networks": ("inside_networks", _networks),
@@ -325,10 +344,16 @@ def _siblings(key: str) -> str:
     section, dot, _ = key.partition(".")
     if dot and section in SECTIONS:
         return ", ".join(known for known in KEYS if known.startswith(section + "."))
-    return ", ".join(["version", *(f"[{name}]" for name in sorted(SECTIONS))])
+    alone = [known for known in KEYS if "." not in known]
+    return ", ".join([*alone, *(f"[{name}]" for name in sorted(SECTIONS))])
 
 
 def _consistent(path: Path, text: str, config: Config) -> Config:
+    if config.placement is Placement.HOST:
+        for key, given in (("inside", config.inside), ("inside_networks", config.inside_networks)):
+            if given:
+                problem = "not on the mail server itself (placement host): inside is this machine alone"
+                raise _located(path, text, f"interfaces.{key}", problem)
     both = set(config.inside) & set(config.outside)
     if both and not config.inside_networks:
         problem = f"{_list(both)} is outside as well; allowed only with interfaces.inside_networks"

@@ -3,7 +3,10 @@
 marks      pure: the eight bits of the packet mark that are ours, and what each says
 syn        pure: one IPv4 or IPv6 packet -> whose connection to where
 gate       pure: held SYNs, dials and their outcomes -> verdicts; who sends, who receives
-ruleset    pure: Config -> the texts for iptables-restore and nft, routes, and their exact inverse
+placements pure: where the gateway stands, one file each: what differs between router, host and bridge
+objects    pure: the kinds of thing that we put into the kernel, as data
+ruleset    pure: Config -> a list of those, with the texts for iptables-restore and nft
+dump       pure: what iptables-save prints -> what of it is ours, and its exact inverse
 kernel     applies, verifies and removes a rule set; the only user of pyroute2 and subprocess here
 nfqueue    one netfilter queue; the only user of netfilterqueue
 tproxy     transparent sockets: the listener, and the dialled one bound to the client's own address

@@ -113,17 +113,17 @@ class Claim(enum.Enum):
 
 
 class Roles:
-    """Who is who: from the interface a SYN came in by and its two addresses."""
+    """Who is who: from the interface a SYN came in by and its two addresses. No `outside`: all the others."""
 
     def __init__(
         self,
         inside: Iterable[str],
-        outside: Iterable[str],
+        outside: Iterable[str] | None,
         inside_networks: Iterable[Network],
         inside_sources_allowed_outside: Iterable[Network] = (),
     ) -> None:
         self._inside = frozenset(inside)
-        self._outside = frozenset(outside)
+        self._outside = None if outside is None else frozenset(outside)
         networks, allowed = tuple(inside_networks), tuple(inside_sources_allowed_outside)
         # Parsing an address costs as much as the rest of the gate, and mail servers are few.
         self._is_inside = lru_cache(limits.ADDRESSES_CACHED)(lambda address: _within(address, networks))
@@ -133,9 +133,12 @@ class Roles:
         """The gateway's role for this flow, or why it has none and what becomes of the SYN."""
         to_inside = self._is_inside(flow.destination)
         from_inside = self._is_inside(flow.source)
-        if in_interface in self._inside and in_interface in self._outside:
+        is_outside = (
+            in_interface in self._outside if self._outside is not None else in_interface not in self._inside
+        )
+        if in_interface in self._inside and is_outside:
             return self._one_armed(from_inside, to_inside)
-        if in_interface in self._outside:
+        if is_outside:
             if from_inside and not self._is_allowed(flow.source):
                 return Refusal(Verdict.DROP, Reason.SPOOFED_INSIDE_SOURCE)
             if to_inside:

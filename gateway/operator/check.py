@@ -75,7 +75,7 @@ def _interfaces(config: Config) -> Iterator[Finding]:
 
 
 def _kernel(config: Config) -> Iterator[Finding]:
-    remarks = kernel.remarks()
+    remarks = kernel.remarks(config)
     yield from (Finding("kernel", False, remark) for remark in remarks)
     if not remarks:
         yield Finding("kernel", True, "routes between interfaces")

@@ -49,7 +49,7 @@ def resolved(config: Config) -> Config:
 def plan(config: Config) -> Plan:
     """What `up` would change now; changes nothing. Takes a resolved configuration."""
     rules = ruleset.render(config, ruleset.slots_of(config))
-    return Plan(kernel.plan(config, rules, _queues(config)), kernel.remarks())
+    return Plan(kernel.plan(config, rules, _queues(config)), kernel.remarks(config))
 
 
 def up(config: Config, pause: Callable[[float], None] = time.sleep) -> str:

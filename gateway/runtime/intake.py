@@ -60,6 +60,8 @@ class Intake:
         pairs: Pairs,
         counters: Counters,
         tell: Callable[[Message], bool],
+        *,
+        keeps_port: bool = True,
     ) -> None:
         self._loop = loop
         self._marks = marks
@@ -68,6 +70,7 @@ class Intake:
         self._pairs = pairs
         self._counters = counters
         self._tell = tell
+        self._keeps_port = keeps_port
         self._answer_told: dict[tuple[str, int], float] = {}
         self._gate = Gate()
         self._held: dict[HeldPacket, int] = {}
@@ -137,11 +140,12 @@ class Intake:
         self._queue = None
 
     def dial(self, flow: Flow, done: DialDone, *, any_port: bool = False) -> None:
-        """Connect from the client's address and port; `done` is told once. Never raises."""
+        """Connect from the client's address, and from its port where the placement allows that and `any_port`
+        does not say otherwise; `done` is told once. Never raises."""
         if flow in self._dials:
             _reset(self._drop_dial(flow))
         try:
-            dialled = tproxy.dial(flow, self._marks, any_port=any_port)
+            dialled = tproxy.dial(flow, self._marks, any_port=any_port or not self._keeps_port)
         except OSError as error:
             self._loop.call_soon(done, flow, tproxy.outcome_of(error.errno or errno.EIO), None)
             return

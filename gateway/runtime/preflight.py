@@ -24,6 +24,7 @@ _COMMAND: Final = "preflight"
 def facts(config: Config) -> dict[str, Any]:
     """What running connections depend on: none of it may change under them."""
     return {
+        "placement": config.placement.value,
         "marks.mask": config.marks.mask,
         "kernel.table": config.table,
         "kernel.zone": config.zone,

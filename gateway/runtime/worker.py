@@ -24,6 +24,7 @@ from gateway.config import Network
 from gateway.errors import EnvironmentFailureError, Reason
 from gateway.intercept.gate import Roles
 from gateway.intercept.marks import MarkBits
+from gateway.intercept.placements import layout_of
 from gateway.observe.counters import Counters, Tally
 from gateway.observe.log import Level, Log, to_stderr
 from gateway.peers.sources import SourceSeen
@@ -68,6 +69,7 @@ class Worker:
             self._sessions,
             self._counters,
             self._link.send,
+            keeps_port=layout_of(order.config).keeps_port,
         )
         self._sessions.dialler = self._intake
         self._draining = False
@@ -133,7 +135,8 @@ class Worker:
             self._sources.learn(message["source"]["address"], SourceSeen(message["source"]["seen"]))
 
     def _roles(self, inside_networks: Iterable[Network]) -> Roles:
-        return Roles(self._config.inside, self._config.outside, inside_networks)
+        layout = layout_of(self._config)
+        return Roles(layout.inside, layout.outside, inside_networks)
 
     def _memory_unreadable(self, detail: str) -> None:
         reason = Reason.PINS_UNREADABLE

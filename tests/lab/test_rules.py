@@ -1093,9 +1093,9 @@ def test_trouble_is_told_in_one_line(router: None, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_router_that_does_not_route_is_told(router: None) -> None:
-    assert within(G, kernel.remarks) == []
+    assert within(G, lambda: kernel.remarks(CONFIG)) == []
     sh(G, "sysctl -qw net.ipv6.conf.all.forwarding=0")
     try:
-        assert "IPv6" in within(G, kernel.remarks)[0]
+        assert "IPv6" in within(G, lambda: kernel.remarks(CONFIG))[0]
     finally:
         sh(G, "sysctl -qw net.ipv6.conf.all.forwarding=1")

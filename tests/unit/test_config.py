@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import KEYS, Config, ConfigurationError, FoundInterface, Marks, load, with_interfaces
+from gateway.config import (
+    KEYS,
+    Config,
+    ConfigurationError,
+    FoundInterface,
+    Marks,
+    Placement,
+    load,
+    with_interfaces,
+)
 from gateway.policy import limits
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +53,7 @@ def test_empty_file_is_all_defaults(path: Path) -> None:
 def test_every_key(path: Path) -> None:
     text = """
 version = 1
+placement = "bridge"
 [interfaces]
 inside = ["eth1", "eth1", "vlan.5"]
 outside = ["eth0"]
@@ -73,6 +83,7 @@ file = "/var/log/nightmail"
 again_after_hours = 1
 """
     expected = Config(
+        placement=Placement.BRIDGE,
         inside=("eth1", "vlan.5"),
         outside=("eth0",),
         inside_networks=(ip_network("192.0.2.0/24"), ip_network("2001:db8:5::/48")),
@@ -103,6 +114,8 @@ BAD = [
     ("version", "2", "1; a later version"),
     ("version", "0", "from 1 to 1"),
     ("version", "true", "from 1 to 1"),
+    ("placement", '"wall"', "router, host, bridge"),
+    ("placement", '["host"]', "router, host, bridge"),
     ("interfaces.inside", '"eth0"', "a list of interface names"),
     ("interfaces.inside", "[]", "a list of interface names"),
     ("interfaces.inside", '["eth+"]', "a list of interface names"),
@@ -167,7 +180,7 @@ def test_every_key_has_a_bad_value_above() -> None:
     ("text", "message"),
     [
         ("[interfaces]\ninsde = []", ":2: interfaces.insde: unknown key; allowed: interfaces.inside, "),
-        ("inside = []", ":1: inside: unknown key; allowed: version, [alarms], [daemon], "),
+        ("inside = []", ":1: inside: unknown key; allowed: version, placement, [alarms], [daemon], "),
         ("\n[mial]\nports = [25]", ":2: mial: unknown key; allowed: version, "),
         ("mail = 7", ":1: mail: is a section; allowed: [mail] and keys below it"),
         ("[daemon]\nworkers = 99\n[log]", ":2: daemon.workers: 99 is not allowed"),
@@ -271,6 +284,12 @@ def test_mail_port_among_ours(path: Path) -> None:
     assert message.startswith(f"{path}:2: kernel.first_listen_port: 12500 to 12531 are ours")
 
 
+@pytest.mark.parametrize("line", ['inside = ["eth0"]', 'inside_networks = ["192.0.2.0/24"]'])
+def test_on_the_mail_server_itself_nothing_else_is_inside(path: Path, line: str) -> None:
+    message = complaint(path, f'placement = "host"\n[interfaces]\n{line}\n')
+    assert message.startswith(f"{path}:3: interfaces.{line.split()[0]}: not on the mail server itself")
+
+
 # --- Interfaces ----------------------------------------------------------------------------------------
 
 ETH0, ETH1, ETH2 = FoundInterface("eth0", True), FoundInterface("eth1", False), FoundInterface("eth2", False)
@@ -288,6 +307,8 @@ NETWORKS = (ip_network("192.0.2.0/24"),)
         (Config(inside=("eth1", "eth2"), outside=("eth0",)), [ETH0, ETH1, ETH2], ("eth1", "eth2"), ("eth0",)),
         (Config(inside=("sit0",), outside=("eth0",)), [ETH0, DOWN], ("sit0",), ("eth0",)),
         (Config(inside_networks=NETWORKS), [ETH0], ("eth0",), ("eth0",)),
+        (Config(placement=Placement.HOST), [ETH0, ETH1, ETH2], (), ()),
+        (Config(placement=Placement.HOST, outside=("eth1",)), [ETH0, ETH1], (), ("eth1",)),
         (Config(inside=("eth0",), inside_networks=NETWORKS), [ETH0], ("eth0",), ("eth0",)),
     ],
 )

@@ -70,6 +70,25 @@ def test_roles(interface: str, source: str, destination: str, expected: Role | R
 
 
 @pytest.mark.parametrize(
+    ("interface", "source", "destination", "expected"),
+    [
+        ("", "10.1.0.2", "192.0.2.1", SENDING),
+        ("", "10.1.0.2", "10.1.0.3", PASS),
+        ("eth0", "192.0.2.1", "10.1.0.2", RECEIVING),
+        ("ppp7", "2001:db8:2::1", "2001:db8:1::2", RECEIVING),
+        ("eth0", "192.0.2.1", "192.0.2.2", PASS),
+        ("eth0", "10.1.0.2", "10.1.0.3", SPOOFED),
+    ],
+)
+def test_roles_on_the_mail_server_itself(
+    interface: str, source: str, destination: str, expected: Role | Refusal
+) -> None:
+    """What this machine sends comes in by no interface; every interface is outside."""
+    own = [ip_network("10.1.0.2/32"), ip_network("10.1.0.3/32"), ip_network("2001:db8:1::2/128")]
+    assert Roles([""], None, own).of(Flow(source, 1025, destination, 25), interface) == expected
+
+
+@pytest.mark.parametrize(
     ("source", "destination", "expected"),
     [
         ("10.1.0.2", "192.0.2.1", SENDING),

@@ -12,8 +12,17 @@ from hypothesis import strategies as st
 
 from gateway.config import Config, Marks
 from gateway.errors import LocalMisuseError
-from gateway.intercept import ruleset
-from gateway.intercept.ruleset import LocalRoute, PolicyRule, Slot
+from gateway.intercept import objects, ruleset
+from gateway.intercept.dump import (
+    expected_lines,
+    gate_counts,
+    own_lines,
+    passed_counts,
+    removal_text,
+    with_withdrawal,
+)
+from gateway.intercept.objects import IptablesRules, LocalRoute, NftTable, PolicyRule
+from gateway.intercept.ruleset import Slot
 
 GOLDEN = Path(__file__).with_name("golden")
 PLAIN = Config(inside=("lan",), outside=("wan",))
@@ -35,9 +44,8 @@ def texts(config: Config) -> dict[str, str]:
     rules = ruleset.render(config, ruleset.slots_of(config))
     live = [slot.queue for slot in rules.slots]
     return {
-        "v4.rules": rules.restore_text(4, live),
-        "v6.rules": rules.restore_text(6, live),
-        "nft": rules.nft,
+        **{f"v{each.family}.rules": each.restore_text(live) for each in rules.of(IptablesRules)},
+        "nft": rules.of(NftTable)[0].text,
     }
 
 
@@ -75,8 +83,8 @@ def test_every_mark_is_matched_under_the_mask(config: Config) -> None:
 
 def test_routes_and_routing_rules() -> None:
     rules = ruleset.render(PLAIN, ruleset.slots_of(PLAIN))
-    assert rules.routes == (LocalRoute(4, 2525), LocalRoute(6, 2525))
-    assert rules.policy_rules == tuple(
+    assert rules.of(LocalRoute) == (LocalRoute(4, 2525), LocalRoute(6, 2525))
+    assert rules.of(PolicyRule) == tuple(
         PolicyRule(family, interface, mark, 2525)
         for family in (4, 6)
         for interface, mark in (("lan", 0x40000000), ("wan", 0x40000000), ("lo", 0xC0000000))
@@ -107,7 +115,7 @@ def test_slots() -> None:
     ],
 )
 def test_the_gate_serves_the_longest_run_of_live_queues(live: list[int], words: str | None) -> None:
-    rules = ruleset.gate_rules(live)
+    rules = objects.gate_rules(live)
     if words is None:
         assert rules == []
         return
@@ -117,13 +125,13 @@ def test_the_gate_serves_the_longest_run_of_live_queues(live: list[int], words: 
 
 
 def test_the_swap_touches_the_gate_chain_alone() -> None:
-    assert ruleset.render_gate([5, 6]).splitlines() == [
+    assert objects.render_gate([5, 6]).splitlines() == [
         "*raw",
         ":NIGHTMAIL-GATE - [0:0]",
         "-A NIGHTMAIL-GATE -p tcp -j NFQUEUE --queue-balance 5:6 --queue-bypass",
         "COMMIT",
     ]
-    assert "-A" not in ruleset.render_gate([])
+    assert "-A" not in objects.render_gate([])
 
 
 # --- Dumps ---------------------------------------------------------------------------------------------
@@ -146,14 +154,14 @@ COMMIT
 
 
 def test_nothing_of_ours_nothing_to_remove() -> None:
-    assert ruleset.removal_text(SITE) == ""
-    assert ruleset.own_lines(SITE) == []
+    assert removal_text(SITE) == ""
+    assert own_lines(SITE) == []
 
 
 def test_what_was_applied_is_recognised_and_removed() -> None:
     applied = simulated(SITE, texts(PLAIN)["v4.rules"])
-    assert ruleset.own_lines(as_dump(applied)) == ruleset.expected_lines(texts(PLAIN)["v4.rules"])
-    assert simulated(as_dump(applied), ruleset.removal_text(as_dump(applied))) == simulated(SITE, "")
+    assert own_lines(as_dump(applied)) == expected_lines(texts(PLAIN)["v4.rules"])
+    assert simulated(as_dump(applied), removal_text(as_dump(applied))) == simulated(SITE, "")
 
 
 @pytest.mark.parametrize(
@@ -163,15 +171,15 @@ def test_what_was_applied_is_recognised_and_removed() -> None:
 def test_applying_again_and_over_another_configuration(before: str, config: Config) -> None:
     once = as_dump(simulated(before, texts(RICH)["v4.rules"]))
     text = texts(config)["v4.rules"]
-    again = as_dump(simulated(once, ruleset.with_withdrawal(text, once)))
-    assert ruleset.own_lines(again) == ruleset.expected_lines(text)
-    clean = as_dump(simulated(again, ruleset.removal_text(again)))
-    assert ruleset.own_lines(clean) == []
+    again = as_dump(simulated(once, with_withdrawal(text, once)))
+    assert own_lines(again) == expected_lines(text)
+    clean = as_dump(simulated(again, removal_text(again)))
+    assert own_lines(clean) == []
     assert ":NIGHTMAIL" not in clean
 
 
 def test_the_gate_is_the_first_to_go() -> None:
-    removal = ruleset.removal_text(as_dump(simulated(SITE, texts(PLAIN)["v4.rules"])))
+    removal = removal_text(as_dump(simulated(SITE, texts(PLAIN)["v4.rules"])))
     assert removal.startswith("*raw\n-D PREROUTING")
 
 
@@ -183,8 +191,8 @@ def test_passed_counts() -> None:
         "[0:0] -A NIGHTMAIL-PREROUTING -i wan -p tcp -m mark --mark 0x0/0xff000000 -j NIGHTMAIL-PASSED\n"
         "COMMIT\n"
     )
-    assert ruleset.passed_counts(dump) == {"lan": 4, "wan": 0}
-    assert ruleset.gate_counts(dump) == {}
+    assert passed_counts(dump) == {"lan": 4, "wan": 0}
+    assert gate_counts(dump) == {}
 
 
 def test_gate_counts() -> None:
@@ -197,14 +205,14 @@ def test_gate_counts() -> None:
             "[5:300] -A NIGHTMAIL-GATE -p tcp -j NFQUEUE --queue-num 5 --queue-bypass",
         ]
     )
-    assert ruleset.gate_counts(dump) == {"lan": 3, "wan": 2}
+    assert gate_counts(dump) == {"lan": 3, "wan": 2}
 
 
 @given(st.text(max_size=300))
 def test_any_dump_can_be_read(dump: str) -> None:
-    ruleset.own_lines(dump)
-    ruleset.removal_text(dump)
-    ruleset.gate_counts(dump)
+    own_lines(dump)
+    removal_text(dump)
+    gate_counts(dump)
 
 
 Tables = dict[str, dict[str, list[str]]]

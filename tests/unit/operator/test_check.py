@@ -25,7 +25,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     monkeypatch.setattr(
         lifecycle, "discover", lambda: [FoundInterface("wan", True), FoundInterface("lan", False)]
     )
-    monkeypatch.setattr(kernel, "remarks", list)
+    monkeypatch.setattr(kernel, "remarks", lambda config: [])
     monkeypatch.setattr(check, "_is_free", lambda port: True)
     return Config(state_dir=tmp_path, run_dir=tmp_path)
 
@@ -60,12 +60,12 @@ def test_interfaces_not_told_apart(config: Config, monkeypatch: pytest.MonkeyPat
 
 
 def test_kernel_does_not_route(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "remarks", lambda: ["net.ipv4.ip_forward is not 1", "another"])
+    monkeypatch.setattr(kernel, "remarks", lambda config: ["net.ipv4.ip_forward is not 1", "another"])
     assert bad(config) == ["kernel", "kernel"]
 
 
 def test_kernel_that_cannot_be_asked(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse() -> list[str]:
+    def refuse(config: Config) -> list[str]:
         raise EnvironmentFailureError("not permitted")
 
     monkeypatch.setattr(kernel, "remarks", refuse)

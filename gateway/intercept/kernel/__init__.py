@@ -1,0 +1,176 @@
+"""Puts a rule set into the kernel, looks whether it still stands, and takes it out again.
+
+kind      the form of all the others: what is missing, make it, take it away
+routing   routing rules and routes; the only user of pyroute2 in this room
+nft       our tables of nft
+sysctls   switches that we change and give back
+iptables  the rules of iptables, and the gate in them
+commands  runs the tools; the only user of subprocess in this room
+
+Blocking, a few milliseconds a call. Must never leave half of a rule set: each tool's input is one
+transaction, and the gate comes last and goes first. Counterpart: `ruleset`, which spells everything.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from gateway.config import Config, Network
+from gateway.errors import EnvironmentFailureError
+from gateway.intercept import ruleset
+from gateway.intercept.kernel import commands, nft, routing, sysctls
+from gateway.intercept.kernel.iptables import Iptables, gate_counts, passed_counts
+from gateway.intercept.kernel.kind import Kind
+from gateway.intercept.kernel.nft import NftTables
+from gateway.intercept.kernel.routing import Routing, families, with_routes
+from gateway.intercept.kernel.sysctls import Sysctls
+from gateway.intercept.objects import LOOPBACK, NftTable
+from gateway.intercept.placements import InsideNetworks, layout_of
+from gateway.intercept.ruleset import RuleSet
+
+__all__ = [
+    "KernelRules",
+    "families",
+    "gate_counts",
+    "inside_networks",
+    "passed_counts",
+    "plan",
+    "remarks",
+    "require_interfaces",
+    "reset_was_odd",
+    "with_routes",
+]
+
+
+class KernelRules:
+    """The rules of one configuration in this network namespace."""
+
+    def __init__(self, config: Config) -> None:
+        self._nft, self._sysctls, self._iptables = NftTables(), Sysctls(), Iptables()
+        # What acts on a mark stands before what gives it.
+        self._kinds: Sequence[Kind] = (Routing(config.table), self._nft, self._sysctls, self._iptables)
+        self._wanted: RuleSet | None = None
+        self._seen_generation: int | None = None
+
+    def apply(self, wanted: RuleSet, live_queues: Iterable[int]) -> None:
+        """Make the kernel hold exactly `wanted`, whatever of ours stood there before.
+
+        Raises EnvironmentFailureError. What others have put into the kernel is not touched.
+        """
+        self._wanted, self._iptables.live, self._seen_generation = wanted, tuple(live_queues), None
+        for kind in self._kinds:
+            kind.put(_of(kind, wanted))
+
+    @property
+    def standing(self) -> dict[str, str]:
+        """For `adopt`, in another process."""
+        return {} if self._wanted is None else self._nft.standing
+
+    def adopt(self, wanted: RuleSet, live_queues: Iterable[int], standing: Mapping[str, str]) -> bool:
+        """Take over what the process before this one has put in, untouched; False if it is not `wanted`.
+
+        `apply` would do as well, but a first packet can get lost while nft's table is replaced.
+        """
+        self._iptables.live = tuple(live_queues)
+        if not self._nft.adopt(wanted.of(NftTable), standing):
+            return False
+        for kind in self._kinds:
+            objects = _of(kind, wanted)
+            if kind.missing(objects) or kind.surplus(objects):
+                return False
+        self._sysctls.recall()
+        self._wanted, self._seen_generation = wanted, None
+        return True
+
+    def swap_gate(self, live_queues: Iterable[int]) -> None:
+        """Send SYNs to these queues from now on (to none: everything passes). One transaction a family."""
+        self._iptables.swap_gate(live_queues)
+
+    def missing(self) -> list[str]:
+        """What should stand and does not, in words for a log; empty if all is well.
+
+        Cheap when nothing has changed since the last look: the kernel numbers its rule sets.
+        """
+        if self._wanted is None:
+            return []
+        generation = nft.generation()
+        unchanged = generation is not None and generation == self._seen_generation
+        gone: list[str] = []
+        numbered: list[str] = []
+        for kind in self._kinds:
+            if not kind.numbered:
+                gone += kind.missing(_of(kind, self._wanted))
+            elif not unchanged:
+                numbered += kind.missing(_of(kind, self._wanted))
+        if not numbered:
+            self._seen_generation = generation
+        return gone + numbered
+
+    def remove(self) -> None:
+        """Take out everything that is ours, from whichever version, process or placement it is."""
+        self._wanted = None
+        for kind in reversed(self._kinds):
+            kind.take_away()
+
+    def differences(self, wanted: RuleSet, live_queues: Iterable[int]) -> list[str]:
+        """What `apply` would change now, one line for each thing; empty if nothing."""
+        self._iptables.live = tuple(live_queues)
+        lines: list[str] = []
+        for kind in reversed(self._kinds):
+            objects = _of(kind, wanted)
+            lines += [f"remove  {line}" for line in kind.surplus(objects)]
+            lines += [f"add     {line}" for line in kind.missing(objects)]
+        return lines
+
+
+def _of(kind: Kind, wanted: RuleSet) -> list[object]:
+    return [each for each in wanted.objects if isinstance(each, kind.of)]
+
+
+def plan(config: Config, wanted: RuleSet, live_queues: Iterable[int]) -> list[str]:
+    """What `KernelRules.apply` would change now; changes nothing."""
+    return KernelRules(config).differences(wanted, live_queues)
+
+
+def inside_networks(config: Config) -> tuple[Network, ...]:
+    """Whose mail servers are inside: as configured, or else what this machine knows; see `InsideNetworks`."""
+    if config.inside_networks:
+        return config.inside_networks
+    layout = layout_of(config)
+    if layout.inside_networks is InsideNetworks.OWN:
+        return routing.own_addresses()
+    return routing.networks_behind(layout.inside)
+
+
+def reset_was_odd(server: str, client: str) -> bool | None:
+    """Whether a reset that reached `client` lately in the name of `server` had a TTL with which that does not
+    begin its connections. None: there was none, or the kernel does not tell."""
+    if commands.succeeds(ruleset.reset_query("odd", server, client)):
+        return True
+    return False if commands.succeeds(ruleset.reset_query("plain", server, client)) else None
+
+
+def require_interfaces(config: Config) -> None:
+    """Raises EnvironmentFailureError for the first interface of the configuration that does not exist."""
+    names = {name for _, name in socket.if_nameindex()}
+    for key, wanted in (("inside", config.inside), ("outside", config.outside)):
+        for name in wanted:
+            if name not in names:
+                known = ", ".join(sorted(names - {LOOPBACK}))
+                raise EnvironmentFailureError(f"{key}: no interface {name!r}; there are {known}")
+
+
+_FORWARDING: Final = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
+
+
+def remarks(config: Config) -> list[str]:
+    """What in this kernel's settings keeps mail from flowing, as lines for the operator; we change none."""
+    if not layout_of(config).routes_for_others:
+        return []
+    return [
+        f"{name.replace('/', '.')} is not 1: this box does not route IPv{family}, so no mail comes by"
+        for family, name in _FORWARDING.items()
+        if family in families() and sysctls.value(name) != "1"
+    ]

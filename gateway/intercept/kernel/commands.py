@@ -1,0 +1,63 @@
+"""Runs iptables, nft and their like: one transaction each, a bound on its time, one line of complaint.
+
+The only user of subprocess in this room.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from collections.abc import Sequence
+
+from gateway.errors import EnvironmentFailureError
+from gateway.policy import limits
+
+
+def run(command: Sequence[str], text: str = "") -> str:
+    """What the command prints. Raises EnvironmentFailureError if it is missing, fails, or takes too long."""
+    return finish(command[0], start(command), text)
+
+
+def succeeds(command: Sequence[str]) -> bool:
+    """For a command that answers by its exit status."""
+    process = start(command)
+    process.communicate(timeout=limits.TOOL_SECONDS)
+    return process.returncode == 0
+
+
+def start(command: Sequence[str]) -> subprocess.Popen[str]:
+    """Begin a command, to be ended with `finish`: so that two can run at once."""
+    try:
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    except FileNotFoundError as error:
+        raise EnvironmentFailureError(f"{command[0]} is not installed") from error
+
+
+def finish(tool: str, process: subprocess.Popen[str], text: str) -> str:
+    """Give it its input and wait for its end; see `run`."""
+    try:
+        out, complaint = process.communicate(text, timeout=limits.TOOL_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        process.kill()
+        process.communicate()
+        raise EnvironmentFailureError(f"{tool} has not ended after {limits.TOOL_SECONDS} s") from error
+    if process.returncode != 0:
+        raise EnvironmentFailureError(f"{tool}: {_first_line(complaint)}")
+    return out
+
+
+def _first_line(complaint: str) -> str:
+    if os.geteuid() != 0 and ("ermission denied" in complaint or "not permitted" in complaint):
+        return why(errno.EPERM)
+    lines = [line.strip() for line in complaint.splitlines() if line.strip()]
+    return lines[0] if lines else "failed without a word"
+
+
+def why(code: int) -> str:
+    """An errno in words for the operator."""
+    if code in (errno.EPERM, errno.EACCES):
+        return "not permitted: run as root, or give the service CAP_NET_ADMIN"
+    return os.strerror(code)

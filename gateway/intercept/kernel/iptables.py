@@ -1,0 +1,94 @@
+"""The rules of iptables, both families, and the gate in them; what they have counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from gateway.intercept import dump
+from gateway.intercept.kernel.commands import finish, run, start
+from gateway.intercept.kernel.routing import families
+from gateway.intercept.objects import IptablesRules, KernelObject, render_gate
+from gateway.policy import limits
+
+_TOOL: Final = {4: "iptables", 6: "ip6tables"}
+
+
+class Iptables:
+    """Ours by the prefix of our chains. The gate sends SYNs to the `live` queues."""
+
+    of: tuple[type[KernelObject], ...] = (IptablesRules,)
+    numbered = True
+
+    def __init__(self) -> None:
+        self.live: tuple[int, ...] = ()
+
+    def missing(self, wanted: Sequence[IptablesRules]) -> list[str]:
+        lines: list[str] = []
+        for rules in _here(wanted):
+            present = dump.own_lines(_save(rules.family))
+            lines += [
+                f"{_TOOL[rules.family]} {line}" for line in self._expected(rules) if line not in present
+            ]
+        return lines
+
+    def surplus(self, wanted: Sequence[IptablesRules]) -> list[str]:
+        lines: list[str] = []
+        for rules in _here(wanted):
+            expected = self._expected(rules)
+            present = dump.own_lines(_save(rules.family))
+            lines += [f"{_TOOL[rules.family]} {line}" for line in present if line not in expected]
+        return lines
+
+    def put(self, wanted: Sequence[IptablesRules]) -> None:
+        for rules in _here(wanted):
+            text = rules.restore_text(self.live)
+            run(_restore(rules.family), dump.with_withdrawal(text, _save(rules.family)))
+
+    def take_away(self) -> None:
+        for family in families():
+            text = dump.removal_text(_save(family))
+            if text:
+                run(_restore(family), text)
+
+    def swap_gate(self, live: Iterable[int]) -> None:
+        """Send SYNs to these queues from now on (to none: everything passes). One transaction a family."""
+        self.live = tuple(live)
+        text = render_gate(self.live)
+        running = [(_TOOL[family], start(_restore(family))) for family in families()]
+        for tool, process in running:
+            finish(tool, process, text)
+
+    def _expected(self, rules: IptablesRules) -> list[str]:
+        return dump.expected_lines(rules.restore_text(self.live))
+
+
+def gate_counts() -> dict[str, int]:
+    """SYNs that reached the gate, by interface, both families; starts anew when the rules are applied."""
+    return _summed("raw", dump.gate_counts)
+
+
+def passed_counts() -> dict[str, int]:
+    """SYNs that went on behind the gate unmarked; the kernel counts on while no daemon runs."""
+    return _summed("mangle", dump.passed_counts)
+
+
+def _summed(table: str, read: Callable[[str], dict[str, int]]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for family in families():
+        for interface, count in read(run([f"{_TOOL[family]}-save", "-c", "-t", table])).items():
+            counts[interface] = counts.get(interface, 0) + count
+    return counts
+
+
+def _here(wanted: Sequence[IptablesRules]) -> list[IptablesRules]:
+    spoken = families()
+    return [rules for rules in wanted if rules.family in spoken]
+
+
+def _save(family: int) -> str:
+    return run([f"{_TOOL[family]}-save"])
+
+
+def _restore(family: int) -> list[str]:
+    return [f"{_TOOL[family]}-restore", "--noflush", "-w", str(limits.RULES_LOCK_SECONDS)]

@@ -1,0 +1,163 @@
+"""Our tables of nft, notes in them of what we have changed elsewhere, and the number of all rules."""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from gateway.intercept.kernel.commands import run, start
+from gateway.intercept.objects import NFT_TABLE, KernelObject, NftTable
+from gateway.policy import limits
+
+_NOTE: Final = "former/"
+"""An empty chain by such a name is a note: so the kernel remembers what to give back, whoever does it."""
+_NOTE_FAMILY: Final = "inet"
+_NOTE_CHAIN: Final = re.compile(rf"\n?\tchain {_NOTE}(\S+) \{{\n\t\}}\n")
+
+
+class NftTables:
+    """Ours by their name, in whichever family."""
+
+    of: tuple[type[KernelObject], ...] = (NftTable,)
+    numbered = True
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+        self._listings: dict[str, str] = {}
+
+    def missing(self, wanted: Sequence[NftTable]) -> list[str]:
+        lines: list[str] = []
+        for table in wanted:
+            listing = _listing(table.family)
+            if listing is None:
+                lines += [f"nft {line.strip()}" for line in table.text.splitlines()[2:] if line.strip()]
+            elif listing != self._listings.get(table.family, listing):
+                lines.append(f"nft table {table.family} {table.name}: its rules differ from ours")
+        return lines
+
+    def surplus(self, wanted: Sequence[NftTable]) -> list[str]:
+        families = {table.family for table in wanted}
+        return [f"nft table {family} {NFT_TABLE}" for family in _families_present() if family not in families]
+
+    def put(self, wanted: Sequence[NftTable]) -> None:
+        """Notes stay where they are."""
+        known = notes()
+        families = {table.family for table in wanted}
+        removal = [_removal(family) for family in _families_present() if family not in families]
+        run(["nft", "-f", "-"], "".join([*removal, *(table.text for table in wanted), _noting(known)]))
+        self._texts = {table.family: table.text for table in wanted}
+        self._listings = {table.family: _listing(table.family) or "" for table in wanted}
+
+    def take_away(self) -> None:
+        run(["nft", "-f", "-"], "".join(map(_removal, _families_present())))
+        self._texts, self._listings = {}, {}
+
+    @property
+    def standing(self) -> dict[str, str]:
+        """For `adopt`, in another process."""
+        texts = {f"text {family}": text for family, text in self._texts.items()}
+        return texts | {f"listing {family}": listing for family, listing in self._listings.items()}
+
+    def adopt(self, wanted: Sequence[NftTable], standing: Mapping[str, str]) -> bool:
+        """Whether the tables are the wanted ones, and as the process before this one left them."""
+        listings: dict[str, str] = {}
+        for table in wanted:
+            listing = _listing(table.family)
+            if listing is None or standing.get(f"listing {table.family}") != listing:
+                return False
+            if standing.get(f"text {table.family}") != table.text:
+                return False
+            listings[table.family] = listing
+        self._texts, self._listings = {table.family: table.text for table in wanted}, listings
+        return True
+
+
+# --- Notes -------------------------------------------------------------------------------------------
+
+
+def notes() -> dict[str, str]:
+    """What was noted: name -> what it was before us."""
+    found = _NOTE_CHAIN.findall(_raw_listing(_NOTE_FAMILY) or "")
+    return dict(one.rpartition("/")[::2] for one in found)
+
+
+def note(former: Mapping[str, str]) -> None:
+    """Note these, beside what is noted already. Names and values are of letters, digits and ._-/ alone."""
+    if former:
+        run(["nft", "-f", "-"], _noting(former))
+
+
+def _noting(former: Mapping[str, str]) -> str:
+    chains = (f"{_NOTE}{name}/{value}" for name, value in former.items())
+    return "".join(f"add chain {_NOTE_FAMILY} {NFT_TABLE} {chain}\n" for chain in chains)
+
+
+# --- The tool ----------------------------------------------------------------------------------------
+
+
+def _families_present() -> list[str]:
+    return re.findall(rf"^table (\w+) {NFT_TABLE}$", run(["nft", "list", "tables"]), re.MULTILINE)
+
+
+def _removal(family: str) -> str:
+    return f"table {family} {NFT_TABLE}\ndelete table {family} {NFT_TABLE}\n"
+
+
+def _listing(family: str) -> str | None:
+    """Our table without notes and without the contents of its sets; None if it is not there."""
+    listing = _raw_listing(family)
+    return listing if listing is None else _NOTE_CHAIN.sub("", listing)
+
+
+def _raw_listing(family: str) -> str | None:
+    process = start(["nft", "-s", "-t", "list", "table", family, NFT_TABLE])
+    out, _ = process.communicate(timeout=limits.TOOL_SECONDS)
+    return out if process.returncode == 0 else None
+
+
+# --- The number of the kernel's rule set --------------------------------------------------------------
+
+_NETLINK_NETFILTER: Final = 12
+_NFT_MSG_GETGEN: Final = 10 << 8 | 16  # subsystem NFNL_SUBSYS_NFTABLES
+_NFT_MSG_NEWGEN: Final = 10 << 8 | 15
+_NFTA_GEN_ID: Final = 1
+_NLMSG: Final = struct.Struct("=IHHII")
+_NFGENMSG_OCTETS: Final = 4
+_ANSWER_OCTETS: Final = 4096
+
+
+def generation() -> int | None:
+    """Changes with every change of any nftables rule (iptables-nft included); None where it says nothing."""
+    if _is_legacy():
+        return None
+    request = _NLMSG.pack(_NLMSG.size + _NFGENMSG_OCTETS, _NFT_MSG_GETGEN, 1, 1, 0) + bytes(_NFGENMSG_OCTETS)
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as ask:
+            ask.settimeout(limits.TOOL_SECONDS)
+            ask.sendto(request, (0, 0))
+            answer = ask.recv(_ANSWER_OCTETS)
+    except OSError:
+        return None
+    if len(answer) < _NLMSG.size or _NLMSG.unpack_from(answer)[1] != _NFT_MSG_NEWGEN:
+        return None
+    return _attribute_u32(answer[_NLMSG.size + _NFGENMSG_OCTETS :], _NFTA_GEN_ID)
+
+
+def _attribute_u32(attributes: bytes, wanted: int) -> int | None:
+    while len(attributes) >= 8:
+        length, kind = struct.unpack_from("=HH", attributes)
+        if kind == wanted and length == 8:
+            return int.from_bytes(attributes[4:8])
+        attributes = attributes[max(4, (length + 3) & ~3) :]
+    return None
+
+
+def _is_legacy() -> bool:
+    """Old iptables keeps its rules outside nftables, whose number then says nothing about them."""
+    # thread-self: /proc/net is the network namespace of the process, not of the thread that asks.
+    names = [Path("/proc/thread-self/net", name) for name in ("ip_tables_names", "ip6_tables_names")]
+    return any(path.exists() and path.read_text().strip() for path in names)

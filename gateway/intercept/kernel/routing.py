@@ -1,0 +1,204 @@
+"""Routing rules and routes: what is marked as ours is looked up in a table of our own, and delivered here."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from gateway.config import Network
+from gateway.errors import EnvironmentFailureError
+from gateway.intercept.kernel.commands import why
+from gateway.intercept.objects import FAMILIES, LOOPBACK, RULE_PRIORITY, KernelObject, LocalRoute, PolicyRule
+
+_T = TypeVar("_T")
+_AF: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+_MAIN_TABLE: Final = 254  # <linux/rtnetlink.h>
+_RTN_UNICAST, _RTN_LOCAL = 1, 2
+_LINK_LOCAL: Final = IPv6Network("fe80::/10")
+_MULTICAST: Final = IPv6Network("ff00::/8")
+
+
+class Routing:
+    """Of one table. Routing rules are ours by our priority, their shape and that table."""
+
+    of: tuple[type[KernelObject], ...] = (PolicyRule, LocalRoute)
+    numbered = False
+
+    def __init__(self, table: int) -> None:
+        self._table = table
+
+    def missing(self, wanted: Sequence[PolicyRule | LocalRoute]) -> list[str]:
+        return with_routes(lambda ip: _missing(ip, wanted))
+
+    def surplus(self, wanted: Sequence[PolicyRule | LocalRoute]) -> list[str]:
+        rules = with_routes(_policy_rules)
+        return [_words_of(rule) for rule in rules if rule.table == self._table and rule not in wanted]
+
+    def put(self, wanted: Sequence[PolicyRule | LocalRoute]) -> None:
+        with_routes(lambda ip: self._put(ip, wanted))
+
+    def take_away(self) -> None:
+        with_routes(self._take_away)
+
+    def _put(self, ip: Any, wanted: Sequence[PolicyRule | LocalRoute]) -> None:
+        loopback = ip.link_lookup(ifname=LOOPBACK)[0]
+        if ip.get_links(loopback)[0]["state"] != "up":
+            raise EnvironmentFailureError("interface lo is down: nothing can be delivered here")
+        here = families()
+        for route in wanted:
+            if isinstance(route, LocalRoute) and route.family in here:
+                ip.route("replace", **_route_words(route, loopback))
+        present = _policy_rules(ip)
+        for rule in present:
+            if rule.table == self._table and rule not in wanted:
+                ip.rule("del", **_rule_words(rule))
+        for each in wanted:
+            if isinstance(each, PolicyRule) and each.family in here and each not in present:
+                ip.rule("add", **_rule_words(each))
+
+    def _take_away(self, ip: Any) -> None:
+        loopback = ip.link_lookup(ifname=LOOPBACK)[0]
+        for rule in _policy_rules(ip):
+            if rule.table == self._table:
+                ip.rule("del", **_rule_words(rule))
+        for family in families():
+            route = LocalRoute(family, self._table)
+            if _has_route(ip, route):
+                ip.route("del", **_route_words(route, loopback))
+
+
+def families() -> tuple[int, ...]:
+    """The families this kernel speaks."""
+    return FAMILIES if Path("/proc/sys/net/ipv6").is_dir() else FAMILIES[:1]
+
+
+def with_routes(ask: Callable[[Any], _T]) -> _T:
+    """Call `ask` with an IPRoute, in a thread of its own: pyroute2 runs an event loop, and so may we."""
+
+    def asked() -> _T:
+        with IPRoute() as ip:
+            return ask(ip)
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        try:
+            return thread.submit(asked).result()
+        except NetlinkError as error:
+            raise EnvironmentFailureError(f"routes: {why(error.code)}") from error
+
+
+def networks_behind(interfaces: Iterable[str]) -> tuple[Network, ...]:
+    """All that the routes say lies behind these: of the main table, a default route excepted."""
+    return with_routes(lambda ip: _routed_networks(ip, interfaces))
+
+
+def own_addresses() -> tuple[Network, ...]:
+    """Every address of this machine by which others could reach it."""
+    return with_routes(_own_addresses)
+
+
+def _missing(ip: Any, wanted: Sequence[PolicyRule | LocalRoute]) -> list[str]:
+    here = families()
+    present = _policy_rules(ip)
+    missing: list[str] = []
+    for each in wanted:
+        if each.family not in here:
+            continue
+        if isinstance(each, PolicyRule):
+            if each not in present:
+                missing.append(_words_of(each))
+        elif not _has_route(ip, each):
+            missing.append(f"ip -{each.family} route local default dev lo table {each.table}")
+    return missing
+
+
+def _words_of(rule: PolicyRule) -> str:
+    return (
+        f"ip -{rule.family} rule pref {rule.priority} iif {rule.interface} "
+        f"fwmark {rule.mark:#x}/{rule.mark:#x} lookup {rule.table}"
+    )
+
+
+def _policy_rules(ip: Any) -> list[PolicyRule]:
+    """Routing rules that have our shape: our priority, an interface, one mark bit."""
+    found: list[PolicyRule] = []
+    for family in families():
+        for rule in ip.get_rules(family=_AF[family]):
+            mark, interface = rule.get_attr("FRA_FWMARK"), rule.get_attr("FRA_IIFNAME")
+            if rule.get_attr("FRA_PRIORITY") != RULE_PRIORITY or not interface or not mark:
+                continue
+            if rule.get_attr("FRA_FWMASK") == mark:
+                found.append(PolicyRule(family, interface, mark, rule.get_attr("FRA_TABLE")))
+    return found
+
+
+def _has_route(ip: Any, route: LocalRoute) -> bool:
+    return any(
+        found["type"] == _RTN_LOCAL and found["dst_len"] == 0
+        for found in ip.get_routes(family=_AF[route.family], table=route.table)
+    )
+
+
+def _rule_words(rule: PolicyRule) -> dict[str, Any]:
+    return {
+        "family": _AF[rule.family],
+        "priority": rule.priority,
+        "iifname": rule.interface,
+        "fwmark": rule.mark,
+        "fwmask": rule.mark,
+        "table": rule.table,
+    }
+
+
+def _route_words(route: LocalRoute, loopback: int) -> dict[str, Any]:
+    return {
+        "family": _AF[route.family],
+        "dst": "0.0.0.0/0" if route.family == 4 else "::/0",
+        "type": "local",
+        "scope": "host" if route.family == 4 else "universe",
+        "oif": loopback,
+        "table": route.table,
+    }
+
+
+def _routed_networks(ip: Any, interfaces: Iterable[str]) -> tuple[Network, ...]:
+    indexes = {index for name in interfaces for index in ip.link_lookup(ifname=name)}
+    networks: list[Network] = []
+    for family in families():
+        of_family: list[Any] = []
+        for route in ip.get_routes(family=_AF[family], table=_MAIN_TABLE):
+            if route["type"] != _RTN_UNICAST or not route["dst_len"]:
+                continue
+            if indexes & _outgoing(route):
+                of_family.append(ip_network(f"{route.get_attr('RTA_DST')}/{route['dst_len']}"))
+        networks += collapse_addresses(net for net in of_family if not _is_special(net))
+    return tuple(networks)
+
+
+def _outgoing(route: Any) -> set[int]:
+    hops = route.get_attr("RTA_MULTIPATH") or []
+    return {route.get_attr("RTA_OIF"), *(hop["oif"] for hop in hops)}
+
+
+def _is_special(network: Network) -> bool:
+    """Link-local and multicast: no mail is routed there."""
+    if isinstance(network, IPv4Network):
+        return False
+    return network.subnet_of(_LINK_LOCAL) or network.subnet_of(_MULTICAST)
+
+
+def _own_addresses(ip: Any) -> tuple[Network, ...]:
+    networks: list[Network] = []
+    for family in families():
+        for found in ip.get_addr(family=_AF[family]):
+            address = found.get_attr("IFA_LOCAL") or found.get_attr("IFA_ADDRESS")
+            network = ip_network(address)
+            if not network.is_loopback and not _is_special(network):
+                networks.append(network)
+    return tuple(dict.fromkeys(networks))

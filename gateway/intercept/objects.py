@@ -1,0 +1,109 @@
+"""The kinds of thing that we put into the kernel, as data: rules, tables, routes, sysctls.
+
+Pure. A placement is a list of these; each kind has one class in `kernel` that finds what is missing of it,
+makes it, and takes it away again. Counterparts: `ruleset`, which makes the list; `kernel.kind`, the form of
+what acts on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+RULE_PRIORITY: Final = 25
+"""Of our routing rules: behind `local` (0), before whatever the site routes by."""
+NFT_TABLE: Final = "nightmail"
+CHAIN_PREFIX: Final = "NIGHTMAIL-"
+FAMILIES: Final = (4, 6)
+LOOPBACK: Final = "lo"
+
+_GATE_CHAIN: Final = f"{CHAIN_PREFIX}GATE"
+GATE_LINE: Final = "# $gate"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRule:
+    """`ip rule`: what comes in by this interface with all bits of this mark is looked up in our table.
+
+    What starts here comes, in the words of routing, by lo.
+
+    Bound to the interface, so that neither a reverse-path check by mark (src_valid_mark) nor an answer
+    that reflects the mark (fwmark_reflect) ever meets our table.
+    """
+
+    family: int
+    interface: str
+    mark: int
+    table: int
+    priority: int = RULE_PRIORITY
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRoute:
+    """`ip route`: everything in this table is delivered here."""
+
+    family: int
+    table: int
+
+
+@dataclass(frozen=True, slots=True)
+class NftTable:
+    """A table of nft, with the input of `nft -f` that replaces it in one transaction."""
+
+    text: str
+    family: str = "inet"
+    name: str = NFT_TABLE
+
+
+@dataclass(frozen=True, slots=True)
+class Sysctl:
+    """A switch of the kernel, and what it is while our rules stand. `name` is its path below /proc/sys."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class IptablesRules:
+    """All rules of one address family. `template` is input of iptables-restore, without the gate's rules."""
+
+    family: int
+    template: str
+
+    def restore_text(self, live_queues: Iterable[int]) -> str:
+        """Input of iptables-restore: our chains filled, jumps as they should be found afterwards."""
+        return self.template.replace(GATE_LINE, "\n".join(gate_rules(live_queues)))
+
+
+KernelObject = PolicyRule | LocalRoute | NftTable | Sysctl | IptablesRules
+
+
+def gate_rules(live_queues: Iterable[int]) -> list[str]:
+    """Rules of the gate chain: SYNs to the live queues, or none where nobody lives.
+
+    The kernel balances over one contiguous run and by a hash of the addresses. With a hole in the run, the
+    longest part serves: splitting further would need a second hash that sends a retransmitted SYN to the
+    worker that holds the first one, and iptables has none for both families. It lasts as long as the dead
+    worker's successor takes to bind its queue again.
+    """
+    run = _longest_run(sorted(set(live_queues)))
+    if not run:
+        return []
+    where = f"--queue-num {run[0]}" if len(run) == 1 else f"--queue-balance {run[0]}:{run[-1]}"
+    return [f"-A {_GATE_CHAIN} -p tcp -j NFQUEUE {where} --queue-bypass"]
+
+
+def render_gate(live_queues: Iterable[int]) -> str:
+    """Input of iptables-restore, the same for both families, that swaps the gate chain and nothing else."""
+    return "\n".join(["*raw", f":{_GATE_CHAIN} - [0:0]", *gate_rules(live_queues), "COMMIT", ""])
+
+
+def _longest_run(numbers: list[int]) -> list[int]:
+    best: list[int] = []
+    run: list[int] = []
+    for number in numbers:
+        run = [*run, number] if run and number == run[-1] + 1 else [number]
+        if len(run) > len(best):
+            best = run
+    return best
