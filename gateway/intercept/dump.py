@@ -70,7 +70,10 @@ def removal_text(dump: str) -> str:
 
 
 def gate_counts(dump: str) -> dict[str, int]:
-    """From `iptables-save -c -t raw`: SYNs that reached the gate, by interface."""
+    """From `iptables-save -c -t raw`: SYNs that reached the gate, by interface.
+
+    One that SYNs leave by is told as "-o eth0", all but the loopback as "! -i lo" and "! -o lo".
+    """
     return _counts(dump, _GATE_CHAIN)
 
 
@@ -81,9 +84,10 @@ def passed_counts(dump: str) -> dict[str, int]:
 
 def _counts(dump: str, chain: str) -> dict[str, int]:
     counts: dict[str, int] = {}
-    pattern = rf"\[(\d+):\d+\] -A {CHAIN_PREFIX}PREROUTING -i (\S+) .*-j {chain}$"
+    pattern = rf"\[(\d+):\d+\] -A {CHAIN_PREFIX}(?:PREROUTING|OUTPUT) ((?:! )?-[io] \S+) .*-j {chain}$"
     for match in re.finditer(pattern, dump, re.MULTILINE):
-        counts[match[2]] = counts.get(match[2], 0) + int(match[1])
+        interface = match[2].removeprefix("-i ")
+        counts[interface] = counts.get(interface, 0) + int(match[1])
     return counts
 
 

@@ -17,10 +17,12 @@ from typing import Final, ParamSpec
 
 import click
 
+from gateway.config import Placement
 from gateway.errors import EnvironmentFailureError
 from gateway.eyes import wire
 from gateway.eyes.transcript import Line, Transcript
 from gateway.lab import listener, processes
+from gateway.lab.gateways import INTERFACES
 from gateway.lab.lab import DELIVERY_SECONDS, Lab, Place
 from gateway.lab.wan import Wan
 
@@ -109,13 +111,23 @@ def lab() -> None:
 
 @lab.command()
 @click.option("--without-gateways", is_flag=True, help="Plain routers: mail as it is without Nightmail.")
+@click.option(
+    "--placement",
+    type=click.Choice([placement.value for placement in INTERFACES]),
+    default=Placement.ROUTER.value,
+    show_default=True,
+    help="Where the gateways stand: on the routers gw-a and gw-b, or on the mail servers mta-a and mta-b.",
+)
 @click.option("--tls", "offer_starttls", is_flag=True, help="mta-b offers STARTTLS itself.")
 @as_json
 @click.pass_context
 @_command
-def up(context: click.Context, without_gateways: bool, offer_starttls: bool, as_json: bool) -> None:
+def up(
+    context: click.Context, without_gateways: bool, placement: str, offer_starttls: bool, as_json: bool
+) -> None:
     """Build the lab and wait until it works."""
     one = _lab(context)
+    one.placement = Placement(placement)
     one.up(
         with_gateways=not without_gateways,
         offer_starttls=offer_starttls,

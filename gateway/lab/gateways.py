@@ -1,4 +1,4 @@
-"""The lab's two gateways: the real daemon, one in each gateway namespace.
+"""The lab's two gateways: the real daemon, one in each gateway namespace, or on each mail server itself.
 
 Counterpart: `nightmail run`, which knows nothing of any lab: it gets a configuration file like every other.
 """
@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import gateway
+from gateway.config import Placement
 from gateway.errors import EnvironmentFailureError
 from gateway.lab.inotify import CREATED, MODIFIED, Inotify
-from gateway.lab.processes import Process, kill_all_in, living_in, read_pid_file, run_in, start_in
+from gateway.lab.processes import Process, children_of, read_pid_file, run_in, start_in
 from gateway.lab.topology import INSIDE, OUTSIDE, Node
 
 READY_SECONDS: Final = 30.0
@@ -28,26 +29,33 @@ LOOK_AGAIN_SECONDS: Final = 0.1
 CONFIGURATION: Final = """\
 # Written by the lab; gone with it.
 version = 1
-
-[interfaces]
-inside = ["{inside}"]
-outside = ["{outside}"]
-
+placement = "{placement}"
+{interfaces}
 [daemon]
 state_dir = "{state}"
 run_dir = "{run}"
 """
 
+INTERFACES: Final = {
+    Placement.ROUTER: f"""
+[interfaces]
+inside = ["{INSIDE}"]
+outside = ["{OUTSIDE}"]
+""",
+    Placement.HOST: "",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """One gateway of the lab, and where its things are."""
+    """One gateway of the lab, and where its things are. On a mail server, `namespace` is that server's."""
 
     node: Node
     namespace: str
     folder: Path
     source: Path | None = None
     """Another source tree to run the daemon from: for a comparison of two versions."""
+    placement: Placement = Placement.ROUTER
 
     @property
     def configuration(self) -> Path:
@@ -82,7 +90,10 @@ def prepare(one: Gateway) -> None:
     for folder in (one.folder / "state", one.folder / "run"):
         folder.mkdir(parents=True, exist_ok=True)
     text = CONFIGURATION.format(
-        inside=INSIDE, outside=OUTSIDE, state=one.folder / "state", run=one.folder / "run"
+        placement=one.placement.value,
+        interfaces=INTERFACES[one.placement],
+        state=one.folder / "state",
+        run=one.folder / "run",
     )
     one.configuration.write_text(text)
     one.log.touch()
@@ -154,7 +165,12 @@ def serves(status: dict[str, Any]) -> bool:
 
 def kill(one: Gateway) -> int:
     """SIGKILL the supervisor and every worker at once, as a crash would; how many processes there were."""
-    return kill_all_in([one.namespace])
+    found = processes(one)
+    for process in found:
+        process.signal(signal.SIGKILL)
+    for process in found:
+        process.wait_gone(STOP_SECONDS)
+    return len(found)
 
 
 def stop(one: Gateway, *, take_rules_down: bool = False) -> None:
@@ -169,8 +185,9 @@ def stop(one: Gateway, *, take_rules_down: bool = False) -> None:
 
 
 def processes(one: Gateway) -> list[Process]:
-    """Everything that runs in its namespace."""
-    return living_in([one.namespace])
+    """The supervisor and its workers."""
+    supervisor = one.process
+    return [] if supervisor is None else [supervisor, *children_of(supervisor)]
 
 
 def last_words(one: Gateway) -> str:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from gateway.config import Placement
 from gateway.errors import EnvironmentFailureError
 from gateway.eyes import wire
 from gateway.lab import gateways, listener, network, postfix, processes, wan
@@ -71,6 +72,8 @@ class Lab:
 
     place: Place = field(default_factory=Place)
     topology: Topology = field(default_factory=load)
+    placement: Placement | None = None
+    """Where the gateways stand, for `up` and what is built by hand; None: as in the lab that is up."""
     _lock: int = -1
 
     # --- Names and places ----------------------------------------------------------------------------
@@ -107,8 +110,18 @@ class Lab:
         """The gateway of site a or b."""
         for node in self.topology.with_role(Role.GATEWAY):
             if node.letter == letter:
-                return Gateway(node, self.namespace(node.name), self.place.folder / node.name)
+                placement = self.gateways_stand
+                home = self.topology.mail_server(letter) if placement is Placement.HOST else node
+                namespace, folder = self.namespace(home.name), self.place.folder / node.name
+                return Gateway(node, namespace, folder, placement=placement)
         raise EnvironmentFailureError(f"no gateway {letter}; there are: a, b")
+
+    @property
+    def gateways_stand(self) -> Placement:
+        """On the routers before the mail servers, if nothing else was asked for."""
+        if self.placement is not None:
+            return self.placement
+        return Placement((self._state() or {}).get("placement", Placement.ROUTER.value))
 
     @property
     def gateways(self) -> list[Gateway]:
@@ -245,7 +258,13 @@ class Lab:
         self.place.folder.mkdir(parents=True, mode=0o755)
         mounted = network.has_netns_mount()
         self._write_state(
-            {"boot": _boot_id(), "began": time.time(), "netns_mount": mounted, "temporary": temporary}
+            {
+                "boot": _boot_id(),
+                "began": time.time(),
+                "netns_mount": mounted,
+                "temporary": temporary,
+                "placement": self.gateways_stand.value,
+            }
         )
 
     def _write_state(self, state: dict[str, Any]) -> None:

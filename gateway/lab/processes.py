@@ -158,6 +158,18 @@ def read_pid_file(path: Path) -> Process | None:
     return process if process.alive else None
 
 
+def children_of(parent: Process) -> list[Process]:
+    """Its children that run now."""
+    found = []
+    for listing in Path(f"/proc/{parent.pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for word in listing.read_text().split():
+                started = start_time(int(word))
+                if started is not None:
+                    found.append(Process(int(word), started))
+    return found
+
+
 def living_in(namespaces: Iterable[str]) -> list[Process]:
     """Every process whose network namespace is one of these. Never one of the machine's own namespace."""
     wanted = {identity(path) for name in namespaces if (path := namespace_path(name)).exists()}

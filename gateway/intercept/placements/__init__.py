@@ -15,12 +15,15 @@ from typing import Final
 
 from gateway.config import Config, Placement
 from gateway.errors import EnvironmentFailureError
-from gateway.intercept.placements import router
+from gateway.intercept.placements import host, router
 from gateway.intercept.placements.layout import InsideNetworks, Layout
 
 __all__ = ["InsideNetworks", "Layout", "layout_of"]
 
-_LAYOUTS: Final[dict[Placement, Callable[[Config], Layout]]] = {Placement.ROUTER: router.layout}
+_LAYOUTS: Final[dict[Placement, Callable[[Config], Layout]]] = {
+    Placement.ROUTER: router.layout,
+    Placement.HOST: host.layout,
+}
 
 
 def layout_of(config: Config) -> Layout:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import Config, Marks
+from gateway.config import Config, Marks, Placement
 from gateway.errors import LocalMisuseError
 from gateway.intercept import objects, ruleset
 from gateway.intercept.dump import (
@@ -21,7 +21,7 @@ from gateway.intercept.dump import (
     removal_text,
     with_withdrawal,
 )
-from gateway.intercept.objects import IptablesRules, LocalRoute, NftTable, PolicyRule
+from gateway.intercept.objects import IptablesRules, LocalRoute, NftTable, PolicyRule, Sysctl
 from gateway.intercept.ruleset import Slot
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -38,6 +38,10 @@ RICH = Config(
     first_listen_port=20000,
     workers=3,
 )
+HOST = replace(PLAIN, placement=Placement.HOST, inside=(), outside=())
+RICH_HOST = replace(RICH, placement=Placement.HOST, inside=())
+CONFIGS = {"plain": PLAIN, "rich": RICH, "host": HOST, "rich_host": RICH_HOST}
+EVERY_CONFIG = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
 
 def texts(config: Config) -> dict[str, str]:
@@ -50,12 +54,12 @@ def texts(config: Config) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", ["v4.rules", "v6.rules", "nft"])
-@pytest.mark.parametrize(("name", "config"), [("plain", PLAIN), ("rich", RICH)])
+@pytest.mark.parametrize(("name", "config"), CONFIGS.items())
 def test_golden(name: str, config: Config, kind: str) -> None:
     assert texts(config)[kind] == (GOLDEN / f"{name}.{kind}").read_text()
 
 
-@pytest.mark.parametrize("config", [PLAIN, RICH], ids=["plain", "rich"])
+@EVERY_CONFIG
 def test_the_families_differ_in_names_of_icmp_only(config: Config) -> None:
     config = replace(config, never=())
     translated = texts(config)["v4.rules"]
@@ -69,7 +73,7 @@ def test_the_families_differ_in_names_of_icmp_only(config: Config) -> None:
     assert translated == texts(config)["v6.rules"]
 
 
-@pytest.mark.parametrize("config", [PLAIN, RICH], ids=["plain", "rich"])
+@EVERY_CONFIG
 def test_every_mark_is_matched_under_the_mask(config: Config) -> None:
     """A mark without a mask would meet the site's own bits."""
     import re
@@ -89,6 +93,22 @@ def test_routes_and_routing_rules() -> None:
         for family in (4, 6)
         for interface, mark in (("lan", 0x40000000), ("wan", 0x40000000), ("lo", 0xC0000000))
     )
+
+
+def test_the_mail_server_itself_needs_one_routing_rule_a_family() -> None:
+    rules = ruleset.render(HOST, ruleset.slots_of(HOST))
+    assert rules.of(LocalRoute) == (LocalRoute(4, 2525), LocalRoute(6, 2525))
+    assert rules.of(PolicyRule) == tuple(PolicyRule(family, "lo", 0x40000000, 2525) for family in (4, 6))
+    assert rules.of(Sysctl) == ()
+
+
+def test_on_the_mail_server_itself_all_but_the_loopback_is_outside_or_what_is_named() -> None:
+    gates = [line for line in texts(HOST)["v4.rules"].splitlines() if line.endswith("-j NIGHTMAIL-GATE")]
+    assert [line.split()[2:5] for line in gates] == [["!", "-o", "lo"], ["!", "-i", "lo"]]
+    named = texts(RICH_HOST)["v4.rules"]
+    for words in ("-o wan", "-o ppp0", "-i wan", "-i ppp0"):
+        assert named.count(words) == 2, "the gate, and the counter behind it"
+    assert " lan " not in named
 
 
 def test_a_one_armed_router_names_its_interface_once() -> None:
@@ -167,7 +187,7 @@ def test_what_was_applied_is_recognised_and_removed() -> None:
 @pytest.mark.parametrize(
     "before", [SITE, "", "*nat\n:NIGHTMAIL-OLD - [0:0]\n-A PREROUTING -j NIGHTMAIL-OLD\nCOMMIT\n"]
 )
-@pytest.mark.parametrize("config", [PLAIN, RICH], ids=["plain", "rich"])
+@EVERY_CONFIG
 def test_applying_again_and_over_another_configuration(before: str, config: Config) -> None:
     once = as_dump(simulated(before, texts(RICH)["v4.rules"]))
     text = texts(config)["v4.rules"]
@@ -206,6 +226,18 @@ def test_gate_counts() -> None:
         ]
     )
     assert gate_counts(dump) == {"lan": 3, "wan": 2}
+
+
+def test_counts_by_interface_on_the_mail_server_itself() -> None:
+    dump = "\n".join(
+        [
+            "*raw",
+            "[3:180] -A NIGHTMAIL-OUTPUT ! -o lo -p tcp -m mark --mark 0x0/0xff -j NIGHTMAIL-GATE",
+            "[2:120] -A NIGHTMAIL-OUTPUT -o eth1 -p tcp -m mark --mark 0x0/0xff -j NIGHTMAIL-GATE",
+            "[1:60] -A NIGHTMAIL-PREROUTING ! -i lo -p tcp -j NIGHTMAIL-GATE",
+        ]
+    )
+    assert gate_counts(dump) == {"! -o lo": 3, "-o eth1": 2, "! -i lo": 1}
 
 
 @given(st.text(max_size=300))
