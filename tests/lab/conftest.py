@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.config import Placement
 from gateway.errors import EnvironmentFailureError
 from gateway.lab import gateways, listener, network, processes
 from gateway.lab.lab import Lab, Place
@@ -81,9 +82,15 @@ class Guarded:
 
 
 @contextlib.contextmanager
-def guarded(tls: TlsContexts | None = None, *, with_listener: bool = False) -> Iterator[Guarded]:
+def guarded(
+    tls: TlsContexts | None = None,
+    *,
+    with_listener: bool = False,
+    placement: Placement = Placement.ROUTER,
+) -> Iterator[Guarded]:
     """A bare lab with gateways that have met nobody yet."""
     with slot() as lab, contextlib.ExitStack() as stack:
+        lab.placement = placement
         build_bare(lab, with_gateways=True, with_listener=with_listener)
         sites = MailSites(lab, tls)
         stack.callback(sites.close)

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from gateway.config import Placement
 from gateway.eyes.wire import WireSession
 from gateway.lab.lab import Lab
 from gateway.lab.network import inside
@@ -499,11 +500,13 @@ class MailSites:
         )
 
     def on_the_wire(self, outcome: Outcome) -> WireSession:
-        """What the listener has of this dialogue: gateways keep the sender's address and port."""
+        """What the listener has of this dialogue: gateways keep the sender's address, routers its port."""
+        keeps_port = self.lab.gateways_stand is not Placement.HOST
         found = [
             session
             for session in self.lab.wire_sessions(outcome.began)
-            if (session.client.address, session.client.port) == outcome.source
+            if session.client.address == outcome.source[0]
+            and (session.client.port == outcome.source[1] or not keeps_port)
             and session.server.address == outcome.destination[0]
         ]
         assert len(found) == 1, f"{len(found)} connections of {outcome.source} in the capture"

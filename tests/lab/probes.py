@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from gateway.config import Placement
 from gateway.lab import gateways, network, processes
 from gateway.lab.gateways import Gateway
 from gateway.lab.topology import load
@@ -58,7 +59,8 @@ def eventually(condition: Callable[[], Any], seconds: float = PATIENCE, what: st
 class Sites:
     """The namespaces and the two gateways. Use `built`, which takes everything away again."""
 
-    def __init__(self, slot: int) -> None:
+    def __init__(self, slot: int, placement: Placement = Placement.ROUTER) -> None:
+        self.placement = placement
         self.topology = load()
         self.folder = Path(f"/run/nmf{slot}-gateways")
         self._prefix = f"nmf{slot}-"
@@ -87,7 +89,12 @@ class Sites:
 
     def gateway(self, letter: str) -> Gateway:
         name = f"gw-{letter}"
-        return Gateway(self.topology.nodes[name], self.namespace(name), self.folder / name)
+        namespace = self.namespace(self.home(letter))
+        return Gateway(self.topology.nodes[name], namespace, self.folder / name, placement=self.placement)
+
+    def home(self, letter: str) -> str:
+        """The node that this gateway lives on: its router, or the mail server itself."""
+        return f"mta-{letter}" if self.placement is Placement.HOST else f"gw-{letter}"
 
     @property
     def gateways(self) -> list[Gateway]:
@@ -132,7 +139,7 @@ class Sites:
         gets none for a day; then every later mail here would travel in clear.
         """
         known = 0
-        for site in (PLAIN, MASQUERADED):
+        for site in (PLAIN, MASQUERADED) if self.placement is Placement.ROUTER else (PLAIN,):
             self.surround(site)
             for v6 in (False, True):
                 with MailServer(self, "mta-b", v6) as server:
@@ -189,17 +196,17 @@ class Sites:
         return sum(worker["state"] == "serving" for worker in answer["workers"])
 
     def bound_queues(self, letter: str) -> list[int]:
-        listing = self.sh(f"gw-{letter}", "cat /proc/net/netfilter/nfnetlink_queue")
+        listing = self.sh(self.home(letter), "cat /proc/net/netfilter/nfnetlink_queue")
         return [int(line.split()[0]) for line in listing.splitlines()]
 
     def gate(self, letter: str, tool: str = "iptables") -> list[str]:
         """The rules that hand SYNs to a queue."""
-        saved = self.sh(f"gw-{letter}", f"{tool}-save -t raw")
+        saved = self.sh(self.home(letter), f"{tool}-save -t raw")
         return [line for line in saved.splitlines() if "NFQUEUE" in line]
 
     def kernel_state(self, letter: str) -> list[str]:
         """All that `up` may change: rules without counters, routing rules, routes, one sysctl."""
-        node = f"gw-{letter}"
+        node = self.home(letter)
         lines = [self.sh(node, "sysctl net.ipv4.tcp_early_demux").strip()]
         for tool in TOOLS:
             saved = self.sh(node, f"{tool}-save")
@@ -213,20 +220,19 @@ class Sites:
     def surround(self, site: str) -> None:
         """Masquerading and a stateful filter that lets in nothing but mail, on both gateways; or nothing."""
         for one in self.gateways:
-            node = one.node.name
             for tool in TOOLS:
                 words = MASQUERADE_AND_FILTER if site == MASQUERADED else OPEN
                 if tool == "ip6tables":
                     words = words.replace("-p icmp", "-p ipv6-icmp")
-                processes.run_in(self.namespace(node), [f"{tool}-restore", "--noflush"], stdin=words.encode())
+                processes.run_in(one.namespace, [f"{tool}-restore", "--noflush"], stdin=words.encode())
 
     def pass_by(self, *letters: str) -> None:
         """Let connections from DIRECT_PORTS by at these gates, for a measure of the path without them."""
         for letter in letters:
             for tool in TOOLS:
-                self.sh(
-                    f"gw-{letter}", f"{tool} -t raw -I PREROUTING -p tcp --sport {DIRECT_PORTS} -j ACCEPT"
-                )
+                for chain in ("PREROUTING", "OUTPUT"):
+                    rule = f"-I {chain} -p tcp --sport {DIRECT_PORTS} -j ACCEPT"
+                    self.sh(self.home(letter), f"{tool} -t raw {rule}")
 
     # --- Sockets --------------------------------------------------------------------------------------
 
@@ -311,10 +317,12 @@ def add_site_chains(one: Gateway) -> None:
 
 
 @contextlib.contextmanager
-def built(*, start: bool = True, configuration: str = "") -> Iterator[Sites]:
+def built(
+    *, start: bool = True, configuration: str = "", placement: Placement = Placement.ROUTER
+) -> Iterator[Sites]:
     """Both sites, with gateways that serve; gone afterwards, whatever happened."""
     with _slot() as number:
-        sites = Sites(number)
+        sites = Sites(number, placement)
         try:
             sites.build()
             for one in sites.gateways:

@@ -13,6 +13,7 @@ import string
 import pytest
 
 from gateway.errors import Reason
+from gateway.eyes.wire import WireSession
 from gateway.lab.topology import Family
 from tests.lab.conftest import Guarded
 from tests.lab.dialogues import (
@@ -108,8 +109,11 @@ def test_between_gateways_nothing_is_readable(dialogue: Dialogue, watched_sites:
     outcome = watched_sites.sites.run(dialogue.steps, "a", "b", Family.V4)
     session = watched_sites.logs["a"].ended(outcome.source, outcome.destination, LOG_SECONDS)
     assert session.decided in (Reason.UPGRADED, Reason.UPGRADED_NEW_PEER), session
-    seen = watched_sites.sites.on_the_wire(outcome)
+    assert_dark(watched_sites.sites.on_the_wire(outcome), outcome)
 
+
+def assert_dark(seen: WireSession, outcome: Outcome) -> None:
+    """Of an upgraded session: all that was said behind the EHLO reply is sealed on the wire."""
     # In clear: greeting, EHLO line and its reply, our offer and our verb, each as it should be, and no more.
     assert seen.from_client.startswith(EHLO + VERB)
     offer_end = OFFER_END.search(seen.from_server)

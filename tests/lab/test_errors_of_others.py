@@ -62,26 +62,29 @@ def at(trouble: Trouble, v6: bool) -> str:
 @pytest.fixture(scope="module")
 def built() -> Iterator[Sites]:
     with probes.built() as sites:
-        for length, v6 in ((24, False), (64, True)):
-            more = " nodad" if v6 else ""
-            sites.sh("mta-b", f"ip addr add {at(REFUSED, v6)}/{length} dev eth0{more}")
-        for tool, v6 in zip(TOOLS, (False, True), strict=True):
-            kind = "icmp6" if v6 else "icmp"
-            rejects = {
-                HOST: "icmp6-addr-unreachable" if v6 else "icmp-host-unreachable",
-                NET: "icmp6-no-route" if v6 else "icmp-net-unreachable",
-                PROHIBITED: f"{kind}-adm-prohibited" if v6 else f"{kind}-admin-prohibited",
-            }
-            for trouble, word in rejects.items():
-                sites.sh(
-                    "wire", f"{tool} -A FORWARD -d {at(trouble, v6)} -p tcp -j REJECT --reject-with {word}"
-                )
-            sites.sh("wire", f"{tool} -A FORWARD -d {at(SILENT, v6)} -p tcp -j DROP")
-        for family in ("ipv4", "ipv6"):
-            # Three questions for a neighbour, as ever, but not a second apart.
-            sites.sh("gw-b", f"sysctl -qw net.{family}.neigh.inside.retrans_time_ms=100")
-        sites.pass_by("a", "b")
+        arrange(sites)
         yield sites
+
+
+def arrange(sites: Sites) -> None:
+    """Put every trouble in its place."""
+    for length, v6 in ((24, False), (64, True)):
+        more = " nodad" if v6 else ""
+        sites.sh("mta-b", f"ip addr add {at(REFUSED, v6)}/{length} dev eth0{more}")
+    for tool, v6 in zip(TOOLS, (False, True), strict=True):
+        kind = "icmp6" if v6 else "icmp"
+        rejects = {
+            HOST: "icmp6-addr-unreachable" if v6 else "icmp-host-unreachable",
+            NET: "icmp6-no-route" if v6 else "icmp-net-unreachable",
+            PROHIBITED: f"{kind}-adm-prohibited" if v6 else f"{kind}-admin-prohibited",
+        }
+        for trouble, word in rejects.items():
+            sites.sh("wire", f"{tool} -A FORWARD -d {at(trouble, v6)} -p tcp -j REJECT --reject-with {word}")
+        sites.sh("wire", f"{tool} -A FORWARD -d {at(SILENT, v6)} -p tcp -j DROP")
+    for family in ("ipv4", "ipv6"):
+        # Three questions for a neighbour, as ever, but not a second apart.
+        sites.sh("gw-b", f"sysctl -qw net.{family}.neigh.inside.retrans_time_ms=100")
+    sites.pass_by("a", "b")
 
 
 @pytest.fixture
@@ -94,6 +97,11 @@ def sites(built: Sites) -> Sites:
 @FAMILIES
 @pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: trouble.name)
 def test_the_same_failure_at_the_same_time(sites: Sites, client: str, v6: bool, trouble: Trouble) -> None:
+    assert_alike(sites, client, v6, trouble)
+
+
+def assert_alike(sites: Sites, client: str, v6: bool, trouble: Trouble) -> None:
+    """Through the gates as past them."""
     target = at(trouble, v6)
     direct, gated = [], []
     # An ICMPv6 error that comes back within the very call of connect() is only believed a SYN later (1 s).

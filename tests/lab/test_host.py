@@ -1,0 +1,412 @@
+"""The gateway on the mail server itself: all that holds for a router holds here, but for the far source port.
+
+Each part has its counterpart among the tests of the router placement, whose tools it uses: `test_real_mail`,
+`test_equality`, `test_darkness`, `test_errors_of_others`, `test_fail_open`, `test_reload`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from gateway.config import Placement
+from gateway.errors import Reason
+from gateway.eyes.wire import found_words
+from gateway.lab import gateways, processes
+from gateway.lab.lab import Lab
+from gateway.lab.mail import without_traces
+from gateway.lab.topology import Family
+from tests.lab import probes, test_errors_of_others, test_fail_open
+from tests.lab.conftest import Guarded, guarded, slot
+from tests.lab.dialogues import DIALOGUES, FIRST_CONTACT, Dialogue
+from tests.lab.exchange import MailSites, TlsContexts
+from tests.lab.probes import TOOLS, Load, MailServer, Sites, eventually, mail, wait_gone
+from tests.lab.test_darkness import SPOKEN, assert_dark
+from tests.lab.test_equality import BOTH, ROUTES, UPGRADED, Route, assert_equal
+from tests.lab.test_errors_of_others import REFUSED, TROUBLES, Trouble
+from tests.lab.test_fail_open import kill_all_workers, kill_everything
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+BOTH_FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
+DELIVERY_SECONDS = 60.0
+LOG_SECONDS = 10.0
+
+
+# --- Real mail ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def post(require_root: None) -> Iterator[Lab]:
+    """Three Postfix; the daemons are not started yet, and will run beside two of them."""
+    with slot() as lab:
+        lab.placement = Placement.HOST
+        lab.up(with_gateways=False, temporary=True)
+        yield lab
+
+
+WAYS = [
+    ("a", "b", False),
+    ("b", "a", False),
+    ("a", "b", True),
+    ("a", "c", False),
+    ("c", "b", False),
+    ("c", "b", True),
+]
+
+
+def test_real_mail_is_the_same_and_dark_between_gateways_alone(post: Lab) -> None:
+    """What lies in the mailboxes without gateways is compared with what does with them, all ways in one."""
+    mails = {way: post.compose(way[0], way[1], size=100_000, six=way[2]) for way in WAYS}
+
+    def stored() -> dict[str, bytes]:
+        found = [post.deliver(*way[:2], sent, DELIVERY_SECONDS) for way, sent in mails.items()]
+        return {
+            one.mail.name: without_traces(one.delivery.path.read_bytes()) for each in found for one in each
+        }
+
+    before = stored()
+    assert all(found_words(session, words(mails)) for session in post.wire_sessions() if session.has_data)
+    post.start_gateways()
+    began = time.time()
+    assert stored() == before
+    for session in post.wire_sessions(began):
+        ends = {post.site_of(session.client.address), post.site_of(session.server.address)}
+        assert session.complete
+        assert bool(found_words(session, words(mails))) == ("c" in ends), f"between {ends}"
+
+
+def words(mails: dict[tuple[str, str, bool], list]) -> dict[str, bytes]:
+    return {
+        f"{kind} of {one.name}": word
+        for sent in mails.values()
+        for one in sent
+        for kind, word in one.words.items()
+    }
+
+
+def test_the_operator_sees_a_gateway_that_serves(post: Lab) -> None:
+    eventually(lambda: all(gateways.serves(gateways.ask(one) or {}) for one in post.gateways), 30.0)
+    facts = post.status()["nodes"]
+    assert [facts[name]["gateway"] for name in ("gw-a", "gw-b")] == ["serves", "serves"]
+
+
+# --- Dialogues ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def on_hosts(require_root: None, tls_contexts: TlsContexts) -> Iterator[Guarded]:
+    """Gateways on the mail servers, which have met."""
+    with guarded(tls_contexts, with_listener=True, placement=Placement.HOST) as made:
+        for family in Family:
+            outcome = made.sites.run(FIRST_CONTACT.steps, "a", "b", family)
+            session = made.logs["a"].ended(outcome.source, outcome.destination, LOG_SECONDS)
+            assert session.decided in (Reason.UPGRADED_NEW_PEER, Reason.UPGRADED), session
+        yield made
+
+
+SELECTED = [
+    one for number, one in enumerate(DIALOGUES) if number % 4 == 0 and not (one.long or one.takes_its_time)
+]
+
+
+@pytest.mark.parametrize("dialogue", [pytest.param(one, id=one.name.replace(" ", "-")) for one in SELECTED])
+def test_dialogue(dialogue: Dialogue, on_hosts: Guarded, bare_sites: MailSites) -> None:
+    compare(dialogue, on_hosts, bare_sites, ROUTES, Family.V4)
+
+
+@pytest.mark.parametrize(
+    "dialogue", [pytest.param(one, id=one.name.replace(" ", "-")) for one in SELECTED[::4]]
+)
+def test_dialogue_by_ipv6(dialogue: Dialogue, on_hosts: Guarded, bare_sites: MailSites) -> None:
+    compare(dialogue, on_hosts, bare_sites, ROUTES, Family.V6)
+
+
+def compare(
+    dialogue: Dialogue, on_hosts: Guarded, bare: MailSites, routes: tuple[Route, ...], family: Family
+) -> None:
+    for route in routes:
+        direct = bare.run(dialogue.steps, route.sender, route.receiver, family, dialogue.patience)
+        via = on_hosts.sites.run(
+            dialogue.steps,
+            route.sender,
+            route.receiver,
+            family,
+            dialogue.patience,
+            cut_offer=route.gateways == "b",
+        )
+        assert via.seen_source[0] == via.source[0]
+        assert via.seen_source[1] != via.source[1], "not through a gateway"
+        assert_equal(replace(via, seen_source=via.source), direct, dialogue)
+        if route.gateways == "b" or dialogue.may_end_unbegun:
+            continue
+        session = on_hosts.logs["a"].ended(via.source, via.destination, LOG_SECONDS)
+        expected = route.expected(dialogue)["a"]
+        assert (session.decided, session.protected) == (expected, expected in UPGRADED), session
+    for log in on_hosts.logs.values():
+        assert not log.errors
+
+
+@pytest.mark.parametrize("dialogue", [pytest.param(one, id=one.name.replace(" ", "-")) for one in SPOKEN[:4]])
+def test_between_gateways_nothing_is_readable(dialogue: Dialogue, on_hosts: Guarded) -> None:
+    outcome = on_hosts.sites.run(dialogue.steps, BOTH.sender, BOTH.receiver, Family.V4)
+    assert_dark(on_hosts.sites.on_the_wire(outcome), outcome)
+
+
+def test_a_flush_of_conntrack_lets_nothing_out_in_clear(on_hosts: Guarded) -> None:
+    """What the mail servers send to each other goes on over lo: the wire sees no octet of it, nor an end."""
+    began = time.time()
+    made, accepted = on_hosts.sites.connect("a", "b", Family.V4)
+    lines = made.makefile("rb")
+    with made, accepted, lines:
+        accepted.sendall(b"220 mx.test ESMTP\r\n")
+        assert lines.readline()
+        made.sendall(b"EHLO client.test\r\n")
+        assert accepted.recv(100) == b"EHLO client.test\r\n"
+        accepted.sendall(b"250 mx.test\r\n")
+        assert lines.readline() == b"250 mx.test\r\n"
+        for letter in "ab":
+            namespace = on_hosts.sites.lab.gateway(letter).namespace
+            processes.run_in(namespace, ["conntrack", "-F"])
+        for said in (b"MAIL FROM:<moonlit@a.test>\r\n", b"RCPT TO:<heron@b.test>\r\n"):
+            made.sendall(said)
+            assert accepted.recv(100) == said
+            accepted.sendall(b"250 saltmarsh\r\n")
+            assert lines.readline() == b"250 saltmarsh\r\n"
+        sessions = on_hosts.sites.lab.wire_sessions(began)
+    assert sessions
+    for session in sessions:
+        for word in (b"moonlit", b"heron", b"saltmarsh"):
+            assert word not in session.from_client + session.from_server
+
+
+# --- Failures -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def with_troubles() -> Iterator[Sites]:
+    with probes.built(placement=Placement.HOST) as sites:
+        test_errors_of_others.arrange(sites)
+        yield sites
+
+
+@BOTH_FAMILIES
+@pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: trouble.name)
+def test_the_same_failure_at_the_same_time(with_troubles: Sites, v6: bool, trouble: Trouble) -> None:
+    test_errors_of_others.assert_alike(with_troubles, "mta-a", v6, trouble)
+
+
+@BOTH_FAMILIES
+def test_a_refusal_of_the_mail_server_reaches_a_client_on_the_wire(with_troubles: Sites, v6: bool) -> None:
+    test_errors_of_others.assert_alike(with_troubles, "mta-c", v6, REFUSED)
+
+
+@BOTH_FAMILIES
+def test_a_ban_of_the_site_stays_a_ban(with_troubles: Sites, v6: bool) -> None:
+    """A rule in INPUT refuses one source: it is refused, though what we dial comes by lo, which is open."""
+    sites, tool = with_troubles, TOOLS[v6]
+    target, source = sites.address("mta-b", v6), sites.address("mta-c", v6)
+    rules = [
+        f"-I INPUT -s {source} -p tcp --dport 25 -j REJECT --reject-with tcp-reset",
+        "-I INPUT -i lo -j ACCEPT",
+    ]
+    with MailServer(sites, "mta-b", v6) as server:
+        for rule in rules:
+            sites.sh("mta-b", f"{tool} {rule}")
+        try:
+            for _ in range(3):
+                assert probes.failure(sites, "mta-c", target)[0] == "ECONNREFUSED"
+        finally:
+            for rule in rules:
+                sites.sh("mta-b", f"{tool} {rule.replace('-I', '-D')}")
+        mail(sites, "mta-c", server, target, b"no ban any more")
+
+
+# --- Fail-open ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def built() -> Iterator[Sites]:
+    with probes.built(placement=Placement.HOST) as sites:
+        for letter in "ab":
+            # Strict, as some distributions have it.
+            sites.sh(
+                sites.home(letter), "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.eth0.rp_filter=1"
+            )
+        sites.acquaint()
+        yield sites
+
+
+@pytest.fixture
+def sites(built: Sites) -> Sites:
+    for one in built.gateways:
+        status = gateways.ask(one)
+        if status is None or not gateways.serves(status) or status["wanted"] != "up":
+            gateways.kill(one)
+            built.start(one.node.letter)
+    return built
+
+
+@pytest.fixture
+def server(sites: Sites) -> Iterator[MailServer]:
+    with MailServer(sites, "mta-b", False) as made:
+        yield made
+
+
+@pytest.fixture
+def server6(sites: Sites) -> Iterator[MailServer]:
+    with MailServer(sites, "mta-b", True) as made:
+        yield made
+
+
+@pytest.mark.parametrize("letter", ["a", "b"])
+@pytest.mark.parametrize("event", [kill_all_workers, kill_everything], ids=lambda event: event.__name__)
+def test_a_kill_under_load_leaves_nobody_hanging(
+    sites: Sites, server: MailServer, server6: MailServer, event: Callable, letter: str
+) -> None:
+    targets = test_fail_open.targets(sites)
+    pids = [sites.supervisor(letter), *sites.workers(letter)]
+    with Load(sites, "mta-a", targets) as load:
+        load.wait(40)
+        at = time.monotonic()
+        event(sites, letter)
+        load.wait(40, since=at + 1.0)
+    print(load.judge(at))
+    if event is kill_everything:
+        wait_gone(*pids)
+        assert sites.bound_queues(letter) == []
+    assert mail(sites, "mta-a", server, targets[0], b"after all that") < 1.0
+
+
+@pytest.mark.parametrize("letter", ["a", "b"])
+def test_the_first_connection_behind_a_kill_passes_at_once(
+    sites: Sites, server: MailServer, server6: MailServer, letter: str
+) -> None:
+    pids = [sites.supervisor(letter), *sites.workers(letter)]
+    probes.kill(*pids)
+    wait_gone(*pids)
+    for one, target in zip((server, server6), test_fail_open.targets(sites), strict=True):
+        for _ in range(3):
+            assert mail(sites, "mta-a", one, target, b"direct") < 0.5
+
+
+def test_a_session_is_reset_when_its_gateway_dies(sites: Sites, server: MailServer) -> None:
+    """Both mail servers learn of it at once: neither waits for its own timer."""
+    for letter in "ab":
+        with probes.Dialogue(sites.connect("mta-a", test_fail_open.targets(sites)[0])) as dialogue:
+            dialogue.begin()
+            dialogue.say(b"NOOP")  # from here on there is no way back
+            probes.kill(sites.supervisor(letter), *sites.workers(letter))
+            began = time.monotonic()
+            with pytest.raises(OSError):
+                for _ in range(3):
+                    dialogue.say(b"NOOP")
+            assert time.monotonic() - began < 2.0
+        sites.start(letter)
+
+
+def test_left_over_rules_are_harmless_and_down_takes_them_all(
+    sites: Sites, server: MailServer, server6: MailServer
+) -> None:
+    targets = test_fail_open.targets(sites)
+    gateways.kill(sites.gateway("a"))
+    sites.command("a", "down")
+    without = sites.kernel_state("a")
+    assert sites.gate("a") == []
+    plan = sites.command("a", "plan")
+    assert sites.kernel_state("a") == without, "plan changes nothing"
+    sites.command("a", "up")
+    assert sites.gate("a")
+    assert sites.command("a", "plan").startswith("nothing to change")
+    assert all(line.removeprefix("add").strip() for line in plan.splitlines())
+    assert mail(sites, "mta-a", server, targets[0], b"left-over rules") < 0.5
+    assert mail(sites, "mta-a", server6, targets[1], b"left-over rules") < 0.5
+    sites.command("a", "down")
+    assert sites.kernel_state("a") == without
+    assert mail(sites, "mta-a", server, targets[0], b"no rules") < 0.5
+    sites.command("a", "up")
+
+
+@pytest.mark.parametrize(
+    "flush",
+    ["iptables -F", "iptables -t mangle -F", "ip6tables -t raw -F", "nft flush ruleset"],
+    ids=lambda flush: flush.replace(" ", "-"),
+)
+def test_what_others_flush_is_put_back_and_nothing_goes_round(
+    sites: Sites, server: MailServer, flush: str
+) -> None:
+    before = test_fail_open.ours(sites.kernel_state("a"))
+    sites.sh(sites.home("a"), flush)
+    eventually(lambda: test_fail_open.ours(sites.kernel_state("a")) == before, 5.0, "all of our rules")
+    eventually(lambda: not sites.status("a")["rules"]["missing"], what="a status without missing rules")
+    gated, peers = reached_the_gate(sites, "a"), len(server.peers)
+    for _ in range(3):
+        mail(sites, "mta-a", server, test_fail_open.targets(sites)[0], b"after a flush")
+    assert reached_the_gate(sites, "a") == gated + 3, "what we dial never comes to the gate"
+    assert len(server.peers) == peers + 3
+
+
+def reached_the_gate(sites: Sites, letter: str) -> int:
+    saved = sites.sh(sites.home(letter), "iptables-save -c -t raw").splitlines()
+    return sum(int(line[1:].split(":")[0]) for line in saved if line.endswith("-j NIGHTMAIL-GATE"))
+
+
+@BOTH_FAMILIES
+def test_local_mail_to_own_addresses_is_not_touched(sites: Sites, v6: bool) -> None:
+    gated = reached_the_gate(sites, "b")
+    seen = sites.status("b")["counters"]
+    with MailServer(sites, "mta-b", v6) as server:
+        own = sites.address("mta-b", v6)
+        mail(sites, "mta-b", server, own, b"from here to here")
+        assert server.peers == [own]
+    assert reached_the_gate(sites, "b") == gated
+    assert sites.status("b")["counters"]["decided"] == seen["decided"]
+
+
+def test_a_reload_under_load_breaks_nothing(sites: Sites, server: MailServer) -> None:
+    target = test_fail_open.targets(sites)[0]
+    for letter in "ab":
+        one = sites.gateway(letter)
+        with (
+            probes.Dialogue(sites.connect("mta-a", target)) as lasting,
+            Load(sites, "mta-a", (target,)) as load,
+        ):
+            lasting.begin()
+            load.wait(20)
+            command = gateways.nightmail_command("--config", str(one.configuration), "reload")
+            done = subprocess.run(
+                processes.command_in(one.namespace, command), capture_output=True, check=False, timeout=60
+            )
+            assert done.returncode == 0, done.stderr.decode()
+            load.wait(20)
+            lasting.send_mail(b"through a reload")
+        failed = [attempt for attempt in load.attempts if attempt.failure]
+        assert not failed, probes.shown(failed, 0.0)
+
+
+def test_another_placement_does_not_slip_in_by_a_reload(sites: Sites) -> None:
+    one = sites.gateway("a")
+    text = one.configuration.read_text()
+    interfaces = '[interfaces]\ninside = ["eth0"]\noutside = ["eth0"]\ninside_networks = ["10.11.0.0/24"]'
+    routed = text.replace('placement = "host"', interfaces)
+    one.configuration.write_text(routed)
+    try:
+        assert "placement: changes with a restart only" in sites_reload(one)
+    finally:
+        one.configuration.write_text(text)
+    assert gateways.serves(sites.status("a"))
+
+
+def sites_reload(one: gateways.Gateway) -> str:
+    command = gateways.nightmail_command("--config", str(one.configuration), "reload")
+    arguments = processes.command_in(one.namespace, command)
+    done = subprocess.run(arguments, capture_output=True, check=False, timeout=60, text=True)
+    assert done.returncode == 1
+    return done.stderr
