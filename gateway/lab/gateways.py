@@ -82,7 +82,8 @@ class Gateway:
 def nightmail_command(*words: str, source: Path | None = None) -> list[str]:
     """The command line of this very version of Nightmail, wherever it was started from (or of `source`)."""
     root = source or Path(gateway.__file__).parent.parent
-    return ["env", f"PYTHONPATH={root}", sys.executable, "-m", "gateway", *words]
+    # -P: or else a tree in the working directory would come before the one that is meant.
+    return ["env", f"PYTHONPATH={root}", sys.executable, "-P", "-m", "gateway", *words]
 
 
 def prepare(one: Gateway) -> None:
