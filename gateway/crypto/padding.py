@@ -6,17 +6,30 @@ write as its last data (docs/protocol.md, "Padding"). Counterpart: `session.flig
 
 from __future__ import annotations
 
-from gateway.policy.limits import FLIGHT_FLOOR_OCTETS
+from gateway.policy.limits import FLIGHT_FLOOR_OCTETS, FLIGHT_HELD_STEP_OCTETS
 
 
 def padme(octets: int) -> int:
     """The least size not below `octets` that Padme lets be seen: its low bits are zero, so that a size
     tells a listener O(log log n) bits. Nikitin et al., PETS 2019."""
-    exponent = max(octets.bit_length() - 1, 0)
-    significant = exponent.bit_length()
-    zeros = max(exponent - significant, 0)
-    mask = (1 << zeros) - 1
+    mask = _step(octets) - 1
     return (octets + mask) & ~mask
+
+
+def _step(octets: int) -> int:
+    """Padme's sizes are multiples of it, as far as they are about as large as `octets`."""
+    exponent = max(octets.bit_length() - 1, 0)
+    return 1 << max(exponent - exponent.bit_length(), 0)
+
+
+def passed_step(octets: int) -> int:
+    """How much of a flight that has `octets` so far may be seen before its end: up to the last step below.
+
+    Then the pause before the end shows no more than the padded size does. The grid of a very large flight
+    is finer than its steps, so that it does not hold too much.
+    """
+    below = octets - 1
+    return below & ~(min(_step(below), FLIGHT_HELD_STEP_OCTETS) - 1)
 
 
 def flight_padding(since: int, padded: int = 0) -> int:

@@ -144,7 +144,7 @@ class RecordLayer:
         return b"".join(parts)
 
     def seal_full(self, head: bytes, data: bytes, count: int) -> bytes:
-        """`count` full DATA records from the octets of `head` (of one record at most) and then of `data`."""
+        """`count` full DATA records, at least one, from the octets of `head` and then of `data`."""
         return b"".join(self._seal_full(head, data, count))
 
     def seal_padded(self, kind: int, content: bytes, pad: int) -> bytes:
@@ -193,19 +193,21 @@ class RecordLayer:
         inner = bytearray(_FULL_INNER_HEADER + bytes(RECORD_SEND_OCTETS))
         content = memoryview(inner)[INNER_HEADER_OCTETS:]
         source = memoryview(data)
-        begins = RECORD_SEND_OCTETS - len(head)
-        content[: len(head)] = head
-        content[len(head) :] = source[:begins]
         pieces: list[bytes] = []
+        begins = -len(head)  # of the record, in `data`
         while True:
+            ends = begins + RECORD_SEND_OCTETS
+            if begins >= 0:
+                content[:] = source[begins:ends]
+            else:
+                content[:] = (head[begins:] if ends >= 0 else head[begins:ends]) + data[: max(ends, 0)]
             pieces += (_FULL_HEADER, cipher.encrypt_with_ad(_FULL_HEADER, inner))
             if not cipher.n & _REKEY_MASK:
                 cipher.rekey()
             count -= 1
             if not count:
                 return pieces
-            content[:] = source[begins : begins + RECORD_SEND_OCTETS]
-            begins += RECORD_SEND_OCTETS
+            begins = ends
 
     # --- The peer's ----------------------------------------------------------------------------------
 

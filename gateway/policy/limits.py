@@ -72,6 +72,9 @@ FLIGHT_SILENCE_SECONDS: Final = 0.005
 
 RECORD_SEND_OCTETS: Final = 16 * 1024
 """Content of a full record: a reader waits for at most so much before it can verify anything."""
+FLIGHT_HELD_STEP_OCTETS: Final = 64 * 1024
+"""Of a large flight the octets above its last step wait, but above this coarser grid never: a channel holds
+80 KiB at most, and what leaves before a pause shows the size of a very large mail to this grid."""
 FLIGHT_LOOK_SECONDS: Final = 0.001
 """The last part of that silence is waited for anew: a loop that was late has not read what has come."""
 GREETING_OCTETS: Final = 16 * 1024

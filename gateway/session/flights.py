@@ -1,8 +1,8 @@
 """Our direction of a channel as a listener sees it: flights, padded to sizes that tell little.
 
 A flight ends with a turn of the dialogue (the other side has spoken), or, once it is large, with silence.
-Small ones leave at once. Of large ones the last octets, one record at most, wait for more, so that the
-padding can leave in the same write as the end (docs/protocol.md, "Padding"). They never wait longer than
+Small ones leave at once. Of large ones the octets above the last step of their size wait for more, so that
+the padding can leave in the same write as the end (docs/protocol.md, "Padding"). They never wait longer than
 `limits.FLIGHT_SILENCE_SECONDS`, and everything leaves in the order in which it came.
 Counterparts: `crypto.padding` (how large), `crypto.records` (how it is made so large).
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway.crypto.padding import flight_padding
+from gateway.crypto.padding import flight_padding, passed_step
 from gateway.crypto.records import RECORD_OVERHEAD_OCTETS, RecordLayer, RecordType
 from gateway.policy import limits
 
@@ -34,8 +34,8 @@ class Flights:
         """Octets on the wire of this flight when it was padded last,"""
         self._since = 0
         """and of its frames since."""
-        self._held = b""
-        """The last octets of a large flight: 1 to one record's, or b""."""
+        self._held = bytearray()
+        """The last octets of a large flight. However they come, each is copied once."""
         self._waiting: list[tuple[int, bytes]] = []
         self._heard_at = 0.0
         self._looked = False
@@ -101,29 +101,36 @@ class Flights:
         if not (self._held or self._waiting) and pad <= limits.RECORD_SEND_OCTETS:
             return self.records.seal(kind, inner_pad=pad)
         self._since = since
-        octets, self._held = self._held, b""
-        return self.at_once(octets) + self.records.seal(kind)
+        return self.at_once(self._released()) + self.records.seal(kind)
 
     def _ended(self) -> bytes:
-        octets, self._held = self._held, b""
-        sealed = self.at_once(octets)
+        sealed = self.at_once(self._released())
         self._padded = 0
         self.deadline = None
         return sealed
 
     def _full_records(self, octets: bytes) -> bytes:
-        """Full records of what is held and of `octets`; one octet at least stays, so that the end can be
-        padded in the write in which it leaves."""
-        held = self._held
-        count = (len(held) + len(octets) - 1) // limits.RECORD_SEND_OCTETS
-        if not count:
-            self._held = held + octets if held else octets
+        """What may leave before the flight's end: full records up to the last step of its size."""
+        ahead = sum(len(content) + RECORD_OVERHEAD_OCTETS for _, content in self._waiting)
+        sent = self._padded + self._since + ahead
+        content = len(self._held) + len(octets)
+        size = sent + content + -(-content // limits.RECORD_SEND_OCTETS) * RECORD_OVERHEAD_OCTETS
+        count = (passed_step(size) - sent) // _FULL_OCTETS
+        if count <= 0:
+            self._held += octets
             return b""
-        ahead = self._ahead() if self._waiting else b""
-        self._since += len(ahead) + count * _FULL_OCTETS
-        self._held = octets[count * limits.RECORD_SEND_OCTETS - len(held) :]
-        sealed = self.records.seal_full(held, octets, count)
-        return ahead + sealed if ahead else sealed
+        held = self._released()
+        sealed = self._ahead() if ahead else b""
+        sealed += self.records.seal_full(held, octets, count)
+        self._since += ahead + count * _FULL_OCTETS
+        rest = count * limits.RECORD_SEND_OCTETS - len(held)
+        self._held += octets[rest:] if rest >= 0 else held[rest:] + octets
+        return sealed
+
+    def _released(self) -> bytes:
+        octets = bytes(self._held)
+        self._held.clear()
+        return octets
 
     def _ahead(self) -> bytes:
         waiting, self._waiting = self._waiting, []

@@ -146,4 +146,37 @@ _channel.lacks(
     "malformed PARAMS are an error", "            Params.decode(record.content)\n", "            pass\n"
 )
 
-CHANNEL: Final[tuple[Mutant, ...]] = mutants_of(_records, _frames, _params, _channel)
+_padding = Room("gateway/crypto/padding.py")
+_padding.lacks(
+    "sizes are rounded up to Padme's steps",
+    "    mask = _step(octets) - 1\n    return (octets + mask) & ~mask",
+    "    return octets",
+)
+_padding.lacks(
+    "what leaves before the end of a large flight is cut at its last step",
+    "    return below & ~(min(_step(below), FLIGHT_HELD_STEP_OCTETS) - 1)",
+    "    return below",
+)
+_padding.lacks(
+    "no more is held than the grid",
+    "min(_step(below), FLIGHT_HELD_STEP_OCTETS)",
+    "_step(below)",
+)
+
+_flights = Room("gateway/session/flights.py")
+_flights.lacks(
+    "a flight that leaves at once is padded",
+    "        pad = flight_padding(since, self._padded)\n        self._padded += since + pad",
+    "        pad = 0\n        self._padded += since + pad",
+)
+_flights.lacks(
+    "CLOSE and RESET are padded",
+    "        pad = flight_padding(since, self._padded)\n        if not (self._held",
+    "        pad = 0\n        if not (self._held",
+)
+_flights.lacks(
+    "the end of a large flight waits for silence",
+    "        if size < limits.LARGE_FLIGHT_OCTETS:",
+    "        if True:",
+)
+CHANNEL: Final[tuple[Mutant, ...]] = mutants_of(_records, _frames, _params, _channel, _padding, _flights)

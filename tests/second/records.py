@@ -15,6 +15,7 @@ REKEY_AFTER = 16384
 LARGE = 16384
 FLOOR = 512
 SILENCE = 0.005
+GRID = 65536
 OVERHEAD = 22
 """Octets that a record adds to its content: frame header, tag, inner header."""
 
@@ -98,10 +99,13 @@ class Frames:
 RECORDS_ONLY = {RECORD: range(19, 65536)}
 
 
-def padme(size: int) -> int:
+def step(size: int) -> int:
     e = size.bit_length() - 1
-    step = 1 << max(0, e - e.bit_length())
-    return -(-size // step) * step
+    return 1 << max(0, e - e.bit_length())
+
+
+def padme(size: int) -> int:
+    return -(-size // step(size)) * step(size)
 
 
 @dataclass
@@ -128,13 +132,26 @@ class Writer:
             self._large = True
         if self._large:
             self.silent_at = now + SILENCE
-            if len(self._held) > self.full_record:
+            seen = self._may_be_seen()
+            if (
+                seen
+                >= sum(OVERHEAD + len(content) for _, content in self._waiting) + OVERHEAD + self.full_record
+            ):
                 out += b"".join(self._plain(*record) for record in self._waiting)
                 self._waiting = ()
-            while len(self._held) > self.full_record:
+            while len(out) + OVERHEAD + self.full_record <= seen:
                 out += self._plain(DATA, self._held[: self.full_record])
                 self._held = self._held[self.full_record :]
         return out if self._large and hold else out + self._flush([])
+
+    def _may_be_seen(self) -> int:
+        """How many octets of frames may leave before the flight ends."""
+        waiting = sum(OVERHEAD + len(content) for _, content in self._waiting)
+        sent = self._padded + self._since
+        frames = -(-len(self._held) // self.full_record)
+        size = sent + waiting + len(self._held) + frames * OVERHEAD
+        grid = min(step(size - 1), GRID)
+        return (size - 1) // grid * grid - sent
 
     def wait(self, *records: tuple[int, bytes]) -> None:
         """Records that leave with what is written next, in front of it."""

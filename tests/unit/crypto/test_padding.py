@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.crypto.padding import flight_padding, padme
+from gateway.crypto.padding import flight_padding, padme, passed_step
+from gateway.policy.limits import FLIGHT_HELD_STEP_OCTETS
 from tests.unit.crypto.pairs import vectors
 
 
@@ -46,3 +47,13 @@ def test_a_part_of_a_flight_is_never_seen_under_the_floor(since: int, padded: in
     added = since + flight_padding(since, padded)
     assert added >= 512
     assert padme(padded + added) == padded + added
+
+
+@given(st.integers(1, 1 << 30))
+def test_something_is_left_for_the_end_and_never_more_than_the_grid(octets: int) -> None:
+    assert 0 < octets - passed_step(octets) <= FLIGHT_HELD_STEP_OCTETS
+
+
+@given(st.integers(2, 4 << 20))
+def test_up_to_four_mebibytes_it_tells_no_more_than_the_padded_size(octets: int) -> None:
+    assert passed_step(octets) == passed_step(padme(octets))

@@ -149,7 +149,38 @@ def test_a_very_large_flight_ends_in_pad_records_as_long_as_others() -> None:
     assert line.kinds == [RecordType.DATA] * 611 + [RecordType.PAD] * 13
     assert sum(line.sizes) == 10_223_616
     assert line.heard == mail
-    assert len(line.writes[-1]) == 215_956, "the padding is one write with the last data"
+    assert len(line.writes[-1]) == 3 * FULL + 215_956, "the padding is one write with the last data"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.integers(20_000, 3_000_000),
+    shift=st.integers(1, 1 << 17),
+    chunk=st.sampled_from([16_384, 65_536]),
+)
+def test_what_leaves_before_the_pause_is_the_same_for_all_sizes_of_one_step(
+    size: int, shift: int, chunk: int
+) -> None:
+    """The pause before a large flight's end must show no more than its padded size does."""
+    before = {}
+    for content in (size, size + shift):
+        line = Line()
+        for begin in range(0, content, chunk):
+            line.says(bytes(min(chunk, content - begin)))
+        left = sum(line.sizes)
+        line.wait(SILENCE)
+        padded = sum(line.sizes)
+        assert left < padded, "something is left for the write that carries the padding"
+        assert before.setdefault(padded, left) == left
+
+
+def test_no_more_than_the_grid_and_a_record_is_ever_held() -> None:
+    line = Line()
+    said = 0
+    for _ in range(400):
+        line.says(bytes(50_000))
+        said += 50_000
+        assert said - len(line.heard) <= limits.FLIGHT_HELD_STEP_OCTETS + limits.RECORD_SEND_OCTETS
 
 
 def test_silence_ends_a_large_flight_and_what_follows_is_another() -> None:
