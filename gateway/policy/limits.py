@@ -138,6 +138,8 @@ ALIVE_EVERY_SECONDS: Final = 0.1
 READS_BEHIND_ALIVE_SECONDS: Final = 0.2
 """No read begins so long after the last proof, before the next: many peers that send the smallest records
 (one read of them takes about 60 ms) must not make a worker look hung, and mail pass it by."""
+EVENTS_PER_TURN: Final = 256
+"""Sockets that are served in one turn of the loop, before its timers and other descriptors get theirs."""
 HUNG_AFTER_SECONDS: Final = 0.35
 """The supervisor takes a worker's queue out of the rules after so long without proof (0.5 s in all)."""
 KILL_HUNG_AFTER_SECONDS: Final = 10.0

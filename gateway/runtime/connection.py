@@ -13,6 +13,7 @@ from typing import Protocol
 from gateway.errors import Reason
 from gateway.policy import limits
 from gateway.runtime.endpoint import Endpoint, Hold
+from gateway.runtime.poller import Poller
 from gateway.session import commands as c
 from gateway.session.events import (
     DeadlineReached,
@@ -59,6 +60,7 @@ class Connection:
         "_machine",
         "_near",
         "_over",
+        "_poller",
         "_redialling",
         "_relayed",
         "_surroundings",
@@ -76,6 +78,7 @@ class Connection:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        poller: Poller,
         surroundings: Surroundings,
         machine: Machine,
         flow: object,
@@ -84,12 +87,13 @@ class Connection:
         far: socket.socket,
     ) -> None:
         self._loop = loop
+        self._poller = poller
         self._surroundings = surroundings
         self._machine = machine
         self.flow = flow
         self.session_id = session_id
-        self._near = Endpoint(loop, near, self)
-        self._far = Endpoint(loop, far, self)
+        self._near = Endpoint(loop, poller, near, self)
+        self._far = Endpoint(loop, poller, far, self)
         self._relayed = False
         self._redialling = False
         self._over = False
@@ -174,7 +178,7 @@ class Connection:
             far.close()
             return
         self._redialling = False
-        self._far = Endpoint(self._loop, far, self)
+        self._far = Endpoint(self._loop, self._poller, far, self)
         self._handle(Redialled())
         self._far.unhold(Hold.NOT_STARTED)
 
@@ -223,7 +227,7 @@ class Connection:
     # --- Commands ---------------------------------------------------------------------------------------
 
     def _send_octets(self, command: c.SendOctets) -> None:
-        self._endpoint(command.side).write(command.octets)
+        self._endpoint(command.side).write(command.octets, last=command.last)
 
     def _send_end(self, command: c.SendEnd) -> None:
         self._endpoint(command.side).end()

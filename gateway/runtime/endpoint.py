@@ -7,31 +7,24 @@ Knows nothing of SMTP or channels. A FIN stays a FIN (`end`), a reset a reset (`
 from __future__ import annotations
 
 import asyncio
-import math
 import select
 import socket
 import struct
-import time
 from collections import deque
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.policy import limits
+from gateway.runtime.poller import Poller
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_READ: Final = select.EPOLLIN
+_WRITE: Final = select.EPOLLOUT
+_BROKEN: Final = select.EPOLLERR | select.EPOLLHUP
+_NOT_AT_ALL: Final = -1
 # One buffer for all reads of the process: the loop is single-threaded and every owner takes what it needs
 # before it returns.
 _read_buffer = bytearray(limits.READ_OCTETS)
 _read_view = memoryview(_read_buffer)
-_reads_until = math.inf
-
-
-def read_until(moment: float) -> None:
-    """No endpoint of this process reads behind this moment (time.monotonic()), until the next call.
-
-    Called by the worker's heartbeat: within one turn of the loop many peers could else keep it waiting.
-    """
-    global _reads_until
-    _reads_until = moment
 
 
 class Hold:
@@ -45,6 +38,8 @@ class Hold:
     BY_PRESSURE = 2
     NOT_STARTED = 4
     ENDED = 8
+    RESET = 16
+    """Behind the end: nothing more is to be watched for."""
 
 
 class Owner(Protocol):
@@ -64,63 +59,104 @@ class Endpoint:
         "_buffer",
         "_closing",
         "_ending",
-        "_errors",
         "_fd",
         "_hold",
         "_linger",
         "_loop",
         "_owner",
-        "_reading",
-        "_reset_watch",
+        "_poller",
         "_socket",
+        "_watched",
         "is_closed",
         "pending",
         "write_broken",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, owner: Owner) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, poller: Poller, sock: socket.socket, owner: Owner
+    ) -> None:
         self._loop = loop
+        self._poller = poller
         self._socket = sock
         self._fd = sock.fileno()
-        self._errors = select.poll()
-        self._errors.register(self._fd, 0)
         self._owner = owner
         self._hold = Hold.NOT_STARTED
-        self._reading = False
+        self._watched = _NOT_AT_ALL
+        """What the poller looks for; 0: errors alone."""
         self._buffer: deque[memoryview] = deque()
         self.pending = 0
         """Octets given to `write` that the kernel has not taken yet."""
         self._ending = False
         self._closing = False
         self._linger: asyncio.TimerHandle | None = None
-        self._reset_watch: select.epoll | None = None
         self.write_broken = False
         self.is_closed = False
 
     def hold(self, why: int) -> None:
         self._hold |= why
-        if self._reading:
-            self._reading = False
-            self._loop.remove_reader(self._fd)
+        self._watch()
 
     def unhold(self, why: int) -> None:
         self._hold &= ~why
-        if not self._hold and not self._reading and not self.is_closed:
-            self._reading = True
-            self._loop.add_reader(self._fd, self._readable)
+        self._watch()
+
+    def _watch(self) -> None:
+        """Bring what is watched in line with what is wanted."""
+        if self.is_closed:
+            wanted = _NOT_AT_ALL
+        else:
+            wanted = (0 if self._hold else _READ) | (_WRITE if self._buffer else 0)
+            if not wanted and not self._may_be_reset_behind_end:
+                wanted = _NOT_AT_ALL
+        watched = self._watched
+        if wanted == watched:
+            return
+        self._watched = wanted
+        if watched == _NOT_AT_ALL:
+            self._poller.watch(self._fd, wanted, self._ready)
+        elif wanted == _NOT_AT_ALL:
+            self._poller.forget(self._fd, closing=self.is_closed)
+        else:
+            self._poller.change(self._fd, wanted)
+
+    @property
+    def _may_be_reset_behind_end(self) -> bool:
+        """A peer that has ended may still reset us, and a socket at its end can only be asked for errors.
+
+        Without this a sender in mid-mail, whose receiver has closed, would learn of it with the write after
+        next, or never.
+        """
+        ours_is_open = not (self._ending or self._closing or self.write_broken)
+        return self._hold & (Hold.ENDED | Hold.RESET) == Hold.ENDED and ours_is_open
+
+    def _ready(self, events: int) -> None:
+        if events & (_WRITE | _BROKEN) and self._buffer:
+            self._flush()
+        if self._watched == _NOT_AT_ALL:
+            return
+        if self._watched & _READ:
+            if events & (_READ | _BROKEN):
+                self._readable()
+        elif not self._watched and events & _BROKEN:
+            self._hold |= Hold.RESET
+            self._watch()
+            self._owner.reset_received(self)
 
     @property
     def has_ended(self) -> bool:
         return bool(self._hold & Hold.ENDED)
 
-    def write(self, octets: bytes | memoryview) -> None:
-        """Send now what the kernel takes, keep the rest. After a broken write octets go nowhere."""
+    def write(self, octets: bytes | memoryview, *, last: bool = False) -> None:
+        """Send now what the kernel takes, keep the rest. After a broken write octets go nowhere.
+
+        `last`: the caller's next word is `end` or `close`, and the kernel may keep the octets for its FIN.
+        """
         if self.write_broken or self.is_closed or self._ending:
             return
         sent = 0
         if not self._buffer:
             try:
-                sent = self._socket.send(octets)
+                sent = self._socket.send(octets, socket.MSG_MORE if last else 0)
             except (BlockingIOError, InterruptedError):
                 pass
             except OSError:
@@ -128,17 +164,17 @@ class Endpoint:
                 return
             if sent == len(octets):
                 return
-            self._loop.add_writer(self._fd, self._flush)
         rest = memoryview(bytes(memoryview(octets)[sent:]))
         self._buffer.append(rest)
         self.pending += len(rest)
+        self._watch()
 
     def end(self) -> None:
         """FIN, behind everything written so far."""
         if self._ending or self.is_closed:
             return
         self._ending = True
-        self._stop_watch_for_reset()
+        self._watch()
         if not self._buffer:
             self._shut()
 
@@ -147,7 +183,7 @@ class Endpoint:
         if self.is_closed or self._closing:
             return
         self._closing = True
-        self._stop_watch_for_reset()
+        self._watch()
         if self._buffer:
             self._linger = self._loop.call_later(limits.LINGER_SECONDS, self.reset)
         else:
@@ -175,15 +211,12 @@ class Endpoint:
         self.unhold(Hold.NOTHING)
 
     def _readable(self) -> None:
-        if time.monotonic() > _reads_until:
-            self._watch_again()
-            return
         try:
             count = self._socket.recv_into(_read_buffer)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            self.hold(Hold.ENDED)
+            self.hold(Hold.ENDED | Hold.RESET)
             if self._closing:
                 self._close_now()
             else:
@@ -194,43 +227,14 @@ class Endpoint:
                 self._close_now()
         elif count:
             self._owner.octets_received(self, _read_view[:count])
-            if self._reading and self._errors.poll(0):
-                # uvloop watches a descriptor no longer once it has told of an error on it. Told together with
-                # octets, the error is still to be read.
-                self._watch_again()
         else:
-            self.hold(Hold.ENDED)
+            self._hold |= Hold.ENDED
             # A failed send has taken the error off the socket: the reset then reads as an end.
             if self.write_broken:
                 self._owner.reset_received(self)
-                return
-            self._owner.end_received(self)
-            if not (self._ending or self._closing or self.is_closed or self.write_broken):
-                self._watch_for_reset()
-
-    def _watch_again(self) -> None:
-        self._loop.remove_reader(self._fd)
-        self._loop.add_reader(self._fd, self._readable)
-
-    def _watch_for_reset(self) -> None:
-        """A peer that has ended may still reset us, and a socket at its end can only be asked for errors.
-
-        The loop cannot: a reader or a writer would spin. Without this a sender in mid-mail, whose receiver
-        has closed, would learn of it with the write after next, or never.
-        """
-        self._reset_watch = select.epoll()
-        self._reset_watch.register(self._fd, 0)
-        self._loop.add_reader(self._reset_watch.fileno(), self._reset_behind_end)
-
-    def _reset_behind_end(self) -> None:
-        self._stop_watch_for_reset()
-        self._owner.reset_received(self)
-
-    def _stop_watch_for_reset(self) -> None:
-        if self._reset_watch is not None:
-            self._loop.remove_reader(self._reset_watch.fileno())
-            self._reset_watch.close()
-            self._reset_watch = None
+            else:
+                self._owner.end_received(self)
+            self._watch()
 
     def _flush(self) -> None:
         try:
@@ -246,7 +250,7 @@ class Endpoint:
         except OSError:
             self._break_write()
             return
-        self._loop.remove_writer(self._fd)
+        self._watch()
         if self._closing:
             self._drain_then_close()
             return
@@ -256,12 +260,10 @@ class Endpoint:
 
     def _break_write(self) -> None:
         """The peer is gone. What it said before is read first; then the reader finds the reset."""
-        self._stop_watch_for_reset()
-        if self._buffer:
-            self._loop.remove_writer(self._fd)
         self._buffer.clear()
         self.pending = 0
         self.write_broken = True
+        self._watch()
         if self._closing:
             self._close_now()
         elif self._hold & Hold.ENDED:
@@ -280,14 +282,12 @@ class Endpoint:
     def _close_now(self) -> None:
         if self.is_closed:
             return
-        self.hold(Hold.ENDED)
-        self._stop_watch_for_reset()
-        if self._buffer:
-            self._loop.remove_writer(self._fd)
-            self._buffer.clear()
-            self.pending = 0
+        self._hold |= Hold.ENDED
+        self._buffer.clear()
+        self.pending = 0
         if self._linger is not None:
             self._linger.cancel()
         self.is_closed = True
+        self._watch()
         self._socket.close()
         self._owner.closed(self)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import select
 import socket
 from collections.abc import Callable
 from typing import Protocol
@@ -32,6 +33,7 @@ from gateway.intercept.syn import Flow, parse_syn
 from gateway.observe.counters import Counters, Tally
 from gateway.policy import limits
 from gateway.runtime.link import Message
+from gateway.runtime.poller import Poller
 from gateway.smtp.events import Role
 
 _RESET_ON_CLOSE = b"\x01\x00\x00\x00\x00\x00\x00\x00"
@@ -52,6 +54,7 @@ class Intake:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        poller: Poller,
         marks: MarkBits,
         slot: int,
         queue: int,
@@ -64,6 +67,7 @@ class Intake:
         keeps_port: bool = True,
     ) -> None:
         self._loop = loop
+        self._poller = poller
         self._marks = marks
         self._slot = slot
         self.roles = roles
@@ -151,7 +155,7 @@ class Intake:
             return
         give_up = self._loop.call_later(limits.DIAL_SECONDS, self._dial_silent, flow, done)
         self._dials[flow] = (dialled, give_up)
-        self._loop.add_writer(dialled.fileno(), self._dial_writable, flow, done)
+        self._poller.watch(dialled.fileno(), select.EPOLLOUT, lambda _: self._dial_over(flow, done))
 
     # --- The queue -------------------------------------------------------------------------------------
 
@@ -207,7 +211,7 @@ class Intake:
 
     # --- Dials -----------------------------------------------------------------------------------------
 
-    def _dial_writable(self, flow: Flow, done: DialDone) -> None:
+    def _dial_over(self, flow: Flow, done: DialDone) -> None:
         outcome = tproxy.connect_outcome(self._dials[flow][0])
         dialled = self._drop_dial(flow)
         if outcome is not DialOutcome.CONNECTED:
@@ -221,7 +225,7 @@ class Intake:
     def _drop_dial(self, flow: Flow) -> socket.socket:
         dialled, give_up = self._dials.pop(flow)
         give_up.cancel()
-        self._loop.remove_writer(dialled.fileno())
+        self._poller.forget(dialled.fileno())
         return dialled
 
     def _gate_dial_done(self, flow: Flow, outcome: DialOutcome, dialled: socket.socket | None) -> None:

@@ -33,6 +33,7 @@ from gateway.policy.cause import Sighting, likely
 from gateway.runtime.connection import Connection, Machine
 from gateway.runtime.link import Message
 from gateway.runtime.order import Presented
+from gateway.runtime.poller import Poller
 from gateway.session.commands import NoteDecision, NoteFact, NoteSource, RememberPeer
 from gateway.session.context import GatewayKeys, ReceivingContext, SendingContext
 from gateway.session.receiving import ReceivingSession
@@ -88,6 +89,7 @@ class Sessions:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        poller: Poller,
         config: Config,
         presented: Presented,
         log: Log,
@@ -97,6 +99,7 @@ class Sessions:
         sources: Sources,
     ) -> None:
         self._loop = loop
+        self._poller = poller
         self._config = config
         self._log = log
         self._counters = counters
@@ -138,7 +141,9 @@ class Sessions:
             near, far, machine = accepted, dialled, SendingSession(self._sending_context(flow))
         else:
             near, far, machine = dialled, accepted, ReceivingSession(self._receiving_context(flow))
-        connection = Connection(self._loop, self, machine, flow, session_id(os.urandom), near, far)
+        connection = Connection(
+            self._loop, self._poller, self, machine, flow, session_id(os.urandom), near, far
+        )
         self._roles[connection] = role
         self._counters.add(Tally.SESSIONS_BEGUN)
         self._counters.set(Tally.SESSIONS_OPEN, len(self._roles))

@@ -29,12 +29,12 @@ from gateway.observe.counters import Counters, Tally
 from gateway.observe.log import Level, Log, to_stderr
 from gateway.peers.sources import SourceSeen
 from gateway.policy import limits
-from gateway.runtime.endpoint import read_until
 from gateway.runtime.hardening import forbid_dumps
 from gateway.runtime.intake import Intake
 from gateway.runtime.link import Link, Message
 from gateway.runtime.memory import Memory, PinReader, SourceReader
 from gateway.runtime.order import Order, Presented
+from gateway.runtime.poller import Poller
 from gateway.runtime.sessions import Sessions
 
 
@@ -43,6 +43,7 @@ class Worker:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, order: Order, link: socket.socket) -> None:
         self._loop = loop
+        self._poller = Poller(loop)
         self._config = order.config
         self._log = Log(to_stderr(), least=Level(order.config.log_level), clock=time.time)
         self._counters = Counters()
@@ -51,6 +52,7 @@ class Worker:
         self._sources = SourceReader(memory)
         self._sessions = Sessions(
             loop,
+            self._poller,
             order.config,
             order.presented,
             self._log,
@@ -61,6 +63,7 @@ class Worker:
         )
         self._intake = Intake(
             loop,
+            self._poller,
             MarkBits(order.config.marks.mask),
             order.slot,
             order.queue,
@@ -96,7 +99,7 @@ class Worker:
             self._log.fact("worker", "slept", level=Level.NOTICE, seconds=round(now - self._alive_at, 3))
             self._intake.discard_backlog()
         self._alive_at = now
-        read_until(now + limits.READS_BEHIND_ALIVE_SECONDS)
+        self._poller.rest_behind(now + limits.READS_BEHIND_ALIVE_SECONDS)
         self._loop.call_later(limits.ALIVE_EVERY_SECONDS, self._alive)
         self._link.send_alive()
         self._sessions.draw_ahead()

@@ -57,14 +57,14 @@ class Channel:
         """The near FIN travels as an authenticated CLOSE, then as a FIN."""
         self._near_ended = True
         close = self._flights.last(RecordType.CLOSE)
-        return [SendOctets(Side.FAR, close), SendEnd(Side.FAR), *self._finish_if_over()]
+        return [SendOctets(Side.FAR, close, last=True), SendEnd(Side.FAR), *self._finish_if_over()]
 
     def near_reset(self) -> list[Command]:
         self.finished = True
         if self._near_ended:
             # CLOSE was our last record: a sender that closed and then met the receiver's last words.
             return [SendReset(Side.FAR)]
-        return [SendOctets(Side.FAR, self._flights.last(RecordType.RESET)), CloseBoth()]
+        return [SendOctets(Side.FAR, self._flights.last(RecordType.RESET), last=True), CloseBoth()]
 
     def far_octets(self, octets: bytes) -> list[Command]:
         """Open what is complete. Octets behind the last record of the peer, or a bad record, are fatal."""

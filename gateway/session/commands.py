@@ -21,6 +21,8 @@ class SendOctets:
 
     side: Side
     octets: bytes
+    last: bool = field(default=False, compare=False)
+    """The next command ends this direction: its FIN may travel in the same segment."""
 
 
 @dataclass(frozen=True, slots=True)

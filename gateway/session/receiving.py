@@ -89,6 +89,7 @@ class ReceivingSession:
         self._channel: Channel | None = None
         self._frames = FrameReader()
         self._pending = b""
+        self._paused = False
         self.state = State.OBSERVING
         self.deadline: float | None = None
 
@@ -166,9 +167,12 @@ class ReceivingSession:
         frames, self._pending = self._pending[len(VERB_LINE) :], b""
         self.state = State.ANSWERING
         self.deadline = now + limits.VERB_HANDSHAKE_SECONDS
-        # The receiver is not read before its words can be sealed.
-        commands: list[Command] = [PauseReading(Side.NEAR)]
-        return commands + (self._answer(frames) if frames else [])
+        commands = self._answer(frames) if frames else []
+        if self.state is State.ANSWERING:
+            # The receiver is not read before its words can be sealed.
+            self._paused = True
+            commands.append(PauseReading(Side.NEAR))
+        return commands
 
     def _receiver_spoke_unasked(self, event: OctetsReceived, now: float) -> list[Command]:
         """Say, a 421 for a client that idles. Passes; an answer to the offer can no longer be taken."""
@@ -225,11 +229,10 @@ class ReceivingSession:
             flights.add(RecordType.STATEMENT, statement)
         if now_and_then(self._context.entropy):
             flights.add(RecordType.IGNORABLE)
-        commands += [
-            SendOctets(Side.FAR, flights.at_once()),
-            *self._upgraded(result),
-            ResumeReading(Side.NEAR),
-        ]
+        commands += [SendOctets(Side.FAR, flights.at_once()), *self._upgraded(result)]
+        if self._paused:
+            self._paused = False
+            commands.append(ResumeReading(Side.NEAR))
         return commands + self._channelled(self._channel.far_frames(frames))
 
     def _upgraded(self, result: HandshakeResult) -> list[Command]:

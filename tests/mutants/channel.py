@@ -125,7 +125,7 @@ _channel.lacks(
 )
 _channel.lacks(
     "the end of the near side travels under a tag",
-    "        return [SendOctets(Side.FAR, close), SendEnd(Side.FAR), *self._finish_if_over()]",
+    "        return [SendOctets(Side.FAR, close, last=True), SendEnd(Side.FAR), *self._finish_if_over()]",
     "        return [SendEnd(Side.FAR), *self._finish_if_over()]",
 )
 _channel.lacks(

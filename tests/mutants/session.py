@@ -133,8 +133,8 @@ _receiving.lacks(
 )
 _receiving.lacks(
     "the receiver is not read before its words can be sealed",
-    "        commands: list[Command] = [PauseReading(Side.NEAR)]",
-    "        commands: list[Command] = []",
+    "            self._paused = True\n            commands.append(PauseReading(Side.NEAR))\n",
+    "            pass\n",
 )
 
 _flight = Room("gateway/session/first_flight.py")

@@ -12,6 +12,8 @@ from typing import Any
 
 import uvloop
 
+from gateway.runtime.poller import Poller
+
 SECONDS = 20.0
 """A test that has not ended by then hangs."""
 
@@ -23,6 +25,17 @@ class CountingLoop(uvloop.Loop):
         super().__init__()
         self.readers: set[int] = set()
         self.writers: set[int] = set()
+        self._poller: Poller | None = None
+
+    def poller(self) -> Poller:
+        """One for all that a test makes, closed at its end."""
+        self._poller = self._poller or Poller(self)
+        return self._poller
+
+    def end_polling(self) -> None:
+        if self._poller is not None:
+            assert not self._poller.watched, "a socket is left registered"
+            self._poller.close()
 
     def add_reader(self, fd: int, callback: Any, *args: Any) -> None:
         self.readers.add(fd)
@@ -50,6 +63,7 @@ def run(body: Callable[[CountingLoop], Coroutine[Any, Any, None]]) -> None:
     try:
         loop.run_until_complete(asyncio.wait_for(body(loop), SECONDS))
         loop.run_until_complete(asyncio.sleep(0))
+        loop.end_polling()
         assert not loop.readers, "a reader is left registered"
         assert not loop.writers, "a writer is left registered"
     finally:

@@ -83,7 +83,9 @@ class World:
         self.learnt: list[c.NoteSource] = []
         self.decisions: list[c.NoteDecision] = []
         self.facts: list[c.NoteFact] = []
-        self.connection = Connection(loop, self, machine, "flow", "id", near, far)  # type: ignore[arg-type]
+        self.connection = Connection(  # type: ignore[arg-type]
+            loop, loop.poller(), self, machine, "flow", "id", near, far
+        )
         self.connection.start()
 
     def redial(self, connection: Connection) -> None:

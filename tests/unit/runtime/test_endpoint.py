@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import uvloop
 
 from gateway.runtime.endpoint import Endpoint, Hold
+from gateway.runtime.poller import Poller
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 PATIENCE = 5.0
+
+
+@contextlib.contextmanager
+def polling() -> Iterator[Poller]:
+    poller = Poller(asyncio.get_running_loop())
+    try:
+        yield poller
+        assert not poller.watched
+    finally:
+        poller.close()
 
 
 class Told:
@@ -62,16 +74,17 @@ async def met_reset(reset: Callable[[Endpoint, socket.socket], None]) -> list[st
     """An endpoint whose peer ends, and then resets."""
     ours, peer = pair()
     told = Told()
-    endpoint = Endpoint(asyncio.get_running_loop(), ours, told)
-    try:
-        endpoint.unhold(Hold.NOT_STARTED)
-        peer.shutdown(socket.SHUT_WR)
-        await told.wait("end")
-        reset(endpoint, peer)
-        await told.wait("reset")
-    finally:
-        peer.close()
-        endpoint.reset()
+    with polling() as poller:
+        endpoint = Endpoint(asyncio.get_running_loop(), poller, ours, told)
+        try:
+            endpoint.unhold(Hold.NOT_STARTED)
+            peer.shutdown(socket.SHUT_WR)
+            await told.wait("end")
+            reset(endpoint, peer)
+            await told.wait("reset")
+        finally:
+            peer.close()
+            endpoint.reset()
     return told.words
 
 
@@ -102,12 +115,13 @@ def test_a_reset_that_comes_together_with_octets_is_told(
     async def met() -> list[str]:
         ours, peer = pair()
         told = Told()
-        endpoint = Endpoint(asyncio.get_running_loop(), ours, told)
-        endpoint.unhold(Hold.NOT_STARTED)
-        peer.sendall(b"421 4.3.2 Closing\r\n")
-        by_reset(endpoint, peer)
-        await told.wait("reset")
-        endpoint.reset()
+        with polling() as poller:
+            endpoint = Endpoint(asyncio.get_running_loop(), poller, ours, told)
+            endpoint.unhold(Hold.NOT_STARTED)
+            peer.sendall(b"421 4.3.2 Closing\r\n")
+            by_reset(endpoint, peer)
+            await told.wait("reset")
+            endpoint.reset()
         return told.words
 
     with asyncio.Runner(loop_factory=loop) as runner:
@@ -118,15 +132,16 @@ def test_nothing_is_told_behind_an_end_that_is_answered() -> None:
     async def both_end() -> list[str]:
         ours, peer = pair()
         told = Told()
-        endpoint = Endpoint(asyncio.get_running_loop(), ours, told)
-        endpoint.unhold(Hold.NOT_STARTED)
-        peer.shutdown(socket.SHUT_WR)
-        await told.wait("end")
-        endpoint.end()
-        await asyncio.get_running_loop().run_in_executor(None, peer.recv, 1)
-        endpoint.close()
-        peer.close()
-        await told.wait("closed")
+        with polling() as poller:
+            endpoint = Endpoint(asyncio.get_running_loop(), poller, ours, told)
+            endpoint.unhold(Hold.NOT_STARTED)
+            peer.shutdown(socket.SHUT_WR)
+            await told.wait("end")
+            endpoint.end()
+            await asyncio.get_running_loop().run_in_executor(None, peer.recv, 1)
+            endpoint.close()
+            peer.close()
+            await told.wait("closed")
         return told.words
 
     descriptors = len(os.listdir("/proc/self/fd"))
