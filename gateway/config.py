@@ -61,6 +61,12 @@ class Config:
     marks: Marks = field(default_factory=Marks)
     table: int = 2525
     zone: int = 2525
+    bridge: str = "br0"
+    bridge_port: str = "nm0"
+    bridge_interface: str = "nm1"
+    bridge_table: int = 2526
+    unfiltered: tuple[int, ...] = ()
+    """Of a bridge: families whose frames met no packet filter before us. Known by the machine, not the file."""
     first_queue: int = 2500
     first_listen_port: int = 12525
     workers: int = 2
@@ -183,6 +189,14 @@ def _interface_names(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def _interface_name(value: object) -> str:
+    try:
+        (name,) = _interface_names([value])
+    except _BadValueError:
+        raise _BadValueError('the name of an interface, such as "br0"') from None
+    return name
+
+
 def _networks(value: object) -> tuple[Network, ...]:
     allowed = 'a list of addresses and networks, such as ["192.0.2.7", "2001:db8:5::/48"]'
     networks = []
@@ -257,6 +271,10 @@ KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "kernel.zone": ("zone", _integer(1, 65535)),
     "kernel.first_queue": ("first_queue", _integer(0, limits.LAST_FIRST_QUEUE)),
     "kernel.first_listen_port": ("first_listen_port", _integer(1024, limits.LAST_FIRST_LISTEN_PORT)),
+    "bridge.name": ("bridge", _interface_name),
+    "bridge.port": ("bridge_port", _interface_name),
+    "bridge.interface": ("bridge_interface", _interface_name),
+    "bridge.table": ("bridge_table", _integer(1, 0x7FFFFFFF, besides=(253, 254, 255))),
     "daemon.workers": ("workers", _integer(1, limits.WORKERS)),
     "daemon.state_dir": ("state_dir", _directory),
     "daemon.run_dir": ("run_dir", _directory),
@@ -354,6 +372,8 @@ def _consistent(path: Path, text: str, config: Config) -> Config:
             if given:
                 problem = "not on the mail server itself (placement host): inside is this machine alone"
                 raise _located(path, text, f"interfaces.{key}", problem)
+    if config.placement is Placement.BRIDGE:
+        _consistent_bridge(path, text, config)
     both = set(config.inside) & set(config.outside)
     if both and not config.inside_networks:
         problem = f"{_list(both)} is outside as well; allowed only with interfaces.inside_networks"
@@ -366,6 +386,27 @@ def _consistent(path: Path, text: str, config: Config) -> Config:
         )
         raise _located(path, text, "kernel.first_listen_port", problem)
     return config
+
+
+def _consistent_bridge(path: Path, text: str, config: Config) -> None:
+    """Its ports are never guessed: a wrong guess would be a loop, or a way past a firewall."""
+    for key, names in (("inside", config.inside), ("outside", config.outside)):
+        if not names:
+            raise _located(path, text, f"interfaces.{key}", "to be named where placement is bridge")
+    both = set(config.inside) & set(config.outside)
+    if both:
+        problem = f"{_list(both)} is outside as well; allowed: a port on one side of the bridge"
+        raise _located(path, text, "interfaces.inside", problem)
+    taken = {*config.inside, *config.outside}
+    keys = (("name", config.bridge), ("port", config.bridge_port), ("interface", config.bridge_interface))
+    for key, name in keys:
+        if name in taken:
+            problem = f"{name} is named twice; allowed: a name of its own"
+            raise _located(path, text, f"bridge.{key}", problem)
+        taken.add(name)
+    if config.bridge_table == config.table:
+        problem = f"{config.table} is kernel.table; allowed: another one"
+        raise _located(path, text, "bridge.table", problem)
 
 
 def _located(path: Path, text: str, key: str, problem: str) -> ConfigurationError:

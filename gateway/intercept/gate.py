@@ -121,10 +121,14 @@ class Roles:
         outside: Iterable[str] | None,
         inside_networks: Iterable[Network],
         inside_sources_allowed_outside: Iterable[Network] = (),
+        *,
+        side_tells: bool = False,
     ) -> None:
+        """`side_tells`: without inside networks, the interface alone says who is inside."""
         self._inside = frozenset(inside)
         self._outside = None if outside is None else frozenset(outside)
         networks, allowed = tuple(inside_networks), tuple(inside_sources_allowed_outside)
+        self._side_alone = side_tells and not networks
         # Parsing an address costs as much as the rest of the gate, and mail servers are few.
         self._is_inside = lru_cache(limits.ADDRESSES_CACHED)(lambda address: _within(address, networks))
         self._is_allowed = lru_cache(limits.ADDRESSES_CACHED)(lambda address: _within(address, allowed))
@@ -136,6 +140,8 @@ class Roles:
         is_outside = (
             in_interface in self._outside if self._outside is not None else in_interface not in self._inside
         )
+        if self._side_alone and (is_outside or in_interface in self._inside):
+            return Role.RECEIVING if is_outside else Role.SENDING
         if in_interface in self._inside and is_outside:
             return self._one_armed(from_inside, to_inside)
         if is_outside:

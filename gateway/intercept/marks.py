@@ -9,6 +9,7 @@ which set them.
     0x40 | i    a packet for us; i is the slot (0 to 31) whose listener takes it
     0x40 | 0x80 an ICMP error of this very box, turned back to the dialled socket that it is about
     1 to 4      a SYN that is to be answered as refused, unreachable, or prohibited
+    0x1f        a frame on a bridge that is to pass as it is
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from gateway.errors import IdentityHashed, LocalMisuseError
 _DIALLED: Final = 0x80
 _TAKEN: Final = 0x40
 _ACCEPTED: Final = 0x20
+_UNTOUCHED: Final = 0x1F
 SLOTS: Final = 32
 """Five bits of slot number: workers of the running generation and of the one that drains."""
 _ALL_MARK_BITS: Final = 0xFFFFFFFF
@@ -80,6 +82,11 @@ class MarkBits:
     def turned(self) -> int:
         """An ICMP error that starts here, about a dialled socket, and is to be delivered here."""
         return self.taken | self.dialled
+
+    @property
+    def untouched(self) -> int:
+        """A frame that passes a bridge without coming to the gate."""
+        return _UNTOUCHED * self.unit
 
     @property
     def rest(self) -> int:

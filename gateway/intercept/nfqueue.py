@@ -20,7 +20,7 @@ from gateway.errors import EnvironmentFailureError
 from gateway.policy import limits
 
 OnPacket = Callable[["HeldPacket", bytes, int, str], None]
-"""Called with token, packet from its IP header on, mark, and the interface it came in by."""
+"""Called with token, packet from its IP header on, mark, and the interface or port it came in by."""
 
 # <linux/netlink.h>, <linux/netfilter/nfnetlink_queue.h>
 _NLMSG_ERROR: Final = 2
@@ -44,11 +44,15 @@ class HeldPacket:
 
 
 class SynQueue:
-    """One queue by its number. Raises EnvironmentFailureError if the kernel does not give it."""
+    """One queue by its number. Raises EnvironmentFailureError if the kernel does not give it.
 
-    def __init__(self, number: int, on_packet: OnPacket) -> None:
+    `by_port`: of a packet that is a frame on a bridge, the port is told instead of the bridge.
+    """
+
+    def __init__(self, number: int, on_packet: OnPacket, *, by_port: bool = False) -> None:
         self._number = number
         self._on_packet = on_packet
+        self._by_port = by_port
         self._interfaces: dict[int, str] = {}
         self._flag_answer: int | None = None
         try:
@@ -157,7 +161,8 @@ class SynQueue:
 
     def _packet_arrived(self, packet: Packet) -> None:
         payload = packet.get_payload()
-        self._on_packet(HeldPacket(packet), payload, packet.mark, self._interface(packet.indev))
+        index = (self._by_port and packet.physindev) or packet.indev
+        self._on_packet(HeldPacket(packet), payload, packet.mark, self._interface(index))
 
     def _interface(self, index: int) -> str:
         name = self._interfaces.get(index)

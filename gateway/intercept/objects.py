@@ -13,6 +13,8 @@ from typing import Final
 
 RULE_PRIORITY: Final = 25
 """Of our routing rules: behind `local` (0), before whatever the site routes by."""
+LAST_RESORT_PRIORITY: Final = 40000
+"""Behind `main` and `default` (32767): for what the site has no route at all."""
 NFT_TABLE: Final = "nightmail"
 CHAIN_PREFIX: Final = "NIGHTMAIL-"
 FAMILIES: Final = (4, 6)
@@ -26,7 +28,7 @@ GATE_LINE: Final = "# $gate"
 class PolicyRule:
     """`ip rule`: what comes in by this interface with all bits of this mark is looked up in our table.
 
-    What starts here comes, in the words of routing, by lo.
+    What starts here comes, in the words of routing, by lo. A mark of 0: with any mark, or none.
 
     Bound to the interface, so that neither a reverse-path check by mark (src_valid_mark) nor an answer
     that reflects the mark (fwmark_reflect) ever meets our table.
@@ -45,6 +47,30 @@ class LocalRoute:
 
     family: int
     table: int
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceRoute:
+    """`ip route`: everything in this table leaves by this interface."""
+
+    family: int
+    interface: str
+    table: int
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeLift:
+    """A way out of a bridge and back: a port of it, whose other end is an interface without an address.
+
+    Frames for `mac` leave the bridge by `port` and arrive at `interface` as packets of this machine; what
+    leaves by `interface` comes into the bridge as a frame. If there is no `bridge`, one is made from `ports`.
+    """
+
+    bridge: str
+    ports: tuple[str, ...]
+    port: str
+    interface: str
+    mac: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +102,7 @@ class IptablesRules:
         return self.template.replace(GATE_LINE, "\n".join(gate_rules(live_queues)))
 
 
-KernelObject = PolicyRule | LocalRoute | NftTable | Sysctl | IptablesRules
+KernelObject = PolicyRule | LocalRoute | InterfaceRoute | BridgeLift | NftTable | Sysctl | IptablesRules
 
 
 def gate_rules(live_queues: Iterable[int]) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gateway.config import Config
+from gateway.config import Config, Placement
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel
 from gateway.intercept.wanted import Wanted, read_wanted
@@ -21,6 +21,13 @@ from gateway.runtime import identity_file
 from gateway.runtime.machine import this_machine
 
 _TOOLS: Final = ("iptables-restore", "iptables-save", "ip6tables-restore", "ip6tables-save", "nft")
+
+
+_ABLE: Final = {
+    Placement.ROUTER: "routes between interfaces",
+    Placement.HOST: "nothing is asked of it",
+    Placement.BRIDGE: "shows frames of the bridge to iptables and nft",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,7 @@ def _kernel(config: Config) -> Iterator[Finding]:
     remarks = kernel.remarks(config)
     yield from (Finding("kernel", False, remark) for remark in remarks)
     if not remarks:
-        yield Finding("kernel", True, "routes between interfaces")
+        yield Finding("kernel", True, _ABLE[config.placement])
 
 
 def _listen_ports(config: Config) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from gateway.config import Config, FoundInterface, with_interfaces
@@ -43,7 +43,8 @@ def discover() -> list[FoundInterface]:
 
 def resolved(config: Config) -> Config:
     """`config` with both sides named. Raises ConfigurationError where they cannot be told."""
-    return with_interfaces(config, discover())
+    named = with_interfaces(config, discover())
+    return replace(named, unfiltered=kernel.unfiltered(named))
 
 
 def plan(config: Config) -> Plan:

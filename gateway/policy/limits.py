@@ -128,6 +128,19 @@ TAKEN_IDLE_SECONDS: Final = 900
 """The same once packets have followed; mail servers stay silent for 10 minutes (RFC 5321 4.5.3.2)."""
 TAKEN_CONNECTIONS: Final = 1 << 18
 """Connections so remembered, each family; beyond, only the answer to a SYN cookie is not recognised."""
+GONE_SECONDS: Final = 10
+"""On a bridge: so long the kernel remembers that a connection has no socket, to lead the reset for it out."""
+MAC_NOW_SECONDS: Final = 30
+"""On a bridge, the MAC of an address counts so long as freshly seen; after it another one is learned. Routers
+that take over for one another do it within seconds."""
+MAC_LAST_SECONDS: Final = 3600
+"""And so long it is kept for a connection of ours that is silent: more than TAKEN_IDLE_SECONDS."""
+MAC_SIDE_SECONDS: Final = 7200
+"""On which side of the bridge a station is, is remembered longer than its MAC is used."""
+MAC_ADDRESSES: Final = 1 << 18
+"""Addresses whose MAC is remembered, each family. Forged SYNs fill this; then mail passes in clear."""
+MAC_STATIONS: Final = 1 << 14
+"""Stations of both cables: as many as a large switch knows."""
 KEEPALIVE_IDLE_SECONDS: Final = 660
 """Silence after which the kernel asks whether a socket's peer still lives: longer than any mail server waits
 (10 minutes, RFC 5321 4.5.3.2). Without it a session whose two peers vanished would stay for ever."""

@@ -65,6 +65,7 @@ class Intake:
         tell: Callable[[Message], bool],
         *,
         keeps_port: bool = True,
+        bridged: bool = False,
     ) -> None:
         self._loop = loop
         self._poller = poller
@@ -86,7 +87,7 @@ class Intake:
             listener.setblocking(False)
             loop.add_reader(listener.fileno(), self._accept, listener)
         self._discarding = False
-        self._queue: SynQueue | None = SynQueue(queue, self._packet_arrived)
+        self._queue: SynQueue | None = SynQueue(queue, self._packet_arrived, by_port=bridged)
         loop.add_reader(self._queue.fd(), self._queue_readable)
         self._ticker = loop.call_later(limits.GATE_TICK_SECONDS, self._tick)
 

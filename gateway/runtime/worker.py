@@ -24,7 +24,7 @@ from gateway.config import Network
 from gateway.errors import EnvironmentFailureError, Reason
 from gateway.intercept.gate import Roles
 from gateway.intercept.marks import MarkBits
-from gateway.intercept.placements import layout_of
+from gateway.intercept.placements import InsideNetworks, layout_of
 from gateway.observe.counters import Counters, Tally
 from gateway.observe.log import Level, Log, to_stderr
 from gateway.peers.sources import SourceSeen
@@ -61,6 +61,7 @@ class Worker:
             PinReader(memory),
             self._sources,
         )
+        layout = layout_of(order.config)
         self._intake = Intake(
             loop,
             self._poller,
@@ -72,7 +73,8 @@ class Worker:
             self._sessions,
             self._counters,
             self._link.send,
-            keeps_port=layout_of(order.config).keeps_port,
+            keeps_port=layout.keeps_port,
+            bridged=layout.bridged,
         )
         self._sessions.dialler = self._intake
         self._draining = False
@@ -139,7 +141,8 @@ class Worker:
 
     def _roles(self, inside_networks: Iterable[Network]) -> Roles:
         layout = layout_of(self._config)
-        return Roles(layout.inside, layout.outside, inside_networks)
+        by_side = layout.inside_networks is InsideNetworks.SIDE
+        return Roles(layout.inside, layout.outside, inside_networks, side_tells=by_side)
 
     def _memory_unreadable(self, detail: str) -> None:
         reason = Reason.PINS_UNREADABLE

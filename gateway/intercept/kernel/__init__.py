@@ -1,7 +1,8 @@
 """Puts a rule set into the kernel, looks whether it still stands, and takes it out again.
 
 kind      the form of all the others: what is missing, make it, take it away
-routing   routing rules and routes; the only user of pyroute2 in this room
+lifts     the way out of a bridge and back into it, and the bridge itself if need be
+routing   routing rules and routes
 nft       our tables of nft
 sysctls   switches that we change and give back
 iptables  the rules of iptables, and the gate in them
@@ -20,13 +21,14 @@ from typing import Final
 from gateway.config import Config, Network
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import ruleset
-from gateway.intercept.kernel import commands, nft, routing, sysctls
+from gateway.intercept.kernel import commands, lifts, nft, routing, sysctls
 from gateway.intercept.kernel.iptables import Iptables, gate_counts, passed_counts
 from gateway.intercept.kernel.kind import Kind
+from gateway.intercept.kernel.lifts import Lifts
 from gateway.intercept.kernel.nft import NftTables
 from gateway.intercept.kernel.routing import Routing, families, with_routes
 from gateway.intercept.kernel.sysctls import Sysctls
-from gateway.intercept.objects import LOOPBACK, NftTable
+from gateway.intercept.objects import LOOPBACK, BridgeLift, NftTable
 from gateway.intercept.placements import InsideNetworks, layout_of
 from gateway.intercept.ruleset import RuleSet
 
@@ -40,6 +42,7 @@ __all__ = [
     "remarks",
     "require_interfaces",
     "reset_was_odd",
+    "unfiltered",
     "with_routes",
 ]
 
@@ -50,7 +53,8 @@ class KernelRules:
     def __init__(self, config: Config) -> None:
         self._nft, self._sysctls, self._iptables = NftTables(), Sysctls(), Iptables()
         # What acts on a mark stands before what gives it.
-        self._kinds: Sequence[Kind] = (Routing(config.table), self._nft, self._sysctls, self._iptables)
+        tables = (config.table, config.bridge_table)
+        self._kinds: Sequence[Kind] = (Lifts(), Routing(tables), self._nft, self._sysctls, self._iptables)
         self._wanted: RuleSet | None = None
         self._seen_generation: int | None = None
 
@@ -141,6 +145,8 @@ def inside_networks(config: Config) -> tuple[Network, ...]:
     layout = layout_of(config)
     if layout.inside_networks is InsideNetworks.OWN:
         return routing.own_addresses()
+    if layout.inside_networks is InsideNetworks.SIDE:
+        return ()
     return routing.networks_behind(layout.inside)
 
 
@@ -166,11 +172,29 @@ _FORWARDING: Final = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding
 
 
 def remarks(config: Config) -> list[str]:
-    """What in this kernel's settings keeps mail from flowing, as lines for the operator; we change none."""
-    if not layout_of(config).routes_for_others:
+    """What in this kernel keeps mail from flowing, or from being protected, as lines for the operator."""
+    layout = layout_of(config)
+    if layout.bridged:
+        return _bridge_remarks(config)
+    if not layout.routes_for_others:
         return []
     return [
         f"{name.replace('/', '.')} is not 1: this box does not route IPv{family}, so no mail comes by"
         for family, name in _FORWARDING.items()
         if family in families() and sysctls.value(name) != "1"
     ]
+
+
+def _bridge_remarks(config: Config) -> list[str]:
+    lines = [lifts.trouble()]
+    for table in ruleset.render(config, ruleset.slots_of(config)).of(NftTable):
+        complaint = nft.complaint(table)
+        if complaint is not None:
+            lines.append(f"nft does not take our table of the family {table.family}: {complaint}")
+    return [line for line in lines if line is not None]
+
+
+def unfiltered(config: Config) -> tuple[int, ...]:
+    """Families whose frames met no packet filter before us, on the bridge of this placement, if it has one."""
+    wanted = [each for each in layout_of(config).objects if isinstance(each, BridgeLift)]
+    return tuple(family for lift in wanted for family in lifts.unfiltered(lift))

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from gateway.errors import EnvironmentFailureError
 from gateway.intercept.kernel.commands import run, start
 from gateway.intercept.objects import NFT_TABLE, KernelObject, NftTable
 from gateway.policy import limits
@@ -74,6 +75,15 @@ class NftTables:
             listings[table.family] = listing
         self._texts, self._listings = {table.family: table.text for table in wanted}, listings
         return True
+
+
+def complaint(table: NftTable) -> str | None:
+    """Why nft or the kernel would not take this table, in one line; None if they would. Changes nothing."""
+    try:
+        run(["nft", "-c", "-f", "-"], table.text)
+    except EnvironmentFailureError as error:
+        return str(error)
+    return None
 
 
 # --- Notes -------------------------------------------------------------------------------------------

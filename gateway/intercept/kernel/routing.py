@@ -15,9 +15,19 @@ from pyroute2.netlink.exceptions import NetlinkError
 from gateway.config import Network
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept.kernel.commands import why
-from gateway.intercept.objects import FAMILIES, LOOPBACK, RULE_PRIORITY, KernelObject, LocalRoute, PolicyRule
+from gateway.intercept.objects import (
+    FAMILIES,
+    LAST_RESORT_PRIORITY,
+    LOOPBACK,
+    RULE_PRIORITY,
+    InterfaceRoute,
+    KernelObject,
+    LocalRoute,
+    PolicyRule,
+)
 
 _T = TypeVar("_T")
+_Route = LocalRoute | InterfaceRoute
 _AF: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _MAIN_TABLE: Final = 254  # <linux/rtnetlink.h>
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
@@ -26,52 +36,52 @@ _MULTICAST: Final = IPv6Network("ff00::/8")
 
 
 class Routing:
-    """Of one table. Routing rules are ours by our priority, their shape and that table."""
+    """Of these tables. Routing rules are ours by our priorities, their shape and that table."""
 
-    of: tuple[type[KernelObject], ...] = (PolicyRule, LocalRoute)
+    of: tuple[type[KernelObject], ...] = (PolicyRule, LocalRoute, InterfaceRoute)
     numbered = False
 
-    def __init__(self, table: int) -> None:
-        self._table = table
+    def __init__(self, tables: Iterable[int]) -> None:
+        self._tables = tuple(tables)
 
-    def missing(self, wanted: Sequence[PolicyRule | LocalRoute]) -> list[str]:
+    def missing(self, wanted: Sequence[PolicyRule | _Route]) -> list[str]:
         return with_routes(lambda ip: _missing(ip, wanted))
 
-    def surplus(self, wanted: Sequence[PolicyRule | LocalRoute]) -> list[str]:
+    def surplus(self, wanted: Sequence[PolicyRule | _Route]) -> list[str]:
         rules = with_routes(_policy_rules)
-        return [_words_of(rule) for rule in rules if rule.table == self._table and rule not in wanted]
+        return [_words_of(rule) for rule in rules if rule.table in self._tables and rule not in wanted]
 
-    def put(self, wanted: Sequence[PolicyRule | LocalRoute]) -> None:
+    def put(self, wanted: Sequence[PolicyRule | _Route]) -> None:
         with_routes(lambda ip: self._put(ip, wanted))
 
     def take_away(self) -> None:
         with_routes(self._take_away)
 
-    def _put(self, ip: Any, wanted: Sequence[PolicyRule | LocalRoute]) -> None:
+    def _put(self, ip: Any, wanted: Sequence[PolicyRule | _Route]) -> None:
         loopback = ip.link_lookup(ifname=LOOPBACK)[0]
         if ip.get_links(loopback)[0]["state"] != "up":
             raise EnvironmentFailureError("interface lo is down: nothing can be delivered here")
         here = families()
         for route in wanted:
-            if isinstance(route, LocalRoute) and route.family in here:
-                ip.route("replace", **_route_words(route, loopback))
+            if not isinstance(route, PolicyRule) and route.family in here:
+                ip.route("replace", **_route_words(ip, route))
         present = _policy_rules(ip)
         for rule in present:
-            if rule.table == self._table and rule not in wanted:
+            if rule.table in self._tables and rule not in wanted:
                 ip.rule("del", **_rule_words(rule))
         for each in wanted:
             if isinstance(each, PolicyRule) and each.family in here and each not in present:
                 ip.rule("add", **_rule_words(each))
 
     def _take_away(self, ip: Any) -> None:
-        loopback = ip.link_lookup(ifname=LOOPBACK)[0]
         for rule in _policy_rules(ip):
-            if rule.table == self._table:
+            if rule.table in self._tables:
                 ip.rule("del", **_rule_words(rule))
+        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in ip.get_links()}
         for family in families():
-            route = LocalRoute(family, self._table)
-            if _has_route(ip, route):
-                ip.route("del", **_route_words(route, loopback))
+            for table in self._tables:
+                for route in _routes(ip, family, table, names):
+                    ip.route("del", **_route_words(ip, route))
 
 
 def families() -> tuple[int, ...]:
@@ -103,9 +113,10 @@ def own_addresses() -> tuple[Network, ...]:
     return with_routes(_own_addresses)
 
 
-def _missing(ip: Any, wanted: Sequence[PolicyRule | LocalRoute]) -> list[str]:
+def _missing(ip: Any, wanted: Sequence[PolicyRule | _Route]) -> list[str]:
     here = families()
     present = _policy_rules(ip)
+    names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in ip.get_links()}
     missing: list[str] = []
     for each in wanted:
         if each.family not in here:
@@ -113,56 +124,65 @@ def _missing(ip: Any, wanted: Sequence[PolicyRule | LocalRoute]) -> list[str]:
         if isinstance(each, PolicyRule):
             if each not in present:
                 missing.append(_words_of(each))
-        elif not _has_route(ip, each):
-            missing.append(f"ip -{each.family} route local default dev lo table {each.table}")
+        elif each not in _routes(ip, each.family, each.table, names):
+            kind, device = ("local ", LOOPBACK) if isinstance(each, LocalRoute) else ("", each.interface)
+            missing.append(f"ip -{each.family} route {kind}default dev {device} table {each.table}")
     return missing
 
 
 def _words_of(rule: PolicyRule) -> str:
-    return (
-        f"ip -{rule.family} rule pref {rule.priority} iif {rule.interface} "
-        f"fwmark {rule.mark:#x}/{rule.mark:#x} lookup {rule.table}"
-    )
+    marked = f"fwmark {rule.mark:#x}/{rule.mark:#x} " if rule.mark else ""
+    return f"ip -{rule.family} rule pref {rule.priority} iif {rule.interface} {marked}lookup {rule.table}"
 
 
 def _policy_rules(ip: Any) -> list[PolicyRule]:
-    """Routing rules that have our shape: our priority, an interface, one mark bit."""
+    """Routing rules that have our shape: an interface, and at our priorities one mark bit or none."""
     found: list[PolicyRule] = []
     for family in families():
         for rule in ip.get_rules(family=_AF[family]):
-            mark, interface = rule.get_attr("FRA_FWMARK"), rule.get_attr("FRA_IIFNAME")
-            if rule.get_attr("FRA_PRIORITY") != RULE_PRIORITY or not interface or not mark:
+            mark, interface = rule.get_attr("FRA_FWMARK") or 0, rule.get_attr("FRA_IIFNAME")
+            priority = rule.get_attr("FRA_PRIORITY")
+            if not interface or priority != (RULE_PRIORITY if mark else LAST_RESORT_PRIORITY):
                 continue
-            if rule.get_attr("FRA_FWMASK") == mark:
-                found.append(PolicyRule(family, interface, mark, rule.get_attr("FRA_TABLE")))
+            if not mark or rule.get_attr("FRA_FWMASK") == mark:
+                found.append(PolicyRule(family, interface, mark, rule.get_attr("FRA_TABLE"), priority))
     return found
 
 
-def _has_route(ip: Any, route: LocalRoute) -> bool:
-    return any(
-        found["type"] == _RTN_LOCAL and found["dst_len"] == 0
-        for found in ip.get_routes(family=_AF[route.family], table=route.table)
-    )
+def _routes(ip: Any, family: int, table: int, names: dict[int, str]) -> list[_Route]:
+    """Default routes of one table that have the shape of ours."""
+    found: list[_Route] = []
+    for route in ip.get_routes(family=_AF[family], table=table):
+        interface = names.get(route.get_attr("RTA_OIF"))
+        if route["dst_len"] != 0 or interface is None:
+            continue
+        if route["type"] == _RTN_LOCAL:
+            found.append(LocalRoute(family, table))
+        elif route["type"] == _RTN_UNICAST and route.get_attr("RTA_GATEWAY") is None:
+            found.append(InterfaceRoute(family, interface, table))
+    return found
 
 
 def _rule_words(rule: PolicyRule) -> dict[str, Any]:
-    return {
+    words: dict[str, Any] = {
         "family": _AF[rule.family],
         "priority": rule.priority,
         "iifname": rule.interface,
-        "fwmark": rule.mark,
-        "fwmask": rule.mark,
         "table": rule.table,
     }
+    return words | ({"fwmark": rule.mark, "fwmask": rule.mark} if rule.mark else {})
 
 
-def _route_words(route: LocalRoute, loopback: int) -> dict[str, Any]:
+def _route_words(ip: Any, route: _Route) -> dict[str, Any]:
+    local = isinstance(route, LocalRoute)
+    interface = LOOPBACK if isinstance(route, LocalRoute) else route.interface
+    scope = "host" if local else "link"
     return {
         "family": _AF[route.family],
         "dst": "0.0.0.0/0" if route.family == 4 else "::/0",
-        "type": "local",
-        "scope": "host" if route.family == 4 else "universe",
-        "oif": loopback,
+        "type": "local" if local else "unicast",
+        "scope": scope if route.family == 4 else "universe",
+        "oif": ip.link_lookup(ifname=interface)[0],
         "table": route.table,
     }
 

@@ -39,17 +39,17 @@ class Sysctls:
         self.recall()
         names = {each.name for each in wanted}
         for name in self._former.keys() - names:
-            _set(name, self._former[name])
+            turn(name, self._former[name])
         fresh = {each.name: value(each.name) for each in wanted if value(each.name) not in (each.value, "")}
         self._former = {name: was for name, was in (fresh | self._former).items() if name in names}
         nft.note(self._former)
         for each in wanted:
-            _set(each.name, each.value)
+            turn(each.name, each.value)
 
     def take_away(self) -> None:
         self.recall()
         for name, former in self._former.items():
-            _set(name, former)
+            turn(name, former)
         self._former = {}
 
     def recall(self) -> None:
@@ -65,6 +65,7 @@ def value(name: str) -> str:
         return ""
 
 
-def _set(name: str, wanted: str) -> None:
+def turn(name: str, wanted: str) -> None:
+    """Set a switch; where that is not allowed it stays as it is."""
     with contextlib.suppress(OSError):
         (_ALL / name).write_text(wanted)

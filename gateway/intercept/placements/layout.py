@@ -16,6 +16,8 @@ class InsideNetworks(enum.Enum):
     """What the routes say lies behind the inside interfaces."""
     OWN = "own"
     """The addresses of this very machine."""
+    SIDE = "side"
+    """Nowhere: the port by which a frame comes in tells the sides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Layout:
     """Whether what we dial bears the port of its client as well as the address."""
     routes_for_others: bool
     """Whether mail comes by only on a machine that forwards."""
+    bridged: bool = False
+    """Whether the interfaces are ports of a bridge."""
     objects: tuple[KernelObject, ...] = ()
     values: Mapping[str, str] = field(default_factory=dict)
     repeated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
