@@ -66,7 +66,7 @@ class Config:
     bridge_interface: str = "nm1"
     bridge_table: int = 2526
     unfiltered: tuple[int, ...] = ()
-    """Of a bridge: families whose frames met no packet filter before us. Known by the machine, not the file."""
+    """Of a bridge: families whose frames met no packet filter before us. The machine knows, not the file."""
     first_queue: int = 2500
     first_listen_port: int = 12525
     workers: int = 2

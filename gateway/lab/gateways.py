@@ -19,7 +19,7 @@ from gateway.config import Placement
 from gateway.errors import EnvironmentFailureError
 from gateway.lab.inotify import CREATED, MODIFIED, Inotify
 from gateway.lab.processes import Process, children_of, read_pid_file, run_in, start_in
-from gateway.lab.topology import INSIDE, OUTSIDE, Node
+from gateway.lab.topology import BRIDGE, INSIDE, OUTSIDE, Node
 
 READY_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 30.0
@@ -43,6 +43,14 @@ inside = ["{INSIDE}"]
 outside = ["{OUTSIDE}"]
 """,
     Placement.HOST: "",
+    Placement.BRIDGE: f"""
+[interfaces]
+inside = ["{INSIDE}"]
+outside = ["{OUTSIDE}"]
+
+[bridge]
+name = "{BRIDGE}"
+""",
 }
 
 

@@ -213,7 +213,7 @@ class Lab:
     def _build(self, with_gateways: bool, offer_starttls: bool, progress: Callable[[str], None]) -> None:
         progress("namespaces, cables, addresses")
         network.create(self.namespaces)
-        network.build(self.topology, self.namespace)
+        network.build(self.topology, self.namespace, bridged=self.gateways_stand is Placement.BRIDGE)
         (self.place.folder / "wire").mkdir()
         progress("a listener on the wire")
         listener.start(self.listener, self.topology, self.namespace("mta-c"))

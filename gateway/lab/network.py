@@ -19,7 +19,19 @@ from typing import Final, TypeVar
 from pyroute2 import IPRoute, netns
 
 from gateway.errors import EnvironmentFailureError
-from gateway.lab.topology import Cable, End, Family, Role, Route, Topology, cables, routes
+from gateway.lab.topology import (
+    BRIDGE,
+    INSIDE,
+    OUTSIDE,
+    Cable,
+    End,
+    Family,
+    Role,
+    Route,
+    Topology,
+    cables,
+    routes,
+)
 
 Result = TypeVar("Result")
 
@@ -36,6 +48,16 @@ ROUTER_SWITCHES: Final = {
     "net/ipv4/conf/all/send_redirects": "0",
     "net/ipv4/conf/default/send_redirects": "0",
 }
+BRIDGE_SWITCHES: Final = {
+    "net/ipv6/conf/default/disable_ipv6": "1",
+    # As strict as a careful site is, and no frame of a bridge is shown to iptables: both as on Debian.
+    "net/ipv4/conf/all/rp_filter": "1",
+    "net/ipv4/conf/default/rp_filter": "1",
+    "net/bridge/bridge-nf-call-iptables": "0",
+    "net/bridge/bridge-nf-call-ip6tables": "0",
+    "net/bridge/bridge-nf-call-arptables": "0",
+}
+"""The last ones are there only where br_netfilter is loaded."""
 EVERY_NODE_SWITCHES: Final = {
     # Addresses work from the start, so that nothing has to wait for duplicate detection.
     "net/ipv6/conf/default/accept_dad": "0",
@@ -170,24 +192,33 @@ def _unmount(path: Path) -> None:
         raise OSError(code, os.strerror(code), str(path))
 
 
-def build(topology: Topology, name_of: Callable[[str], str]) -> None:
-    """Set switches, lay cables, give addresses and routes, all inside the namespaces that `create` made."""
+def build(topology: Topology, name_of: Callable[[str], str], *, bridged: bool = False) -> None:
+    """Set switches, lay cables, give addresses and routes, all inside the namespaces that `create` made.
+
+    With `bridged` the gateways are bridges without an address, else routers.
+    """
     for node in topology.nodes.values():
         switches = dict(EVERY_NODE_SWITCHES)
-        if node.role is not Role.MAIL:
+        if bridged and node.role is Role.GATEWAY:
+            switches |= BRIDGE_SWITCHES
+        elif node.role is not Role.MAIL:
             switches |= ROUTER_SWITCHES
         inside(name_of(node.name), lambda switches=switches: _set_switches(switches))  # type: ignore[misc]
-    for cable in cables(topology):
+    for cable in cables(topology, bridged=bridged):
         _lay(topology, cable, name_of)
+    if bridged:
+        for node in topology.with_role(Role.GATEWAY):
+            inside(name_of(node.name), _make_bridge)
     for node in topology.nodes.values():
-        own = [route for route in routes(topology) if route.node == node.name]
+        own = [route for route in routes(topology, bridged=bridged) if route.node == node.name]
         inside(name_of(node.name), lambda own=own: _add_routes(own))  # type: ignore[misc]
 
 
 def _set_switches(switches: dict[str, str]) -> None:
     for name, value in switches.items():
         # The kernel shows a thread the switches of the namespace that the thread is in.
-        (Path("/proc/sys") / name).write_text(value)
+        if not name.startswith("net/bridge/") or Path("/proc/sys/net/bridge").is_dir():
+            (Path("/proc/sys") / name).write_text(value)
 
 
 def _lay(topology: Topology, cable: Cable, name_of: Callable[[str], str]) -> None:
@@ -216,9 +247,21 @@ def _connect(topology: Topology, end: End) -> None:
         for interface in ("lo", end.interface):
             kernel.link("set", index=kernel.link_lookup(ifname=interface)[0], state="up")
         index = kernel.link_lookup(ifname=end.interface)[0]
+        if end.addresses is None:
+            return
         for family in Family:
             length = _prefix_length(topology, end, family)
             kernel.addr("add", index=index, address=end.addresses.of(family), prefixlen=length)
+
+
+def _make_bridge() -> None:
+    """Between the two ports of the namespace that we are in; as quiet as a piece of cable."""
+    with IPRoute() as kernel:
+        kernel.link("add", ifname=BRIDGE, kind="bridge", br_stp_state=0, br_forward_delay=0)
+        bridge = kernel.link_lookup(ifname=BRIDGE)[0]
+        for port in (INSIDE, OUTSIDE):
+            kernel.link("set", index=kernel.link_lookup(ifname=port)[0], master=bridge)
+        kernel.link("set", index=bridge, state="up")
 
 
 def _prefix_length(topology: Topology, end: End, family: Family) -> int:
@@ -226,7 +269,8 @@ def _prefix_length(topology: Topology, end: End, family: Family) -> int:
         return family.host_bits
     network = next(
         network
-        for network, addresses in topology.nodes[end.node].addresses.items()
+        for node in topology.nodes.values()
+        for network, addresses in node.addresses.items()
         if addresses == end.addresses
     )
     return int(topology.networks[network].of(family).rpartition("/")[2])

@@ -21,6 +21,7 @@ TABLE: Final = Path(__file__).with_name("topology.json")
 SMTP_PORT: Final = 25
 INSIDE: Final = "inside"
 OUTSIDE: Final = "outside"
+BRIDGE: Final = "br0"
 MAIL_INTERFACE: Final = "eth0"
 
 
@@ -82,11 +83,14 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One end of a cable. `whole_network`: its addresses carry the network's prefix, not /32 and /128."""
+    """One end of a cable. `whole_network`: its addresses carry the network's prefix, not /32 and /128.
+
+    A port of a bridge has no addresses.
+    """
 
     node: str
     interface: str
-    addresses: Addresses
+    addresses: Addresses | None
     whole_network: bool
 
 
@@ -164,12 +168,16 @@ def _node(name: str, fields: dict[str, Any]) -> Node:
     )
 
 
-def cables(topology: Topology) -> list[Cable]:
+def cables(topology: Topology, *, bridged: bool = False) -> list[Cable]:
     """Each site's mail server to its gateway, and everything that is on the wire to the wire's router.
 
     The wire's ends carry single addresses (/32, /128), so that all of them can be on one network and
     still be apart: every packet between two of them is routed, and so passes the delay line.
+
+    With `bridged` gateways, which have no addresses, the wire's router has theirs on the sites' networks.
     """
+    if bridged:
+        return _bridged_cables(topology)
     result = []
     wire = next(iter(topology.with_role(Role.WIRE)))
     for node in topology.nodes.values():
@@ -193,8 +201,30 @@ def cables(topology: Topology) -> list[Cable]:
     return result
 
 
-def routes(topology: Topology) -> list[Route]:
+def _bridged_cables(topology: Topology) -> list[Cable]:
+    result = []
+    (wire,) = topology.with_role(Role.WIRE)
+    for gateway in topology.with_role(Role.GATEWAY):
+        (network,) = (name for name in gateway.addresses if name != "wire")
+        mail = _mail_server_on(topology, network)
+        inside, outside = (End(gateway.name, side, None, whole_network=False) for side in (INSIDE, OUTSIDE))
+        router = End(wire.name, gateway.name, gateway.addresses[network], whole_network=True)
+        result.append(Cable(End(mail.name, MAIL_INTERFACE, mail.home, whole_network=True), inside))
+        result.append(Cable(outside, router))
+    return [*result, *(cable for cable in cables(topology) if _is_between_wire_and_mail(topology, cable))]
+
+
+def _is_between_wire_and_mail(topology: Topology, cable: Cable) -> bool:
+    roles = {topology.nodes[end.node].role for end in (cable.left, cable.right)}
+    return roles == {Role.WIRE, Role.MAIL}
+
+
+def routes(topology: Topology, *, bridged: bool = False) -> list[Route]:
     """In an order in which the kernel takes them: each next hop is reachable before it is used."""
+    if bridged:
+        # To whatever was behind a gateway the wire's router is connected now; a gateway needs none.
+        gateways = {node.name for node in topology.with_role(Role.GATEWAY)}
+        return [each for each in routes(topology) if not {each.node, each.interface} & gateways]
     result = []
     wire = next(iter(topology.with_role(Role.WIRE)))
     for family in Family:

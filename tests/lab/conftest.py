@@ -64,7 +64,7 @@ def build_bare(lab: Lab, *, with_gateways: bool, with_listener: bool) -> None:
     lab.place.folder.mkdir()
     (lab.place.folder / "wire").mkdir()
     network.create(lab.namespaces)
-    network.build(lab.topology, lab.namespace)
+    network.build(lab.topology, lab.namespace, bridged=lab.gateways_stand is Placement.BRIDGE)
     if with_listener:
         listener.start(lab.listener, lab.topology, lab.namespace("mta-c"))
     for one in lab.gateways:

@@ -73,7 +73,7 @@ class Sites:
     def build(self) -> None:
         self.clear()
         network.create(self.namespaces)
-        network.build(self.topology, self.namespace)
+        network.build(self.topology, self.namespace, bridged=self.placement is Placement.BRIDGE)
         for name in self.topology.nodes:
             # One ICMP error a second is the kernel's custom; the tests want one for each refusal.
             self.sh(name, "sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0")

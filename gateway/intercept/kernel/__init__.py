@@ -195,6 +195,6 @@ def _bridge_remarks(config: Config) -> list[str]:
 
 
 def unfiltered(config: Config) -> tuple[int, ...]:
-    """Families whose frames met no packet filter before us, on the bridge of this placement, if it has one."""
+    """Families whose frames met no packet filter before us, on this placement's bridge, if it has one."""
     wanted = [each for each in layout_of(config).objects if isinstance(each, BridgeLift)]
     return tuple(family for lift in wanted for family in lifts.unfiltered(lift))

@@ -309,6 +309,8 @@ def _make_pair(ip: Any, lift: BridgeLift, former: _Former) -> None:
     ip.link("set", index=index, IFLA_IFALIAS=former.note(), flags=_IFF_NOARP, change=_IFF_NOARP)
     for name in (lift.interface, lift.port):
         ip.link("set", index=ip.link_lookup(ifname=name)[0], IFLA_AF_SPEC=_ADDRESSES_NONE)
+    # Where a site has IPv6 off by default, as is usual on a bridge.
+    sysctls.turn(_ipv6_switch(lift.interface), "0")
     sysctls.turn(f"net/ipv6/conf/{lift.interface}/accept_ra", "0")
     sysctls.turn(_ipv6_switch(lift.port), "1")
     # What arrives here comes from everywhere: a strict reverse-path check is to ask with the mark.

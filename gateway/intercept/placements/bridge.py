@@ -1,8 +1,8 @@
 """Bridge: the box sits in the cable, between switch and mail server, without an address on either side.
 
 br_netfilter shows bridged frames to iptables, so SYNs are held as on a router. Frames that are for us are
-lifted out of the bridge to an interface of this machine; what our sockets send goes back into the bridge by it
-and gets the MACs of those in whose name it is. Templates: `iptables/bridge.*`.
+lifted out of the bridge to an interface of this machine; what our sockets send goes back into the bridge by
+it and gets the MACs of those in whose name it is. Templates: `iptables/bridge.*`.
 """
 
 from __future__ import annotations
