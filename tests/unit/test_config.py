@@ -72,6 +72,11 @@ table = 100
 zone = 7
 first_queue = 0
 first_listen_port = 20000
+[bridge]
+name = "br-mail"
+port = "out"
+interface = "lift"
+table = 101
 [daemon]
 workers = 4
 state_dir = "/srv/nm"
@@ -96,6 +101,10 @@ again_after_hours = 1
         zone=7,
         first_queue=0,
         first_listen_port=20000,
+        bridge="br-mail",
+        bridge_port="out",
+        bridge_interface="lift",
+        bridge_table=101,
         workers=4,
         state_dir=Path("/srv/nm"),
         run_dir=Path("/run/nm"),
@@ -104,7 +113,10 @@ again_after_hours = 1
         alarm_again_hours=1,
     )
     assert loaded(path, text) == expected
+    facts_of_the_machine = {"unfiltered"}
     for field in fields(Config):
+        if field.name in facts_of_the_machine:
+            continue
         assert getattr(expected, field.name) != getattr(Config(), field.name), "a field that no key sets"
     for key in KEYS:
         assert re.search(rf"^{key.rpartition('.')[2]} = ", text, re.MULTILINE), f"{key} is not in this test"
@@ -123,6 +135,10 @@ BAD = [
     ("interfaces.inside", '["-j"]', "a list of interface names"),
     ("interfaces.outside", '["abcdefghijklmnop"]', "a list of interface names"),
     ("interfaces.inside_networks", '["192.0.2.1/24"]', "has host bits set"),
+    ("bridge.name", "0", "the name of an interface"),
+    ("bridge.port", '["nm0"]', "the name of an interface"),
+    ("bridge.interface", '"nm+"', "the name of an interface"),
+    ("bridge.table", "254", "not 253, 254, 255"),
     ("mail.ports", "[]", "1 to 15 ports"),
     ("mail.ports", "[0]", "1 to 15 ports"),
     ("mail.ports", "25", "1 to 15 ports"),
@@ -180,7 +196,7 @@ def test_every_key_has_a_bad_value_above() -> None:
     ("text", "message"),
     [
         ("[interfaces]\ninsde = []", ":2: interfaces.insde: unknown key; allowed: interfaces.inside, "),
-        ("inside = []", ":1: inside: unknown key; allowed: version, placement, [alarms], [daemon], "),
+        ("inside = []", ":1: inside: unknown key; allowed: version, placement, [alarms], [bridge], "),
         ("\n[mial]\nports = [25]", ":2: mial: unknown key; allowed: version, "),
         ("mail = 7", ":1: mail: is a section; allowed: [mail] and keys below it"),
         ("[daemon]\nworkers = 99\n[log]", ":2: daemon.workers: 99 is not allowed"),
@@ -288,6 +304,33 @@ def test_mail_port_among_ours(path: Path) -> None:
 def test_on_the_mail_server_itself_nothing_else_is_inside(path: Path, line: str) -> None:
     message = complaint(path, f'placement = "host"\n[interfaces]\n{line}\n')
     assert message.startswith(f"{path}:3: interfaces.{line.split()[0]}: not on the mail server itself")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("", "interfaces.inside: to be named where placement is bridge"),
+        ('[interfaces]\ninside = ["eth1"]', "interfaces.outside: to be named where placement is bridge"),
+        (
+            '[interfaces]\ninside = ["eth1"]\noutside = ["eth1"]\ninside_networks = ["192.0.2.0/24"]',
+            ":3: interfaces.inside: eth1 is outside as well; allowed: a port on one side of the bridge",
+        ),
+        (
+            '[interfaces]\ninside = ["eth1"]\noutside = ["eth0"]\n[bridge]\nport = "eth0"',
+            ":6: bridge.port: eth0 is named twice",
+        ),
+        (
+            '[interfaces]\ninside = ["eth1"]\noutside = ["eth0"]\n[bridge]\nport = "nm1"',
+            "bridge.interface: nm1 is named twice",
+        ),
+        (
+            '[interfaces]\ninside = ["eth1"]\noutside = ["eth0"]\n[bridge]\ntable = 2525',
+            ":6: bridge.table: 2525 is kernel.table",
+        ),
+    ],
+)
+def test_a_bridge_names_its_ports_and_each_name_once(path: Path, lines: str, message: str) -> None:
+    assert message in complaint(path, f'placement = "bridge"\n{lines}\n')
 
 
 # --- Interfaces ----------------------------------------------------------------------------------------

@@ -89,6 +89,23 @@ def test_roles_on_the_mail_server_itself(
 
 
 @pytest.mark.parametrize(
+    ("networks", "port", "source", "expected"),
+    [
+        ((), "eth1", "10.1.0.2", Role.SENDING),
+        ((), "eth0", "10.1.0.2", Role.RECEIVING),
+        ((), "eth2", "10.1.0.2", Refusal(Verdict.PASS, Reason.NOT_OURS)),
+        (("10.1.0.0/16",), "eth1", "10.1.0.2", Role.SENDING),
+        (("10.1.0.0/16",), "eth0", "10.1.0.2", Refusal(Verdict.DROP, Reason.SPOOFED_INSIDE_SOURCE)),
+    ],
+)
+def test_on_a_bridge_the_port_tells_the_side_and_named_networks_more(
+    networks: tuple[str, ...], port: str, source: str, expected: Role | Refusal
+) -> None:
+    roles = Roles(["eth1"], ["eth0"], map(ip_network, networks), side_tells=True)
+    assert roles.of(Flow(source, 1025, "192.0.2.9", 25), port) == expected
+
+
+@pytest.mark.parametrize(
     ("source", "destination", "expected"),
     [
         ("10.1.0.2", "192.0.2.1", SENDING),

@@ -21,7 +21,16 @@ from gateway.intercept.dump import (
     removal_text,
     with_withdrawal,
 )
-from gateway.intercept.objects import IptablesRules, LocalRoute, NftTable, PolicyRule, Sysctl
+from gateway.intercept.objects import (
+    BridgeLift,
+    InterfaceRoute,
+    IptablesRules,
+    LocalRoute,
+    NftTable,
+    PolicyRule,
+    Sysctl,
+)
+from gateway.intercept.placements.bridge import LIFT_MAC
 from gateway.intercept.ruleset import Slot
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -40,8 +49,22 @@ RICH = Config(
 )
 HOST = replace(PLAIN, placement=Placement.HOST, inside=(), outside=())
 RICH_HOST = replace(RICH, placement=Placement.HOST, inside=())
-CONFIGS = {"plain": PLAIN, "rich": RICH, "host": HOST, "rich_host": RICH_HOST}
+BRIDGE = replace(PLAIN, placement=Placement.BRIDGE, unfiltered=(4, 6))
+RICH_BRIDGE = replace(
+    RICH, placement=Placement.BRIDGE, bridge="br-mail", bridge_port="m0", bridge_interface="m1"
+)
+CONFIGS = {
+    "plain": PLAIN,
+    "rich": RICH,
+    "host": HOST,
+    "rich_host": RICH_HOST,
+    "bridge": BRIDGE,
+    "rich_bridge": RICH_BRIDGE,
+}
 EVERY_CONFIG = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+
+
+NFT = {"inet": "nft", "bridge": "frames.nft"}
 
 
 def texts(config: Config) -> dict[str, str]:
@@ -49,14 +72,15 @@ def texts(config: Config) -> dict[str, str]:
     live = [slot.queue for slot in rules.slots]
     return {
         **{f"v{each.family}.rules": each.restore_text(live) for each in rules.of(IptablesRules)},
-        "nft": rules.of(NftTable)[0].text,
+        **{NFT[table.family]: table.text for table in rules.of(NftTable)},
     }
 
 
-@pytest.mark.parametrize("kind", ["v4.rules", "v6.rules", "nft"])
-@pytest.mark.parametrize(("name", "config"), CONFIGS.items())
-def test_golden(name: str, config: Config, kind: str) -> None:
-    assert texts(config)[kind] == (GOLDEN / f"{name}.{kind}").read_text()
+@pytest.mark.parametrize(
+    ("name", "kind"), [(name, kind) for name in CONFIGS for kind in texts(CONFIGS[name])]
+)
+def test_golden(name: str, kind: str) -> None:
+    assert texts(CONFIGS[name])[kind] == (GOLDEN / f"{name}.{kind}").read_text()
 
 
 @EVERY_CONFIG
@@ -109,6 +133,40 @@ def test_on_the_mail_server_itself_all_but_the_loopback_is_outside_or_what_is_na
     for words in ("-o wan", "-o ppp0", "-i wan", "-i ppp0"):
         assert named.count(words) == 2, "the gate, and the counter behind it"
     assert " lan " not in named
+
+
+def test_a_bridge_lifts_frames_to_an_interface_with_routes_of_its_own() -> None:
+    rules = ruleset.render(BRIDGE, ruleset.slots_of(BRIDGE))
+    assert rules.of(BridgeLift) == (BridgeLift("br0", ("lan", "wan"), "nm0", "nm1", LIFT_MAC),)
+    assert rules.of(InterfaceRoute) == (InterfaceRoute(4, "nm1", 2526), InterfaceRoute(6, "nm1", 2526))
+    assert rules.of(LocalRoute) == (LocalRoute(4, 2525), LocalRoute(6, 2525))
+    assert rules.of(PolicyRule) == tuple(
+        PolicyRule(family, *words)
+        for family in (4, 6)
+        for words in (
+            ("nm1", 0x40000000, 2525),
+            ("lo", 0x80000000, 2526),
+            ("lo", 0x20000000, 2526),
+            ("lo", 0x40000000, 2526),
+            ("lo", 0, 2526, 40000),
+        )
+    )
+    assert rules.of(Sysctl) == ()
+
+
+@pytest.mark.parametrize("unfiltered", [(), (4,), (6,), (4, 6)], ids=str)
+def test_frames_that_met_no_filter_meet_none(unfiltered: tuple[int, ...]) -> None:
+    made = texts(replace(BRIDGE, unfiltered=unfiltered))
+    for family, name in ((4, "ipv4"), (6, "ipv6")):
+        spared = family in unfiltered
+        assert ("-A NIGHTMAIL-FORWARD -i br0 -j ACCEPT" in made[f"v{family}.rules"]) == spared
+        assert (f'meta nfproto {name} iifname "br0" notrack' in made["nft"]) == spared
+
+
+def test_no_rule_matches_ports_of_a_bridge_in_iptables() -> None:
+    """Its match for them loads br_netfilter with switches on that are for every bridge of the machine."""
+    for kind, text in texts(RICH_BRIDGE).items():
+        assert "physdev" not in text, kind
 
 
 def test_a_one_armed_router_names_its_interface_once() -> None:

@@ -48,6 +48,28 @@ def test_five_cables_and_both_sites_mail_servers_have_only_their_gateway() -> No
     assert len(cables(TOPOLOGY)) == 5
 
 
+def test_gateways_that_are_bridges_have_no_address_and_the_router_has_theirs() -> None:
+    found = cables(TOPOLOGY, bridged=True)
+    ends = [end for cable in found for end in (cable.left, cable.right)]
+    assert len(found) == 5
+    assert {(end.node, end.interface) for end in ends if end.addresses is None} == {
+        (node, port) for node in ("gw-a", "gw-b") for port in ("inside", "outside")
+    }
+    for letter in "ab":
+        (router,) = (end for end in ends if (end.node, end.interface) == ("wire", f"gw-{letter}"))
+        assert router.addresses == TOPOLOGY.nodes[f"gw-{letter}"].addresses[f"site-{letter}"]
+        assert router.whole_network
+    for route in routes(TOPOLOGY, bridged=True):
+        assert not {route.node, route.interface} & {"gw-a", "gw-b"}
+    for letter in "ab":
+        ways = [each for each in routes(TOPOLOGY, bridged=True) if each.node == f"mta-{letter}"]
+        assert {each.via for each in ways} == {router_of(letter, family) for family in Family}
+
+
+def router_of(letter: str, family: Family) -> str:
+    return TOPOLOGY.nodes[f"gw-{letter}"].addresses[f"site-{letter}"].of(family)
+
+
 @pytest.mark.parametrize("family", Family)
 def test_each_next_hop_is_reachable_before_it_is_used(family: Family) -> None:
     for node in TOPOLOGY.nodes.values():
