@@ -16,6 +16,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final
 
+from gateway import outlets
 from gateway.errors import EnvironmentFailureError
 from gateway.policy import limits
 
@@ -76,6 +77,7 @@ class Config:
     log_file: Path | None = None
     """None: standard error, where the journal listens."""
     alarm_again_hours: int = 24
+    metrics_listen: outlets.Listen | None = None
 
     @property
     def identity_file(self) -> Path:
@@ -254,6 +256,18 @@ def _log_level(value: object) -> str:
     return str(value)
 
 
+def _outlet(check: Callable[[object], object]) -> Callable[[object], object]:
+    """For the checks in `outlets`, which know nothing of files."""
+
+    def checked(value: object) -> object:
+        try:
+            return check(value)
+        except ValueError as error:
+            raise _BadValueError(str(error)) from None
+
+    return checked
+
+
 _NOT_A_FIELD: Final = ""
 
 KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
@@ -281,6 +295,7 @@ KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "log.level": ("log_level", _log_level),
     "log.file": ("log_file", _log_file),
     "alarms.again_after_hours": ("alarm_again_hours", _integer(1, 168)),
+    "metrics.listen": ("metrics_listen", _outlet(outlets.listen)),
 }
 """Key as it is spelled in the file -> field of `Config`, and the check of its value."""
 

@@ -211,6 +211,16 @@ DAYS_IN_WEEK: Final = 7
 """What `status` calls this week: today and the days before it."""
 DAYS_WRITE_SECONDS: Final = 10.0
 """Counts of sessions are written so often, where there is something new: a crash costs no more of them."""
+UNIX_SOCKET_PATH_OCTETS: Final = 107
+"""The longest path of a Unix socket (sun_path is 108, with its end)."""
+METRICS_EVERY_SECONDS: Final = 1.0
+"""The text of the metrics is made so often at most, however often it is asked for: some ms of the loop."""
+METRICS_SECONDS: Final = 3.0
+"""Whoever asks for metrics has so long for question and answer."""
+METRICS_CONNECTIONS: Final = 16
+"""Open at once; collectors are few, and all of them are on this machine."""
+METRICS_REQUEST_OCTETS: Final = 8 * 1024
+"""Of one request with its headers."""
 WATCH_EVERY_SECONDS: Final = 1.0
 """`status --watch` looks so often: workers report once a second."""
 WATCH_EVERY_LEAST_SECONDS: Final = 0.2

@@ -103,7 +103,9 @@ class Supervisor:
             self._pool.gate_is,
             heritage.bypassed if heritage is not None else 0,
         )
-        self._seeing = Seeing(self._pool.counters, lambda: self._days, self._unwritable)
+        self._seeing = Seeing(
+            config, self._log, self._status, self._pool.counters, lambda: self._days, self._unwritable
+        )
         self._causes = Causes(self._keeper.reset_was_odd, self._log, self._remember_trouble)
         await self._keeper.first_time(heritage.rules if heritage is not None else None)
         self._pool.start()

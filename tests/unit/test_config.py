@@ -86,6 +86,8 @@ level = "debug"
 file = "/var/log/nightmail"
 [alarms]
 again_after_hours = 1
+[metrics]
+listen = "unix:/run/nm/metrics.sock"
 """
     expected = Config(
         placement=Placement.BRIDGE,
@@ -111,6 +113,7 @@ again_after_hours = 1
         log_level="debug",
         log_file=Path("/var/log/nightmail"),
         alarm_again_hours=1,
+        metrics_listen=Path("/run/nm/metrics.sock"),
     )
     assert loaded(path, text) == expected
     facts_of_the_machine = {"unfiltered"}
@@ -167,6 +170,17 @@ BAD = [
     ("log.level", '"loud"', "debug, info, notice, alarm, error"),
     ("log.file", '"log"', "absolute path"),
     ("alarms.again_after_hours", "169", "from 1 to 168"),
+    ("metrics.listen", '"192.0.2.1:9425"', "the loopback alone"),
+    ("metrics.listen", '"0.0.0.0:9425"', "the loopback alone"),
+    ("metrics.listen", '"[::]:9425"', "the loopback alone"),
+    ("metrics.listen", '"localhost:9425"', "the loopback alone"),
+    ("metrics.listen", '"127.0.0.1"', "the loopback alone"),
+    ("metrics.listen", '"127.0.0.1:0"', "the loopback alone"),
+    ("metrics.listen", '"127.0.0.1:65536"', "the loopback alone"),
+    ("metrics.listen", '"[::1:9425"', "the loopback alone"),
+    ("metrics.listen", '"unix:metrics.sock"', "without .."),
+    ("metrics.listen", f'"unix:/{"x" * 107}"', "at most 107 octets"),
+    ("metrics.listen", "9425", "the loopback alone"),
 ]
 
 
@@ -186,6 +200,20 @@ def test_bad_values_name_file_line_key_and_what_is_allowed(
     message = complaint(path, text)
     assert message.startswith(f"{path}:4: {key}: ")
     assert allowed in message
+
+
+@pytest.mark.parametrize(
+    ("listen", "expected"),
+    [
+        ("127.0.0.1:9425", ("127.0.0.1", 9425)),
+        ("127.0.0.53:1", ("127.0.0.53", 1)),
+        ("[::1]:9425", ("::1", 9425)),
+        ("unix:/x", Path("/x")),
+        ("", None),
+    ],
+)
+def test_where_metrics_may_be_served(path: Path, listen: str, expected: object) -> None:
+    assert loaded(path, f'[metrics]\nlisten = "{listen}"\n').metrics_listen == expected
 
 
 def test_every_key_has_a_bad_value_above() -> None:

@@ -1,0 +1,82 @@
+"""Where a gateway tells what it sees: metrics, alarms, log. The values of their keys, checked. Pure.
+
+Each check answers the value for the field of `config.Config`, or raises ValueError(what is allowed).
+Counterparts: `config`, `runtime.metrics`, `runtime.alarms_out`, `observe.sinks`.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+
+from gateway.policy import limits
+
+Listen = Path | tuple[str, int]
+"""A Unix socket's path, or an address of the loopback and a port."""
+LOG_PLACES: Final = ("stderr", "journal", "syslog")
+
+
+def listen(value: object) -> Listen | None:
+    """None: nobody listens."""
+    allowed = '"unix:/run/nightmail/metrics.sock", "127.0.0.1:9425", "[::1]:9425" (the loopback alone), or ""'
+    if value == "":
+        return None
+    if not isinstance(value, str):
+        raise ValueError(allowed)
+    if value.startswith("unix:"):
+        return _socket_path(value.removeprefix("unix:"), allowed)
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})", value)
+    try:
+        host = ip_address(match[1] or match[2]) if match else None
+    except ValueError:
+        host = None
+    if match is None or host is None or not host.is_loopback or not 1 <= int(match[3]) <= 65535:
+        raise ValueError(allowed)
+    return str(host), int(match[3])
+
+
+def _socket_path(path: str, allowed: str) -> Path:
+    if not _is_absolute(path) or len(path.encode()) > limits.UNIX_SOCKET_PATH_OCTETS:
+        raise ValueError(f"{allowed}; a path of at most {limits.UNIX_SOCKET_PATH_OCTETS} octets, without ..")
+    return Path(path)
+
+
+def command(value: object) -> tuple[str, ...]:
+    """A program and its words, for no shell; empty: none."""
+    allowed = 'a list of words, the first one an absolute path, such as ["/usr/local/bin/tell", "--all"]'
+    if not isinstance(value, list) or not all(isinstance(word, str) and "\0" not in word for word in value):
+        raise ValueError(allowed)
+    if value and not _is_absolute(value[0]):
+        raise ValueError(allowed)
+    return tuple(value)
+
+
+def mail_to(value: object) -> str:
+    """One plain address; empty: none."""
+    if value == "":
+        return ""
+    # Nothing that sendmail could take for an option, or a header for its end.
+    if not isinstance(value, str) or not re.fullmatch(_ADDRESS, value) or len(value) > 254:
+        raise ValueError('an address such as "postmaster@example.org", or ""')
+    return value
+
+
+_ADDRESS: Final = r"[A-Za-z0-9_][A-Za-z0-9_.+=-]*@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?"
+
+
+def program(value: object) -> Path:
+    if not isinstance(value, str) or not _is_absolute(value):
+        raise ValueError("an absolute path without ..")
+    return Path(value)
+
+
+def log_place(value: object) -> str:
+    if value not in LOG_PLACES:
+        raise ValueError(", ".join(LOG_PLACES))
+    return str(value)
+
+
+def _is_absolute(text: str) -> bool:
+    return "\0" not in text and Path(text).is_absolute() and ".." not in Path(text).parts
