@@ -77,6 +77,9 @@ class Config:
     log_file: Path | None = None
     """None: standard error, where the journal listens."""
     alarm_again_hours: int = 24
+    alarm_command: tuple[str, ...] = ()
+    alarm_mail_to: str = ""
+    alarm_sendmail: Path = Path("/usr/sbin/sendmail")
     metrics_listen: outlets.Listen | None = None
 
     @property
@@ -295,6 +298,9 @@ KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "log.level": ("log_level", _log_level),
     "log.file": ("log_file", _log_file),
     "alarms.again_after_hours": ("alarm_again_hours", _integer(1, 168)),
+    "alarms.command": ("alarm_command", _outlet(outlets.command)),
+    "alarms.mail_to": ("alarm_mail_to", _outlet(outlets.mail_to)),
+    "alarms.sendmail": ("alarm_sendmail", _outlet(outlets.program)),
     "metrics.listen": ("metrics_listen", _outlet(outlets.listen)),
 }
 """Key as it is spelled in the file -> field of `Config`, and the check of its value."""

@@ -57,6 +57,11 @@ def escaped(value: Value, most: int = limits.ENV_TEXT_OCTETS) -> str:
     text = value if type(value) is str else _text(value)
     if len(text) <= most and _PLAIN.fullmatch(text):
         return text
+    return f'"{printable(text, most)}"'
+
+
+def printable(text: str, most: int = limits.ENV_TEXT_OCTETS) -> str:
+    """What is between those quotes: at most `most` printable octets of ASCII."""
     pieces: list[str] = []
     room = most - len(_CUT)
     for character in text[: most + 1]:
@@ -66,7 +71,7 @@ def escaped(value: Value, most: int = limits.ENV_TEXT_OCTETS) -> str:
             break
         pieces.append(piece)
         room -= len(piece)
-    return '"' + "".join(pieces) + '"'
+    return "".join(pieces)
 
 
 def line(

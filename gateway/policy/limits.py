@@ -211,6 +211,14 @@ DAYS_IN_WEEK: Final = 7
 """What `status` calls this week: today and the days before it."""
 DAYS_WRITE_SECONDS: Final = 10.0
 """Counts of sessions are written so often, where there is something new: a crash costs no more of them."""
+ALARM_COMMAND_SECONDS: Final = 30.0
+"""An alarm's command, or sendmail, has so long; then it is killed with its whole group."""
+ALARMS_CLOSE_SECONDS: Final = 5.0
+"""At a stop alarms that wait for their command have so long."""
+ALARMS_WAITING: Final = 64
+"""Alarms that wait for their command; beyond, the oldest is left out."""
+ALARMS_OUT_PER_HOUR: Final = 30
+"""More alarms than that are no news to a person; all of them stand in the log."""
 UNIX_SOCKET_PATH_OCTETS: Final = 107
 """The longest path of a Unix socket (sun_path is 108, with its end)."""
 METRICS_EVERY_SECONDS: Final = 1.0

@@ -1,4 +1,4 @@
-"""What a running daemon shows of itself beyond its log: sessions by day, metrics, what it is made of.
+"""What a running daemon shows of itself beyond its log: days, metrics, alarms, versions.
 
 One object, so that the supervisor has one line for each turn of its own life. Never on the data path.
 """
@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway import __version__
 from gateway.config import Config
 from gateway.errors import EnvironmentFailureError
-from gateway.observe.counters import Snapshot
+from gateway.observe.counters import Alarm, Snapshot
 from gateway.observe.log import Level, Log
+from gateway.peers.alarm_store import AlarmStore
+from gateway.peers.database import Database
 from gateway.peers.day_store import DayStore
+from gateway.runtime.alarms_out import AlarmsOut
 from gateway.runtime.days import Days
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ _LIBRARIES: Final = ("cryptography", "pynacl", "netfilterqueue", "pyroute2", "uv
 
 
 class Seeing:
-    """`status` and `counters` are the daemon's; `days` answers where sessions by day are kept, if at all."""
+    """`status` and `counters` are the daemon's, asked from `begin` on; `database` is its memory, if any."""
 
     def __init__(
         self,
@@ -36,19 +39,36 @@ class Seeing:
         log: Log,
         status: Callable[[], dict[str, Any]],
         counters: Callable[[], Snapshot],
-        days: Callable[[], DayStore | None],
+        database: Callable[[], Database | None],
         trouble: Callable[[str], None],
     ) -> None:
+        def days() -> DayStore | None:
+            found = database()
+            return DayStore(found) if found is not None else None
+
+        def alarms() -> AlarmStore | None:
+            found = database()
+            return AlarmStore(found) if found is not None else None
+
+        self._log = log
         self._counters = counters
         self._days = Days(days, trouble)
-        self._days.begin(counters())
         self._keeping: asyncio.Task[None] | None = None
-        self._log = log
         self._metrics = _metrics(config, status)
+        self._alarms = AlarmsOut(config, log, alarms)
+
+    def ring(self, alarm: Alarm) -> None:
+        """To the people who are to hear of it, when there is time."""
+        self._alarms.ring(alarm)
+
+    def begin(self) -> None:
+        """The counters of now are counted already; whatever they rise by is new."""
+        self._days.begin(self._counters())
 
     async def open(self) -> None:
         """What cannot be shown is told in the log; mail does not wait for it."""
         self._keeping = asyncio.create_task(self._days.keep(self._counters))
+        self._alarms.open()
         if self._metrics is not None:
             try:
                 await self._metrics.open()
@@ -63,6 +83,7 @@ class Seeing:
     async def close(self) -> None:
         if self._metrics is not None:
             await self._metrics.close()
+        await self._alarms.close()
         if self._keeping is not None:
             self._keeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -27,7 +27,6 @@ from gateway.intercept.wanted import Wanted
 from gateway.observe.counters import AlarmBell, Tally
 from gateway.observe.log import Level, Log, LogSink, to_stderr
 from gateway.peers.database import Database
-from gateway.peers.day_store import DayStore
 from gateway.peers.history import Happening
 from gateway.peers.look_store import LookStore
 from gateway.peers.looks import Look
@@ -62,8 +61,15 @@ class Supervisor:
         self._store: PinStore | None = None
         self._looks: LookStore | None = None
         self._source_store: SourceStore | None = None
-        self._days: DayStore | None = None
         self._sources = SourceMemory(lambda: self._source_store, self._log, self._unwritable)
+        self._seeing = Seeing(
+            config,
+            self._log,
+            self._status,
+            lambda: self._pool.counters(),
+            lambda: self._store.database if self._store is not None else None,
+            self._unwritable,
+        )
         self._peers = 0
         self._heritage = handover.received()
         """What the supervisor that this process was before has left; None at a first start."""
@@ -103,9 +109,7 @@ class Supervisor:
             self._pool.gate_is,
             heritage.bypassed if heritage is not None else 0,
         )
-        self._seeing = Seeing(
-            config, self._log, self._status, self._pool.counters, lambda: self._days, self._unwritable
-        )
+        self._seeing.begin()
         self._causes = Causes(self._keeper.reset_was_odd, self._log, self._remember_trouble)
         await self._keeper.first_time(heritage.rules if heritage is not None else None)
         self._pool.start()
@@ -178,11 +182,10 @@ class Supervisor:
             database = Database(self._config.pins_file)
             self._store = PinStore(database)
             self._looks, self._source_store = LookStore(database), SourceStore(database)
-            self._days = DayStore(database)
             self._sources.count()
             self._peers = len(self._store.pins())
         except EnvironmentFailureError as error:
-            self._store = self._looks = self._source_store = self._days = None
+            self._store = self._looks = self._source_store = None
             self._alarm(Reason.PINS_UNREADABLE, "peers", str(error))
         self._ring_store_facts()
 
@@ -308,6 +311,7 @@ class Supervisor:
                 detail=alarm.detail or detail,
                 likely=alarm.likely or None,
             )
+            self._seeing.ring(alarm)
 
     def _not_ours(self) -> int:
         tallies = self._pool.counters()["tallies"]

@@ -1,9 +1,13 @@
-"""What a running gateway shows of itself, with real daemons: sessions by day over restarts and reloads."""
+"""What a running gateway shows of itself, with real daemons: sessions by day, metrics, alarms that leave."""
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
+import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -19,7 +23,16 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def sites() -> Iterator[Sites]:
-    with probes.built() as sites:
+    with probes.built(start=False) as sites:
+        for one in sites.gateways:
+            command = one.folder / "tell"
+            command.write_text(f"#!/bin/sh\ncat >>{one.folder}/alarms\n")
+            command.chmod(0o755)
+            more = (
+                f'[metrics]\nlisten = "unix:{one.folder}/metrics.sock"\n[alarms]\ncommand = ["{command}"]\n'
+            )
+            one.configuration.write_text(one.configuration.read_text() + more)
+        sites.start("a", "b")
         yield sites
 
 
@@ -55,3 +68,58 @@ def test_sessions_by_day_outlive_a_restart_a_reload_and_the_daemon(sites: Sites,
     eventually(lambda: protected_today(sites) == 5, what="the same four and one more")
     assert sites.status("a")["counters"]["decided"]["out"]["upgraded"] == {"upgraded": 1}
     assert "this week 5 of 5 sessions protected" in sites.command("a", "status")
+
+
+def metrics(sites: Sites, letter: str) -> dict[str, float]:
+    """Every series, by its text."""
+    connection = http.client.HTTPConnection("localhost", timeout=30)
+    connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.sock.settimeout(30)
+    connection.sock.connect(str(sites.gateway(letter).folder / "metrics.sock"))
+    connection.request("GET", "/metrics")
+    answer = connection.getresponse()
+    lines = answer.read().decode().splitlines()
+    connection.close()
+    assert answer.status == 200
+    return {
+        name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")
+    }
+
+
+def test_metrics_follow_the_mail_and_come_back_after_a_reload(sites: Sites, server: MailServer) -> None:
+    began = "nightmail_sessions_begun_total"
+    before = metrics(sites, "a")
+    assert before["nightmail_protecting"] == 1
+    mail(sites, "mta-a", server, sites.address("mta-b", False), b"counted")
+    eventually(lambda: metrics(sites, "a")[began] == before.get(began, 0) + 1, what="one session more")
+    assert "reloaded" in sites.command("a", "reload")
+    after = metrics(sites, "a")
+    assert after[began] == before.get(began, 0) + 1
+    assert sum(count for name, count in after.items() if "sessions_protected_total{" in name) >= 1
+    # Slots of two generations, while the older one ends.
+    assert 2 <= sum("worker_serving{" in name for name in after) <= 4
+
+
+def alarms(sites: Sites, letter: str) -> list[dict[str, Any]]:
+    path = sites.gateway(letter).folder / "alarms"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_an_alarm_reaches_the_command_once(sites: Sites, server: MailServer) -> None:
+    target = sites.address("mta-b", False)
+    mail(sites, "mta-a", server, target, b"before")
+    eventually(lambda: probes.pins(sites.gateway("a")), what="the peer remembered")
+    sites.kill("b")
+    for _ in range(2):
+        mail(sites, "mta-a", server, target, b"in clear")
+    (told,) = eventually(lambda: alarms(sites, "a"), what="the command's file")
+    assert (told["reason"], told["subject"]) == ("offer-missing", f"{target}:25")
+    assert told["likely"] == "peer-switched-off"
+
+    # A daemon that knows nothing of it rings again in its log, and sends nothing again.
+    gateways.stop(sites.gateway("a"))
+    sites.start("a")
+    mail(sites, "mta-a", server, target, b"in clear")
+    eventually(lambda: sites.alarms("a", "offer-missing"), what="the bell, in a fresh log")
+    gateways.stop(sites.gateway("a"))  # what was to be told is told by now
+    assert len(alarms(sites, "a")) == 1

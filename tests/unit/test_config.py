@@ -86,6 +86,9 @@ level = "debug"
 file = "/var/log/nightmail"
 [alarms]
 again_after_hours = 1
+command = ["/usr/local/bin/tell", "--all", "two words"]
+mail_to = "postmaster@a.example"
+sendmail = "/usr/lib/sendmail"
 [metrics]
 listen = "unix:/run/nm/metrics.sock"
 """
@@ -113,6 +116,9 @@ listen = "unix:/run/nm/metrics.sock"
         log_level="debug",
         log_file=Path("/var/log/nightmail"),
         alarm_again_hours=1,
+        alarm_command=("/usr/local/bin/tell", "--all", "two words"),
+        alarm_mail_to="postmaster@a.example",
+        alarm_sendmail=Path("/usr/lib/sendmail"),
         metrics_listen=Path("/run/nm/metrics.sock"),
     )
     assert loaded(path, text) == expected
@@ -170,6 +176,17 @@ BAD = [
     ("log.level", '"loud"', "debug, info, notice, alarm, error"),
     ("log.file", '"log"', "absolute path"),
     ("alarms.again_after_hours", "169", "from 1 to 168"),
+    ("alarms.command", '"/bin/tell me"', "a list of words"),
+    ("alarms.command", '["tell"]', "an absolute path"),
+    ("alarms.command", '["/bin/../tell"]', "an absolute path"),
+    ("alarms.command", '["/bin/tell", 1]', "a list of words"),
+    ("alarms.command", '["/bin/tell", "a\\u0000b"]', "a list of words"),
+    ("alarms.mail_to", '"postmaster"', "an address"),
+    ("alarms.mail_to", '"-oQ/tmp@a.example"', "an address"),
+    ("alarms.mail_to", '"a@b.example, c@d.example"', "an address"),
+    ("alarms.mail_to", '"a@b.example\\nBcc: c@d.example"', "an address"),
+    ("alarms.mail_to", f'"{"a" * 250}@b.example"', "an address"),
+    ("alarms.sendmail", '"sendmail"', "an absolute path"),
     ("metrics.listen", '"192.0.2.1:9425"', "the loopback alone"),
     ("metrics.listen", '"0.0.0.0:9425"', "the loopback alone"),
     ("metrics.listen", '"[::]:9425"', "the loopback alone"),

@@ -218,6 +218,7 @@ def test_the_daemon_serves_metrics_where_asked_and_lives_without(tmp_path: Path,
     async def work() -> None:
         config = Config(metrics_listen=path)
         seeing = Seeing(config, log, lambda: STATUS, empty_snapshot, lambda: None, print)
+        seeing.begin()
         await seeing.open()
         if listen == "good":
             assert path is not None
