@@ -431,12 +431,12 @@ def _consistent_bridge(path: Path, text: str, config: Config) -> None:
 
 
 def _located(path: Path, text: str, key: str, problem: str) -> ConfigurationError:
-    line = _line_of(text, key)
+    line = line_of(text, key)
     where = f"{path}:{line}" if line is not None else str(path)
     return ConfigurationError(f"{where}: {_one_line(key)}: {problem}")
 
 
-def _line_of(text: str, key: str) -> int | None:
+def line_of(text: str, key: str) -> int | None:
     """The line that sets `key`, by searching: tomllib does not tell. None where it is written unusually."""
     section = ""
     for number, line in enumerate(text.split("\n"), start=1):

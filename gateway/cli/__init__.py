@@ -17,6 +17,7 @@ from typing import NoReturn
 import click
 
 from gateway import __version__
+from gateway.cli.doctor import doctor
 from gateway.cli.identity import identity
 from gateway.cli.peers import peers
 from gateway.cli.seeing import COMMANDS as SEEING
@@ -84,6 +85,7 @@ def main() -> NoReturn:
         sys.exit(complaint(f"internal error, please report it: {told}", NEGATIVE))
 
 
+nightmail.add_command(doctor)
 nightmail.add_command(peers)
 nightmail.add_command(identity)
 nightmail.add_command(status)

@@ -7,6 +7,7 @@ that others removed, and the next boot both know. Counterparts: `intercept.kerne
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -72,11 +73,13 @@ def down(config: Config, pause: Callable[[float], None] = time.sleep) -> str:
     """Take the rules out and leave them out; answers one line for the operator."""
     record_wanted(config.wanted_file, Wanted.DOWN)
     rules = kernel.KernelRules(config)
-    rules.remove()
     if is_running(config.control_socket):
+        # The daemon takes them out at the same moment: one of the two may find gone what it has just seen.
+        with contextlib.suppress(EnvironmentFailureError):
+            rules.remove()
         # A repair that had begun before the word was written may still have put them back.
         pause(2 * limits.RULES_CHECK_SECONDS)
-        rules.remove()
+    rules.remove()
     return "rules are out and stay out; mail passes in clear until `nightmail up`"
 
 

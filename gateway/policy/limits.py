@@ -261,6 +261,16 @@ CONTROL_REPLY_OCTETS: Final = 1 << 20
 """The answer on the control socket; a larger one is not read."""
 CONTROL_SECONDS: Final = 3.0
 """`nightmail status` waits so long for the daemon."""
+TRIAL_SECONDS: Final = 4.0
+"""The doctor's trial connection waits so long for each step: two retransmissions of a SYN."""
+CONNTRACK_FULL_SHARE: Final = 0.8
+"""Of the kernel's table of connections: beyond, a busy hour fills it."""
+CONNTRACK_LEAST: Final = 16_384
+"""A smaller table of connections is none for a machine on everybody's path: the kernel's own for 64 MB."""
+STATE_FREE_OCTETS: Final = 4 * 1024 * 1024
+"""The state directory needs so much room: the memory of peers, its journal, and one more of it."""
+CLOCK_BEHIND_SECONDS: Final = 24 * 3600
+"""A clock that is a day behind what it has stamped itself is wrong, not late: peers count keys by days."""
 IDENTITY_LOOK_SECONDS: Final = 1.0
 """The daemon looks so often whether a command has changed the identity, or a rotation is due."""
 IDENTITY_LOCK_SECONDS: Final = 5.0

@@ -1,0 +1,434 @@
+"""Reads the machine into a `Snapshot`; changes nothing
+
+The only file of the doctor that asks kernel, disk and daemon. What cannot be read stays at its default, so
+that one closed door does not hide all other rooms.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import socket
+import stat
+import struct
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from ipaddress import ip_interface, ip_network
+from pathlib import Path
+from typing import Any, Final
+
+from gateway import __version__
+from gateway.config import Config, ConfigurationError
+from gateway.errors import EnvironmentFailureError
+from gateway.intercept import kernel, ruleset
+from gateway.intercept.wanted import Wanted, read_wanted
+from gateway.operator import lifecycle
+from gateway.operator import status as asking
+from gateway.operator.doctor.snapshot import (
+    Address,
+    Clock,
+    Daemon,
+    Disk,
+    File,
+    Identity,
+    Link,
+    Memory,
+    Neighbour,
+    Route,
+    RoutingRule,
+    Snapshot,
+)
+from gateway.peers.store import PinStore
+from gateway.policy import limits
+from gateway.runtime import identity_file
+from gateway.runtime.machine import this_machine
+
+_TOOLS: Final = ("iptables-restore", "iptables-save", "ip6tables-restore", "ip6tables-save", "nft", "ip")
+_SYSCTLS: Final = (
+    "net/ipv4/ip_forward",
+    "net/ipv6/conf/all/forwarding",
+    "net/ipv6/conf/all/disable_ipv6",
+    "net/ipv4/conf/all/rp_filter",
+    "net/bridge/bridge-nf-call-iptables",
+    "net/bridge/bridge-nf-call-ip6tables",
+    "net/netfilter/nf_conntrack_max",
+    "net/netfilter/nf_conntrack_count",
+    "net/netfilter/nf_conntrack_tcp_timeout_established",
+)
+_OF_AN_INTERFACE: Final = (
+    "net/ipv4/conf/{}/forwarding",
+    "net/ipv4/conf/{}/rp_filter",
+    "net/ipv6/conf/{}/forwarding",
+    "net/ipv6/conf/{}/disable_ipv6",
+)
+_IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000  # <linux/if.h>
+_RTN_UNICAST: Final = 1  # <linux/rtnetlink.h>
+_MAIN_TABLE: Final = 254
+_NTF_ROUTER: Final = 0x80  # <linux/neighbour.h>
+_NUD_USABLE: Final = 0x02 | 0x04 | 0x08 | 0x10 | 0x80  # reachable, stale, delay, probe, permanent
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+_ANYWHERE: Final = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - a route's destination, nothing is bound to it
+_STA_UNSYNC: Final = 0x0040  # <linux/timex.h>
+_UCRED: Final = struct.Struct("3i")
+
+
+def snapshot(config: Config, path: Path, *, is_default: bool) -> Snapshot:
+    """`config` as the file says it, before the sides are found."""
+    resolved, unknown = config, ""
+    with contextlib.suppress(EnvironmentFailureError):
+        try:
+            resolved = lifecycle.resolved(config)
+        except ConfigurationError as error:
+            unknown = str(error)
+    daemon = _daemon(resolved)
+    wanted, wanted_unreadable = _wanted(resolved)
+    missing, refused = ("", "") if unknown or os.geteuid() else _rules(resolved, daemon)
+    seen = Snapshot(
+        config=resolved,
+        config_path=path,
+        config_text=_text(path),
+        config_is_default=is_default,
+        interfaces_unknown=unknown,
+        root=os.geteuid() == 0,
+        systemd=Path("/run/systemd/system").is_dir(),
+        missing_tools=tuple(tool for tool in _TOOLS if shutil.which(tool) is None),
+        missing_rules=tuple(missing) if missing else (),
+        rules_refused=refused,
+        version=__version__,
+        dumps={family: _dump(family, "") for family in kernel.families()},
+        legacy={family: _dump(family, "-legacy") for family in kernel.families() if _old_tables(family)},
+        nft=_nft(),
+        wanted=wanted,
+        wanted_unreadable=wanted_unreadable,
+        daemon=daemon,
+        identity=_identity(resolved.identity_file),
+        memory=_memory(resolved.pins_file),
+        state=file(resolved.state_dir),
+        disk=_disk(resolved.state_dir),
+        log_trouble=_log_trouble(resolved.log_file),
+        clock=_clock(resolved),
+        ports_taken=() if daemon.pid else tuple(port for port in _ports(resolved) if not _is_free(port)),
+        queues_taken=() if daemon.pid else _queues_taken(resolved),
+    )
+    with contextlib.suppress(EnvironmentFailureError):
+        seen = kernel.with_routes(lambda ip: _with_network(seen, ip))
+    return replace(seen, sysctls=_sysctls(seen))
+
+
+# --- The network -------------------------------------------------------------------------------------
+
+
+def _with_network(seen: Snapshot, ip: Any) -> Snapshot:
+    names: dict[int, str] = {link["index"]: link.get_attr("IFLA_IFNAME") for link in ip.get_links()}
+    return replace(
+        seen,
+        links=tuple(_link(link) for link in ip.get_links()),
+        addresses=tuple(
+            Address(
+                names.get(one["index"], ""), ip_interface(f"{one.get_attr('IFA_ADDRESS')}/{one['prefixlen']}")
+            )
+            for one in ip.get_addr()
+        ),
+        routes=tuple(_routes(ip, names)),
+        routing_rules=tuple(_routing_rules(ip)),
+        neighbours=tuple(_neighbours(ip, names)),
+    )
+
+
+def _link(link: Any) -> Link:
+    information = link.get_attr("IFLA_LINKINFO")
+    return Link(
+        link["index"],
+        link.get_attr("IFLA_IFNAME"),
+        bool(link["flags"] & _IFF_UP),
+        bool(link["flags"] & _IFF_LOWER_UP),
+        link.get_attr("IFLA_MTU"),
+        (information.get_attr("IFLA_INFO_KIND") or "") if information else "",
+    )
+
+
+def _routes(ip: Any, names: Mapping[int, str]) -> Iterator[Route]:
+    for version in kernel.families():
+        for route in ip.get_routes(family=_FAMILIES[version], table=_MAIN_TABLE):
+            if route["type"] != _RTN_UNICAST:
+                continue
+            hops = route.get_attr("RTA_MULTIPATH") or []
+            indexes = [route.get_attr("RTA_OIF"), *(hop["oif"] for hop in hops)]
+            where = route.get_attr("RTA_DST") or _ANYWHERE[version]
+            yield Route(
+                ip_network(f"{where}/{route['dst_len']}"),
+                tuple(names.get(index, "") for index in indexes if index),
+                route.get_attr("RTA_GATEWAY") or "",
+                route.get_attr("RTA_PRIORITY") or 0,
+            )
+
+
+def _routing_rules(ip: Any) -> Iterator[RoutingRule]:
+    asks = ("FRA_SRC", "FRA_DST", "FRA_FWMARK", "FRA_IIFNAME", "FRA_OIFNAME", "FRA_IP_PROTO", "FRA_UID_RANGE")
+    for version in kernel.families():
+        for rule in ip.get_rules(family=_FAMILIES[version]):
+            narrow = any(rule.get_attr(name) is not None for name in asks)
+            yield RoutingRule(
+                version,
+                rule.get_attr("FRA_PRIORITY") or 0,
+                rule.get_attr("FRA_TABLE") or rule["table"],
+                narrow,
+            )
+
+
+def _neighbours(ip: Any, names: Mapping[int, str]) -> Iterator[Neighbour]:
+    for version in kernel.families():
+        for one in ip.get_neighbours(family=_FAMILIES[version]):
+            address = one.get_attr("NDA_DST")
+            if address and one["state"] & _NUD_USABLE:
+                yield Neighbour(names.get(one["ifindex"], ""), address, bool(one["flags"] & _NTF_ROUTER))
+
+
+def _sysctls(seen: Snapshot) -> dict[str, str]:
+    names = [*_SYSCTLS, *(name.format(side) for side in seen.sides for name in _OF_AN_INTERFACE)]
+    found = ((name, _text(Path("/proc/sys", name)).strip()) for name in names)
+    return {name: value for name, value in found if value}
+
+
+# --- Rules -------------------------------------------------------------------------------------------
+
+
+def _rules(config: Config, daemon: Daemon) -> tuple[list[str], str]:
+    """What of ours does not stand, and what the kernel has against it."""
+    rules = ruleset.render(config, ruleset.slots_of(config))
+    standing = (daemon.status or {}).get("rules", {})
+    try:
+        changes = kernel.plan(config, rules, standing.get("queues", []))
+    except EnvironmentFailureError as error:
+        return [], str(error)
+    missing = [change.removeprefix("add").strip() for change in changes if change.startswith("add ")]
+    # The daemon knows what its nft table should hold.
+    missing += [line for line in standing.get("missing", []) if line not in missing]
+    return missing, _refusal(rules.nft) if missing else ""
+
+
+def _refusal(nft: str) -> str:
+    """Asks the kernel whether it would take them: where a module is missing, it would not."""
+    try:
+        done = _command(["nft", "-c", "-f", "-"], nft)
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    return (said or ["nft refuses them without a word"])[0] if done.returncode else ""
+
+
+def _dump(family: int, variant: str) -> str:
+    tool = "iptables" if family == 4 else "ip6tables"
+    return _output([f"{tool}{variant}-save", "-c"])
+
+
+def _old_tables(family: int) -> bool:
+    name = "ip_tables_names" if family == 4 else "ip6_tables_names"
+    return bool(_text(Path("/proc/thread-self/net", name)).strip())
+
+
+def dumps() -> dict[int, str]:
+    """iptables-save with its counters, by family."""
+    return {family: _dump(family, "") for family in kernel.families()}
+
+
+def _nft() -> tuple[Mapping[str, Any], ...]:
+    try:
+        return tuple(json.loads(_output(["nft", "-j", "list", "ruleset"]) or "{}").get("nftables", ()))
+    except ValueError:
+        return ()
+
+
+def _queues_taken(config: Config) -> tuple[int, ...]:
+    ours = range(config.first_queue, config.first_queue + config.workers)
+    lines = _text(Path("/proc/thread-self/net/netfilter/nfnetlink_queue")).splitlines()
+    return tuple(number for line in lines if (number := int(line.split()[0])) in ours)
+
+
+def _ports(config: Config) -> range:
+    return range(config.first_listen_port, config.first_listen_port + config.workers)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as attempt:
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            attempt.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
+# --- The daemon --------------------------------------------------------------------------------------
+
+
+def _daemon(config: Config) -> Daemon:
+    pid = _listener(config.control_socket)
+    if pid is None:
+        return Daemon()
+    try:
+        status = asking.ask(config.control_socket)
+    except EnvironmentFailureError:
+        status = None
+    workers = (status or {}).get("workers") or []
+    pids = [pid, *(worker["pid"] for worker in workers if worker.get("pid"))]
+    return Daemon(pid, status, {one: _state(one) for one in pids})
+
+
+def _listener(control: Path) -> int | None:
+    """Who listens on the control socket: the kernel knows, also where nobody answers."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
+            trial.settimeout(limits.CONTROL_SECONDS)
+            trial.connect(str(control))
+            credentials = trial.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    except OSError:
+        return None
+    return int(_UCRED.unpack(credentials)[0]) or None
+
+
+def _state(pid: int) -> str:
+    """The letter behind the name, in which a bracket may stand."""
+    return _text(Path("/proc", str(pid), "stat")).rpartition(")")[2].strip()[:1]
+
+
+# --- Files, disk, clock ------------------------------------------------------------------------------
+
+
+def file(path: Path) -> File:
+    """What stands there, links not followed."""
+    try:
+        found = path.lstat()
+        parents_owner = path.parent.stat().st_uid
+    except OSError:
+        return File(path)
+    kinds = ((stat.S_ISREG, "file"), (stat.S_ISDIR, "directory"), (stat.S_ISLNK, "link"))
+    kind = next((name for is_kind, name in kinds if is_kind(found.st_mode)), "other")
+    return File(path, kind, stat.S_IMODE(found.st_mode), found.st_uid, parents_owner)
+
+
+def _identity(path: Path) -> Identity:
+    try:
+        kept = identity_file.load(path)
+    except EnvironmentFailureError as error:
+        return Identity(file(path), unreadable=str(error))
+    if kept is None:
+        return Identity(file(path))
+    return Identity(file(path), born=kept.site.since, of_another_machine=kept.is_of_another(this_machine()))
+
+
+def _memory(path: Path) -> Memory:
+    aside = tuple(
+        sorted(one for one in _listing(path.parent) if one.name.startswith(f"{path.name}.corrupt-"))
+    )
+    aside = tuple(one for one in aside if not one.name.endswith(("-wal", "-shm")))
+    unreadable = ""
+    if path.exists():
+        try:
+            with PinStore.read_only(path) as store:
+                store.pins()
+        except EnvironmentFailureError as error:
+            unreadable = str(error)
+    return Memory(file(path), unreadable, aside)
+
+
+def _listing(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _wanted(config: Config) -> tuple[str, str]:
+    try:
+        return read_wanted(config.wanted_file).value, ""
+    except EnvironmentFailureError as error:
+        return Wanted.UP.value, str(error)
+
+
+def _disk(folder: Path) -> Disk | None:
+    here = next((one for one in (folder, *folder.parents) if one.exists()), None)
+    if here is None:
+        return None
+    try:
+        found = os.statvfs(here)
+    except OSError:
+        return None
+    read_only = bool(found.f_flag & os.ST_RDONLY)
+    used = (found.f_blocks - found.f_bfree) * found.f_frsize
+    return Disk(here, found.f_bavail * found.f_frsize, used, read_only, _file_system(here))
+
+
+def _file_system(path: Path) -> str:
+    """Its kind, from the mount that lies deepest."""
+    best, kind = -1, ""
+    for line in _text(Path("/proc/self/mountinfo")).splitlines():
+        words, _, more = line.partition(" - ")
+        point = Path(words.split()[4])
+        # The last one wins: what is mounted later lies on top.
+        if path.is_relative_to(point) and len(point.parts) >= best:
+            best, kind = len(point.parts), more.split()[0]
+    return kind
+
+
+def _log_trouble(path: Path | None) -> str:
+    """Why the daemon could not write there; empty where it can."""
+    if path is None:
+        return ""
+    if not path.parent.is_dir():
+        return f"{path.parent}: no such directory"
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        return f"{path}: no regular file"
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        return f"{path}: cannot be written"
+    return ""
+
+
+def _clock(config: Config) -> Clock:
+    newest, newest_at = "", 0.0
+    for path in (Path(__file__), *_listing(config.state_dir)):
+        with contextlib.suppress(OSError):
+            at = path.stat().st_mtime
+            newest, newest_at = (str(path), at) if at > newest_at else (newest, newest_at)
+    return Clock(time.time(), _is_synchronised(), newest, newest_at)
+
+
+def _is_synchronised() -> bool:
+    """As far as the kernel knows: adjtimex(2), which with no mode set only tells."""
+    words = (ctypes.c_long * 64)()  # struct timex is 208 octets
+    try:
+        ctypes.CDLL(None).adjtimex(words)
+    except (OSError, AttributeError):
+        return True
+    # modes, (padding,) offset, freq, maxerror, esterror, status: each in a word of its own.
+    return not (ctypes.c_int.from_buffer(words, 5 * ctypes.sizeof(ctypes.c_long)).value & _STA_UNSYNC)
+
+
+# --- Tools -------------------------------------------------------------------------------------------
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _output(command: list[str]) -> str:
+    """What it prints; nothing where it fails or is not there."""
+    try:
+        done = _command(command)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _command(command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, input=text, capture_output=True, text=True, timeout=limits.TOOL_SECONDS, check=False
+    )

@@ -1,0 +1,134 @@
+"""Checks: the daemon, its workers, what the operator wants of them, and the clock they go by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+from gateway.operator.doctor.configfile import setting
+from gateway.operator.doctor.snapshot import Snapshot
+from gateway.operator.doctor.trouble import Trouble, shell
+from gateway.policy import limits
+
+_STOPPED: Final = "T"
+_LET_RUN: Final = "somebody has stopped it (SIGSTOP)"
+
+
+def wanted_up(seen: Snapshot) -> Iterator[Trouble]:
+    if seen.wanted_unreadable:
+        yield Trouble(
+            seen.wanted_unreadable.partition(";")[0],
+            "the daemon does not know whether the rules are wanted",
+            shell(*seen.ours("up")),
+        )
+    elif seen.wanted != "up":
+        yield Trouble(
+            "the rules were taken down by `nightmail down`, and stay down",
+            "mail passes in clear, as the operator has asked for",
+            shell(*seen.ours("up")),
+        )
+
+
+def ports_free(seen: Snapshot) -> Iterator[Trouble]:
+    """While no daemon of ours runs: what it will need."""
+    for key, names, taken, first, most in (
+        ("kernel.first_listen_port", "port", seen.ports_taken, seen.config.first_listen_port, 65536),
+        ("kernel.first_queue", "packet queue", seen.queues_taken, seen.config.first_queue, 65536),
+    ):
+        if taken:
+            row = first + limits.NUMBERS_IN_A_ROW
+            other = row if row + limits.NUMBERS_IN_A_ROW <= most else first - limits.NUMBERS_IN_A_ROW
+            yield Trouble(
+                f"{key}: another program has {names} {', '.join(map(str, taken))}",
+                "a worker does not start without it",
+                setting(seen, key, str(other)),
+            )
+
+
+def daemon_runs(seen: Snapshot) -> Iterator[Trouble]:
+    pid = seen.daemon.pid
+    if pid is None:
+        yield Trouble(
+            "no daemon is running",
+            "connections pass by the gateway: mail passes in clear",
+            _start(seen),
+        )
+    elif not seen.runs:
+        stopped = seen.daemon.states.get(pid) == _STOPPED
+        yield Trouble(
+            f"the daemon (process {pid}) does not answer{f': {_LET_RUN}' if stopped else ''}",
+            "nobody watches workers and rules: what falls now stays down",
+            shell("kill", "-CONT", pid)
+            if stopped
+            else f"{shell('kill', '-KILL', pid)}; sleep 1; {_start(seen)}",
+        )
+
+
+def _start(seen: Snapshot) -> str:
+    if seen.systemd:
+        return "systemctl restart nightmail"
+    return f"setsid -f {shell(*seen.ours('run'))} </dev/null >/dev/null 2>&1"
+
+
+def workers_serve(seen: Snapshot) -> Iterator[Trouble]:
+    workers = (seen.daemon.status or {}).get("workers") or []
+    newest = max((worker.get("generation", 0) for worker in workers), default=0)
+    for worker in workers:
+        state, pid, slot = worker.get("state"), worker.get("pid"), worker.get("slot")
+        stopped = seen.daemon.states.get(pid) == _STOPPED
+        if pid and (state == "hung" or stopped):
+            yield Trouble(
+                f"worker {slot} (process {pid}) hangs{f': {_LET_RUN}' if stopped else ''}",
+                "its share of the mail passes in clear, and its sessions stand still",
+                shell("kill", "-CONT" if stopped else "-KILL", pid),
+            )
+        elif state == "dead" and worker.get("generation", 0) == newest:
+            yield Trouble(
+                f"worker {slot} does not stay up ({worker.get('restarts', 0)} restarts)",
+                "its share of the mail passes in clear; the log says why it ended",
+                "systemctl restart nightmail" if seen.systemd else shell(*seen.ours("reload")),
+            )
+
+
+def inside_known(seen: Snapshot) -> Iterator[Trouble]:
+    status = seen.daemon.status or {}
+    if status.get("inside_networks") == [] and seen.config.inside:
+        yield Trouble(
+            f"no network is known to lie inside: {', '.join(seen.config.inside)} has no address and no route",
+            "mail that comes in is not recognised as such, and passes in clear",
+            f"# give {seen.config.inside[0]} its address, or set interfaces.inside_networks",
+        )
+
+
+def same_version(seen: Snapshot) -> Iterator[Trouble]:
+    runs = (seen.daemon.status or {}).get("version")
+    if runs and seen.version and runs != seen.version:
+        yield Trouble(
+            f"the daemon runs version {runs}, and {seen.version} is installed",
+            "what the newer one mends is not mended yet",
+            shell(*seen.ours("reload")),
+        )
+
+
+# --- Time --------------------------------------------------------------------------------------------
+
+
+def clock_right(seen: Snapshot) -> Iterator[Trouble]:
+    """Far behind: before what was certainly made earlier than now."""
+    clock, born = seen.clock, seen.identity.born
+    for what, at in (
+        ("the site's identity was made", born),
+        (f"{clock.newest} was written", clock.newest_at),
+    ):
+        if at > clock.now + limits.CLOCK_BEHIND_SECONDS:
+            yield Trouble(
+                f"the clock is wrong: it says {_when(clock.now)}, and {what} at {_when(at)}",
+                "keys are used by days: peers see an old one and ring, and endorsements are refused",
+                "timedatectl set-ntp true" if seen.systemd else "chronyd -q 'pool pool.ntp.org iburst'",
+            )
+            return
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,229 @@
+"""A client inside and a server outside that are none of the site's: two network namespaces of our own.
+
+Each is tied to this machine by a cable (veth) whose near end hands what it gets to one of our interfaces,
+as if it had come in there (tc mirred): so the real rules judge it, and the site's network sees none of it.
+Addresses are of the blocks for benchmarks (RFC 2544, RFC 5180), routed by tables and routing rules of our
+own. The namespaces have no name and live in a thread: when this process dies, they are gone, cables and
+routes with them. Counterpart: `trial`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from gateway.config import Config
+from gateway.errors import EnvironmentFailureError
+from gateway.intercept import kernel, ruleset
+from gateway.intercept.marks import MarkBits
+
+_T = TypeVar("_T")
+_CLONE_NEWNET: Final = 0x40000000
+CLIENT: Final = {4: "198.18.25.1", 6: "2001:2:0:25::1"}
+SERVER: Final = {4: "198.19.25.1", 6: "2001:2:0:26::1"}
+_WHOLE: Final = {4: 32, 6: 128}
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+_CABLES: Final = ("nm-doctor-in", "nm-doctor-out")
+_FAR_END: Final = "eth"
+_TO_CABLE, _TO_SIDE = 25_250_001, 25_250_002
+"""Our two tables: by the cable; and by the site's interface, for whoever asks where a packet must have come
+from.
+"""
+_INGRESS: Final = 0xFFFF0000
+_ALL_PROTOCOLS: Final = {4: 0x0800, 6: 0x86DD}  # <linux/if_ether.h>
+_NUD_PERMANENT: Final = 0x80
+
+
+class Space:
+    """A network namespace without a name: it is there as long as its thread, or a socket of it."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="doctor")
+        self._thread.submit(_unshare).result()
+
+    def run(self, work: Callable[[], _T]) -> _T:
+        return self._thread.submit(work).result()
+
+    def descriptor(self) -> int:
+        return self.run(lambda: os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+
+def _unshare() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNET) != 0:
+        why = os.strerror(ctypes.get_errno())
+        raise EnvironmentFailureError(f"no network namespace can be made: {why}")
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """`client` and `server` are where sockets of the trial are made."""
+
+    client: Space
+    server: Space
+    families: tuple[int, ...]
+
+
+@contextlib.contextmanager
+def standing(config: Config, families: tuple[int, ...]) -> Iterator[Stand]:
+    """Built, and taken away whatever happens. Raises EnvironmentFailureError."""
+    with contextlib.ExitStack() as stack:
+        try:
+            spaces = [Space(), Space()]
+            for space in spaces:
+                stack.callback(space.close)
+            stack.callback(kernel.with_routes, _removed)
+            kernel.with_routes(lambda ip: _removed(ip))
+            for space, cable, side, ends in zip(
+                spaces,
+                _CABLES,
+                (config.inside[0], config.outside[0]),
+                ((CLIENT, SERVER), (SERVER, CLIENT)),
+                strict=True,
+            ):
+                _lay(space, cable, side, ends, families)
+            kernel.with_routes(lambda ip: _route(ip, config, families))
+        except (OSError, NetlinkError) as error:
+            raise EnvironmentFailureError(f"its cables cannot be laid: {error}") from None
+        yield Stand(spaces[0], spaces[1], families)
+
+
+def _lay(
+    space: Space,
+    cable: str,
+    side: str,
+    ends: tuple[dict[int, str], dict[int, str]],
+    families: tuple[int, ...],
+) -> None:
+    """`ends`: the address that lives in the space, and the one that it speaks to."""
+    far = space.descriptor()
+    try:
+        near_mac = kernel.with_routes(lambda ip: _near_end(ip, cable, side, far, families))
+    finally:
+        os.close(far)
+    far_mac = space.run(lambda: _far_end(near_mac, ends, families))
+    kernel.with_routes(lambda ip: _known(ip, cable, ends[0], far_mac, families))
+
+
+def _near_end(ip: Any, cable: str, side: str, far: int, families: tuple[int, ...]) -> str:
+    ip.link("add", ifname=cable, kind="veth", peer={"ifname": _FAR_END, "net_ns_fd": far})
+    index, to = ip.link_lookup(ifname=cable)[0], ip.link_lookup(ifname=side)[0]
+    ip.link("set", index=index, state="up")
+    ip.tc("add", "ingress", index)
+    for version in families:
+        ip.tc(
+            "add-filter",
+            "u32",
+            index,
+            parent=_INGRESS,
+            prio=version,
+            protocol=_ALL_PROTOCOLS[version],
+            target=0x10000,
+            keys=["0x0/0x0+0"],
+            action={"kind": "mirred", "direction": "ingress", "action": "redirect", "ifindex": to},
+        )
+    return _mac(ip, index)
+
+
+def _far_end(near_mac: str, ends: tuple[dict[int, str], dict[int, str]], families: tuple[int, ...]) -> str:
+    with IPRoute() as ip:
+        index = ip.link_lookup(ifname=_FAR_END)[0]
+        for one in (ip.link_lookup(ifname=ruleset.LOOPBACK)[0], index):
+            ip.link("set", index=one, state="up")
+        for version in families:
+            # Works at once: nobody else is on this cable who could have the same address.
+            flags = {"flags": 0x02} if version == 6 else {}
+            ip.addr("add", index=index, address=ends[0][version], prefixlen=_WHOLE[version], **flags)
+        mac = _mac(ip, index)
+    with IPRoute() as ip:
+        for version in families:
+            there = f"{ends[1][version]}/{_WHOLE[version]}"
+            ip.route("add", family=_FAMILIES[version], dst=there, oif=index, **_on_link(version))
+        _known(ip, _FAR_END, ends[1], near_mac, families)
+    return mac
+
+
+def _known(ip: Any, interface: str, addresses: dict[int, str], mac: str, families: tuple[int, ...]) -> None:
+    """Nobody on these cables is asked for addresses."""
+    for version in families:
+        ip.neigh(
+            "replace",
+            family=_FAMILIES[version],
+            dst=addresses[version],
+            lladdr=mac,
+            ifindex=ip.link_lookup(ifname=interface)[0],
+            state=_NUD_PERMANENT,
+        )
+
+
+def _mac(ip: Any, index: int) -> str:
+    return str(ip.get_links(index)[0].get_attr("IFLA_ADDRESS"))
+
+
+def _on_link(version: int) -> dict[str, str]:
+    return {"scope": "link"} if version == 4 else {}
+
+
+# --- Routes ------------------------------------------------------------------------------------------
+
+
+def _route(ip: Any, config: Config, families: tuple[int, ...]) -> None:
+    """To each end by its cable, for what our sockets send and for what only passes through.
+
+    Whoever asks where a packet of theirs should have come from (rp_filter, `fib`) hears: from the side.
+    """
+    bits = MarkBits(config.marks.mask)
+    sides = (config.inside[0], config.outside[0])
+    sockets = (bits.accepted, bits.dialled)
+    for ends, cable, side, other, mark in zip(
+        (CLIENT, SERVER), _CABLES, sides, reversed(sides), sockets, strict=True
+    ):
+        for version in families:
+            family, to = _FAMILIES[version], f"{ends[version]}/{_WHOLE[version]}"
+            for table, interface in ((_TO_CABLE, cable), (_TO_SIDE, side)):
+                index = ip.link_lookup(ifname=interface)[0]
+                ip.route("add", family=family, dst=to, oif=index, table=table, **_on_link(version))
+            where = {"family": family, "dst": ends[version], "dst_len": _WHOLE[version]}
+            first = ruleset.RULE_PRIORITY + 1
+            ip.rule("add", priority=first, fwmark=mark, fwmask=mark, table=_TO_CABLE, **where)
+            ip.rule("add", priority=first + 1, iifname=other, table=_TO_CABLE, **where)
+            ip.rule("add", priority=first + 2, table=_TO_SIDE, **where)
+
+
+def _removed(ip: Any) -> None:
+    """All of ours, also what a doctor who was killed has left."""
+    for cable in _CABLES:
+        for index in ip.link_lookup(ifname=cable):
+            ip.link("del", index=index)
+    for version in kernel.families():
+        family = _FAMILIES[version]
+        # Of what is to be removed some may be gone already, with its interface.
+        for rule in ip.get_rules(family=family):
+            if rule.get_attr("FRA_TABLE") in (_TO_CABLE, _TO_SIDE):
+                with contextlib.suppress(NetlinkError):
+                    ip.rule("del", **_words(family, rule))
+        for table in (_TO_CABLE, _TO_SIDE):
+            with contextlib.suppress(NetlinkError):
+                ip.flush_routes(family=family, table=table)
+
+
+def _words(family: int, rule: Any) -> dict[str, Any]:
+    return {
+        "family": family,
+        "priority": rule.get_attr("FRA_PRIORITY"),
+        "table": rule.get_attr("FRA_TABLE"),
+        "dst": rule.get_attr("FRA_DST"),
+        "dst_len": rule["dst_len"],
+    }

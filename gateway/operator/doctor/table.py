@@ -1,0 +1,52 @@
+"""All checks, in the order in which an operator would mend what they find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from gateway.operator.doctor import files, firewall, nftables, routing, running, settings
+from gateway.operator.doctor.snapshot import Snapshot
+from gateway.operator.doctor.trouble import Trouble
+
+Check = Callable[[Snapshot], Iterable[Trouble]]
+
+CHECKS: Final[dict[str, Check]] = {
+    "privileges": files.privileges,
+    "tools": files.tools,
+    "interfaces": routing.named_interfaces,
+    "links": routing.links_up,
+    "forwarding": settings.forwarding,
+    "families": settings.ipv6_on_one_side,
+    "mtu": settings.packet_sizes,
+    "default-route": routing.default_routes,
+    "inside-routes": routing.inside_routes,
+    "reverse-path": routing.strict_reverse_path,
+    "routing-rules": routing.early_routing_rules,
+    "bridge-nf": settings.bridged_mail,
+    "conntrack-room": settings.conntrack_room,
+    "conntrack-patience": settings.conntrack_patience,
+    "conntrack-zone": firewall.foreign_zone,
+    "untracked": firewall.untracked,
+    "drops": firewall.drops_before_ours,
+    "bypasses": firewall.bypasses,
+    "drops-of-dials": firewall.drops_of_dials,
+    "redirections": firewall.redirections,
+    "marks": firewall.marks_overwritten,
+    "nftables": nftables.foreign_rules,
+    "legacy": firewall.old_tables,
+    "clock": running.clock_right,
+    "state-directory": files.state_directory,
+    "identity": files.identity,
+    "memory": files.memory,
+    "log": files.log_file,
+    "ports": running.ports_free,
+    "wanted": running.wanted_up,
+    "daemon": running.daemon_runs,
+    "workers": running.workers_serve,
+    "inside": running.inside_known,
+    "version": running.same_version,
+    "kernel": firewall.refused_rules,
+    "rules": firewall.missing_rules,
+}
+"""By the names under which docs/doctor.md explains them; `connection`, the trial, comes last."""

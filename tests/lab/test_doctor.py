@@ -1,0 +1,415 @@
+"""Troubles made for real, in namespaces of their own (nmdr-<pid>-...)
+
+The doctor names each in one line, and the command that it suggests, run by a shell there, mends it.
+
+    A (10.1.0.2, inside) --lan-- G (the router, with a daemon) --wan-- B (10.2.0.2, outside)
+
+All troubles share one daemon. Each begins on a gateway that was all green.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyroute2 import netns
+
+from gateway.lab import network
+from gateway.lab.processes import kill_all_in
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+
+SOURCE = Path(__file__).parents[2]
+A, G, B = (f"nmdr-{os.getpid()}-{name}" for name in "agb")
+PATIENCE = 30.0
+CONFIGURATION = """\
+version = 1
+
+[interfaces]
+inside = ["lan"]
+outside = ["wan"]
+
+[daemon]
+state_dir = "{folder}/state"
+run_dir = "{folder}/run"
+
+[log]
+file = "{folder}/log/gateway.log"
+"""
+
+
+@dataclass
+class Site:
+    """The gateway under examination, and a shell on it."""
+
+    folder: Path
+
+    @property
+    def configuration(self) -> Path:
+        return self.folder / "nightmail.toml"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    def shell(self, line: str, *, must: bool = True) -> subprocess.CompletedProcess[str]:
+        """As an operator's: `nightmail` is found by PATH."""
+        path = f"{self.folder}/bin:{os.environ['PATH']}"
+        done = subprocess.run(
+            ["nsenter", f"--net=/run/netns/{G}", "sh", "-c", line],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "PATH": path},
+            check=False,
+        )
+        assert done.returncode == 0 or not must, f"{line}\n{done.stdout}{done.stderr}"
+        return done
+
+    def doctor(self) -> dict[str, Any]:
+        done = self.shell(f"nightmail --config {self.configuration} doctor --json", must=False)
+        assert done.returncode in (0, 1), done.stdout + done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        assert done.returncode == (0 if found["all_green"] else 1)
+        return found
+
+    def troubles(self) -> list[dict[str, str]]:
+        found: list[dict[str, str]] = self.doctor()["troubles"]
+        return found
+
+    def until(self, what: str, fits: Any, seconds: float = PATIENCE) -> list[dict[str, str]]:
+        """Examine until the troubles fit. The machine has no event for "the doctor would be content"."""
+        deadline = time.monotonic() + seconds
+        while True:
+            troubles = self.troubles()
+            if fits(troubles):
+                return troubles
+            assert time.monotonic() < deadline, f"{what}: {json.dumps(troubles, indent=2)}"
+
+    def pids(self) -> dict[str, int]:
+        daemon = self.shell(f"nightmail --config {self.configuration} status --json")
+        worker = json.loads(daemon.stdout)["workers"][0]["pid"]
+        parent = re.search(r"^PPid:\s*(\d+)", Path(f"/proc/{worker}/status").read_text(), re.MULTILINE)
+        assert parent is not None
+        return {"worker": worker, "daemon": int(parent[1])}
+
+    def start(self) -> None:
+        self.shell(f"setsid -f nightmail --config {self.configuration} run </dev/null >/dev/null 2>&1")
+        self.until("the daemon does not serve", lambda troubles: not troubles)
+
+
+def ip(*commands: str) -> None:
+    for command in commands:
+        done = subprocess.run(["ip", *command.split()], capture_output=True, text=True, timeout=20)
+        assert done.returncode == 0, f"ip {command}: {done.stderr}"
+
+
+def remove_namespaces() -> None:
+    """Ours, and those of runs that were killed."""
+    for name in netns.listnetns():
+        owner = re.match(r"nmdr-(\d+)-", name)
+        if not owner or (int(owner[1]) != os.getpid() and Path("/proc", owner[1]).exists()):
+            continue
+        kill_all_in([name])
+        network.remove([name])
+
+
+def link(here: str, name: str, v4: str, v6: str) -> None:
+    ip(f"-n {here} addr add {v4} dev {name}", f"-n {here} addr add {v6} dev {name} nodad")
+    ip(f"-n {here} link set {name} up")
+
+
+def build() -> None:
+    for name in (A, G, B):
+        ip(f"netns add {name}", f"-n {name} link set lo up")
+    ip(f"link add lan netns {G} type veth peer name eth netns {A}")
+    ip(f"link add wan netns {G} type veth peer name eth netns {B}")
+    link(A, "eth", "10.1.0.2/24", "fd00:1::2/64")
+    link(G, "lan", "10.1.0.1/24", "fd00:1::1/64")
+    link(G, "wan", "10.2.0.1/24", "fd00:2::1/64")
+    link(B, "eth", "10.2.0.2/24", "fd00:2::2/64")
+    ip(f"-n {A} route add default via 10.1.0.1", f"-n {A} -6 route add default via fd00:1::1")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """All green: a router with a daemon, and the rest of the Internet behind B."""
+    folder = tmp_path_factory.mktemp("site")
+    remove_namespaces()
+    try:
+        build()
+        here = Site(folder)
+        for name in ("bin", "log"):
+            (folder / name).mkdir()
+        for name in ("state", "run"):
+            (folder / name).mkdir(mode=0o700)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "site", here.state], check=True)
+        command = folder / "bin" / "nightmail"
+        command.write_text(f'#!/bin/sh\nPYTHONPATH={SOURCE} exec {sys.executable} -m gateway "$@"\n')
+        command.chmod(0o755)
+        here.configuration.write_text(CONFIGURATION.format(folder=folder))
+        here.shell("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+        # Strict, as many distributions have it: where all is symmetric the gateway must live with it.
+        here.shell("sysctl -qw net.ipv4.conf.all.rp_filter=1")
+        here.shell("ip route add default via 10.2.0.2; ip -6 route add default via fd00:2::2")
+        here.start()
+        yield here
+    finally:
+        remove_namespaces()
+        if (folder / "state").is_mount():
+            subprocess.run(["umount", folder / "state"], check=True)
+
+
+def test_all_green(site: Site) -> None:
+    found = site.doctor()
+    assert found["all_green"]
+    assert not [note for note in found["notes"] if "trial" in note]
+    told = site.shell(f"nightmail --config {site.configuration} doctor")
+    assert told.stdout.splitlines()[0] == f"all green: {len(found['checks'])} checks, no trouble"
+
+
+# --- Troubles ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """`make` and `restore` are for a shell on the gateway; {folder}, {daemon} and {worker} are filled in.
+
+    `check` finds it, saying `words` in its one line. `restore` gives back what the trouble took along and the
+    suggested command does not know.
+    """
+
+    name: str
+    make: str
+    check: str
+    words: str
+    restore: str = ""
+
+
+V6_OF_LAN = "ip address replace fd00:1::1/64 dev lan nodad"
+V6_OF_WAN = "ip address replace fd00:2::1/64 dev wan nodad; ip -6 route replace default via fd00:2::2"
+THIRD = (
+    "ip link add mgmt type veth peer name far; ip link set far up;"
+    " ip address add 10.3.0.1/24 dev mgmt; ip link set mgmt up;"
+    " ip route del default; ip route add default via 10.2.0.2 metric 50;"
+    " ip route add default via 10.3.0.2 dev mgmt metric 5"
+)
+NO_THIRD = (
+    "ip link del mgmt; ip route del default; ip route add default via 10.2.0.2;"
+    " sysctl -qw net.ipv4.conf.wan.rp_filter=0"
+)
+HEARD = "timeout 5 bash -c '</dev/tcp/10.2.0.2/9' || true; timeout 5 bash -c '</dev/tcp/fd00:2::2/9' || true;"
+
+CASES = [
+    Case("no-ipv4-forwarding", "sysctl -w net.ipv4.ip_forward=0", "forwarding", "does not route IPv4"),
+    Case(
+        "no-ipv6-forwarding", "sysctl -w net.ipv6.conf.all.forwarding=0", "forwarding", "does not route IPv6"
+    ),
+    Case(
+        "one-interface-does-not-forward",
+        "sysctl -w net.ipv4.conf.lan.forwarding=0",
+        "forwarding",
+        "lan does not route IPv4",
+    ),
+    Case("interface-down", "ip link set lan down", "links", "lan is down", V6_OF_LAN),
+    Case("loopback-down", "ip link set lo down", "links", "lo is down"),
+    Case("small-packets", "ip link set wan mtu 1000", "mtu", "wan carries packets of 1000", V6_OF_WAN),
+    Case(
+        "ipv6-off-inside",
+        "sysctl -w net.ipv6.conf.lan.disable_ipv6=1",
+        "families",
+        "IPv6 is switched off on lan",
+        V6_OF_LAN,
+    ),
+    Case("no-way-out", HEARD + "ip route del default", "default-route", "no IPv4 default route"),
+    Case("no-ipv6-way-out", HEARD + "ip -6 route del default", "default-route", "no IPv6 default route"),
+    Case("asymmetric-way-out", THIRD, "default-route", "leads by mgmt", NO_THIRD),
+    Case("strict-reverse-path", THIRD, "reverse-path", "wan drops IPv4 packets whose way back", NO_THIRD),
+    Case("inside-routed-out", "ip route add 10.1.0.0/25 dev wan", "inside-routes", "10.1.0.0/25 lies inside"),
+    Case(
+        "routing-rule-first",
+        "ip route add default via 10.2.0.2 table 77; ip rule add priority 9 lookup 77",
+        "routing-rules",
+        "priority 9, lookup 77",
+        "ip rule del priority 1000 lookup 77; ip route flush table 77",
+    ),
+    Case(
+        "impatient-conntrack",
+        "sysctl -w net.netfilter.nf_conntrack_tcp_timeout_established=300",
+        "conntrack-patience",
+        "forgets a silent connection after 300 s",
+    ),
+    Case(
+        "zone-of-ours",
+        "iptables -t raw -A PREROUTING -i wan -p tcp --dport 443 -j CT --zone 2525",
+        "conntrack-zone",
+        "zone 2525",
+    ),
+    Case(
+        "untracked", "iptables -t raw -A PREROUTING -p tcp --dport 25 -j NOTRACK", "untracked", "--dport 25"
+    ),
+    Case(
+        "drop-before-the-gate",
+        "iptables -t raw -I PREROUTING -i lan -p tcp -m multiport --dports 25,587"
+        " -m comment --comment 'no mail; touch {folder}/pasted' -j DROP",
+        "drops",
+        "raw -A PREROUTING",
+    ),
+    Case(
+        "accepted-before-the-gate",
+        "iptables -t raw -I PREROUTING -p tcp --dport 25 -j ACCEPT",
+        "bypasses",
+        "raw -A PREROUTING",
+    ),
+    Case(
+        "drop-by-a-chain-of-theirs",
+        "iptables -t mangle -N site; iptables -t mangle -A site -p tcp --dport 25 -j DROP;"
+        " iptables -t mangle -I PREROUTING -j site",
+        "drops",
+        "mangle -A site",
+        "iptables -t mangle -D PREROUTING -j site; iptables -t mangle -X site",
+    ),
+    Case(
+        "reject-in-input",
+        "ip6tables -I INPUT -p tcp --dport 25 -j REJECT --reject-with tcp-reset",
+        "drops",
+        "ip6tables -t filter -A INPUT",
+    ),
+    Case("no-dials", "iptables -A OUTPUT -p tcp --dport 25 -j REJECT", "drops-of-dials", "filter -A OUTPUT"),
+    Case(
+        "redirected",
+        "iptables -t nat -A PREROUTING -i lan -p tcp --dport 25 -j REDIRECT --to-ports 2525",
+        "redirections",
+        "REDIRECT",
+    ),
+    Case(
+        "translated",
+        "ip6tables -t nat -A PREROUTING -p tcp --dport 25 -j DNAT --to-destination [fd00:1::9]:25",
+        "redirections",
+        "DNAT",
+    ),
+    Case(
+        "marks-overwritten",
+        "iptables -t mangle -A PREROUTING -i lan -j MARK --set-mark 0x2a",
+        "marks",
+        "0x2a/0xffffffff",
+        "iptables -t mangle -D PREROUTING -i lan -j MARK --set-xmark 0x2a/0xffffff",
+    ),
+    Case(
+        "drop-in-nftables",
+        "nft add table inet site;"
+        " nft add chain inet site pre '{{ type filter hook prerouting priority -310; }}';"
+        " nft add rule inet site pre iifname lan tcp dport '{{ 25, 587 }}' counter drop",
+        "nftables",
+        "inet site pre",
+        "nft delete table inet site",
+    ),
+    Case(
+        "closed-nftables-input",
+        "nft add table ip site; nft add chain ip site input '{{ type filter hook input priority 0;"
+        " policy drop; }}'; nft add rule ip site input ct state established,related accept;"
+        " nft add rule ip site input tcp dport 22 accept",
+        "connection",
+        "the chain ip site input drops what it does not know",
+        "nft delete table ip site",
+    ),
+    Case(
+        "what-only-the-trial-sees",
+        "iptables -I INPUT -m mark --mark 0x40000000/0x40000000 -j DROP",
+        "connection",
+        "what ended it: iptables -t filter -A INPUT -m mark",
+    ),
+    Case(
+        "others-look-into-the-state", "chmod 755 {folder}/state", "state-directory", "others may look into it"
+    ),
+    Case(
+        "disk-full",
+        "head -c 100M /dev/zero >{folder}/state/filler || true",
+        "state-directory",
+        "the disk is full",
+        "rm {folder}/state/filler",
+    ),
+    Case("identity-others-can-read", "chmod 644 {folder}/state/identity", "identity", "mode 0644"),
+    Case("identity-of-somebody-else", "chown 4711 {folder}/state/identity", "identity", "user 4711"),
+    Case(
+        "identity-damaged",
+        "cp -p {folder}/state/identity {folder}/kept; echo damaged >{folder}/state/identity",
+        "identity",
+        "not an identity file",
+        "cp -p {folder}/kept {folder}/state/identity",
+    ),
+    Case(
+        "memory-unreadable",
+        "rm -f {folder}/state/peers.db-*; cp {folder}/nightmail.toml {folder}/state/peers.db",
+        "memory",
+        "file is not a database",
+    ),
+    Case(
+        "memory-set-aside",
+        "rm -f {folder}/state/peers.db-*; cp {folder}/nightmail.toml {folder}/state/peers.db;"
+        " nightmail --config {folder}/nightmail.toml peers forget 192.0.2.1 || true",
+        "memory",
+        "was damaged, and set aside: peers.db.corrupt-",
+    ),
+    Case("log-folder-gone", "rm -r {folder}/log", "log", "no such directory"),
+    Case(
+        "interface-misspelt",
+        "sed -i s/lan/lna/ {folder}/nightmail.toml",
+        "interfaces",
+        "there is no interface lna here; it is likely lan",
+    ),
+    Case("taken-down", "nightmail --config {folder}/nightmail.toml down", "wanted", "`nightmail down`"),
+    Case("wanted-garbled", "echo garbled >{folder}/state/wanted.json", "wanted", "says neither up nor down"),
+    Case("worker-stopped", "kill -STOP {worker}", "workers", "hangs: somebody has stopped it"),
+    Case("daemon-stopped", "kill -STOP {daemon}", "daemon", "does not answer: somebody has stopped it"),
+    Case(
+        "rules-flushed-while-it-is-stopped",
+        "kill -STOP {daemon}; iptables -t raw -F NIGHTMAIL-PREROUTING",
+        "rules",
+        "of our rules are missing, the first: iptables raw -A NIGHTMAIL-PREROUTING",
+    ),
+    Case("daemon-killed", "kill -KILL {daemon}; while kill -0 {daemon}; do :; done", "daemon", "no daemon"),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_trouble(site: Site, case: Case) -> None:
+    pids = site.pids()
+    try:
+        site.shell(case.make.format(folder=site.folder, **pids))
+        troubles = site.until("the trouble is not named", lambda troubles: named(troubles, case))
+        (found,) = named(troubles, case)
+        assert "\n" not in found["what"] + found["why"] + found["mend"]
+        assert found["why"]
+        site.shell(found["mend"])
+        site.until("it is not mended", lambda left: not (named(left, case) if case.restore else left))
+    finally:
+        site.shell(case.restore.format(folder=site.folder, **pids), must=False)
+    assert not (site.folder / "pasted").exists()
+
+
+def test_nothing_is_left(site: Site) -> None:
+    """Of the troubles, of the commands that mended them, and of the doctor's own trials."""
+    site.until("a trouble is left", lambda troubles: not troubles)
+    links = {link["ifname"] for link in json.loads(site.shell("ip -json link").stdout)}
+    assert links == {"lo", "lan", "wan"}
+    for family in (4, 6):
+        rules = json.loads(site.shell(f"ip -json -{family} rule").stdout)
+        assert {rule["priority"] for rule in rules} <= {0, 25, 32766, 32767}
+        assert "2525000" not in site.shell(f"ip -{family} route show table all").stdout
+
+
+def named(troubles: list[dict[str, str]], case: Case) -> list[dict[str, str]]:
+    return [one for one in troubles if one["check"] == case.check and case.words in one["what"]]
