@@ -15,7 +15,7 @@ from gateway.config import Config
 from gateway.errors import EnvironmentFailureError
 from gateway.operator.doctor import machine, trial
 from gateway.operator.doctor.snapshot import Snapshot
-from gateway.operator.doctor.table import CHECKS
+from gateway.operator.doctor.table import checks_for
 from gateway.operator.doctor.trouble import Trouble
 
 __all__ = ["Diagnosis", "Trouble", "as_json", "examine", "judged", "told"]
@@ -55,7 +55,7 @@ def examine(
 
 
 def judged(seen: Snapshot) -> dict[str, list[Trouble]]:
-    return {name: list(check(seen)) for name, check in CHECKS.items()}
+    return {name: list(check(seen)) for name, check in checks_for(seen.config.placement).items()}
 
 
 def _notes(seen: Snapshot) -> Iterator[str]:

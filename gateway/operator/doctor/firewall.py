@@ -45,7 +45,7 @@ def drops_before_ours(seen: Snapshot) -> Iterator[Trouble]:
     """In raw and mangle before the gate or the delivery; in INPUT before our ACCEPT."""
     for saved in _each(seen):
         for table, chain in (("raw", "PREROUTING"), ("mangle", "PREROUTING"), ("filter", "INPUT")):
-            for rule in saved.before_ours(table, chain, seen.sides):
+            for rule in saved.before_ours(table, chain, seen.hooks):
                 if rule.target in _ENDS and not rule.narrow:
                     yield Trouble(
                         f"a rule before ours ends connections to port 25: {rule}",
@@ -57,7 +57,7 @@ def drops_before_ours(seen: Snapshot) -> Iterator[Trouble]:
 def bypasses(seen: Snapshot) -> Iterator[Trouble]:
     """In raw, where ours stands last: what is accepted, or queued for others, does not come to the gate."""
     for saved in _each(seen):
-        for rule in saved.before_ours("raw", "PREROUTING", seen.sides):
+        for rule in saved.before_ours("raw", "PREROUTING", seen.hooks):
             if rule.target in _PASSES and not rule.narrow:
                 yield Trouble(
                     f"a rule leads connections to port 25 past the gate: {rule}",
@@ -175,6 +175,6 @@ def _each(seen: Snapshot) -> Iterator[Saved]:
 
 def _theirs(saved: Saved, table: str, chain: str, seen: Snapshot) -> Iterator[Rule]:
     """Those behind our own jump too: what they do, they also do to packets that have passed it."""
-    for rule in saved.walked(table, chain, seen.sides):
+    for rule in saved.walked(table, chain, seen.hooks):
         if not rule.is_ours:
             yield rule

@@ -23,9 +23,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway import __version__
-from gateway.config import Config, ConfigurationError
+from gateway.config import Config, ConfigurationError, Placement
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel, ruleset
+from gateway.intercept.kernel import nft
+from gateway.intercept.objects import NftTable
 from gateway.intercept.wanted import Wanted, read_wanted
 from gateway.operator import lifecycle
 from gateway.operator import status as asking
@@ -103,6 +105,7 @@ def snapshot(config: Config, path: Path, *, is_default: bool) -> Snapshot:
         dumps={family: _dump(family, "") for family in kernel.families()},
         legacy={family: _dump(family, "-legacy") for family in kernel.families() if _old_tables(family)},
         nft=_nft(),
+        remarks=_remarks(resolved),
         wanted=wanted,
         wanted_unreadable=wanted_unreadable,
         daemon=daemon,
@@ -204,22 +207,22 @@ def _rules(config: Config, daemon: Daemon) -> tuple[list[str], str]:
     standing = (daemon.status or {}).get("rules", {})
     try:
         changes = kernel.plan(config, rules, standing.get("queues", []))
+        refusals = [nft.complaint(table) for table in rules.of(NftTable)]
     except EnvironmentFailureError as error:
         return [], str(error)
     missing = [change.removeprefix("add").strip() for change in changes if change.startswith("add ")]
     # The daemon knows what its nft table should hold.
     missing += [line for line in standing.get("missing", []) if line not in missing]
-    return missing, _refusal(rules.nft) if missing else ""
+    return missing, next((one for one in refusals if one), "") if missing else ""
 
 
-def _refusal(nft: str) -> str:
-    """Asks the kernel whether it would take them: where a module is missing, it would not."""
+def _remarks(config: Config) -> tuple[str, ...]:
+    if config.placement is not Placement.BRIDGE:
+        return ()
     try:
-        done = _command(["nft", "-c", "-f", "-"], nft)
-    except (OSError, subprocess.SubprocessError) as error:
-        return str(error)
-    said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    return (said or ["nft refuses them without a word"])[0] if done.returncode else ""
+        return tuple(kernel.remarks(config))
+    except EnvironmentFailureError as error:
+        return (str(error),)
 
 
 def _dump(family: int, variant: str) -> str:
@@ -422,13 +425,9 @@ def _text(path: Path) -> str:
 def _output(command: list[str]) -> str:
     """What it prints; nothing where it fails or is not there."""
     try:
-        done = _command(command)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=limits.TOOL_SECONDS, check=False
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout if done.returncode == 0 else ""
-
-
-def _command(command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, input=text, capture_output=True, text=True, timeout=limits.TOOL_SECONDS, check=False
-    )

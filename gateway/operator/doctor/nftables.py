@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.intercept import ruleset
 from gateway.intercept.marks import MarkBits
+from gateway.intercept.objects import NFT_TABLE
 from gateway.operator.doctor.snapshot import Snapshot
 from gateway.operator.doctor.trouble import Trouble, shell
 
@@ -98,7 +98,7 @@ def _is_known(chain: Mapping[str, Any]) -> bool:
     if chain["family"] not in ("ip", "ip6", "inet"):
         return True
     if chain["family"] == "inet":
-        return bool(chain["table"] == ruleset.NFT_TABLE)
+        return bool(chain["table"] == NFT_TABLE)
     # By its capital letters: a table of these names with chains of its own is somebody's nftables.conf.
     return chain["table"] in _OF_IPTABLES and bool(chain["name"].isupper())
 
@@ -147,7 +147,7 @@ def _match(match: Mapping[str, Any], seen: Snapshot) -> bool | None:
     if payload.get("field") == "dport" and payload.get("protocol") in ("tcp", "th"):
         return True if _holds(right, seen.config.ports) else None
     if meta.get("key") in ("iifname", "oifname"):
-        return False if set(_items(right)) & set(seen.sides) else None
+        return False if not seen.hooks or set(_items(right)) & set(seen.hooks) else None
     if meta.get("key") in ("l4proto", "nfproto", "protocol"):
         return False
     if left.get("ct", {}).get("key") == "state":

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network
 
 from gateway.config import Network
-from gateway.intercept.ruleset import RULE_PRIORITY
+from gateway.intercept.objects import RULE_PRIORITY
 from gateway.operator.doctor.configfile import setting
 from gateway.operator.doctor.snapshot import Route, Snapshot
 from gateway.operator.doctor.trouble import Trouble, shell

@@ -88,10 +88,11 @@ class Saved:
     ) -> Iterator[Rule]:
         """Rules that a mail packet of ours can meet there, in order, jumps followed, our own among them.
 
+        `sides`: the interfaces by which iptables knows such packets; empty for any.
         Those that mean only others are left out; narrow ones are in.
         """
         for rule in self.rules.get((table, chain), ()):
-            if rule.other or (rule.interface and rule.interface not in sides):
+            if rule.other or (rule.interface and sides and rule.interface not in sides):
                 continue
             inner = (table, rule.target) in self.rules and not rule.is_ours
             # What a narrow jump leads to means some packets only.

@@ -43,6 +43,15 @@ def forwarding(seen: Snapshot) -> Iterator[Trouble]:
                 )
 
 
+def bridge_able(seen: Snapshot) -> Iterator[Trouble]:
+    for remark in seen.remarks:
+        yield Trouble(
+            f"no gateway in a bridge on this kernel: {remark}",
+            "frames that cross the bridge do not come to the gate: mail passes in clear",
+            "modprobe br_netfilter",
+        )
+
+
 def bridged_mail(seen: Snapshot) -> Iterator[Trouble]:
     """Docker and others switch br_netfilter on for all bridges of the box."""
     bridges = [name for name in seen.sides if (link := seen.link(name)) and link.kind == "bridge"]

@@ -12,7 +12,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 from typing import Any
 
-from gateway.config import Config, Network
+from gateway.config import Config, Network, Placement
 
 Interface = IPv4Interface | IPv6Interface
 
@@ -156,6 +156,8 @@ class Snapshot:
     nft: tuple[Mapping[str, Any], ...] = ()
     """`nft -j list ruleset`."""
     missing_rules: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """What a bridge needs of this kernel and does not find."""
     wanted: str = "up"
     wanted_unreadable: str = ""
     daemon: Daemon = field(default_factory=Daemon)
@@ -181,6 +183,18 @@ class Snapshot:
     def sides(self) -> tuple[str, ...]:
         """Our interfaces, inside first, each once."""
         return tuple(dict.fromkeys(self.config.inside + self.config.outside))
+
+    @property
+    def hooks(self) -> tuple[str, ...]:
+        """Interfaces by which packet filters know our packets; empty: any may be one."""
+        config = self.config
+        if config.placement is Placement.HOST:
+            return config.outside
+        return (*self.sides, config.bridge, config.bridge_interface) if self.bridged else self.sides
+
+    @property
+    def bridged(self) -> bool:
+        return self.config.placement is Placement.BRIDGE
 
     def has_ipv6(self, interface: str) -> bool:
         """Whether it has an IPv6 address that is good for more than its own link."""

@@ -23,8 +23,9 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from gateway.config import Config
 from gateway.errors import EnvironmentFailureError
-from gateway.intercept import kernel, ruleset
+from gateway.intercept import kernel
 from gateway.intercept.marks import MarkBits
+from gateway.intercept.objects import LOOPBACK, RULE_PRIORITY
 
 _T = TypeVar("_T")
 _CLONE_NEWNET: Final = 0x40000000
@@ -140,7 +141,7 @@ def _near_end(ip: Any, cable: str, side: str, far: int, families: tuple[int, ...
 def _far_end(near_mac: str, ends: tuple[dict[int, str], dict[int, str]], families: tuple[int, ...]) -> str:
     with IPRoute() as ip:
         index = ip.link_lookup(ifname=_FAR_END)[0]
-        for one in (ip.link_lookup(ifname=ruleset.LOOPBACK)[0], index):
+        for one in (ip.link_lookup(ifname=LOOPBACK)[0], index):
             ip.link("set", index=one, state="up")
         for version in families:
             # Works at once: nobody else is on this cable who could have the same address.
@@ -196,7 +197,7 @@ def _route(ip: Any, config: Config, families: tuple[int, ...]) -> None:
                 index = ip.link_lookup(ifname=interface)[0]
                 ip.route("add", family=family, dst=to, oif=index, table=table, **_on_link(version))
             where = {"family": family, "dst": ends[version], "dst_len": _WHOLE[version]}
-            first = ruleset.RULE_PRIORITY + 1
+            first = RULE_PRIORITY + 1
             ip.rule("add", priority=first, fwmark=mark, fwmask=mark, table=_TO_CABLE, **where)
             ip.rule("add", priority=first + 1, iifname=other, table=_TO_CABLE, **where)
             ip.rule("add", priority=first + 2, table=_TO_SIDE, **where)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from gateway.config import Placement
 from gateway.operator.doctor import files, firewall, nftables, routing, running, settings
 from gateway.operator.doctor.snapshot import Snapshot
 from gateway.operator.doctor.trouble import Trouble
@@ -24,6 +25,7 @@ CHECKS: Final[dict[str, Check]] = {
     "reverse-path": routing.strict_reverse_path,
     "routing-rules": routing.early_routing_rules,
     "bridge-nf": settings.bridged_mail,
+    "bridge": settings.bridge_able,
     "conntrack-room": settings.conntrack_room,
     "conntrack-patience": settings.conntrack_patience,
     "conntrack-zone": firewall.foreign_zone,
@@ -50,3 +52,21 @@ CHECKS: Final[dict[str, Check]] = {
     "rules": firewall.missing_rules,
 }
 """By the names under which docs/doctor.md explains them; `connection`, the trial, comes last."""
+
+_OF_PLACEMENTS: Final[dict[str, frozenset[Placement]]] = {
+    "forwarding": frozenset({Placement.ROUTER}),
+    "default-route": frozenset({Placement.ROUTER, Placement.HOST}),
+    "inside-routes": frozenset({Placement.ROUTER}),
+    "reverse-path": frozenset({Placement.ROUTER, Placement.HOST}),
+    "bridge-nf": frozenset({Placement.ROUTER}),
+    "bridge": frozenset({Placement.BRIDGE}),
+    "inside": frozenset({Placement.ROUTER, Placement.HOST}),
+}
+"""Those that mean something in some placements only."""
+
+
+def checks_for(placement: Placement) -> dict[str, Check]:
+    everywhere = frozenset(Placement)
+    return {
+        name: check for name, check in CHECKS.items() if placement in _OF_PLACEMENTS.get(name, everywhere)
+    }

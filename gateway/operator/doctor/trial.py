@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.config import Placement
 from gateway.operator.doctor import machine, nftables
 from gateway.operator.doctor.saved import Rule, parse
 from gateway.operator.doctor.snapshot import Snapshot
@@ -75,6 +76,8 @@ def cannot(seen: Snapshot, found: Iterable[str]) -> str:
         return "needs root"
     if not seen.runs or seen.wanted != "up" or seen.missing_rules:
         return "needs a running daemon with its rules in place"
+    if config.placement is not Placement.ROUTER:
+        return f"placement {config.placement.value} has none"
     if set(config.inside) & set(config.outside):
         return "one interface is both sides: a connection of ours would not be told from others"
     missing = [name for name in seen.sides if seen.link(name) is None]
