@@ -223,6 +223,11 @@ class Gate:
         """The dial that is out for this flow is one of our commands, whose outcome a held SYN waits for."""
         return flow in self._dialling
 
+    def knows(self, flow: Flow) -> bool:
+        """A SYN of this flow is held or has been let in, and its connection has not ended yet."""
+        places = (self._live, self._held, self._dialling, self._ready, self._expected)
+        return any(flow in place for place in places)
+
     @property
     def awaited(self) -> int:
         """Connections let in that nobody has accepted yet."""

@@ -23,6 +23,8 @@ from gateway.policy import limits
 _IP_TRANSPARENT: Final = 19
 _IPV6_TRANSPARENT: Final = 75
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
+ANY_PORT: Final = 0
+"""The kernel chooses, as for every program."""
 LOOPBACK: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 # Python passes only signed integers, and a mark may have its highest bit set.
@@ -72,19 +74,19 @@ def listener(family: socket.AddressFamily, port: int, marks: MarkBits) -> socket
     return made
 
 
-def dial(flow: Flow, marks: MarkBits, *, any_port: bool = False) -> socket.socket:
+def dial(flow: Flow, marks: MarkBits, *, from_port: int | None = None) -> socket.socket:
     """A nonblocking socket whose connect, from the client's own address and port, has been started.
 
-    With `any_port` the kernel chooses the port: where an old socket still owns the client's own.
+    `from_port` is another port than the client's, or ANY_PORT: where another socket owns the client's own.
     Raises OSError where that fails at once: `outcome_of(error.errno)` says what to make of it.
     """
     made = _transparent(flow.family, marks.dialled)
     try:
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if any_port:
+        if from_port == ANY_PORT:
             # Chosen at connect, when the destination is known: one port serves many destinations.
             made.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-        made.bind((flow.source, 0 if any_port else flow.source_port))
+        made.bind((flow.source, flow.source_port if from_port is None else from_port))
         failed = made.connect_ex((flow.destination, flow.destination_port))
         if failed not in (0, errno.EINPROGRESS):
             raise OSError(failed, "connect")

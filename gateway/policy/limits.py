@@ -141,6 +141,12 @@ MAC_ADDRESSES: Final = 1 << 18
 """Addresses whose MAC is remembered, each family. Forged SYNs fill this; then mail passes in clear."""
 MAC_STATIONS: Final = 1 << 14
 """Stations of both cables: as many as a large switch knows."""
+FIRST_SPARE_PORT: Final = 1024
+SPARE_PORTS: Final = 31_744
+"""On the mail server itself, connections to it in a client's name bear one of these, 1024 to 32767: Linux,
+BSD and Windows do not use them for outgoing connections, so hardly a client has the same."""
+SPARE_PORT_TRIES: Final = 16
+"""So many of them, if other sockets own them; then the kernel chooses."""
 KEEPALIVE_IDLE_SECONDS: Final = 660
 """Silence after which the kernel asks whether a socket's peer still lives: longer than any mail server waits
 (10 minutes, RFC 5321 4.5.3.2). Without it a session whose two peers vanished would stay for ever."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import secrets
 import select
 import socket
 from collections.abc import Callable
@@ -76,6 +77,7 @@ class Intake:
         self._counters = counters
         self._tell = tell
         self._keeps_port = keeps_port
+        self._spare = secrets.randbelow(limits.SPARE_PORTS)
         self._answer_told: dict[tuple[str, int], float] = {}
         self._gate = Gate()
         self._held: dict[HeldPacket, int] = {}
@@ -147,10 +149,35 @@ class Intake:
     def dial(self, flow: Flow, done: DialDone, *, any_port: bool = False) -> None:
         """Connect from the client's address, and from its port where the placement allows that and `any_port`
         does not say otherwise; `done` is told once. Never raises."""
+        from_port = None if self._keeps_port and not any_port else tproxy.ANY_PORT
+        self._dial(flow, done, lambda: tproxy.dial(flow, self._marks, from_port=from_port))
+
+    def _dial_for(self, flow: Flow, role: Role, done: DialDone) -> None:
+        """For a client whose SYN we have. What we dial to a mail server on this very machine bears a port
+        that is none of the client's: else the answers to both would have the same addresses and ports."""
+        if self._keeps_port or role is Role.SENDING:
+            self.dial(flow, done)
+        else:
+            self._dial(flow, done, lambda: self._dial_from_spare_port(flow))
+
+    def _dial_from_spare_port(self, flow: Flow) -> socket.socket:
+        for _ in range(limits.SPARE_PORT_TRIES):
+            self._spare = (self._spare + 1) % limits.SPARE_PORTS
+            port = limits.FIRST_SPARE_PORT + self._spare
+            if self._gate.knows(flow._replace(source_port=port)):
+                continue
+            try:
+                return tproxy.dial(flow, self._marks, from_port=port)
+            except OSError as error:
+                if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
+                    raise
+        return tproxy.dial(flow, self._marks, from_port=tproxy.ANY_PORT)
+
+    def _dial(self, flow: Flow, done: DialDone, start: Callable[[], socket.socket]) -> None:
         if flow in self._dials:
             _reset(self._drop_dial(flow))
         try:
-            dialled = tproxy.dial(flow, self._marks, any_port=any_port or not self._keeps_port)
+            dialled = start()
         except OSError as error:
             self._loop.call_soon(done, flow, tproxy.outcome_of(error.errno or errno.EIO), None)
             return
@@ -187,7 +214,7 @@ class Intake:
             if isinstance(command, GiveVerdict):
                 self._give_verdict(command)
             elif isinstance(command, Dial):
-                self.dial(command.flow, self._gate_dial_done)
+                self._dial_for(command.flow, self._flow_roles[command.flow], self._gate_dial_done)
             elif isinstance(command, CloseUnclaimed):
                 self._flow_roles.pop(command.flow, None)
                 dialled = self._ready.pop(command.flow, None)
@@ -285,8 +312,10 @@ class Intake:
             self._pairs.pair_ready(flow, role, accepted, self._ready.pop(flow))
             return
         self._counters.add(Tally.ACCEPTED_FIRST)
-        self.dial(
-            flow, lambda flow, outcome, dialled: self._dialled_after(flow, role, accepted, outcome, dialled)
+        self._dial_for(
+            flow,
+            role,
+            lambda flow, outcome, dialled: self._dialled_after(flow, role, accepted, outcome, dialled),
         )
 
     def _dialled_after(

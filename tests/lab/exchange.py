@@ -444,15 +444,19 @@ class MailSites:
     def address(self, letter: str, family: Family) -> str:
         return self.lab.mail_server(letter).node.home.of(family)
 
-    def connect(self, sender: str, receiver: str, family: Family) -> tuple[socket.socket, socket.socket]:
+    def connect(
+        self, sender: str, receiver: str, family: Family, port: int = 0
+    ) -> tuple[socket.socket, socket.socket]:
         """A connection from one mail server's namespace to the other's: both ends.
 
         One at a time, so that what the listener accepts next is the other end of it.
         """
         with self._one_at_a_time:
-            return self._connect(sender, receiver, family)
+            return self._connect(sender, receiver, family, port)
 
-    def _connect(self, sender: str, receiver: str, family: Family) -> tuple[socket.socket, socket.socket]:
+    def _connect(
+        self, sender: str, receiver: str, family: Family, port: int
+    ) -> tuple[socket.socket, socket.socket]:
         listener = self._listener(receiver, family)
         made = inside(
             self.lab.mail_server(sender).namespace,
@@ -461,7 +465,7 @@ class MailSites:
         try:
             made.settimeout(PATIENCE)
             # Each port once: the logs of the gateways know a session by its addresses and ports.
-            made.bind((self.address(sender, family), next(self._ports)))
+            made.bind((self.address(sender, family), port or next(self._ports)))
             made.connect((self.address(receiver, family), SMTP_PORT))
             accepted, _ = listener.accept()
         except BaseException:

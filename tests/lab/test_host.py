@@ -21,6 +21,7 @@ from gateway.lab import gateways, processes
 from gateway.lab.lab import Lab
 from gateway.lab.mail import without_traces
 from gateway.lab.topology import Family
+from gateway.policy import limits
 from tests.lab import probes, test_errors_of_others, test_fail_open
 from tests.lab.conftest import Guarded, guarded, slot
 from tests.lab.dialogues import DIALOGUES, FIRST_CONTACT, Dialogue
@@ -144,6 +145,10 @@ def compare(
         )
         assert via.seen_source[0] == via.source[0]
         assert via.seen_source[1] != via.source[1], "not through a gateway"
+        if "b" in route.gateways:
+            assert (
+                limits.FIRST_SPARE_PORT <= via.seen_source[1] < limits.FIRST_SPARE_PORT + limits.SPARE_PORTS
+            )
         assert_equal(replace(via, seen_source=via.source), direct, dialogue)
         if route.gateways == "b" or dialogue.may_end_unbegun:
             continue
@@ -152,6 +157,27 @@ def compare(
         assert (session.decided, session.protected) == (expected, expected in UPGRADED), session
     for log in on_hosts.logs.values():
         assert not log.errors
+
+
+def test_what_is_dialled_in_a_clients_name_never_has_a_port_of_its_live_connections(
+    on_hosts: Guarded,
+) -> None:
+    """Else the mail server's answers to the two could not be told apart, and one would end the other."""
+    sites = on_hosts.sites
+    _, accepted = first = sites.connect("c", "b", Family.V4)
+    wire_port = accepted.getpeername()[1]
+    with first[0], accepted:
+        for _ in range(3):
+            step = (wire_port - limits.FIRST_SPARE_PORT + 1) % limits.SPARE_PORTS
+            coming = limits.FIRST_SPARE_PORT + step
+            client, server = sites.connect("c", "b", Family.V4, port=coming)
+            with client, server:
+                wire_port = server.getpeername()[1]
+                assert wire_port != coming
+                server.sendall(b"220 one of two\r\n")
+                assert client.recv(100) == b"220 one of two\r\n"
+            accepted.sendall(b"220 the other\r\n")
+            assert first[0].recv(100) == b"220 the other\r\n"
 
 
 @pytest.mark.parametrize("dialogue", [pytest.param(one, id=one.name.replace(" ", "-")) for one in SPOKEN[:4]])
