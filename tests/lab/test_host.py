@@ -7,6 +7,7 @@ Each part has its counterpart among the tests of the router placement, whose too
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -309,6 +310,21 @@ def test_a_kill_under_load_leaves_nobody_hanging(
         wait_gone(*pids)
         assert sites.bound_queues(letter) == []
     assert mail(sites, "mta-a", server, targets[0], b"after all that") < 1.0
+
+
+@pytest.mark.long
+def test_a_hung_worker_keeps_what_it_held_until_it_is_killed_and_nothing_else(
+    sites: Sites, server: MailServer
+) -> None:
+    """The kernel sends no SYN again while it holds the first one itself: so ten seconds, not one."""
+    target = test_fail_open.targets(sites)[0]
+    for pid in sites.workers("a"):
+        os.kill(pid, signal.SIGSTOP)  # for good: they will be killed
+    began = time.monotonic()
+    sites.connect("mta-a", target, timeout=30.0).close()
+    assert 1.0 < time.monotonic() - began < limits.KILL_HUNG_AFTER_SECONDS + 6.0
+    assert mail(sites, "mta-a", server, target, b"and the next one at once") < 1.0
+    eventually(lambda: sites.serving("a") == 2, 30.0, "new workers")
 
 
 @pytest.mark.parametrize("letter", ["a", "b"])

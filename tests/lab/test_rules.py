@@ -27,7 +27,7 @@ from pathlib import Path
 import pytest
 from pyroute2 import netns
 
-from gateway.config import Config
+from gateway.config import Config, Placement
 from gateway.intercept import kernel, ruleset
 
 pytestmark = [
@@ -974,6 +974,50 @@ def test_removal_leaves_what_was_there(router: None) -> None:
     assert kernel_state() == before
     within(G, rules.remove)
     assert kernel_state() == before
+
+
+HOST = Config(placement=Placement.HOST)
+
+
+def early_demux() -> str:
+    return sh(G, "sysctl -n net.ipv4.tcp_early_demux").strip()
+
+
+def test_another_placement_takes_the_place_of_all_that_the_last_one_made(router: None) -> None:
+    before = kernel_state()
+    apply([2500, 2501])
+    assert early_demux() == "0"
+    apply([2500], HOST)
+    wanted = ruleset.render(HOST, ruleset.slots_of(HOST))
+    assert within(G, lambda: kernel.plan(HOST, wanted, [2500])) == []
+    assert early_demux() == "1"
+    within(G, kernel.KernelRules(CONFIG).remove)
+    assert kernel_state() == before
+
+
+@pytest.mark.parametrize("before", ["0", "1"])
+def test_a_switch_is_given_back_by_whoever_takes_the_rules_out(router: None, before: str) -> None:
+    sh(G, f"sysctl -qw net.ipv4.tcp_early_demux={before}")
+    try:
+        apply()
+        apply()
+        assert early_demux() == "0"
+        within(G, kernel.KernelRules(HOST).remove)
+        assert early_demux() == before
+    finally:
+        sh(G, "sysctl -qw net.ipv4.tcp_early_demux=1")
+
+
+def test_a_switch_that_somebody_turned_is_turned_again_and_still_given_back(router: None) -> None:
+    """Also where all notes of it went with everybody's rules: the process remembers as well."""
+    rules = apply()
+    sh(G, "nft flush ruleset", "sysctl -qw net.ipv4.tcp_early_demux=1")
+    assert "sysctl net.ipv4.tcp_early_demux=0" in within(G, rules.missing)
+    within(G, lambda: rules.apply(full_set(), [2500]))
+    assert early_demux() == "0"
+    sh(G, "nft flush ruleset")
+    within(G, rules.remove)
+    assert early_demux() == "1"
 
 
 def test_applying_twice_is_applying_once(router: None) -> None:
