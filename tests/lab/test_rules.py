@@ -948,7 +948,7 @@ def kernel_state() -> list[str]:
         filled = set(re.findall(r"-A (\S+)", saved))
         for line in saved.splitlines():
             if line.startswith("-") or re.match(r":(\S+) (?!ACCEPT)", line):
-                lines.append(f"{command} {re.sub(r' .0-9:]+$', '', line)}")
+                lines.append(f"{command} {re.sub(r' .[0-9:]+]$', '', line)}")
         assert filled is not None
     lines += [f"nft {line}" for line in sh(G, "nft list tables").splitlines() if "nightmail" in line]
     for family in ("-4", "-6"):
