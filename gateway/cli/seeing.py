@@ -1,4 +1,4 @@
-"""The commands that look: `audit`, `explain`."""
+"""The commands that look: `audit`, `explain`, `ping`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 
 from gateway.cli.shell import FINE, NEGATIVE, Settings, as_json, command, print_json, print_lines
 from gateway.errors import EnvironmentFailureError
+from gateway.policy import limits
 
 if TYPE_CHECKING:
     from gateway.operator.audit import Table
@@ -136,4 +137,40 @@ def explain(settings: Settings, where: str, as_json: bool) -> int:
     return NEGATIVE if any(story.verdict is not None for story in stories) else FINE
 
 
-COMMANDS: tuple[click.Command, ...] = (audit, explain)
+# --- ping --------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("where", metavar="ADDRESS|NAME")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.1),
+    default=limits.PING_SECONDS,
+    show_default=True,
+    metavar="N",
+    help="Give up after so long.",
+)
+@as_json
+@click.pass_obj
+@command
+def ping(settings: Settings, where: str, seconds: float, as_json: bool) -> int:
+    """Open a session to ADDRESS (port 25) as far as the encrypted channel, and say what there was to see.
+
+    No mail is sent, nothing is remembered, and root is not needed but for what is remembered. NAME: all its
+    addresses (of the mail server, not of its domain). Exit status 1 if one of them was not protected.
+    """
+    from gateway.operator import explain as explaining
+    from gateway.operator import ping as pinging
+    from gateway.operator import ping_told as telling
+
+    config = settings.config
+    found = [pinging.ping(config, one, seconds) for one in explaining.destinations(where)]
+    if as_json:
+        print_json([telling.as_json(one) for one in found])
+    else:
+        for one in found:
+            print_lines(telling.told(one))
+    return FINE if all(one.protected for one in found) else NEGATIVE
+
+
+COMMANDS: tuple[click.Command, ...] = (audit, explain, ping)

@@ -235,6 +235,14 @@ METRICS_CONNECTIONS: Final = 16
 """Open at once; collectors are few, and all of them are on this machine."""
 METRICS_REQUEST_OCTETS: Final = 8 * 1024
 """Of one request with its headers."""
+PING_SECONDS: Final = 30.0
+"""`ping` gives up after so long, whatever it waits for: greetings may take their time, people have less."""
+PING_PART_SECONDS: Final = 1.0
+"""Its own end is said; so long it waits for the other one."""
+PING_KEYWORDS: Final = 32
+"""Keywords of a server that it shows; servers announce about ten."""
+PING_TEXT_OCTETS: Final = 64
+"""Of one such keyword, or of the server's name."""
 WATCH_EVERY_SECONDS: Final = 1.0
 """`status --watch` looks so often: workers report once a second."""
 WATCH_EVERY_LEAST_SECONDS: Final = 0.2
