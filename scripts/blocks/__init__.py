@@ -44,5 +44,6 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
 PICTURES: Mapping[str, Callable[[], str]] = {
     "pictures/protocol.svg": pictures.protocol,
     "pictures/router.svg": pictures.router,
+    "pictures/host.svg": pictures.host,
 }
 """Whole files below docs/."""

@@ -158,3 +158,38 @@ def router() -> str:
     drawing.text(212, 172, "octets", size=11)
     drawing.text(785, 172, "encrypted", ink=_DARK, size=11)
     return drawing.svg()
+
+
+# --- The placement "host" -------------------------------------------------------------------------------
+
+
+def host() -> str:
+    drawing = Drawing(1000, 430, "The placement host: the gateway on the mail server itself")
+    drawing.box((830, 175, 150, 60), ["the Internet", "any port 25"])
+    drawing.parts.append(
+        f'<rect x="20" y="30" width="750" height="380" rx="10" fill="none" stroke="{_SOFT}" '
+        'stroke-dasharray="6 4"/>'
+    )
+    drawing.text(395, 22, "one machine: mail server and gateway", ink=_SOFT)
+    drawing.box((40, 175, 150, 60), ["mail server", "192.0.2.25"])
+    drawing.box((260, 60, 150, 50), ["iptables", "NFQUEUE, marks"])
+    drawing.box((420, 60, 160, 50), ["gate", "SYN: ours? dial"], ours=True)
+    drawing.box((260, 180, 150, 50), ["lo, nft tproxy", "marked packets"])
+    drawing.box((420, 180, 160, 50), ["worker", "two sockets, a session"], ours=True)
+    drawing.box((590, 180, 160, 50), ["dialled socket", "192.0.2.25, its port"])
+    drawing.box((420, 270, 160, 50), ["supervisor", "rules, peers, health"], ours=True)
+    drawing.box((260, 350, 490, 40), ["the kernel's usual way: all else, and all when we are dead"])
+    drawing.arrow((190, 190, 258, 90))
+    drawing.arrow((410, 85, 418, 85))
+    drawing.arrow((190, 205, 258, 205))
+    drawing.arrow((410, 205, 418, 205))
+    drawing.arrow((580, 205, 588, 205))
+    drawing.arrow((750, 205, 828, 205), dark=True)
+    drawing.arrow((500, 110, 500, 178), dashed=True)
+    drawing.arrow((500, 270, 500, 232), dashed=True)
+    drawing.arrow((120, 235, 258, 365))
+    drawing.arrow((750, 370, 890, 237))
+    drawing.text(214, 128, "SYN", size=11)
+    drawing.text(224, 197, "octets", size=11)
+    drawing.text(800, 166, "encrypted", ink=_DARK, size=11)
+    return drawing.svg()
