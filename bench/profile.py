@@ -54,10 +54,23 @@ SUBJECTS: Final = {
 WORKER_UNDER_CPROFILE: Final = """\
 #!/bin/sh
 case "$*" in
-*gateway.runtime.worker*) shift; exec "{python}" -P -m cProfile -o "{folder}/worker-$$.prof" "$@" ;;
+*gateway.runtime.worker*) shift 3; exec "{python}" -P -c '{program}' "{folder}/worker-$$.prof" "$@" ;;
 esac
 exec "{python}" "$@"
 """
+WORKER_UNCONFINED: Final = """\
+import cProfile, sys
+from gateway.runtime import hardening, system_calls, worker
+hardening.STEPS.clear()
+system_calls.install = lambda rules: False
+file = sys.argv.pop(1)
+profile = cProfile.Profile()
+try:
+    profile.runcall(worker.main)
+finally:
+    profile.dump_stats(file)
+"""
+"""A confined worker could not write its profile."""
 DAEMON_UNDER_CPROFILE: Final = """\
 import sys
 sys.executable = {wrapper!r}
@@ -209,7 +222,9 @@ def _start_under_cprofile(plane: Plane) -> None:
     for one in plane.gateways:
         gateways.prepare(one)
         wrapper = one.folder / "python"
-        wrapper.write_text(WORKER_UNDER_CPROFILE.format(python=sys.executable, folder=one.folder))
+        wrapper.write_text(
+            WORKER_UNDER_CPROFILE.format(python=sys.executable, folder=one.folder, program=WORKER_UNCONFINED)
+        )
         wrapper.chmod(0o755)
         program = DAEMON_UNDER_CPROFILE.format(wrapper=str(wrapper), configuration=str(one.configuration))
         command = ["env", f"PYTHONPATH={ROOT}", sys.executable, "-c", program]

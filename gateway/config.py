@@ -73,6 +73,7 @@ class Config:
     workers: int = 2
     state_dir: Path = Path("/var/lib/nightmail")
     run_dir: Path = Path("/run/nightmail")
+    user: str = "nightmail"
     log_level: str = "info"
     log_file: Path | None = None
     """None: standard error, where the journal listens."""
@@ -249,6 +250,12 @@ def _placement(value: object) -> Placement:
         raise _BadValueError(", ".join(placement.value for placement in Placement)) from None
 
 
+def _user(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z_][a-z0-9_-]{0,22}", value) or value == "root":
+        raise _BadValueError("the name of a user other than root")
+    return value
+
+
 def _log_file(value: object) -> Path | None:
     return None if value == "" else _directory(value)
 
@@ -295,6 +302,7 @@ KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "daemon.workers": ("workers", _integer(1, limits.WORKERS)),
     "daemon.state_dir": ("state_dir", _directory),
     "daemon.run_dir": ("run_dir", _directory),
+    "daemon.user": ("user", _user),
     "log.level": ("log_level", _log_level),
     "log.file": ("log_file", _log_file),
     "alarms.again_after_hours": ("alarm_again_hours", _integer(1, 168)),

@@ -15,7 +15,6 @@ from gateway.crypto.frames import FrameKind, FrameReader, frame
 from gateway.crypto.handshake import (
     HandshakeResult,
     OfferForm,
-    ReceivingHandshake,
     SendingHandshake,
     prologue,
 )
@@ -33,6 +32,7 @@ from gateway.session.events import (
     EndReceived,
     Event,
     OctetsReceived,
+    OfferSigned,
     RedialFailed,
     Redialled,
     ResetReceived,
@@ -41,6 +41,7 @@ from gateway.session.events import (
 from gateway.session.receiving import ReceivingSession
 from gateway.session.sending import SendingSession
 from gateway.smtp.capability import VERB_LINE, append_offer, split_offer
+from tests.holding import HeldKeys, HoldingHandshake, HoldingSession
 
 TODAY = 20781
 GREETING = b"220 mx.b.example ESMTP ready 4711\r\n"
@@ -83,10 +84,10 @@ def identity(label: str) -> IdentityKey:
     return IdentityKey.from_seed(octets(f"identity of {label}", 32))
 
 
-def gateway_keys(label: str, today: int = TODAY) -> GatewayKeys:
+def gateway_keys(label: str, today: int = TODAY) -> HeldKeys:
     key = identity(label)
     static = StaticKey.draw(entropy_for_testing_only(f"static of {label} {today}"), today)
-    return GatewayKeys(key, endorse(key, static, today))
+    return HeldKeys(key.public, endorse(key, static, today), key)
 
 
 S_KEYS = gateway_keys("S")
@@ -121,7 +122,7 @@ def receiving(
     sender_of: Callable[[bytes], Sender] = Sender,
 ) -> ReceivingSession:
     drawn = entropy or entropy_for_testing_only(label)
-    return ReceivingSession(
+    return HoldingSession(
         ReceivingContext(
             keys=keys,
             dialled=dialled,
@@ -286,7 +287,7 @@ class FarReceivingGateway:
         self,
         label: str = "dial 1",
         *,
-        keys: GatewayKeys = R_KEYS,
+        keys: HeldKeys = R_KEYS,
         greeting: bytes = GREETING,
         reply: bytes = REPLY,
         ehlo: bytes = EHLO,
@@ -294,13 +295,13 @@ class FarReceivingGateway:
         flags: OfferFlags = OfferFlags.NONE,
     ) -> None:
         self.greeting = greeting
-        self._handshake = ReceivingHandshake(
-            keys.identity,
+        self._handshake = HoldingHandshake(
+            keys.key,
             keys.endorsed.static,
             Ephemerals.draw(entropy_for_testing_only(f"far R {label}")),
             prologue(greeting + reply, ehlo),
         )
-        self.offer = self._handshake.offer(form, flags)
+        self.offer = self._handshake.make_offer(form, flags)
         self.reply = append_offer(reply, self.offer)
         self._buffer = b""
         self._frames = FrameReader()
@@ -424,6 +425,7 @@ EVENTS: list[Event] = [
     DeadlineReached(),
     Redialled(),
     RedialFailed(),
+    OfferSigned(None),
 ]
 """One of each kind, for walks over a machine's table."""
 BOTH = {(kind, side) for kind in (OctetsReceived, EndReceived, ResetReceived) for side in Side}

@@ -12,6 +12,7 @@ import click
 
 from gateway.config import DEFAULT_PATH, Config, ConfigurationError, load
 from gateway.errors import EnvironmentFailureError
+from gateway.policy import limits
 
 FINE: Final = 0
 NEGATIVE: Final = 1
@@ -61,5 +62,12 @@ def print_json(facts: Any) -> None:
 
 
 def print_lines(lines: Iterable[str]) -> None:
+    """Whatever stands in them: names that strangers gave themselves, words of a worker's, a file's names."""
     for line in lines:
-        click.echo(line)
+        click.echo(shown(line))
+
+
+def shown(line: str) -> str:
+    """One line, whose every character takes a place on the screen and does nothing else; bounded."""
+    cut = line if len(line) <= limits.LOG_LINE_OCTETS else f"{line[: limits.LOG_LINE_OCTETS]}..."
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in cut)

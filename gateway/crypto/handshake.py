@@ -15,7 +15,6 @@ from gateway.crypto.keys import (
     EndorsedStatic,
     EndorsementCache,
     Ephemerals,
-    IdentityKey,
     IdentityPublic,
     Label,
     StaticKey,
@@ -24,6 +23,7 @@ from gateway.crypto.keys import (
 from gateway.crypto.messages import (
     ANSWER_PAYLOAD,
     OFFER_PAYLOAD,
+    OFFER_SIGNED,
     AnswerFlags,
     DialledAddress,
     OfferFlags,
@@ -31,7 +31,6 @@ from gateway.crypto.messages import (
     prologue,
 )
 from gateway.crypto.noise import IX, IXHFS, CipherState, HandshakeState, NoiseRole, Pattern
-from gateway.crypto.primitives import ED25519_SIGNATURE_OCTETS
 from gateway.errors import LocalMisuseError, PeerProtocolError, Reason
 
 __all__ = [
@@ -43,7 +42,6 @@ __all__ = [
     "prologue",
 ]
 
-_OFFER_SIGNED_OCTETS: Final = OFFER_PAYLOAD.octets_before("signature")
 PATTERNS: Final[dict[OfferForm, Pattern]] = {OfferForm.FULL: IXHFS, OfferForm.SHORT: IX}
 
 _PROOF: Final = object()
@@ -100,16 +98,20 @@ class HandshakeResult:
 
 class ReceivingState(enum.Enum):
     START = "start"
+    TO_SIGN = "to-sign"
     OFFERED = "offered"
     OVER = "over"
 
 
 class ReceivingHandshake:
-    """R's side, Noise's initiator: `offer`, then `read_answer`, each once."""
+    """R's side, Noise's initiator: `to_sign`, `offer`, then `read_answer`, each once.
+
+    Knows the identity by its public key only: who holds the other half signs what `to_sign` gives out.
+    """
 
     def __init__(
         self,
-        identity: IdentityKey,
+        identity: IdentityPublic,
         static: StaticKey,
         ephemerals: Ephemerals,
         prologue: bytes,
@@ -122,10 +124,12 @@ class ReceivingHandshake:
         self._endorsements = endorsements
         self._form = OfferForm.FULL
         self._noise: HandshakeState | None = None
+        self._keys_told = b""
+        self._values: dict[str, bytes | int] = {}
         self.state = ReceivingState.START
 
-    def offer(self, form: OfferForm, flags: OfferFlags = OfferFlags.NONE) -> bytes:
-        """Message 1, signed over everything in it and the prologue; 1,350 or 166 octets."""
+    def to_sign(self, form: OfferForm, flags: OfferFlags = OfferFlags.NONE) -> bytes:
+        """What the identity is to sign behind `Label.OFFER`: everything in message 1, and the prologue."""
         if self.state is not ReceivingState.START:
             raise LocalMisuseError(f"offer in state {self.state.value}")
         self.state = ReceivingState.OVER
@@ -133,18 +137,22 @@ class ReceivingHandshake:
         noise = HandshakeState(
             PATTERNS[form], NoiseRole.INITIATOR, self._prologue, self._static.private, e, e1
         )
-        tokens = noise.write_tokens()
-        values: dict[str, bytes | int] = {
-            "identity": self._identity.public.octets,
+        self._keys_told = noise.write_tokens()
+        self._values = {
+            "identity": self._identity.octets,
             "epoch": self._static.epoch,
             "flags": int(flags),
-            "signature": bytes(ED25519_SIGNATURE_OCTETS),
         }
-        unsigned = OFFER_PAYLOAD.encode(values)[:_OFFER_SIGNED_OCTETS]
-        values["signature"] = self._identity.sign(Label.OFFER, noise.h + unsigned)
-        message = tokens + noise.write_payload(OFFER_PAYLOAD.encode(values))
-        self._noise, self._form, self.state = noise, form, ReceivingState.OFFERED
-        return message
+        self._noise, self._form, self.state = noise, form, ReceivingState.TO_SIGN
+        return OFFER_SIGNED.encode({"hash": noise.h, **self._values})
+
+    def offer(self, signature: bytes) -> bytes:
+        """Message 1 with the identity's signature in it; 1,350 or 166 octets."""
+        if self.state is not ReceivingState.TO_SIGN or self._noise is None:
+            raise LocalMisuseError(f"signature in state {self.state.value}")
+        payload = OFFER_PAYLOAD.encode({**self._values, "signature": signature})
+        self.state = ReceivingState.OFFERED
+        return self._keys_told + self._noise.write_payload(payload)
 
     def read_answer(self, message: bytes, today: int) -> HandshakeResult:
         """Message 2. Raises PeerProtocolError or CryptoRefusedError; either way this was the only try."""
@@ -155,7 +163,7 @@ class ReceivingHandshake:
             raise PeerProtocolError(Reason.BAD_FRAME, f"message 2 of {len(message)} octets")
         values = ANSWER_PAYLOAD.decode(noise.read_payload(noise.read_tokens(message)))
         identity = IdentityPublic(_octets(values, "identity"))
-        if identity == self._identity.public:
+        if identity == self._identity:
             raise PeerProtocolError(Reason.OWN_IDENTITY, "our own identity answers")
         epoch, not_after = _number(values, "epoch"), _number(values, "not_after")
         endorsement = _octets(values, "endorsement")
@@ -183,9 +191,9 @@ class SendingHandshake:
     """S's side, Noise's responder: `read_offer`, then `write_answer`, each once."""
 
     def __init__(
-        self, identity: IdentityKey, endorsed: EndorsedStatic, ephemerals: Ephemerals, prologue: bytes
+        self, identity: IdentityPublic, endorsed: EndorsedStatic, ephemerals: Ephemerals, prologue: bytes
     ) -> None:
-        if endorsed.identity != identity.public:
+        if endorsed.identity != identity:
             raise LocalMisuseError("the static key is endorsed by another identity")
         self._endorsed = endorsed
         self._ephemerals = ephemerals
@@ -210,7 +218,7 @@ class SendingHandshake:
         payload = noise.read_payload(sealed)
         values = OFFER_PAYLOAD.decode(payload)
         identity = IdentityPublic(_octets(values, "identity"))
-        signed = signed_hash + payload[:_OFFER_SIGNED_OCTETS]
+        signed = signed_hash + payload[: OFFER_PAYLOAD.octets_before("signature")]
         identity.verify(Label.OFFER, signed, _octets(values, "signature"))
         if identity == self._endorsed.identity:
             raise PeerProtocolError(Reason.OWN_IDENTITY, "our own identity offers")

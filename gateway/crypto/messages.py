@@ -16,6 +16,7 @@ from gateway.crypto.primitives import (
     AEAD_TAG_OCTETS,
     ED25519_PUBLIC_OCTETS,
     ED25519_SIGNATURE_OCTETS,
+    HASH_OCTETS,
     MLKEM_CIPHERTEXT_OCTETS,
     MLKEM_PUBLIC_OCTETS,
     X25519_OCTETS,
@@ -93,6 +94,12 @@ OFFER_PAYLOAD: Final = Layout(
     Reason.BAD_OFFER,
 )
 """The signature covers its label, the transcript hash behind `s`, and the fields before it."""
+
+OFFER_SIGNED: Final = Layout(
+    "what is signed of an offer",
+    (Field("hash", HASH_OCTETS), *OFFER_PAYLOAD.fields[:-1]),
+    Reason.BAD_OFFER,
+)
 
 # --- Message 2, the answer: S to R, in a frame behind the verb; the payload is encrypted ---------------
 

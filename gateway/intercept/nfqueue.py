@@ -8,6 +8,7 @@ judges what comes from here, `marks` says which mark a verdict has.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import struct
@@ -32,6 +33,9 @@ _SOL_NETLINK, _NETLINK_NO_ENOBUFS = 270, 5
 _OUR_SEQUENCE: Final = 0x4E49474D
 _NLMSG_HEADER: Final = struct.Struct("=IHHII")
 _NLMSG_ERROR_CODE: Final = struct.Struct("=i")
+# <linux/sockios.h>, netdevice(7)
+_SIOCGIFNAME: Final = 0x8910
+_IFREQ: Final = struct.Struct("16si20x")
 
 
 class HeldPacket:
@@ -165,12 +169,14 @@ class SynQueue:
         self._on_packet(HeldPacket(packet), payload, packet.mark, self._interface(index))
 
     def _interface(self, index: int) -> str:
+        """Not by if_indextoname(3): that takes a socket of a kind that a confined worker may not have."""
         name = self._interfaces.get(index)
         if name is None:
             try:
-                name = socket.if_indextoname(index)
+                answer = fcntl.ioctl(self._socket, _SIOCGIFNAME, _IFREQ.pack(b"", index))
             except OSError:
                 return ""
+            name = _IFREQ.unpack(answer)[0].partition(b"\0")[0].decode("ascii", "replace")
             self._interfaces[index] = name
         return name
 

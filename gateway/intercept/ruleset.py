@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from ipaddress import ip_address
 from pathlib import Path
 from string import Template
 from typing import TypeVar
@@ -104,9 +105,12 @@ def render(config: Config, slots: Sequence[Slot]) -> RuleSet:
 
 def reset_query(kind: str, server: str, client: str) -> list[str]:
     """A command that succeeds if `server` has lately reset a connection of `client`: "plain", with a TTL with
-    which it also begins connections; "odd", with another one."""
+    which it also begins connections; "odd", with another one. Raises ValueError for what is no address: nft
+    would read it as commands."""
     family = 6 if ":" in server else 4
-    where = f"{{ {server} . {client} }}"
+    if "%" in server + client:  # behind it ip_address takes anything
+        raise ValueError("an address with a scope")
+    where = f"{{ {ip_address(server)} . {ip_address(client)} }}"
     return ["nft", "get", "element", "inet", NFT_TABLE, f"{kind}_resets{family}", where]
 
 

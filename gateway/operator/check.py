@@ -17,7 +17,7 @@ from gateway.intercept.wanted import Wanted, read_wanted
 from gateway.operator import lifecycle
 from gateway.operator.status import is_running
 from gateway.peers.store import PinStore
-from gateway.runtime import identity_file
+from gateway.runtime import confinements, identity_file, landlock
 from gateway.runtime.machine import this_machine
 
 _TOOLS: Final = ("iptables-restore", "iptables-save", "ip6tables-restore", "ip6tables-save", "nft")
@@ -43,6 +43,7 @@ def findings(config: Config) -> list[Finding]:
     """All of them, in the order in which an operator would mend them."""
     looks: list[tuple[str, Callable[[Config], Iterator[Finding]]]] = [
         ("privileges", _privileges),
+        ("workers", _workers),
         ("tools", _tools),
         ("interfaces", _interfaces),
         ("kernel", _kernel),
@@ -65,6 +66,17 @@ def _privileges(config: Config) -> Iterator[Finding]:
         yield Finding("privileges", True, "running as root")
     else:
         yield Finding("privileges", False, "not root: rules and peers of other users cannot be looked at")
+
+
+def _workers(config: Config) -> Iterator[Finding]:
+    closed = confinements.closed_to_workers(config)
+    if closed is not None:
+        told = f"{closed}: workers may not pass, so they know no peers; choose another daemon.state_dir"
+        yield Finding("workers", False, told)
+    elif not landlock.version():
+        yield Finding("workers", True, "confined, but for the file system: this kernel has no Landlock")
+    else:
+        yield Finding("workers", True, "confined")
 
 
 def _tools(config: Config) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ from gateway.peers.database import Database
 from gateway.peers.day_store import DayStore
 from gateway.policy import limits
 from gateway.runtime import days
+from gateway.runtime.hardening import LAYERS
 
 Status = dict[str, Any]
 _ASK: Final = b"status\n"
@@ -101,6 +102,7 @@ def rest(status: Mapping[str, Any]) -> Iterator[str]:
     """Of `facts` what is not sessions."""
     yield from _peers_and_bypassed(status)
     yield from _workers(status)
+    yield from _confinement(status)
     yield from _alarms(status)
     yield from _versions(status)
 
@@ -177,9 +179,32 @@ def _workers(status: Mapping[str, Any]) -> Iterator[str]:
     for worker in workers if isinstance(workers, list) else []:
         if isinstance(worker, dict):
             facts = " ".join(
-                f"{key}={value}" for key, value in worker.items() if key not in ("slot", "state")
+                f"{key}={value}" for key, value in worker.items() if key not in ("slot", "state", "confined")
             )
             yield f"worker {worker.get('slot', '?')}: {worker.get('state', 'unknown')} {facts}".rstrip()
+
+
+def _confinement(status: Mapping[str, Any]) -> Iterator[str]:
+    """What stands between a worker that its peers have taken over and the rest of the machine."""
+    workers = status.get("workers")
+    every = workers if isinstance(workers, list) else []
+    # What an older daemon does not tell is left out.
+    dicts = [worker for worker in every if isinstance(worker, dict)]
+    serving = [worker for worker in dicts if worker.get("state") == "serving" and "confined" in worker]
+    if serving:
+        in_force = [layer for layer in LAYERS if all(layer in _list(one, "confined") for one in serving)]
+        missing = [layer for layer in LAYERS if layer not in in_force]
+        but = f"; NOT by {', '.join(missing)}" if missing else ""
+        yield f"workers: confined by {', '.join(in_force) or 'nothing'}{but}"
+    signer = mapping(status, "signer")
+    if signer:
+        facts = " ".join(f"{key}={signer.get(key)}" for key in ("pid", "signed", "refused", "restarts"))
+        yield f"signer: {facts}"
+
+
+def _list(within: Mapping[str, Any], key: str) -> list[Any]:
+    value = within.get(key)
+    return value if isinstance(value, list) else []
 
 
 def _alarms(status: Mapping[str, Any]) -> Iterator[str]:

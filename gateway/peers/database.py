@@ -26,6 +26,7 @@ from gateway.policy import limits
 _CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 # What the library's own words about a damaged schema hold may be no text.
 _FAULTS: Final = (sqlite3.Error, NotOurFileError, UnicodeDecodeError)
+_FOR_READERS: Final = 0o640
 _PRIMARY_CODE: Final = 0xFF  # extended result codes keep the primary one in the low octet
 
 Answer = TypeVar("Answer")
@@ -42,9 +43,18 @@ class StoreFact:
 class Database:
     """Raises EnvironmentFailureError from `read` and `write`, and where it cannot be opened."""
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time, *, may_write: bool = True) -> None:
-        """Opens the file, made if it is not there. `clock` only names files that are moved aside."""
+    def __init__(
+        self,
+        path: Path,
+        clock: Callable[[], float] = time.time,
+        *,
+        may_write: bool = True,
+        readers: int | None = None,
+    ) -> None:
+        """Opens the file, made if it is not there. `clock` only names files that are moved aside; `readers`
+        is a group that may read it, None for nobody."""
         self._may_write = may_write
+        self._readers = readers
         self._path = path
         self._clock = clock
         self._facts: list[StoreFact] = []
@@ -132,7 +142,18 @@ class Database:
                     self._connection = self._connected()
                 except _FAULTS as again:
                     raise self._trouble("made anew", again) from None
+            self._let_readers_in()
             self._opened = self._file_on_disk()
+
+    def _let_readers_in(self) -> None:
+        """The file and the two beside it, which SQLite makes anew as it finds the file."""
+        if self._readers is None:
+            return
+        for suffix in ("", "-wal", "-shm"):
+            part = self._path.with_name(self._path.name + suffix)
+            with contextlib.suppress(FileNotFoundError):
+                os.chown(part, -1, self._readers, follow_symlinks=False)
+                part.chmod(_FOR_READERS)
 
     def _open_to_read(self) -> None:
         self._opened = self._file_on_disk()

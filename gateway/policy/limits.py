@@ -332,6 +332,23 @@ STABLE_SECONDS: Final = 10.0
 """A worker that lived so long starts again at once when it dies."""
 GC_OBJECTS: Final = 20_000
 """New objects after which a worker looks for cycles: some hundred sessions' worth."""
+SIGN_SECONDS: Final = 1.0
+"""An offer waits so long for its signature, on a machine that does nothing else some 0.2 ms; then the reply
+passes without one. No mail server notices a second here (RFC 5321 4.5.3.2 lets it wait for 5 minutes)."""
+SIGNATURES_LOST_SECONDS: Final = 5.0
+"""A signature asked for so long ago will not come. Until then no other is asked for once one is late, so that
+sessions do not all wait for a signer that does not answer."""
+SIGNATURES_PER_SECOND: Final = 2000
+"""Signed for one worker, more than its loop can open sessions: who asks for more is no gateway's worker."""
+SIGNER_KEEPS_SECONDS: Final = 600
+"""An identity that was switched off signs for so long for sessions that began before."""
+SIGNER_START_SECONDS: Final = 10.0
+"""Workers take no SYN before the signer is up, so that their first sessions have offers; but no longer."""
+SPARE_USER: Final = 61_000
+"""A user's number for workers where their own user was not made. Debian and systemd use none from 60,706 to
+61,183. The signer's is the next one,"""
+SPARE_USERS: Final = 180
+"""and the search ends so far behind it."""
 EPHEMERALS_AHEAD: Final = 32
 """Key pairs drawn in idle time, so that an offer costs no key generation in the session."""
 VERIFIED_ENDORSEMENTS: Final = 1024

@@ -20,6 +20,7 @@ from gateway.session.events import (
     EndReceived,
     Event,
     OctetsReceived,
+    OfferSigned,
     RedialFailed,
     Redialled,
     ResetReceived,
@@ -43,6 +44,7 @@ class Surroundings(Protocol):
     """What a connection asks of its worker."""
 
     def redial(self, connection: Connection) -> None: ...
+    def sign_offer(self, connection: Connection, to_sign: bytes) -> None: ...
     def remember_peer(self, connection: Connection, note: c.RememberPeer) -> None: ...
     def note_source(self, connection: Connection, note: c.NoteSource) -> None: ...
     def note_decision(self, connection: Connection, note: c.NoteDecision) -> None: ...
@@ -187,6 +189,13 @@ class Connection:
             self._redialling = False
             self._handle(RedialFailed())
 
+    # --- What the signer tells -------------------------------------------------------------------------
+
+    def offer_signed(self, signature: bytes | None) -> None:
+        """Later than the machine asked, never while it does; it may have given up waiting."""
+        if not self._over and not self._relayed:
+            self._handle(OfferSigned(signature))
+
     # --- The machine ------------------------------------------------------------------------------------
 
     def _handle(self, event: Event) -> None:
@@ -258,6 +267,9 @@ class Connection:
         if self._redialling:
             self._surroundings.redial(self)
 
+    def _sign_offer(self, command: c.SignOffer) -> None:
+        self._surroundings.sign_offer(self, command.to_sign)
+
     def _remember(self, command: c.RememberPeer) -> None:
         self._surroundings.remember_peer(self, command)
 
@@ -281,6 +293,7 @@ _EXECUTE: dict[type, Callable[..., None]] = {
     c.RelayInClear: Connection._relay_in_clear,
     c.CloseBoth: Connection._close_both,
     c.Redial: Connection._redial,
+    c.SignOffer: Connection._sign_offer,
     c.RememberPeer: Connection._remember,
     c.NoteSource: Connection._note_source,
     c.NoteDecision: Connection._note_decision,

@@ -48,13 +48,19 @@ class Handover:
     alarms: list[dict[str, Any]]
     rules: dict[str, str]
     """See `KernelRules.standing`."""
+    signers: tuple[int, ...] = ()
+    """Processes that sign for the workers of their own generation, and end with them."""
 
     @classmethod
     def from_json(cls, told: dict[str, Any]) -> Self:
         workers = tuple(
             Heirloom(**{**worker, "listeners": tuple(worker["listeners"])}) for worker in told["workers"]
         )
-        return cls(workers, told["past"], told["began"], told["bypassed"], told["alarms"], told["rules"])
+        # A version without signers had none to leave.
+        signers = tuple(told.get("signers", ()))
+        return cls(
+            workers, told["past"], told["began"], told["bypassed"], told["alarms"], told["rules"], signers
+        )
 
 
 def command_for(word: str) -> list[str]:

@@ -65,6 +65,15 @@ class Link:
             return False
         return True
 
+    def _heard(self, packet: bytes) -> None:
+        """What is no message was not said by a process of ours; it is passed over."""
+        try:
+            message = json.loads(packet)
+        except (ValueError, RecursionError):
+            return
+        if isinstance(message, dict):
+            self._on_message(message)
+
     def _readable(self) -> None:
         for _ in range(limits.LINK_MESSAGES_PER_TURN):
             try:
@@ -78,7 +87,7 @@ class Link:
                 self._on_closed()
                 return
             if packet != ALIVE:
-                self._on_message(json.loads(packet))
+                self._heard(packet)
             elif self._on_alive is not None:
                 self._on_alive()
             if not self._open:

@@ -1,4 +1,7 @@
-"""What the supervisor tells a worker at its start, in one packet."""
+"""What the supervisor tells a worker at its start, in one packet, and who the site is, whenever that changes.
+
+Holds the static key of the day, never the identity's own private key: that is the signer's.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +9,64 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from gateway.config import Config
+from gateway.crypto.keys import EndorsedStatic, IdentityPublic, StaticKey
+from gateway.crypto.primitives import X25519Private
+from gateway.runtime.hardening import Confinement
+from gateway.session.context import GatewayKeys
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Presented:
-    """Who the site is now: the identity's seed, which is never shown, and the statements to show with it."""
+    """Who the site is now: its identity, the static key of the day, which is never shown, with the identity's
+    word for it, and the statements to show."""
 
-    seed: bytes
+    identity: bytes
+    static: bytes
+    epoch: int
+    not_after: int
+    endorsement: bytes
     statements: tuple[bytes, ...] = ()
+
+    @property
+    def keys(self) -> GatewayKeys:
+        identity = IdentityPublic(self.identity)
+        static = StaticKey(X25519Private(self.static), self.epoch)
+        return GatewayKeys(identity, EndorsedStatic(identity, static, self.not_after, self.endorsement))
 
     def as_json(self) -> dict[str, Any]:
         """For the link, which is as private as the order."""
-        return {"seed": self.seed.hex(), "statements": [statement.hex() for statement in self.statements]}
+        return {
+            "identity": self.identity.hex(),
+            "static": self.static.hex(),
+            "epoch": self.epoch,
+            "not_after": self.not_after,
+            "endorsement": self.endorsement.hex(),
+            "statements": [statement.hex() for statement in self.statements],
+        }
 
     @classmethod
     def from_json(cls, told: dict[str, Any]) -> Self:
-        return cls(bytes.fromhex(told["seed"]), tuple(map(bytes.fromhex, told["statements"])))
+        identity, static, endorsement = (
+            bytes.fromhex(told[name]) for name in ("identity", "static", "endorsement")
+        )
+        statements = tuple(map(bytes.fromhex, told["statements"]))
+        return cls(identity, static, told["epoch"], told["not_after"], endorsement, statements)
 
     def __repr__(self) -> str:
-        return f"<Presented with {len(self.statements)} statements: seed redacted>"
+        return f"<Presented of day {self.epoch} with {len(self.statements)} statements: static redacted>"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Order:
-    """`listeners` are inherited descriptors."""
+    """`listeners` and `signing` are inherited descriptors."""
 
     config: Config
     slot: int
     queue: int
     listeners: tuple[int, ...]
+    signing: int
     presented: Presented
+    confinement: Confinement
 
     def __repr__(self) -> str:
-        return f"<Order slot={self.slot} queue={self.queue}: seed redacted>"
+        return f"<Order slot={self.slot} queue={self.queue}: static redacted>"

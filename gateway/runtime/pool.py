@@ -27,6 +27,7 @@ from gateway.peers.sources import SourceSeen
 from gateway.policy import limits
 from gateway.runtime.child import Child
 from gateway.runtime.handover import Heirloom
+from gateway.runtime.hardening import LAYERS, Confinement
 from gateway.runtime.link import Link, Message
 from gateway.runtime.order import Order, Presented
 
@@ -61,6 +62,8 @@ class WorkerProcess:
     """Who it believes the site to be."""
     told_inside: tuple[Network, ...] | None = None
     """Which networks it believes to lie inside."""
+    confined: list[str] = field(default_factory=list)
+    """The layers that are in force, as it says itself."""
     counters: Snapshot = field(default_factory=empty_snapshot)
 
     def as_json(self) -> dict[str, Any]:
@@ -73,6 +76,7 @@ class WorkerProcess:
             "queue": self.slot.queue,
             "sessions": tallies.get("sessions-open", 0),
             "restarts": self.restarts,
+            "confined": self.confined,
         }
 
     def as_heirloom(self) -> Heirloom:
@@ -105,6 +109,8 @@ class Pool:
         config: Config,
         slots: tuple[Slot, ...],
         presented: Presented,
+        confinement: Confinement,
+        signer_end: Callable[[int], int],
         log: Log,
         on_change: Callable[[], None],
         on_message: Callable[[Message], None],
@@ -115,6 +121,8 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._config = config
         self._presented = presented
+        self._confinement = confinement
+        self._signer_end = signer_end
         self._log = log
         self._on_change = on_change
         self._on_message = on_message
@@ -136,19 +144,30 @@ class Pool:
             for slot in slots
         ]
         self._watched_at = self._loop.time()
+        self._offers_can_be_signed = False
 
     def start(self) -> None:
         for worker in self.workers:
             if worker.generation == self._newest:
                 self._spawn(worker)
         self._watch()
+        self._loop.call_later(limits.SIGNER_START_SECONDS, self.signer_serves)
+
+    def signer_serves(self) -> None:
+        """Now workers may be sent SYNs, or after a while without a signer: most mail needs none."""
+        if not self._offers_can_be_signed:
+            self._offers_can_be_signed = True
+            self._lead_if_ready()
+            self._on_change()
 
     @property
     def live_queues(self) -> list[int]:
         return [
             worker.slot.queue
             for worker in self.workers
-            if worker.state is State.SERVING and worker.generation == self._leading
+            if worker.state is State.SERVING
+            and worker.generation == self._leading
+            and (self._offers_can_be_signed or worker.generation < self._newest)
         ]
 
     @property
@@ -193,7 +212,7 @@ class Pool:
     def _tell_who(self, worker: WorkerProcess) -> None:
         if worker.link is None or worker.told is self._presented:
             return
-        if worker.link.send({"presented": self._presented.as_json()}):
+        if worker.link.send({"site": self._presented.as_json()}):
             worker.told = self._presented
 
     def surround(self, inside_networks: tuple[Network, ...]) -> None:
@@ -233,13 +252,15 @@ class Pool:
     def _spawn(self, worker: WorkerProcess) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listeners = tuple(listener.fileno() for listener in worker.listeners)
-        order = Order(self._config, worker.slot.index, worker.slot.queue, listeners, self._presented)
+        slot, signing = worker.slot, self._signer_end(worker.slot.index)
+        who, confined = self._presented, self._confinement
+        order = Order(self._config, slot.index, slot.queue, listeners, signing, who, confined)
         ours.send(pickle.dumps(order))
         worker.process = Child.start(
             self._loop,
             "gateway.runtime.worker",
             [str(theirs.fileno())],
-            [theirs.fileno(), *listeners],
+            [theirs.fileno(), signing, *listeners],
             lambda status: self._ended(worker, status),
         )
         theirs.close()
@@ -312,6 +333,8 @@ class Pool:
 
     def _lead_if_ready(self) -> None:
         """The newest generation takes over once all of it serves: one switch of the gate, no gap."""
+        if not self._offers_can_be_signed:
+            return
         newest = [worker for worker in self.workers if worker.generation == self._newest]
         if self._leading < self._newest and all(worker.state is State.SERVING for worker in newest):
             self._leading = self._newest
@@ -353,9 +376,19 @@ class Pool:
             self._on_change()
 
     def _told(self, worker: WorkerProcess, message: Message) -> None:
+        """Nothing that it says, if others have taken it over, may keep this process from its work."""
+        try:
+            self._understood(worker, message)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            told = f"{type(error).__name__}: {error}"
+            self._alarm(Reason.INTERNAL, f"worker {worker.slot.index}", f"said what it should not: {told}")
+
+    def _understood(self, worker: WorkerProcess, message: Message) -> None:
         if "ready" in message:
             worker.state = State.SERVING
             worker.alive_at = self._loop.time()
+            worker.confined = message.get("layers", [])
+            self._tell_unconfined(worker)
             self._log.fact("pool", "worker-serves", worker=worker.slot.index, pid=message["ready"])
             self._lead_if_ready()
             self._on_change()
@@ -367,6 +400,11 @@ class Pool:
             if message.get("source", {}).get("seen") in _OF_ALL_WORKERS:
                 self._tell_others(worker, message)
             self._on_message(message)
+
+    def _tell_unconfined(self, worker: WorkerProcess) -> None:
+        missing = [layer for layer in LAYERS if layer not in worker.confined]
+        if missing:
+            self._alarm(Reason.WORKER_UNCONFINED, "workers", f"without {', '.join(missing)}")
 
     def _tell_others(self, worker: WorkerProcess, message: Message) -> None:
         for other in self.workers:

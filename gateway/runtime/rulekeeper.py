@@ -97,7 +97,7 @@ class RuleKeeper:
         try:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._thread, kernel.reset_was_odd, server, client)
-        except (EnvironmentFailureError, OSError, RuntimeError, subprocess.TimeoutExpired):
+        except (EnvironmentFailureError, OSError, RuntimeError, ValueError, subprocess.TimeoutExpired):
             return None
 
     def leave(self) -> None:

@@ -18,7 +18,7 @@ from ipaddress import ip_address
 from typing import Protocol
 
 from gateway.config import Config, Network
-from gateway.crypto.keys import EndorsementCache, Ephemerals, IdentityKey, StaticKey, endorse
+from gateway.crypto.keys import EndorsementCache, Ephemerals
 from gateway.crypto.messages import DialledAddress, OfferForm
 from gateway.errors import Reason
 from gateway.intercept.gate import DialOutcome
@@ -35,7 +35,7 @@ from gateway.runtime.link import Message
 from gateway.runtime.order import Presented
 from gateway.runtime.poller import Poller
 from gateway.session.commands import NoteDecision, NoteFact, NoteSource, RememberPeer
-from gateway.session.context import GatewayKeys, ReceivingContext, SendingContext
+from gateway.session.context import ReceivingContext, SendingContext
 from gateway.session.receiving import ReceivingSession
 from gateway.session.sending import SendingSession
 from gateway.smtp.events import Role
@@ -97,6 +97,7 @@ class Sessions:
         tell: Callable[[Message], bool],
         pins: Pins,
         sources: Sources,
+        sign: Callable[[bytes, Callable[[bytes | None], None]], None],
     ) -> None:
         self._loop = loop
         self._poller = poller
@@ -106,8 +107,8 @@ class Sessions:
         self._tell = tell
         self._pins = pins
         self._sources = sources
+        self._sign = sign
         self._endorsements = EndorsementCache()
-        self._keys: GatewayKeys | None = None
         self.present(presented)
         self._ahead: deque[Ephemerals] = deque()
         self._roles: dict[Connection, Role] = {}
@@ -120,9 +121,8 @@ class Sessions:
 
     def present(self, presented: Presented) -> None:
         """Who the site is, for sessions that begin from now on."""
-        self._identity = IdentityKey.from_seed(presented.seed)
+        self._keys = presented.keys
         self._statements = presented.statements
-        self._keys = None
 
     def abort_all(self) -> None:
         for connection in list(self._roles):
@@ -182,6 +182,9 @@ class Sessions:
                 connection.redial_failed()
 
         self.dialler.dial(connection.flow, done)
+
+    def sign_offer(self, connection: Connection, to_sign: bytes) -> None:
+        self._sign(to_sign, connection.offer_signed)
 
     def remember_peer(self, connection: Connection, note: RememberPeer) -> None:
         assert isinstance(connection.flow, Flow)
@@ -322,7 +325,7 @@ class Sessions:
         elif self._pins.is_resting(destination):
             refusal = Reason.RECENTLY_FAILED
         return SendingContext(
-            keys=self._keys_of(today),
+            keys=self._keys,
             dialled=_dialled(flow.destination, flow.destination_port),
             pin=self._pins.pin_of(destination),
             today=today,
@@ -335,7 +338,7 @@ class Sessions:
         unwanted = self._config.never + self._config.never_offer
         source = self._sources.source_of(flow.source)
         return ReceivingContext(
-            keys=self._keys_of(today),
+            keys=self._keys,
             dialled=_dialled(flow.destination, flow.destination_port),
             own_addresses=self._is_own_address,
             today=today,
@@ -348,13 +351,6 @@ class Sessions:
             source_rests=source.rest_until > 0 and source.rests(int(time.time())),
             sender_of=self._sources.sender_of,
         )
-
-    def _keys_of(self, today: int) -> GatewayKeys:
-        """The static key is drawn anew each day; the first session of the day pays for it."""
-        if self._keys is None or self._keys.endorsed.static.epoch != today:
-            static = StaticKey.draw(os.urandom, today)
-            self._keys = GatewayKeys(self._identity, endorse(self._identity, static, today))
-        return self._keys
 
     def _draw_ephemerals(self) -> Ephemerals:
         return self._ahead.popleft() if self._ahead else Ephemerals.draw(os.urandom)

@@ -1,5 +1,7 @@
 """The site's identity in the running daemon: read at the start, looked at each second, switched when due.
 
+Endorses the static key of the day, so that workers need no private key of the identity's.
+
 A command changes the file; the workers are told of what it says then, and running sessions end as they began.
 What cannot be read is an alarm, and the identity in use stays in use.
 Counterparts: `identity_file`, `pool` (which tells the workers), `operator.identity` (the commands).
@@ -8,10 +10,14 @@ Counterparts: `identity_file`, `pool` (which tells the workers), `operator.ident
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from gateway.config import Config
+from gateway.crypto.keys import StaticKey, endorse
+from gateway.crypto.primitives import X25519_OCTETS, X25519Private
 from gateway.crypto.rotation import SiteIdentity, switched
 from gateway.errors import EnvironmentFailureError, Reason
 from gateway.observe.log import Level, Log
@@ -43,11 +49,31 @@ class Site:
                 f" {opened.site.key.public.fingerprint}",
             )
         self._seen = self._file_on_disk()
+        self._presented: Presented | None = None
         self.look()
 
     @property
     def presented(self) -> Presented:
-        return Presented(self.identity.seed, self.identity.statements(int(self._clock())))
+        """The same object as long as nothing of it changes; the static key is drawn anew each day."""
+        now = int(self._clock())
+        today, statements = now // limits.DAY_SECONDS, self.identity.statements(now)
+        before, identity = self._presented, self.identity.key.public.octets
+        if before is not None and before.identity == identity and before.epoch == today:
+            if before.statements != statements:
+                self._presented = replace(before, statements=statements)
+        else:
+            drawn = os.urandom(X25519_OCTETS)
+            endorsed = endorse(self.identity.key, StaticKey(X25519Private(drawn), today), today)
+            self._presented = Presented(
+                identity, drawn, today, endorsed.not_after, endorsed.endorsement, statements
+            )
+        assert self._presented is not None
+        return self._presented
+
+    @property
+    def seed(self) -> bytes:
+        """The private key of the identity in use, for the signer and nobody else."""
+        return self.identity.seed
 
     @property
     def fingerprint(self) -> str:
@@ -65,17 +91,13 @@ class Site:
 
     async def keep(self, changed: Callable[[Presented], None]) -> None:
         """For ever: tell `changed` what is presented, whenever that is something else."""
-        told = self._told()
+        told = self.presented
         while True:
             await asyncio.sleep(limits.IDENTITY_LOOK_SECONDS)
             self.look()
-            if self._told() != told:
-                told = self._told()
-                changed(self.presented)
-
-    def _told(self) -> tuple[str, tuple[bytes, ...]]:
-        """All that is not secret of what is presented."""
-        return self.fingerprint, self.identity.statements(int(self._clock()))
+            if self.presented is not told:
+                told = self.presented
+                changed(told)
 
     def look(self) -> None:
         """Take over what a command has written; make the switch that is due."""

@@ -35,14 +35,15 @@ from gateway.peers.source_store import SourceStore
 from gateway.peers.store import PinStore
 from gateway.policy import limits
 from gateway.policy.own_path import OwnPath
-from gateway.runtime import handover, preflight
+from gateway.runtime import confinements, handover, hardening, preflight
 from gateway.runtime.causes import Causes
 from gateway.runtime.control import ControlSocket
-from gateway.runtime.hardening import forbid_dumps
 from gateway.runtime.link import Message
+from gateway.runtime.order import Presented
 from gateway.runtime.pool import Pool
 from gateway.runtime.rulekeeper import RuleKeeper
 from gateway.runtime.seeing import Seeing
+from gateway.runtime.signer_process import SignerProcess
 from gateway.runtime.site import Site
 from gateway.runtime.sources import SourceMemory
 
@@ -53,6 +54,7 @@ class Supervisor:
     def __init__(self, config: Config) -> None:
         self._asked = config
         self._config = replace(config, inside_networks=kernel.inside_networks(config))
+        self._confinements = confinements.of(self._config)
         sink = LogSink.to_file(config.log_file) if config.log_file else to_stderr()
         self._log = Log(sink, least=Level(config.log_level), clock=time.time)
         self._bell = AlarmBell(config.alarm_again_hours * limits.HOUR_SECONDS)
@@ -80,6 +82,7 @@ class Supervisor:
         config, heritage = self._config, self._heritage
         for directory in (config.state_dir, config.run_dir):
             _make_directory(directory)
+        confinements.share(config.state_dir, self._confinements.readers)
         control = ControlSocket(config.control_socket, self._status, self._reload)
         control.require_free()
         if heritage is not None:
@@ -87,11 +90,23 @@ class Supervisor:
         self._site = Site(config, self._log, self._alarm)
         self._open_store()
         heirs = heritage.workers if heritage is not None else ()
-        first = ruleset.free_slot(config.workers, {heir.index for heir in heirs})
+        slots = ruleset.slots_of(config, ruleset.free_slot(config.workers, {heir.index for heir in heirs}))
+        self._signer = SignerProcess(
+            self._confinements.signer,
+            # An heir that dies before its successors lead is started again, too.
+            [*(slot.index for slot in slots), *(heir.index for heir in heirs)],
+            self._site.seed,
+            self._log,
+            self._alarm,
+            lambda: self._pool.signer_serves(),
+            heritage.signers if heritage is not None else (),
+        )
         self._pool = Pool(
             config,
-            ruleset.slots_of(config, first),
+            slots,
             self._site.presented,
+            self._confinements.worker,
+            self._signer.worker_end,
             self._log,
             lambda: self._keeper.gate_changed(),
             self._told,
@@ -112,13 +127,14 @@ class Supervisor:
         self._seeing.begin()
         self._causes = Causes(self._keeper.reset_was_odd, self._log, self._remember_trouble)
         await self._keeper.first_time(heritage.rules if heritage is not None else None)
+        self._signer.start()
         self._pool.start()
         await control.open()
         await self._seeing.open()
         keeping = asyncio.create_task(self._keeper.keep())
         flushing = asyncio.create_task(self._flush_log())
         writing = asyncio.create_task(self._write_sources())
-        presenting = asyncio.create_task(self._site.keep(self._pool.present))
+        presenting = asyncio.create_task(self._site.keep(self._present))
         looking = asyncio.create_task(self._keep_inside())
         event = "started" if heritage is None else "reloaded"
         self._log.fact("daemon", event, version=__version__, identity=self._site.fingerprint)
@@ -139,6 +155,7 @@ class Supervisor:
             await self._become_the_next(control)
         await self._keeper.close()
         await self._pool.stop()
+        await self._signer.stop()
         self._sources.write()
         self._seeing.look()
         await control.close()
@@ -171,15 +188,25 @@ class Supervisor:
         self._log.close()
         keeper = self._keeper
         alarms = self._bell.remembered()
+        signers = self._signer.pids()
         handover.execute_anew(
-            handover.Handover(workers, past, self._began, keeper.bypassed, alarms, keeper.left_standing)
+            handover.Handover(
+                workers, past, self._began, keeper.bypassed, alarms, keeper.left_standing, signers
+            )
         )
+
+    # --- Identity ----------------------------------------------------------------------------------------
+
+    def _present(self, presented: Presented) -> None:
+        """The signer first: what a worker knows, it can have signed."""
+        self._signer.sign_as(self._site.seed)
+        self._pool.present(presented)
 
     # --- Memory of peers --------------------------------------------------------------------------------
 
     def _open_store(self) -> None:
         try:
-            database = Database(self._config.pins_file)
+            database = Database(self._config.pins_file, readers=self._confinements.readers)
             self._store = PinStore(database)
             self._looks, self._source_store = LookStore(database), SourceStore(database)
             self._sources.count()
@@ -332,6 +359,7 @@ class Supervisor:
                 "queues": keeper.queues,
             },
             "workers": [worker.as_json() for worker in self._pool.workers],
+            "signer": self._signer.as_json(),
             "counters": self._pool.counters(),
             **self._seeing.as_json(),
             "peers": self._peers,
@@ -390,7 +418,7 @@ def run(config: Config) -> int:
     Raises EnvironmentFailureError where it cannot start.
     """
     os.umask(0o077)
-    forbid_dumps()
+    hardening.forbid_dumps()
 
     async def supervised() -> None:
         await Supervisor(config).run()

@@ -29,13 +29,14 @@ from gateway.observe.counters import Counters, Tally
 from gateway.observe.log import Level, Log, to_stderr
 from gateway.peers.sources import SourceSeen
 from gateway.policy import limits
-from gateway.runtime.hardening import forbid_dumps
+from gateway.runtime import hardening, system_calls
 from gateway.runtime.intake import Intake
 from gateway.runtime.link import Link, Message
 from gateway.runtime.memory import Memory, PinReader, SourceReader
 from gateway.runtime.order import Order, Presented
 from gateway.runtime.poller import Poller
 from gateway.runtime.sessions import Sessions
+from gateway.runtime.signing import Signing
 
 
 class Worker:
@@ -50,6 +51,7 @@ class Worker:
         self._link = Link(loop, link, self._told, self._supervisor_gone)
         memory = Memory(order.config.pins_file, self._memory_unreadable)
         self._sources = SourceReader(memory)
+        signing = Signing(loop, socket.socket(fileno=order.signing), self._signer_silent)
         self._sessions = Sessions(
             loop,
             self._poller,
@@ -60,6 +62,7 @@ class Worker:
             self._link.send,
             PinReader(memory),
             self._sources,
+            signing.sign,
         )
         layout = layout_of(order.config)
         self._intake = Intake(
@@ -82,7 +85,10 @@ class Worker:
         self._counted_at = 0.0
         self._alive_at = time.monotonic()
         self._alive()
-        self._link.send({"ready": os.getpid()})
+
+    def ready(self, layers: list[str]) -> None:
+        """It serves from now on; `layers` are those that confine it."""
+        self._link.send({"ready": os.getpid(), "layers": layers})
 
     def drain(self) -> None:
         """Take nothing new; end when the last session has."""
@@ -129,8 +135,8 @@ class Worker:
             self.drain()
         elif "retire" in message:
             self._retiring_from = self._retiring_from or time.monotonic()
-        elif "presented" in message:
-            self._sessions.present(Presented.from_json(message["presented"]))
+        elif "site" in message:
+            self._sessions.present(Presented.from_json(message["site"]))
         elif "inside" in message:
             self._intake.roles = self._roles(map(ip_network, message["inside"]))
         elif "answered" in message:
@@ -149,6 +155,12 @@ class Worker:
         self._log.fact("peers", "unreadable", level=Level.ALARM, reason=reason, detail=detail)
         self._link.send({"alarm": {"reason": reason.value, "subject": "peers", "detail": detail}})
 
+    def _signer_silent(self, detail: str) -> None:
+        """Offers cannot be signed, so sessions come in clear: the supervisor rings."""
+        reason = Reason.SIGNER_SILENT
+        self._log.fact("worker", "signer-silent", level=Level.ALARM, reason=reason, detail=detail)
+        self._link.send({"alarm": {"reason": reason.value, "subject": "signer", "detail": detail}})
+
     def _supervisor_gone(self) -> None:
         self._log.fact("worker", "supervisor-gone", level=Level.ERROR, reason=Reason.STOPPED)
         self.drain()
@@ -164,10 +176,12 @@ class Worker:
 def main() -> int:
     """`python -m gateway.runtime.worker LINK_FD`, as the supervisor calls it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    forbid_dumps()  # before the order brings the first secret
+    hardening.forbid_dumps()  # before the order brings the first secret
     link = socket.socket(fileno=int(sys.argv[1]))
     order = pickle.loads(link.recv(limits.LINK_MESSAGE_OCTETS))  # noqa: S301 - our own parent wrote it
     assert isinstance(order, Order)
+    layers = hardening.confine(order.confinement)
+    hardening.refuse_rings()
     loop = uvloop.new_event_loop()
     try:
         worker = Worker(loop, order, link)
@@ -175,6 +189,8 @@ def main() -> int:
         print(f"nightmail: worker {order.slot}: {error}", file=sys.stderr)
         return 1
     loop.add_signal_handler(signal.SIGTERM, worker.drain)
+    # The loop's own first calls are behind it then, and no packet has been looked at yet.
+    loop.call_soon(lambda: worker.ready(layers + hardening.filter_calls(system_calls.WORKER_CALLS)))
     # What is there now stays for the life of the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()

@@ -69,6 +69,13 @@ class Redial:
 
 
 @dataclass(frozen=True, slots=True)
+class SignOffer:
+    """Have the site's identity sign this as an offer; the answer is `OfferSigned`."""
+
+    to_sign: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class RememberPeer:
     """Store this peer under the dialled destination, with the statement that it has shown."""
 
@@ -122,6 +129,7 @@ Command = (
     | ResumeReading
     | RelayInClear
     | Redial
+    | SignOffer
     | RememberPeer
     | NoteSource
     | NoteDecision

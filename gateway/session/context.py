@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gateway.crypto.keys import EndorsedStatic, EndorsementCache, Ephemerals, IdentityKey
+from gateway.crypto.keys import EndorsedStatic, EndorsementCache, Ephemerals, IdentityPublic
 from gateway.crypto.messages import DialledAddress
 from gateway.errors import Reason
 from gateway.peers.pins import Pin
@@ -14,9 +14,10 @@ from gateway.peers.sources import NOBODY, Sender, Source
 
 @dataclass(frozen=True, slots=True)
 class GatewayKeys:
-    """The identity of the site and the static key of the day; `repr` of both is redacted."""
+    """Whose gateway this is, and the static key of the day. Never the identity's own private key: a session
+    that needs a signature asks for it (`SignOffer`)."""
 
-    identity: IdentityKey
+    identity: IdentityPublic
     endorsed: EndorsedStatic
 
 

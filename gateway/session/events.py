@@ -56,6 +56,13 @@ class RedialFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class OfferSigned:
+    """The answer to `SignOffer`; None where there is no signature to be had now."""
+
+    signature: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class WriteDrained:
     """All octets given to this side have been taken by the kernel."""
 
@@ -63,5 +70,12 @@ class WriteDrained:
 
 
 Event = (
-    OctetsReceived | EndReceived | ResetReceived | DeadlineReached | Redialled | RedialFailed | WriteDrained
+    OctetsReceived
+    | EndReceived
+    | ResetReceived
+    | DeadlineReached
+    | Redialled
+    | RedialFailed
+    | OfferSigned
+    | WriteDrained
 )

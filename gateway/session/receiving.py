@@ -1,8 +1,8 @@
 """The receiving gateway's session: offers, waits for the verb, answers with a channel.
 
 Near is the receiver (our mail server), far the client as it came from the wire. Before the decision every
-octet passes as it came; the EHLO reply alone is held until it is complete, so that the offer can stand in
-its last lines. Gives the receiver nothing of a channel before message 2 has verified.
+octet passes as it came; the EHLO reply alone is held until it is complete and its offer is signed, so that
+the offer can stand in its last lines. Gives the receiver nothing of a channel before message 2 has verified.
 Counterpart: `session.sending`.
 """
 
@@ -40,6 +40,7 @@ from gateway.session.commands import (
     SendEnd,
     SendOctets,
     SendReset,
+    SignOffer,
 )
 from gateway.session.context import ReceivingContext
 from gateway.session.events import (
@@ -47,6 +48,7 @@ from gateway.session.events import (
     EndReceived,
     Event,
     OctetsReceived,
+    OfferSigned,
     ResetReceived,
     Side,
 )
@@ -67,6 +69,7 @@ CANNOT_GO_ON = b"454 4.7.0 Encrypted channel could not be set up, please try aga
 
 class State(IdentityHashed):
     OBSERVING = "observing"
+    SIGNING = "signing"
     OFFERED = "offered"
     OFFER_VOID = "offer-void"
     """The receiver spoke unasked behind the reply that carried the offer: the transcript is gone."""
@@ -88,6 +91,7 @@ class ReceivingSession:
         self._handshake: ReceivingHandshake | None = None
         self._channel: Channel | None = None
         self._frames = FrameReader()
+        self._reply = b""
         self._pending = b""
         self._paused = False
         self.state = State.OBSERVING
@@ -110,12 +114,12 @@ class ReceivingSession:
     # --- Before the decision -------------------------------------------------------------------------
 
     def _observe_client(self, event: OctetsReceived, now: float) -> list[Command]:
-        return self._observed(self._observer.sender_octets(event.octets))
+        return self._observed(self._observer.sender_octets(event.octets), now)
 
     def _observe_receiver(self, event: OctetsReceived, now: float) -> list[Command]:
-        return self._observed(self._observer.receiver_octets(event.octets))
+        return self._observed(self._observer.receiver_octets(event.octets), now)
 
-    def _observed(self, observations: list[Passed | EhloReply | Unparsed]) -> list[Command]:
+    def _observed(self, observations: list[Passed | EhloReply | Unparsed], now: float) -> list[Command]:
         commands: list[Command] = []
         for observation in observations:
             if isinstance(observation, Passed):
@@ -124,10 +128,10 @@ class ReceivingSession:
             elif isinstance(observation, Unparsed):
                 commands += self._relay(observation.reason)
             else:
-                commands += self._reply_complete(observation.octets)
+                commands += self._reply_complete(observation.octets, now)
         return commands
 
-    def _reply_complete(self, reply: bytes) -> list[Command]:
+    def _reply_complete(self, reply: bytes, now: float) -> list[Command]:
         size = offer_fits(reply)
         refusal = (
             Reason.NEVER_OFFER
@@ -152,8 +156,37 @@ class ReceivingSession:
         flags = OfferFlags.STATEMENT_FOLLOWS if context.statements else OfferFlags.NONE
         if now_and_then(context.entropy):
             flags |= OfferFlags.UNUSED
+        self._reply = reply
+        self.state = State.SIGNING
+        self.deadline = now + limits.SIGN_SECONDS
+        return [SignOffer(self._handshake.to_sign(form, flags))]
+
+    # --- Signing: the identity is in another process --------------------------------------------------
+
+    def _signed(self, event: OfferSigned, now: float) -> list[Command]:
+        """The reply goes on with its offer, or as it came where there is no signature to be had."""
+        if event.signature is None:
+            return [*self._release_reply(), *self._relay(Reason.SIGNER_SILENT)]
+        assert self._handshake is not None
         self.state = State.OFFERED
-        return [SendOctets(Side.FAR, append_offer(reply, self._handshake.offer(form, flags)))]
+        self.deadline = None
+        reply, self._reply = self._reply, b""
+        return [SendOctets(Side.FAR, append_offer(reply, self._handshake.offer(event.signature)))]
+
+    def _not_signed(self, event: DeadlineReached, now: float) -> list[Command]:
+        return [*self._release_reply(), *self._relay(Reason.SIGNER_SILENT)]
+
+    def _client_did_not_wait(self, event: OctetsReceived, now: float) -> list[Command]:
+        passed = [*self._release_reply(), SendOctets(Side.NEAR, event.octets)]
+        return [*passed, *self._relay(Reason.PIPELINED_BEHIND_EHLO)]
+
+    def _receiver_said_more(self, event: OctetsReceived, now: float) -> list[Command]:
+        passed = [*self._release_reply(), SendOctets(Side.FAR, event.octets)]
+        return [*passed, *self._relay(Reason.ODD_REPLY)]
+
+    def _release_reply(self) -> list[Command]:
+        reply, self._reply = self._reply, b""
+        return [SendOctets(Side.FAR, reply)] if reply else []
 
     # --- Offered: is the next command ours? ----------------------------------------------------------
 
@@ -307,7 +340,9 @@ class ReceivingSession:
         """A half-close before the decision: nobody will upgrade this; it passes as what it was."""
         offered = self.state in (State.OFFERED, State.OFFER_VOID)
         reason = Reason.NO_VERB if offered else Reason.ENDED_BEFORE_DECISION
-        commands = [*self._dropped(event.side), *self._release_observer(), *self._release_pending()]
+        dropped = self._dropped(event.side)
+        held = [*self._release_observer(), *self._release_reply(), *self._release_pending()]
+        commands = [*dropped, *held]
         return [*commands, SendEnd(event.side.other), *self._in_clear(NoteDecision(False, reason))]
 
     def _release_observer(self) -> list[Command]:
@@ -358,6 +393,14 @@ class ReceivingSession:
         (State.OBSERVING, EndReceived, Side.NEAR): _ended_early,
         (State.OBSERVING, ResetReceived, Side.FAR): _reset_early,
         (State.OBSERVING, ResetReceived, Side.NEAR): _reset_early,
+        (State.SIGNING, OfferSigned, None): _signed,
+        (State.SIGNING, DeadlineReached, None): _not_signed,
+        (State.SIGNING, OctetsReceived, Side.FAR): _client_did_not_wait,
+        (State.SIGNING, OctetsReceived, Side.NEAR): _receiver_said_more,
+        (State.SIGNING, EndReceived, Side.FAR): _ended_early,
+        (State.SIGNING, EndReceived, Side.NEAR): _ended_early,
+        (State.SIGNING, ResetReceived, Side.FAR): _reset_early,
+        (State.SIGNING, ResetReceived, Side.NEAR): _reset_early,
         (State.OFFERED, OctetsReceived, Side.FAR): _first_command,
         (State.OFFERED, OctetsReceived, Side.NEAR): _receiver_spoke_unasked,
         (State.OFFERED, EndReceived, Side.FAR): _ended_early,
@@ -385,7 +428,11 @@ class ReceivingSession:
     }
     _NEXT: ClassVar[dict[Callable[..., list[Command]], set[State]]] = {
         _observe_client: {State.OBSERVING, State.RELAYED},
-        _observe_receiver: {State.OBSERVING, State.OFFERED, State.RELAYED},
+        _observe_receiver: {State.OBSERVING, State.SIGNING, State.RELAYED},
+        _signed: {State.OFFERED, State.RELAYED},
+        _not_signed: {State.RELAYED},
+        _client_did_not_wait: {State.RELAYED},
+        _receiver_said_more: {State.RELAYED},
         _first_command: {State.OFFERED, State.ANSWERING, State.CHANNEL, State.RELAYED, State.OVER},
         _receiver_spoke_unasked: {State.OFFER_VOID},
         _first_command_in_void: {State.OFFER_VOID, State.RELAYED, State.OVER},

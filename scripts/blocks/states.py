@@ -13,6 +13,7 @@ from gateway.session.events import (
     DeadlineReached,
     EndReceived,
     OctetsReceived,
+    OfferSigned,
     RedialFailed,
     Redialled,
     ResetReceived,
@@ -27,6 +28,7 @@ _TIMELESS = {
     DeadlineReached: "deadline",
     Redialled: "a new connection stands",
     RedialFailed: "no new connection could be had",
+    OfferSigned: "the signature is there",
 }
 _SILENT = "5 ms without further octets"
 """What a deadline means in a channel."""
@@ -68,6 +70,7 @@ SENDING = {
 }
 RECEIVING_STATES = {
     "observing": "greeting, EHLO and reply are not complete ([14.1](#141-the-dialogue-before-the-decision))",
+    "signing": "the reply is complete and held; its offer is being signed",
     "offered": "the reply has gone out with an offer; is what comes the verb?",
     "offer-void": "the receiver has spoken unasked behind that reply",
     "answering": "the verb has come; the receiver is not read",
@@ -77,7 +80,11 @@ RECEIVING_STATES = {
 }
 RECEIVING = {
     "_observe_client": "pass; give up on an odd dialogue, or where something stands behind the EHLO",
-    "_observe_receiver": "pass the greeting; hold the reply, pass it with the offer when it is complete",
+    "_observe_receiver": "pass the greeting; hold the reply; have an offer signed when it is complete",
+    "_signed": "pass the reply with the offer; as it came where nobody can sign",
+    "_not_signed": "pass the reply as it came",
+    "_client_did_not_wait": "pass the reply as it came, and what came",
+    "_receiver_said_more": "pass the reply as it came, and what came",
     "_first_command": "hold what may become the verb; pass what cannot; the verb: read frames",
     "_receiver_spoke_unasked": "pass",
     "_pass_to_far": "pass",

@@ -155,7 +155,7 @@ def message2(octets: bytes) -> None:
     said = at.rest()
     form = OfferForm.FULL if choice & 2 else OfferForm.SHORT
     at_r = receiving()
-    offer = at_r.offer(form)
+    offer = at_r.make_offer(form)
     answer = said
     if choice & 1:
         ephemeral = X25519Private(drawn("fuzzed S", 32))

@@ -121,8 +121,8 @@ def _pin(identity: bytes) -> Pin:
     return Pin(Destination("192.0.2.25", 25), (known,))
 
 
-_PINS = (None, _pin(R_KEYS.identity.public.octets), _pin(OTHER_KEYS.identity.public.octets))
-_STATEMENT = make_statement(OTHER_KEYS.identity, R_KEYS.identity, 7)
+_PINS = (None, _pin(R_KEYS.identity.octets), _pin(OTHER_KEYS.identity.octets))
+_STATEMENT = make_statement(OTHER_KEYS.key, R_KEYS.key, 7)
 
 
 class _Sending(_Session):

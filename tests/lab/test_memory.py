@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -86,11 +87,21 @@ def test_a_restart_of_both_is_the_same_peer_again(sites: Sites, server: MailServ
     assert rings(sites) == []
 
 
-def test_the_identity_is_for_root_alone(sites: Sites) -> None:
+def gid_of(pid: int) -> int:
+    """As the kernel has it: /proc/PID of a process that cannot be dumped belongs to root."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("Gid:")).split()[1])
+
+
+def test_the_identity_is_for_root_alone_and_the_memory_for_the_workers_to_read(sites: Sites) -> None:
     for letter in "ab":
         folder = sites.gateway(letter).folder / "state"
         assert (folder / "identity").stat().st_mode & 0o777 == 0o600
-        assert (folder / "peers.db").stat().st_mode & 0o077 == 0
+        for name in ("peers.db", "peers.db-wal", "peers.db-shm"):
+            found = (folder / name).stat()
+            assert (found.st_mode & 0o777, found.st_uid) == (0o640, 0)
+            assert found.st_gid == gid_of(sites.workers(letter)[0])
+        assert folder.stat().st_mode & 0o777 == 0o710
         assert sites.gateway(letter).control_socket.stat().st_mode & 0o077 == 0
 
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Final
 
 from tests.mutants.channel import CHANNEL
+from tests.mutants.confinement import CONFINEMENT
 from tests.mutants.crypto import CRYPTO
 from tests.mutants.memory import MEMORY
 from tests.mutants.mutant import Mutant
 from tests.mutants.session import SESSION
 from tests.mutants.smtp import SMTP
 
-MUTANTS: Final[tuple[Mutant, ...]] = (*CRYPTO, *CHANNEL, *SESSION, *SMTP, *MEMORY)
+MUTANTS: Final[tuple[Mutant, ...]] = (*CRYPTO, *CHANNEL, *SESSION, *SMTP, *MEMORY, *CONFINEMENT)
 
 EVERYTHING: Final = ("tests/unit",)
 TESTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -45,6 +46,11 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/peers/comparison.py": ("tests/unit/peers/test_pins.py",),
     "gateway/peers/pins.py": ("tests/unit/peers/test_pins.py",),
     "gateway/peers/store.py": ("tests/unit/peers/test_store.py",),
+    "gateway/runtime/signer.py": ("tests/unit/runtime/test_signer.py",),
+    "gateway/runtime/signing.py": ("tests/unit/runtime/test_signer.py",),
+    "gateway/runtime/pool.py": ("tests/unit/runtime/test_pool.py",),
+    "gateway/intercept/ruleset.py": ("tests/unit/intercept/test_ruleset.py",),
+    "gateway/cli/shell.py": ("tests/unit/cli/test_shown.py",),
     "gateway/policy/decision.py": (
         "tests/unit/policy/test_decision.py",
         "tests/unit/session/test_rollover.py",

@@ -13,8 +13,8 @@ import pytest
 
 from gateway.crypto.keys import IdentityKey, StaticKey
 from gateway.crypto.keys import endorse as endorse_as_product
-from gateway.session.context import GatewayKeys
 from gateway.session.events import Side
+from tests.holding import HeldKeys
 from tests.playbook import (
     EHLO,
     GREETING,
@@ -117,10 +117,10 @@ def offered(s: Alone, message: bytes, form: str) -> Alone:
     return s.from_far(lines.add_offer(REPLIES[form], message))
 
 
-def product_keys(seed: bytes) -> GatewayKeys:
+def product_keys(seed: bytes) -> HeldKeys:
     key = IdentityKey.from_seed(seed)
-    return GatewayKeys(
-        key, endorse_as_product(key, StaticKey.draw(entropy_for_testing_only("s"), TODAY), TODAY)
+    return HeldKeys(
+        key.public, endorse_as_product(key, StaticKey.draw(entropy_for_testing_only("s"), TODAY), TODAY), key
     )
 
 

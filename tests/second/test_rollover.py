@@ -149,14 +149,14 @@ def test_the_next_identity_is_learnt_ahead(who: str) -> None:
 
 def test_each_shows_statements_as_the_other_expects_them() -> None:
     """R's statements in whole sessions, both ways."""
-    made = make_statement(R_KEYS.identity, OTHER_KEYS.identity, 9)
-    pin = SecondPin({R_KEYS.identity.public.octets: Seen(True, TODAY, True)})
+    made = make_statement(R_KEYS.key, OTHER_KEYS.key, 9)
+    pin = SecondPin({R_KEYS.identity.octets: Seen(True, TODAY, True)})
     Pair(
         Sender(STEPS),
         make_s=lambda: second_s(pin=pin),  # type: ignore[arg-type,return-value]
         make_r=lambda dial: receiving(keys=OTHER_KEYS, statements=(made,)),
     ).run()
-    assert pin.accepts(OTHER_KEYS.identity.public.octets)
+    assert pin.accepts(OTHER_KEYS.identity.octets)
 
     product_pin: Pin = pinned("product")["pin"]
     pair = Pair(

@@ -81,6 +81,7 @@ table = 101
 workers = 4
 state_dir = "/srv/nm"
 run_dir = "/run/nm"
+user = "nm"
 [log]
 level = "debug"
 file = "/var/log/nightmail"
@@ -113,6 +114,7 @@ listen = "unix:/run/nm/metrics.sock"
         workers=4,
         state_dir=Path("/srv/nm"),
         run_dir=Path("/run/nm"),
+        user="nm",
         log_level="debug",
         log_file=Path("/var/log/nightmail"),
         alarm_again_hours=1,
@@ -173,6 +175,9 @@ BAD = [
     ("daemon.state_dir", '"var"', "absolute path"),
     ("daemon.state_dir", '"/var/../etc"', "absolute path"),
     ("daemon.run_dir", "7", "absolute path"),
+    ("daemon.user", '"root"', "other than root"),
+    ("daemon.user", '"no body"', "other than root"),
+    ("daemon.user", "61000", "other than root"),
     ("log.level", '"loud"', "debug, info, notice, alarm, error"),
     ("log.file", '"log"', "absolute path"),
     ("alarms.again_after_hours", "169", "from 1 to 168"),

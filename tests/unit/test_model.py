@@ -12,7 +12,7 @@ import nacl.bindings
 import pytest
 
 from gateway.crypto import noise
-from gateway.crypto.handshake import ReceivingHandshake, SendingHandshake
+from gateway.crypto.handshake import SendingHandshake
 from gateway.crypto.keys import Ephemerals, IdentityKey, Label, StaticKey, endorse
 from gateway.crypto.messages import (
     ANSWER_PAYLOAD,
@@ -25,6 +25,7 @@ from gateway.crypto.messages import (
     prologue,
 )
 from gateway.crypto.statement import make_statement
+from tests.holding import HoldingHandshake
 from tests.model import messages as model
 from tests.model import spass
 from tests.model.queries import Verdict, queries
@@ -95,7 +96,7 @@ def test_the_prologue_has_the_same_order() -> None:
 
 def test_the_offers_signature_covers_what_the_model_says() -> None:
     static = StaticKey.draw(entropy, TODAY)
-    offer = ReceivingHandshake(IDENTITY, static, Ephemerals.draw(entropy), SAID).offer(
+    offer = HoldingHandshake(IDENTITY, static, Ephemerals.draw(entropy), SAID).make_offer(
         OfferForm.FULL, OfferFlags.UNUSED
     )
     h = noise.IXHFS.protocol_name.ljust(64, b"\0")
@@ -128,8 +129,10 @@ def test_a_statement_covers_what_the_model_says() -> None:
 def test_split_gives_rs_key_first() -> None:
     """What R seals under its sending key, S opens; and it is Split's first."""
     static = StaticKey.draw(entropy, TODAY)
-    r = ReceivingHandshake(IDENTITY, static, Ephemerals.draw(entropy), SAID)
-    s = SendingHandshake(OTHER, endorse(OTHER, static, TODAY), Ephemerals.draw_for_answer(entropy), SAID)
+    r = HoldingHandshake(IDENTITY, static, Ephemerals.draw(entropy), SAID)
+    s = SendingHandshake(
+        OTHER.public, endorse(OTHER, static, TODAY), Ephemerals.draw_for_answer(entropy), SAID
+    )
     split = []
     original = noise.SymmetricState.split
 
@@ -139,7 +142,7 @@ def test_split_gives_rs_key_first() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(noise.SymmetricState, "split", watched)
-        s.read_offer(r.offer(OfferForm.FULL))
+        s.read_offer(r.make_offer(OfferForm.FULL))
         answer, _ = s.write_answer(DialledAddress.from_text("192.0.2.1", 25))
         result = r.read_answer(answer, TODAY)
     keys = dict(zip(model.SPLIT, split[-1], strict=True))

@@ -19,6 +19,7 @@ from gateway.crypto.keys import Ephemerals, IdentityKey, StaticKey, endorse
 from gateway.crypto.noise import IX, CipherState, HandshakeState, NoiseRole, SymmetricState
 from gateway.crypto.records import RecordLayer
 from gateway.errors import LocalMisuseError
+from gateway.runtime.hardening import Confinement
 from gateway.runtime.order import Order, Presented
 from gateway.session.context import GatewayKeys
 from tests.unit.crypto.pairs import handshaken
@@ -26,11 +27,12 @@ from tests.unit.crypto.pairs import handshaken
 GATEWAY = Path(__file__).parents[2] / "gateway"
 SECRET = bytes(range(100, 132))
 SEED = bytes(range(100, 164))
+PUBLIC = IdentityKey.from_seed(SEED[:32]).public.octets
 
 
 def _keys() -> GatewayKeys:
     identity = IdentityKey.from_seed(SECRET)
-    return GatewayKeys(identity, endorse(identity, StaticKey(primitives.X25519Private(SECRET), 5), 5))
+    return GatewayKeys(identity.public, endorse(identity, StaticKey(primitives.X25519Private(SECRET), 5), 5))
 
 
 def _symmetric() -> SymmetricState:
@@ -59,8 +61,16 @@ HOLDERS: dict[str, Callable[[], object]] = {
     "TrafficCiphers": lambda: TrafficCiphers(SECRET, SECRET),
     "HandshakeResult": lambda: handshaken(OfferForm.SHORT).at_sending,
     "RecordLayer": lambda: RecordLayer(handshaken(OfferForm.SHORT).at_sending),
-    "Presented": lambda: Presented(SECRET),
-    "Order": lambda: Order(Config(), 1, 2500, (7,), Presented(SECRET)),
+    "Presented": lambda: Presented(PUBLIC, SECRET, 5, 19, bytes(64)),
+    "Order": lambda: Order(
+        Config(),
+        1,
+        2500,
+        (7,),
+        8,
+        Presented(PUBLIC, SECRET, 5, 19, bytes(64)),
+        Confinement(None, None),
+    ),
 }
 GOES_TO_A_WORKER = {"Presented", "Order"}
 """Their purpose is to be pickled, over a socket pair that nobody else holds."""

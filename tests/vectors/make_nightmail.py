@@ -17,7 +17,6 @@ from gateway.crypto import handshake
 from gateway.crypto.frames import FrameKind, frame
 from gateway.crypto.handshake import (
     PATTERNS,
-    ReceivingHandshake,
     SendingHandshake,
     TrafficCiphers,
     prologue,
@@ -31,6 +30,7 @@ from gateway.crypto.records import RecordLayer, RecordType
 from gateway.crypto.statement import make_statement
 from gateway.policy.limits import REKEY_AFTER_RECORDS
 from gateway.smtp.capability import VERB_LINE, append_offer
+from tests.holding import HoldingHandshake
 from tests.unit.crypto.pairs import EHLO, GREETING, REPLY, octets
 from tests.vectors.mlkem_slow import encapsulate
 
@@ -76,9 +76,11 @@ def _vector(form: OfferForm) -> dict[str, Any]:
     s_identity = IdentityKey.from_seed(keys["s_identity_seed"])
     endorsed = endorse(s_identity, StaticKey(X25519Private(keys["s_static"]), TODAY), TODAY)
     r_ephemerals = Ephemerals(X25519Private(keys["r_ephemeral"]), MlKemPrivate(keys["kem_seed_d_z"]))
-    one = ReceivingHandshake(IdentityKey.from_seed(keys["r_identity_seed"]), r_static, r_ephemerals, seen)
-    other = SendingHandshake(s_identity, endorsed, Ephemerals(X25519Private(keys["s_ephemeral"])), seen)
-    offer = one.offer(form)
+    one = HoldingHandshake(IdentityKey.from_seed(keys["r_identity_seed"]), r_static, r_ephemerals, seen)
+    other = SendingHandshake(
+        s_identity.public, endorsed, Ephemerals(X25519Private(keys["s_ephemeral"])), seen
+    )
+    offer = one.make_offer(form)
     with encapsulating(keys["m"]):
         other.read_offer(offer)
     split: list[bytes] = []

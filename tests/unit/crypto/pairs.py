@@ -12,13 +12,13 @@ from typing import Any
 from gateway.crypto.handshake import (
     HandshakeResult,
     OfferForm,
-    ReceivingHandshake,
     SendingHandshake,
     prologue,
 )
 from gateway.crypto.keys import EndorsedStatic, EndorsementCache, Ephemerals, IdentityKey, StaticKey, endorse
 from gateway.crypto.messages import DialledAddress, OfferFlags
 from gateway.crypto.records import RecordLayer
+from tests.holding import HoldingHandshake
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 TODAY = 20781
@@ -62,9 +62,9 @@ def receiving(
     identity: IdentityKey = R_IDENTITY,
     static: StaticKey = R_STATIC,
     cache: EndorsementCache | None = None,
-) -> ReceivingHandshake:
+) -> HoldingHandshake:
     ephemerals = Ephemerals.draw(entropy_for_testing_only(label))
-    return ReceivingHandshake(identity, static, ephemerals, prologue, cache)
+    return HoldingHandshake(identity, static, ephemerals, prologue, cache)
 
 
 def sending(
@@ -74,7 +74,7 @@ def sending(
     endorsed: EndorsedStatic = S_ENDORSED,
 ) -> SendingHandshake:
     ephemerals = Ephemerals.draw_for_answer(entropy_for_testing_only(label))
-    return SendingHandshake(identity, endorsed, ephemerals, prologue)
+    return SendingHandshake(identity.public, endorsed, ephemerals, prologue)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Handshaken:
 
 def handshaken(form: OfferForm = OfferForm.FULL, flags: OfferFlags = OfferFlags.NONE) -> Handshaken:
     one, other = receiving(), sending()
-    offer = one.offer(form, flags)
+    offer = one.make_offer(form, flags)
     other.read_offer(offer)
     answer, at_sending = other.write_answer(DIALLED)
     return Handshaken(offer, answer, one.read_answer(answer, TODAY), at_sending)

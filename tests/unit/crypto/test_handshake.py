@@ -9,7 +9,6 @@ import pytest
 from gateway.crypto.handshake import (
     HandshakeResult,
     OfferForm,
-    ReceivingHandshake,
     SendingHandshake,
     TrafficCiphers,
     prologue,
@@ -27,6 +26,7 @@ from gateway.crypto.messages import ANSWER_PAYLOAD, OFFER_PAYLOAD, AnswerFlags, 
 from gateway.crypto.noise import IX, IXHFS, HandshakeState, NoiseRole
 from gateway.crypto.primitives import MlKemPrivate, X25519Private
 from gateway.errors import CryptoRefusedError, LocalMisuseError, PeerProtocolError, Reason
+from tests.holding import HoldingHandshake
 from tests.unit.crypto.pairs import (
     DIALLED,
     EHLO,
@@ -90,21 +90,21 @@ def test_no_field_of_the_answer_is_readable(form: OfferForm) -> None:
 def test_flags_and_epoch_travel() -> None:
     one, other = receiving(), sending()
     flags = OfferFlags(0x8001)
-    offered = other.read_offer(one.offer(OfferForm.FULL, flags))
+    offered = other.read_offer(one.make_offer(OfferForm.FULL, flags))
     assert (offered.identity, offered.epoch, offered.flags) == (R_IDENTITY.public, TODAY, flags)
     answer, _ = other.write_answer(DIALLED, AnswerFlags.UNUSED)
     assert one.read_answer(answer, TODAY).flags == AnswerFlags.UNUSED
 
 
 def test_two_handshakes_share_nothing() -> None:
-    one, other = receiving("one").offer(OfferForm.FULL), receiving("other").offer(OfferForm.FULL)
+    one, other = receiving("one").make_offer(OfferForm.FULL), receiving("other").make_offer(OfferForm.FULL)
     same = [index for index in range(0, 1216, 16) if one[index : index + 16] == other[index : index + 16]]
     assert same == []
 
 
 def test_encapsulation_is_fresh_even_if_all_else_repeats() -> None:
     """The same ephemerals twice (a test's doing): the two answers still differ, keys too."""
-    offer = receiving().offer(OfferForm.FULL)
+    offer = receiving().make_offer(OfferForm.FULL)
     answers = []
     for _ in range(2):
         handshake = sending()
@@ -119,7 +119,7 @@ def test_encapsulation_is_fresh_even_if_all_else_repeats() -> None:
 
 @each_form
 def test_every_octet_of_the_offer_is_protected(form: OfferForm) -> None:
-    offer = receiving().offer(form)
+    offer = receiving().make_offer(form)
     for index in range(len(offer)):
         changed = bytearray(offer)
         changed[index] ^= 0x80 if index % 2 else 0x01
@@ -133,20 +133,20 @@ def test_every_octet_of_the_answer_is_protected(form: OfferForm) -> None:
         changed = bytearray(answer)
         changed[index] ^= 0x80 if index % 2 else 0x01
         one = receiving()
-        one.offer(form)
+        one.make_offer(form)
         _refused(lambda one=one, changed=changed: one.read_answer(bytes(changed), TODAY))  # type: ignore[misc]
 
 
 def test_the_ignored_bit_of_a_point_is_protected() -> None:
     """X25519 ignores the highest bit; the transcript does not."""
-    offer = bytearray(receiving().offer(OfferForm.FULL))
+    offer = bytearray(receiving().make_offer(OfferForm.FULL))
     offer[31] ^= 0x80
     assert _refused(lambda: sending().read_offer(bytes(offer))) is Reason.BAD_SIGNATURE
 
 
 @each_form
 def test_an_offer_cut_anywhere_is_refused(form: OfferForm) -> None:
-    offer = receiving().offer(form)
+    offer = receiving().make_offer(form)
     for length in range(len(offer)):
         assert _refused(lambda length=length: sending().read_offer(offer[:length])) in (  # type: ignore[misc]
             Reason.BAD_OFFER,
@@ -161,10 +161,10 @@ def test_an_answer_cut_anywhere_is_refused(form: OfferForm) -> None:
     answer = handshaken(form).answer
     for length in range(len(answer)):
         one = receiving()
-        one.offer(form)
+        one.make_offer(form)
         _refused(lambda one=one, length=length: one.read_answer(answer[:length], TODAY))  # type: ignore[misc]
     one = receiving()
-    one.offer(form)
+    one.make_offer(form)
     assert _refused(lambda: one.read_answer(answer + b"\0", TODAY)) is Reason.BAD_FRAME
 
 
@@ -182,7 +182,8 @@ def test_an_answer_cut_anywhere_is_refused(form: OfferForm) -> None:
 @each_form
 def test_what_the_mail_servers_saw_must_agree(form: OfferForm, seen: bytes) -> None:
     assert (
-        _refused(lambda: sending(prologue=seen).read_offer(receiving().offer(form))) is Reason.BAD_SIGNATURE
+        _refused(lambda: sending(prologue=seen).read_offer(receiving().make_offer(form)))
+        is Reason.BAD_SIGNATURE
     )
 
 
@@ -191,7 +192,7 @@ def test_a_transcript_that_only_r_sees_differently_fails_at_r(form: OfferForm) -
     """As if S did not check the signature: the tag alone must refuse it."""
     answer = handshaken(form).answer
     one = receiving(prologue=prologue(GREETING + REPLY, EHLO + EHLO))
-    one.offer(form)
+    one.make_offer(form)
     assert _refused(lambda: one.read_answer(answer, TODAY)) is Reason.BAD_TAG
 
 
@@ -202,13 +203,13 @@ def test_a_transcript_that_only_r_sees_differently_fails_at_r(form: OfferForm) -
 def test_a_replayed_answer_fails_under_another_offer(form: OfferForm) -> None:
     answer = handshaken(form).answer
     one = receiving("another connection")
-    one.offer(form)
+    one.make_offer(form)
     assert _refused(lambda: one.read_answer(answer, TODAY)) is Reason.BAD_TAG
 
 
 def test_an_answer_is_read_once() -> None:
     one, other = receiving(), sending()
-    other.read_offer(one.offer(OfferForm.FULL))
+    other.read_offer(one.make_offer(OfferForm.FULL))
     answer, _ = other.write_answer(DIALLED)
     one.read_answer(answer, TODAY)
     with pytest.raises(LocalMisuseError):
@@ -217,7 +218,7 @@ def test_an_answer_is_read_once() -> None:
 
 def test_a_failed_answer_was_the_only_try() -> None:
     one, other = receiving(), sending()
-    other.read_offer(one.offer(OfferForm.FULL))
+    other.read_offer(one.make_offer(OfferForm.FULL))
     answer, _ = other.write_answer(DIALLED)
     _refused(lambda: one.read_answer(bytes(len(answer)), TODAY))
     with pytest.raises(LocalMisuseError):
@@ -225,7 +226,7 @@ def test_a_failed_answer_was_the_only_try() -> None:
 
 
 def test_a_replayed_offer_is_worth_nothing_on_another_transcript() -> None:
-    offer = receiving().offer(OfferForm.FULL)
+    offer = receiving().make_offer(OfferForm.FULL)
     seen = prologue(GREETING.replace(b"ESMTP", b"ESMTP 2") + REPLY, EHLO)
     assert _refused(lambda: sending(prologue=seen).read_offer(offer)) is Reason.BAD_SIGNATURE
 
@@ -233,7 +234,7 @@ def test_a_replayed_offer_is_worth_nothing_on_another_transcript() -> None:
 def test_swapped_offers_of_two_connections() -> None:
     """Two connections of one R: each S answers the other's offer, and neither R takes it."""
     ones = [receiving("first"), receiving("second")]
-    offers = [one.offer(OfferForm.FULL) for one in ones]
+    offers = [one.make_offer(OfferForm.FULL) for one in ones]
     for one, offer in zip(ones, reversed(offers), strict=True):
         other = sending()
         other.read_offer(offer)
@@ -245,13 +246,13 @@ def test_an_offer_of_another_site_shows_itself_at_that_site() -> None:
     """One in the middle leads S from R1 to R2: R2 sees where S believes that it dialled."""
     second = receiving("R2", identity=IdentityKey.from_seed(octets("identity of R2", 32)))
     other = sending()
-    other.read_offer(second.offer(OfferForm.FULL))
+    other.read_offer(second.make_offer(OfferForm.FULL))
     answer, _ = other.write_answer(DialledAddress.from_text("192.0.2.25", 25))
     assert second.read_answer(answer, TODAY).dialled != DialledAddress.from_text("198.51.100.1", 25)
 
 
 def test_a_full_offer_without_its_kem_key_is_no_short_offer() -> None:
-    offer = receiving().offer(OfferForm.FULL)
+    offer = receiving().make_offer(OfferForm.FULL)
     stripped = offer[:32] + offer[32 + 1184 :]
     assert len(stripped) == OfferForm.SHORT.octets
     assert _refused(lambda: sending().read_offer(stripped)) is Reason.BAD_SIGNATURE
@@ -260,14 +261,14 @@ def test_a_full_offer_without_its_kem_key_is_no_short_offer() -> None:
 def test_a_short_answer_to_a_full_offer_is_refused_and_the_other_way_round() -> None:
     for offered, answered in ((OfferForm.FULL, OfferForm.SHORT), (OfferForm.SHORT, OfferForm.FULL)):
         one = receiving()
-        one.offer(offered)
+        one.make_offer(offered)
         answer = handshaken(answered).answer
         assert _refused(lambda one=one, answer=answer: one.read_answer(answer, TODAY)) is Reason.BAD_FRAME  # type: ignore[misc]
 
 
 @each_form
 def test_our_own_identity_offered_back(form: OfferForm) -> None:
-    offer = receiving(identity=S_IDENTITY).offer(form)
+    offer = receiving(identity=S_IDENTITY).make_offer(form)
     assert _refused(lambda: sending().read_offer(offer)) is Reason.OWN_IDENTITY
 
 
@@ -279,7 +280,7 @@ def test_our_own_identity_answering() -> None:
 
 def test_an_offer_reflected_as_an_answer() -> None:
     one = receiving()
-    offer = one.offer(OfferForm.FULL)
+    offer = one.make_offer(OfferForm.FULL)
     assert _refused(lambda: one.read_answer(offer[:1324], TODAY)) in (Reason.BAD_TAG, Reason.BAD_KEY)
 
 
@@ -335,10 +336,10 @@ def test_an_offer_signed_under_another_label(label: Label, monkeypatch: pytest.M
 
 def _forged_answer(
     changed: dict[str, bytes | int], identity: IdentityKey = S_IDENTITY, static_public: bytes | None = None
-) -> tuple[bytes, ReceivingHandshake]:
+) -> tuple[bytes, HoldingHandshake]:
     """An answer to R's own offer, sealed in good order, with a payload of our choice."""
     one = receiving()
-    offer = one.offer(OfferForm.FULL)
+    offer = one.make_offer(OfferForm.FULL)
     drawn = StaticKey.draw(entropy_for_testing_only("forged static"), TODAY)
     endorsed = endorse(identity, drawn, TODAY)
     if static_public is not None:
@@ -391,7 +392,7 @@ def test_a_small_order_static_key_in_an_answer() -> None:
 
 def test_a_small_order_ephemeral_in_an_answer() -> None:
     one = receiving()
-    one.offer(OfferForm.SHORT)
+    one.make_offer(OfferForm.SHORT)
     assert _refused(lambda: one.read_answer(SMALL_ORDER + bytes(188), TODAY)) is Reason.BAD_KEY
 
 
@@ -405,7 +406,7 @@ def test_endorsements_are_verified_once_with_a_cache() -> None:
     cache = EndorsementCache()
     for _ in range(2):
         one, other = receiving(cache=cache), sending()
-        other.read_offer(one.offer(OfferForm.SHORT))
+        other.read_offer(one.make_offer(OfferForm.SHORT))
         answer, _ = other.write_answer(DIALLED)
         one.read_answer(answer, TODAY)
     assert len(cache) == 1
@@ -418,9 +419,9 @@ def test_every_call_out_of_turn() -> None:
     one = receiving()
     with pytest.raises(LocalMisuseError):
         one.read_answer(bytes(1324), TODAY)
-    offer = one.offer(OfferForm.FULL)
+    offer = one.make_offer(OfferForm.FULL)
     with pytest.raises(LocalMisuseError):
-        one.offer(OfferForm.FULL)
+        one.make_offer(OfferForm.FULL)
     other = sending()
     with pytest.raises(LocalMisuseError):
         other.write_answer(DIALLED)
@@ -436,33 +437,33 @@ def test_a_sending_handshake_that_refused_is_dead() -> None:
     other = sending()
     _refused(lambda: other.read_offer(b""))
     with pytest.raises(LocalMisuseError):
-        other.read_offer(receiving().offer(OfferForm.FULL))
+        other.read_offer(receiving().make_offer(OfferForm.FULL))
     with pytest.raises(LocalMisuseError):
         other.write_answer(DIALLED)
 
 
 def test_ephemerals_are_never_used_twice() -> None:
     ephemerals = Ephemerals.draw(entropy_for_testing_only("twice"))
-    ReceivingHandshake(R_IDENTITY, R_STATIC, ephemerals, PROLOGUE).offer(OfferForm.FULL)
-    again = ReceivingHandshake(R_IDENTITY, R_STATIC, ephemerals, PROLOGUE)
+    HoldingHandshake(R_IDENTITY, R_STATIC, ephemerals, PROLOGUE).make_offer(OfferForm.FULL)
+    again = HoldingHandshake(R_IDENTITY, R_STATIC, ephemerals, PROLOGUE)
     with pytest.raises(LocalMisuseError):
-        again.offer(OfferForm.FULL)
+        again.make_offer(OfferForm.FULL)
     with pytest.raises(LocalMisuseError):
-        SendingHandshake(S_IDENTITY, S_ENDORSED, ephemerals, PROLOGUE).read_offer(
-            receiving().offer(OfferForm.FULL)
+        SendingHandshake(S_IDENTITY.public, S_ENDORSED, ephemerals, PROLOGUE).read_offer(
+            receiving().make_offer(OfferForm.FULL)
         )
 
 
 def test_ephemerals_without_a_kem_key_make_no_full_offer() -> None:
     ephemerals = Ephemerals.draw_for_answer(entropy_for_testing_only("short"))
     with pytest.raises(LocalMisuseError):
-        ReceivingHandshake(R_IDENTITY, R_STATIC, ephemerals, PROLOGUE).offer(OfferForm.FULL)
+        HoldingHandshake(R_IDENTITY, R_STATIC, ephemerals, PROLOGUE).make_offer(OfferForm.FULL)
 
 
 def test_a_static_key_endorsed_by_another_identity() -> None:
     with pytest.raises(LocalMisuseError):
         SendingHandshake(
-            R_IDENTITY,
+            R_IDENTITY.public,
             EndorsedStatic(
                 S_IDENTITY.public, S_ENDORSED.static, S_ENDORSED.not_after, S_ENDORSED.endorsement
             ),
@@ -495,7 +496,7 @@ def test_traffic_ciphers_are_taken_once() -> None:
 
 def test_refusals_by_primitives_are_told_apart() -> None:
     one = receiving()
-    one.offer(OfferForm.SHORT)
+    one.make_offer(OfferForm.SHORT)
     with pytest.raises(CryptoRefusedError):
         one.read_answer(octets("not an answer", 220), TODAY)
 

@@ -18,8 +18,8 @@ import pytest
 from gateway.crypto import handshake, keys, noise, primitives, records
 from gateway.crypto.keys import Ephemerals
 from gateway.session.context import GatewayKeys
-from gateway.session.receiving import ReceivingSession
 from gateway.session.sending import SendingSession
+from tests.holding import HoldingSession
 from tests.playbook import EHLO, GREETING, LONG_REPLY, REPLY, Playbook, gateway_keys, receiving, sending
 
 SESSIONS = 1_000
@@ -134,7 +134,7 @@ def _fresh(machine: Any) -> Any:
     context = machine._context
     if isinstance(machine, SendingSession):
         return SendingSession(replace(context, entropy=os.urandom))
-    return ReceivingSession(
+    return HoldingSession(
         replace(context, entropy=os.urandom, draw_ephemerals=lambda: Ephemerals.draw(os.urandom))
     )
 

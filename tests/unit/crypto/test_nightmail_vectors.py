@@ -13,7 +13,6 @@ from gateway.crypto.frames import FrameReader
 from gateway.crypto.handshake import (
     HandshakeResult,
     OfferForm,
-    ReceivingHandshake,
     SendingHandshake,
     prologue,
 )
@@ -22,6 +21,7 @@ from gateway.crypto.messages import DialledAddress
 from gateway.crypto.primitives import MlKemPrivate, X25519Private
 from gateway.crypto.records import RecordLayer
 from gateway.policy.limits import REKEY_AFTER_RECORDS
+from tests.holding import HoldingHandshake
 from tests.unit.crypto.oracle import Gateway, Stream
 from tests.unit.crypto.pairs import vectors
 from tests.vectors.make_nightmail import encapsulating, made
@@ -36,15 +36,15 @@ def _prologue(vector: dict[str, Any]) -> bytes:
     return prologue((vector["greeting"] + vector["reply"]).encode(), vector["from_sender"].encode())
 
 
-def _offered(vector: dict[str, Any]) -> ReceivingHandshake:
+def _offered(vector: dict[str, Any]) -> HoldingHandshake:
     seed = vector["kem_seed_d_z"]
-    one = ReceivingHandshake(
+    one = HoldingHandshake(
         IdentityKey.from_seed(unhex(vector["r_identity_seed"])),
         StaticKey(X25519Private(unhex(vector["r_static"])), vector["today"]),
         Ephemerals(X25519Private(unhex(vector["r_ephemeral"])), MlKemPrivate(unhex(seed)) if seed else None),
         _prologue(vector),
     )
-    assert one.offer(OfferForm(vector["form"])) == unhex(vector["offer"])
+    assert one.make_offer(OfferForm(vector["form"])) == unhex(vector["offer"])
     return one
 
 
@@ -54,7 +54,7 @@ def _answered(vector: dict[str, Any]) -> tuple[bytes, HandshakeResult]:
     endorsed = endorse(identity, static, vector["today"])
     assert endorsed.not_after == vector["not_after"]
     e = Ephemerals(X25519Private(unhex(vector["s_ephemeral"])))
-    other = SendingHandshake(identity, endorsed, e, _prologue(vector))
+    other = SendingHandshake(identity.public, endorsed, e, _prologue(vector))
     with encapsulating(unhex(vector["m"] or "")):
         other.read_offer(unhex(vector["offer"]))
     return other.write_answer(_dialled(vector))

@@ -55,7 +55,7 @@ def _they_talk(result: HandshakeResult, ours: Stream, theirs: Stream) -> None:
 @each_form
 def test_the_oracle_answers_our_offer(form: OfferForm) -> None:
     oracle, one = _oracle(), receiving()
-    answer, ours, theirs = oracle.send_answer(PROLOGUE, one.offer(form), (DIALLED.address16, 25))
+    answer, ours, theirs = oracle.send_answer(PROLOGUE, one.make_offer(form), (DIALLED.address16, 25))
     result = one.read_answer(answer, TODAY)
     assert (result.identity.octets, result.epoch, result.dialled) == (oracle.me(), TODAY, DIALLED)
     assert oracle.facts == {"identity": R_IDENTITY.public.octets, "epoch": TODAY, "flags": 0}

@@ -305,6 +305,16 @@ def test_any_dump_can_be_read(dump: str) -> None:
     gate_counts(dump)
 
 
+@pytest.mark.parametrize(
+    "server", ["192.0.2.7 }; add table x", "mx.example", "", "192.0.2.7\n", "::1%lo; flush ruleset", "0x7f.1"]
+)
+def test_what_is_no_address_is_asked_of_nobody(server: str) -> None:
+    """It comes from a worker, and would be read by nft as root."""
+    for pair in ((server, "192.0.2.8"), ("192.0.2.8", server)):
+        with pytest.raises(ValueError, match=r"address|scope|at least"):
+            ruleset.reset_query("odd", *pair)
+
+
 Tables = dict[str, dict[str, list[str]]]
 
 

@@ -14,7 +14,7 @@ from gateway.operator import check, lifecycle
 from gateway.peers.store import PinStore
 from gateway.runtime.identity_file import load_or_make
 
-NAMES = ["privileges", "tools", "interfaces", "kernel", "ports", "identity", "peers", "wanted"]
+NAMES = ["privileges", "workers", "tools", "interfaces", "kernel", "ports", "identity", "peers", "wanted"]
 
 
 @pytest.fixture
@@ -27,6 +27,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     )
     monkeypatch.setattr(kernel, "remarks", lambda config: [])
     monkeypatch.setattr(check, "_is_free", lambda port: True)
+    monkeypatch.setattr(check.confinements, "closed_to_workers", lambda config: None)
     return Config(state_dir=tmp_path, run_dir=tmp_path)
 
 
@@ -47,6 +48,17 @@ def test_all_is_well_with_and_without_files(config: Config) -> None:
 def test_not_root(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check.os, "geteuid", lambda: 1000)
     assert bad(config) == ["privileges"]
+
+
+def test_a_state_folder_that_workers_do_not_get_to(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check.confinements, "closed_to_workers", lambda config: Path("/root"))
+    assert bad(config) == ["workers"]
+
+
+def test_a_kernel_without_landlock_is_told(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check.landlock, "version", lambda: 0)
+    assert bad(config) == []
+    assert any("no Landlock" in one.text for one in check.findings(config))
 
 
 def test_no_nft(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

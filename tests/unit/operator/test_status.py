@@ -109,6 +109,24 @@ def test_first_line_answers_the_question(keys: dict[str, Any], first: str) -> No
     assert is_protecting(status) == first.startswith("YES")
 
 
+def test_what_confines_the_workers_and_what_does_not() -> None:
+    def lines(*confined: list[str]) -> list[str]:
+        workers = [{"slot": slot, "state": "serving", "confined": one} for slot, one in enumerate(confined)]
+        return [line for line in told(changed(workers=workers)) if line.startswith("workers: ")]
+
+    whole = ["user", "capabilities", "no-new-privileges", "file-system", "system-calls"]
+    assert lines(whole, whole) == [f"workers: confined by {', '.join(whole)}"]
+    assert lines(whole, whole[:3]) == [
+        "workers: confined by user, capabilities, no-new-privileges; NOT by file-system, system-calls"
+    ]
+    assert lines([]) == [f"workers: confined by nothing; NOT by {', '.join(whole)}"]
+
+
+def test_the_signers_line() -> None:
+    signer = {"pid": 7, "signed": 12, "refused": 1, "restarts": 0, "confined": []}
+    assert "signer: pid=7 signed=12 refused=1 restarts=0" in list(told(changed(signer=signer)))
+
+
 def test_all_lines() -> None:
     assert list(told(STATUS))[1:] == [
         "sent by this site: 3 of 12 sessions protected (25.0 %)",

@@ -50,6 +50,7 @@ def told(link: int, listener: int) -> dict[str, object]:
         "bypassed": 6,
         "alarms": [{"reason": "worker-died", "subject": "worker 1", "rang": 5, "unheard": 2, "likely": ""}],
         "rules": {"nft": "table", "listing": "list"},
+        "signers": [],
     }
 
 

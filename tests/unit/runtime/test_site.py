@@ -159,12 +159,13 @@ def test_the_workers_are_told_of_what_is_new_and_of_nothing_else(
 
     asyncio.run(watched())
     assert [len(one.statements) for one in told] == [1, 1]
-    assert told[0].seed != told[1].seed
+    assert told[0].identity != told[1].identity
+    assert told[0].static != told[1].static
 
 
 def test_what_is_presented_goes_over_the_link_and_shows_no_key() -> None:
-    presented = Presented(b"s" * 32, (b"one", b"two"))
-    back = Presented.from_json(presented.as_json())
-    assert (back.seed, back.statements) == (presented.seed, presented.statements)
+    presented = Presented(b"i" * 32, b"s" * 32, 7, 21, b"e" * 64, (b"one", b"two"))
+    assert Presented.from_json(presented.as_json()).as_json() == presented.as_json()
+    assert presented.as_json()["static"] == "73" * 32
     assert "sss" not in repr(presented)
     assert "7373" not in repr(presented)

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.crypto.frames import FrameKind, frame
 from gateway.crypto.handshake import OfferForm
+from gateway.crypto.keys import IdentityPublic, Label
 from gateway.crypto.messages import OfferFlags
 from gateway.crypto.padding import padme
 from gateway.crypto.params import Params
@@ -16,7 +17,16 @@ from gateway.crypto.records import RecordType
 from gateway.errors import LocalMisuseError, Reason
 from gateway.policy import limits
 from gateway.session import commands as c
-from gateway.session.events import DeadlineReached, EndReceived, Event, OctetsReceived, ResetReceived, Side
+from gateway.session.context import GatewayKeys
+from gateway.session.events import (
+    DeadlineReached,
+    EndReceived,
+    Event,
+    OctetsReceived,
+    OfferSigned,
+    ResetReceived,
+    Side,
+)
 from gateway.session.receiving import ReceivingSession, State
 from gateway.smtp.capability import VERB_LINE, append_offer, split_offer
 from tests.playbook import (
@@ -55,6 +65,22 @@ def offered(reply: bytes = REPLY, **surroundings: object) -> Playbook:
     book = greeted(**surroundings)
     book.near(reply)
     return book
+
+
+def signing(reply: bytes = REPLY, **surroundings: object) -> Playbook:
+    """A session whose signer has not answered yet."""
+    context = receiving(**surroundings)._context  # type: ignore[arg-type]
+    book = Playbook(ReceivingSession(context))
+    book.near(GREETING)
+    book.far(EHLO)
+    book.near(reply)
+    assert book.state == "signing"
+    return book
+
+
+def signature_for(book: Playbook) -> bytes:
+    (asked,) = book.all_of(c.SignOffer)
+    return R_KEYS.key.sign(Label.OFFER, asked.to_sign)
 
 
 def the_offer(book: Playbook) -> bytes:
@@ -106,7 +132,7 @@ def test_an_upgrade_gives_the_receiver_the_senders_own_octets() -> None:
     assert (book.decision.upgraded, book.decision.reason) == (True, Reason.UPGRADED)
     book.near(b"250 2.1.0 Ok\r\n")
     assert channel.heard.data == b"250 2.1.0 Ok\r\n"
-    assert channel.s.layer.peer().identity == R_KEYS.identity.public
+    assert channel.s.layer.peer().identity == R_KEYS.identity
 
 
 def test_params_go_out_at_once_without_waiting_for_the_receiver() -> None:
@@ -602,6 +628,7 @@ def test_the_receiver_gets_what_came_before_a_bad_record_and_nothing_of_it() -> 
 TIMER = {(DeadlineReached, None)}
 LEGAL = {
     State.OBSERVING: BOTH,
+    State.SIGNING: BOTH | TIMER | {(OfferSigned, None)},
     State.OFFERED: BOTH,
     State.OFFER_VOID: BOTH,
     State.ANSWERING: {(kind, side) for kind, side in BOTH if side is Side.FAR or kind is ResetReceived}
@@ -610,9 +637,79 @@ LEGAL = {
 }
 
 
+# --- Signing ----------------------------------------------------------------------------------------------
+
+
+def test_the_reply_waits_for_the_signature_and_then_carries_the_offer() -> None:
+    book = signing()
+    assert book.to_far == GREETING
+    assert book.machine.deadline == book.now + limits.SIGN_SECONDS
+    book.happens(OfferSigned(signature_for(book)))
+    assert book.state == "offered"
+    assert book.machine.deadline is None
+    assert the_offer(book) == the_offer(offered())
+    s = far_s(book)
+    book.far(s.answer)
+    assert book.state == "channel"
+
+
+@pytest.mark.parametrize("how", ["refused", "late"])
+def test_without_a_signature_the_reply_passes_as_it_came(how: str) -> None:
+    book = signing()
+    asked = signature_for(book)
+    if how == "late":
+        book.deadline()
+    else:
+        book.happens(OfferSigned(None))
+    assert book.to_far == GREETING + REPLY
+    assert book.relayed
+    assert book.decision == c.NoteDecision(False, Reason.SIGNER_SILENT)
+    assert book.machine.handle(OfferSigned(asked), book.now) == []
+
+
+def test_a_client_that_does_not_wait_for_the_reply_gets_it_without_an_offer() -> None:
+    book = signing()
+    book.far(b"MAIL FROM:<a@a.example>\r\n")
+    assert (book.to_far, book.to_near) == (GREETING + REPLY, EHLO + b"MAIL FROM:<a@a.example>\r\n")
+    assert book.decision.reason is Reason.PIPELINED_BEHIND_EHLO
+
+
+def test_what_the_receiver_says_behind_the_reply_passes_behind_it() -> None:
+    book = signing()
+    book.near(b"421 4.3.2 Bye\r\n")
+    assert book.to_far == GREETING + REPLY + b"421 4.3.2 Bye\r\n"
+    assert book.decision.reason is Reason.ODD_REPLY
+
+
+@pytest.mark.parametrize("side", list(Side))
+def test_an_end_while_the_offer_is_signed_passes_behind_the_reply(side: Side) -> None:
+    book = signing()
+    book.happens(EndReceived(side))
+    assert book.to_far == GREETING + REPLY
+    assert book.ended == {side.other}
+    assert book.decision.reason is Reason.ENDED_BEFORE_DECISION
+    assert book.all_of(c.NoteSource) == []
+
+
+@pytest.mark.parametrize("side", list(Side))
+def test_a_reset_while_the_offer_is_signed_passes(side: Side) -> None:
+    book = signing()
+    book.happens(ResetReceived(side))
+    assert book.reset == {side.other}
+    assert book.state == "over"
+    assert book.machine.handle(OfferSigned(signature_for(book)), book.now) == []
+
+
+def test_no_session_has_more_of_the_identity_than_its_public_key() -> None:
+    keys = receiving()._context.keys
+    assert type(GatewayKeys(keys.identity, keys.endorsed).identity) is IdentityPublic
+
+
 def in_state(state: State) -> Playbook:
     if state is State.OBSERVING:
         return greeted()
+    if state is State.SIGNING:
+        return signing()
     if state is State.CHANNEL:
         return Channelled().book
     if state is State.RELAYED:

@@ -33,7 +33,7 @@ HERE = Destination("192.0.2.25", 25)
 NOW = 1_800_000_000
 MAIL = b"MAIL FROM:<alice@a.example>\r\n"
 THIRD_KEYS = gateway_keys("a third R")
-OLD, NEW, THIRD = R_KEYS.identity, OTHER_KEYS.identity, THIRD_KEYS.identity
+OLD, NEW, THIRD = R_KEYS.key, OTHER_KEYS.key, THIRD_KEYS.key
 GOOD = make_statement(OLD, NEW, 7)
 FOLLOWS = OfferFlags.STATEMENT_FOLLOWS
 

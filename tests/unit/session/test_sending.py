@@ -62,7 +62,7 @@ LATER = 1_800_000_000
 def pin_of(*keys_and_epochs: tuple[object, int], full: bool = True) -> Pin:
     pin: Pin | None = None
     for keys, epoch in keys_and_epochs:
-        octets = keys.identity.public.octets  # type: ignore[attr-defined]
+        octets = keys.identity.octets  # type: ignore[attr-defined]
         pin = updated(pin, DESTINATION, MetPeer(octets, epoch, full), LATER)
     assert pin is not None
     return pin
@@ -128,7 +128,7 @@ def test_an_upgrade_costs_the_sender_nothing_and_shows_it_nothing() -> None:
     book.far(r.params() + r.says(b"250 2.1.0 Ok\r\n"))
     assert book.to_near == GREETING + REPLY + b"250 2.1.0 Ok\r\n"
     assert (book.decision.upgraded, book.decision.reason) == (True, Reason.UPGRADED_NEW_PEER)
-    assert [note.peer.identity for note in book.all_of(c.RememberPeer)] == [R_KEYS.identity.public]
+    assert [note.peer.identity for note in book.all_of(c.RememberPeer)] == [R_KEYS.identity]
 
 
 def test_the_verb_the_answer_and_the_first_command_leave_in_one_write() -> None:
@@ -146,7 +146,7 @@ def test_what_r_verifies_is_the_dialled_address_and_the_identity_of_s() -> None:
     confirming(r)
     assert r.result is not None
     assert r.result.dialled == DIALLED
-    assert r.result.identity == S_KEYS.identity.public
+    assert r.result.identity == S_KEYS.identity
 
 
 def test_a_short_offer_where_the_size_rule_asks_for_it() -> None:
@@ -332,7 +332,7 @@ def test_a_sender_that_says_helo_unprompted_is_not_judged() -> None:
         (pin_of((OTHER_KEYS, TODAY), (R_KEYS, TODAY)), Reason.UPGRADED_CHANGED_PEER, False),
         (pin_of((R_KEYS, TODAY + 1)), Reason.UPGRADED_OLD_EPOCH, False),
         (
-            accepted(pin_of((OTHER_KEYS, TODAY), (R_KEYS, TODAY)), R_KEYS.identity.public.octets),
+            accepted(pin_of((OTHER_KEYS, TODAY), (R_KEYS, TODAY)), R_KEYS.identity.octets),
             Reason.UPGRADED,
             False,
         ),

@@ -15,7 +15,7 @@ NAME = EHLO.split()[1].lower()
 BLANK = Source("192.0.2.1")
 KNOWN = after_upgrade(BLANK, NAME, TODAY)
 DROPPED = after_drop(BLANK, TODAY * 86400)
-S = S_KEYS.identity.public.octets
+S = S_KEYS.identity.octets
 MAIL = b"MAIL FROM:<alice@a.example>\r\n"
 
 

@@ -1,0 +1,76 @@
+"""What each process of this daemon is left with: users, folders, ports.
+
+The state folder holds the identity, which is root's alone, and the memory of peers, which workers read: they
+may pass through the folder, and are in the group that may read that one file.
+Counterpart: `hardening`, which does it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from gateway.config import Config
+from gateway.errors import EnvironmentFailureError
+from gateway.policy import limits
+from gateway.runtime.hardening import WORKER_CAPABILITIES, Confinement, user_for
+
+_SIGNER: Final = "-signer"
+_MAY_PASS: Final = 0o710
+
+
+@dataclass(frozen=True, slots=True)
+class Confinements:
+    worker: Confinement
+    signer: Confinement
+    readers: int | None
+    """The group that may read the memory of peers; None where this process is not root."""
+
+
+def of(config: Config) -> Confinements:
+    """Two users, so that a worker cannot even send the signer a signal."""
+    readable = (str(config.state_dir), *_python())
+    if os.geteuid() != 0:
+        worker = Confinement(None, None, WORKER_CAPABILITIES, readable, config.ports)
+        return Confinements(worker, Confinement(None, None), None)
+    user = user_for(config.user, limits.SPARE_USER)
+    other = user_for(config.user + _SIGNER, limits.SPARE_USER + 1)
+    return Confinements(
+        Confinement(user.uid, user.gid, WORKER_CAPABILITIES, readable, config.ports),
+        Confinement(other.uid, other.gid),
+        user.gid,
+    )
+
+
+def share(state_dir: Path, readers: int | None) -> None:
+    """Let the workers pass through the state folder. Raises EnvironmentFailureError."""
+    if readers is None:
+        return
+    try:
+        os.chown(state_dir, -1, readers)
+        state_dir.chmod(_MAY_PASS)
+    except OSError as error:
+        raise EnvironmentFailureError(f"{state_dir}: cannot be shared: {error.strerror}") from None
+
+
+def closed_to_workers(config: Config) -> Path | None:
+    """A folder above the state folder that workers may not pass through; None if they get to it."""
+    confined = of(config).worker
+    for folder in config.state_dir.parents if confined.uid is not None else ():
+        try:
+            found = folder.stat()
+        except FileNotFoundError:
+            continue
+        by_whom = 0o100 if found.st_uid == confined.uid else 0o010 if found.st_gid == confined.gid else 0o001
+        if not found.st_mode & by_whom:
+            return folder
+    return None
+
+
+def _python() -> tuple[str, ...]:
+    """Where what this program is made of may yet be read: an exception's lines, a module imported late."""
+    folders = [path for path in sys.path if path] + [sys.prefix, sys.base_prefix, "/lib", "/usr/lib"]
+    return tuple(dict.fromkeys(folder for folder in folders if Path(folder).is_dir()))

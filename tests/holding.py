@@ -1,0 +1,53 @@
+"""Gateways in one process with their identity: what a worker and the signer do together. For tests only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.crypto.handshake import ReceivingHandshake
+from gateway.crypto.keys import EndorsementCache, Ephemerals, IdentityKey, Label, StaticKey
+from gateway.crypto.messages import OfferFlags, OfferForm
+from gateway.session import commands as c
+from gateway.session.context import GatewayKeys
+from gateway.session.events import Event, OfferSigned
+from gateway.session.receiving import ReceivingSession
+
+
+@dataclass(frozen=True, slots=True)
+class HeldKeys(GatewayKeys):
+    """With the identity's private key, which a gateway's session never has."""
+
+    key: IdentityKey
+
+
+class HoldingHandshake(ReceivingHandshake):
+    """R's handshake that signs its own offer."""
+
+    def __init__(
+        self,
+        identity: IdentityKey,
+        static: StaticKey,
+        ephemerals: Ephemerals,
+        prologue: bytes,
+        endorsements: EndorsementCache | None = None,
+    ) -> None:
+        super().__init__(identity.public, static, ephemerals, prologue, endorsements)
+        self._key = identity
+
+    def make_offer(self, form: OfferForm, flags: OfferFlags = OfferFlags.NONE) -> bytes:
+        return self.offer(self._key.sign(Label.OFFER, self.to_sign(form, flags)))
+
+
+class HoldingSession(ReceivingSession):
+    """R's session whose offers are signed at once."""
+
+    def handle(self, event: Event, now: float) -> list[c.Command]:
+        commands: list[c.Command] = []
+        for command in super().handle(event, now):
+            if isinstance(command, c.SignOffer):
+                assert isinstance(self._context.keys, HeldKeys)
+                signature = self._context.keys.key.sign(Label.OFFER, command.to_sign)
+                commands += super().handle(OfferSigned(signature), now)
+            else:
+                commands.append(command)
+        return commands

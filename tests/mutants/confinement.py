@@ -1,0 +1,64 @@
+"""Checks between a worker that is not believed and what it must not get. Counterpart: docs/security.md."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.mutant import Mutant, Room, mutants_of
+
+_signer = Room("gateway/runtime/signer.py")
+_signer.lacks(
+    "the signer signs offers of its own identity only",
+    'self._keys.get(cast("bytes", values["identity"]))',
+    "self._keys.get(self._in_use)",
+)
+_signer.lacks(
+    "the signer signs no offer of a day to come",
+    "not today - 1 <= epoch <= today + 1",
+    "not today - 1 <= epoch",
+)
+_signer.lacks(
+    "the signer signs no offer of a day gone by",
+    "not today - 1 <= epoch <= today + 1",
+    "not epoch <= today + 1",
+)
+_signer.lacks(
+    "the signer signs so many a second and no more",
+    "self._keys.sign(to_sign) if allowance.spend() else",
+    "self._keys.sign(to_sign) if True else",
+)
+_signer.lacks(
+    "the signer signs under the offer's label",
+    "return key.sign(Label.OFFER, to_sign)",
+    "return key.sign(Label.STATIC, to_sign)",
+)
+_signer.lacks(
+    "an identity that was switched off is forgotten",
+    "if len(self._keys) > 1 and self._clock() > self._old_until:",
+    "if False:",
+)
+_signing = Room("gateway/runtime/signing.py")
+_signing.lacks(
+    "an answer to another worker's question is none",
+    "self._waiting.pop(NUMBER.unpack_from(packet)[0], None)",
+    "self._waiting.popitem()[1]",
+)
+_ruleset = Room("gateway/intercept/ruleset.py")
+_ruleset.lacks(
+    "what is asked of nft about an address is an address",
+    "{ip_address(server)} . {ip_address(client)}",
+    "{server} . {client}",
+)
+_pool = Room("gateway/runtime/pool.py")
+_pool.lacks(
+    "a worker's nonsense is caught",
+    "except (LookupError, TypeError, ValueError, AttributeError) as error:",
+    "except ZeroDivisionError as error:",
+)
+_shell = Room("gateway/cli/shell.py")
+_shell.lacks(
+    "a line on the terminal holds letters only",
+    'return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in cut)',
+    "return cut",
+)
+CONFINEMENT: Final[tuple[Mutant, ...]] = mutants_of(_signer, _signing, _ruleset, _pool, _shell)

@@ -1,0 +1,122 @@
+"""What a worker says is not believed to be well formed: it may be others who say it.
+
+With a real supervisor's ears, and no process. Counterpart: tests/lab, where workers are real ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config import Config
+from gateway.errors import Reason
+from gateway.intercept.ruleset import Slot
+from gateway.runtime.hardening import LAYERS, Confinement
+from gateway.runtime.link import Link
+from gateway.runtime.order import Presented
+from gateway.runtime.pool import Pool, State, WorkerProcess
+from gateway.runtime.supervisor import Supervisor
+
+PRESENTED = Presented(bytes(32), bytes(32), 1, 15, bytes(64))
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+class Ears:
+    """A pool and a supervisor that listen to one worker."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, folder: Path) -> None:
+        state = folder / "state"
+        state.mkdir(0o700)
+        config = Config(state_dir=state, run_dir=folder / "run", log_file=folder / "log")
+        self.supervisor = Supervisor(config)
+        self.supervisor._open_store()
+        self.rung: list[tuple[Reason, str]] = []
+
+        async def made() -> Pool:
+            return Pool(
+                config,
+                (),
+                PRESENTED,
+                Confinement(None, None),
+                lambda slot: -1,
+                self.supervisor._log,
+                lambda: None,
+                self.supervisor._told,
+                lambda reason, subject, detail: self.rung.append((reason, detail)),
+            )
+
+        self.pool = loop.run_until_complete(made())
+        self.worker = WorkerProcess(Slot(0, 2500, 12525), (), state=State.SERVING)
+
+    def hear(self, message: Any) -> None:
+        self.pool._told(self.worker, message)
+
+
+@pytest.fixture
+def ears(loop: asyncio.AbstractEventLoop, tmp_path: Path) -> Iterator[Ears]:
+    ears = Ears(loop, tmp_path)
+    yield ears
+    assert ears.supervisor._store is not None
+    ears.supervisor._store.close()
+    ears.supervisor._log.close()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"remember": {}},
+        {"remember": {"identity": "zz", "epoch": 1, "full": True, "address": "192.0.2.7", "port": 25}},
+        {"remember": 5},
+        {"failure": {"address": "192.0.2.7"}},
+        {"source": "192.0.2.7"},
+        {"source": {"address": "192.0.2.7", "seen": "never heard of"}},
+        {"look": {"host": 1, "keywords": 2, "address": "192.0.2.7", "port": 25}},
+        {"alarm": {"reason": "never-heard-of", "subject": "x", "detail": "y"}},
+        {"alarm": []},
+        {"cause": {"likely": "reset-unclear"}},
+        {"cause": None},
+    ],
+    ids=str,
+)
+def test_what_a_worker_should_not_say_rings_and_ends_nothing(ears: Ears, message: Any) -> None:
+    ears.hear(message)
+    ((reason, detail),) = ears.rung
+    assert reason is Reason.INTERNAL
+    assert "said what it should not" in detail
+    ears.hear({"ready": 7, "layers": list(LAYERS)})
+    assert ears.worker.state is State.SERVING
+    assert len(ears.rung) == 1
+
+
+def test_a_worker_without_one_of_its_layers_rings(ears: Ears) -> None:
+    ears.hear({"ready": 7, "layers": list(LAYERS)})
+    assert ears.rung == []
+    ears.hear({"ready": 7, "layers": [layer for layer in LAYERS if layer != "file-system"]})
+    assert ears.rung == [(Reason.WORKER_UNCONFINED, "without file-system")]
+    assert ears.worker.as_json()["confined"] == ["user", "capabilities", "no-new-privileges", "system-calls"]
+
+
+@pytest.mark.parametrize(
+    "packet", [b"{", b"[]", b"7", b"\xff", b"[" * 100_000, b"null"], ids=lambda p: str(p[:4])
+)
+def test_a_packet_that_is_no_message_is_passed_over(loop: asyncio.AbstractEventLoop, packet: bytes) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    heard: list[dict[str, Any]] = []
+    link = Link(loop, ours, heard.append, lambda: None)
+    theirs.send(packet)
+    theirs.send(b'{"ready": 7}')
+    link._readable()
+    assert heard == [{"ready": 7}]
+    link.close()
+    theirs.close()
