@@ -146,12 +146,13 @@ class Database:
             self._opened = self._file_on_disk()
 
     def _let_readers_in(self) -> None:
-        """The file and the two beside it, which SQLite makes anew as it finds the file."""
+        """The file and the two beside it, which SQLite makes anew as it finds the file. Where that cannot be,
+        it may be so already; else the readers tell."""
         if self._readers is None:
             return
         for suffix in ("", "-wal", "-shm"):
             part = self._path.with_name(self._path.name + suffix)
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 os.chown(part, -1, self._readers, follow_symlinks=False)
                 part.chmod(_FOR_READERS)
 

@@ -7,6 +7,7 @@ Counterpart: `hardening`, which does it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Final
 
 from gateway.config import Config
-from gateway.errors import EnvironmentFailureError
 from gateway.policy import limits
 from gateway.runtime.hardening import WORKER_CAPABILITIES, Confinement, user_for
 
@@ -46,14 +46,12 @@ def of(config: Config) -> Confinements:
 
 
 def share(state_dir: Path, readers: int | None) -> None:
-    """Let the workers pass through the state folder. Raises EnvironmentFailureError."""
-    if readers is None:
-        return
-    try:
-        os.chown(state_dir, -1, readers)
-        state_dir.chmod(_MAY_PASS)
-    except OSError as error:
-        raise EnvironmentFailureError(f"{state_dir}: cannot be shared: {error.strerror}") from None
+    """Let the workers pass through the state folder. Where that cannot be (a disk that is read-only, say), it
+    may be so already; else they tell that they cannot read what is remembered."""
+    if readers is not None:
+        with contextlib.suppress(OSError):
+            os.chown(state_dir, -1, readers)
+            state_dir.chmod(_MAY_PASS)
 
 
 def closed_to_workers(config: Config) -> Path | None:
