@@ -154,7 +154,7 @@ class _Session:
         endorsed = endorse(identity, StaticKey.draw(os.urandom, today), today)
         destination = self._found.destination
         return SendingContext(
-            keys=GatewayKeys(identity, endorsed),
+            keys=GatewayKeys(identity.public, endorsed),
             dialled=DialledAddress.from_text(destination.address, destination.port),
             pin=self._found.pin,
             today=today,

@@ -13,6 +13,9 @@ from gateway.operator.doctor.trouble import Trouble, shell
 from gateway.policy import limits
 
 _OTHERS: Final = 0o077
+_OTHERS_BUT_WORKERS_PASS: Final = 0o067
+_OTHERS_BUT_WORKERS_READ: Final = 0o037
+"""The daemon gives the workers' group these: the folder to pass through, the memory of peers to read."""
 _MEMORY_FILE_SYSTEMS: Final = frozenset({"tmpfs", "ramfs"})
 
 
@@ -43,11 +46,11 @@ def state_directory(seen: Snapshot) -> Iterator[Trouble]:
             f"{shell('mv', path, f'{path}.aside')} && {shell('install', '-d', '-m', '700', path)}",
         )
         return
-    if state.kind and state.mode & _OTHERS:
+    if state.kind and state.mode & _OTHERS_BUT_WORKERS_PASS:
         yield Trouble(
             f"{path}: mode {state.mode:04o}, so others may look into it or change it",
             "the site's key and its memory of peers lie there",
-            shell("chmod", "700", path),
+            shell("chmod", "710", path),
         )
     if disk is None:
         return
@@ -109,11 +112,11 @@ def memory(seen: Snapshot) -> Iterator[Trouble]:
             " set it aside: the daemon begins a new one",
             shell("mv", path, f"{path}.unreadable"),
         )
-    elif found.file.kind == "file" and found.file.mode & _OTHERS:
+    elif found.file.kind == "file" and found.file.mode & _OTHERS_BUT_WORKERS_READ:
         yield Trouble(
             f"{path}: mode {found.file.mode:04o}, so others may read or change what is remembered of peers",
             "it says who writes to whom, and decides whether a changed key rings",
-            shell("chmod", "600", path),
+            shell("chmod", "640", path),
         )
     if found.set_aside:
         names = ", ".join(one.name for one in found.set_aside)
