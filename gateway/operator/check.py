@@ -17,7 +17,7 @@ from gateway.intercept.wanted import Wanted, read_wanted
 from gateway.operator import lifecycle
 from gateway.operator.status import is_running
 from gateway.peers.store import PinStore
-from gateway.runtime import confinements, identity_file, landlock
+from gateway.runtime import identity_file, landlock
 from gateway.runtime.machine import this_machine
 
 _TOOLS: Final = ("iptables-restore", "iptables-save", "ip6tables-restore", "ip6tables-save", "nft")
@@ -69,11 +69,7 @@ def _privileges(config: Config) -> Iterator[Finding]:
 
 
 def _workers(config: Config) -> Iterator[Finding]:
-    closed = confinements.closed_to_workers(config)
-    if closed is not None:
-        told = f"{closed}: workers may not pass, so they know no peers; choose another daemon.state_dir"
-        yield Finding("workers", False, told)
-    elif not landlock.version():
+    if not landlock.version():
         yield Finding("workers", True, "confined, but for the file system: this kernel has no Landlock")
     else:
         yield Finding("workers", True, "confined")

@@ -1,7 +1,8 @@
 """What each process of this daemon is left with: users, folders, ports.
 
 The state folder holds the identity, which is root's alone, and the memory of peers, which workers read: they
-may pass through the folder, and are in the group that may read that one file.
+may pass through the folder, and are in the group that may read that one file. Where a folder above is closed
+to them, it is mounted for them alone, to be read.
 Counterpart: `hardening`, which does it.
 """
 
@@ -10,16 +11,18 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from gateway.config import Config
 from gateway.policy import limits
-from gateway.runtime.hardening import WORKER_CAPABILITIES, Confinement, user_for
+from gateway.runtime.hardening import WORKER_CAPABILITIES, Confinement, User, user_for
 
 _SIGNER: Final = "-signer"
 _MAY_PASS: Final = 0o710
+_PLACES: Final = ("/mnt", "/srv", "/media")
+"""Where a worker sees a state folder that it does not get to; the machine's own view has something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +40,13 @@ def of(config: Config) -> Confinements:
         worker = Confinement(None, None, WORKER_CAPABILITIES, readable, config.ports)
         return Confinements(worker, Confinement(None, None), None)
     user = user_for(config.user, limits.SPARE_USER)
+    near = None
+    if closed_to(user, config.state_dir) is not None:
+        place = next((place for place in _PLACES if Path(place).is_dir()), _PLACES[0])
+        near, readable = (str(config.state_dir), place), (place, *_python())
     other = user_for(config.user + _SIGNER, limits.SPARE_USER + 1)
     return Confinements(
-        Confinement(user.uid, user.gid, WORKER_CAPABILITIES, readable, config.ports),
+        Confinement(user.uid, user.gid, WORKER_CAPABILITIES, readable, config.ports, near),
         Confinement(other.uid, other.gid),
         user.gid,
     )
@@ -54,18 +61,22 @@ def share(state_dir: Path, readers: int | None) -> None:
             state_dir.chmod(_MAY_PASS)
 
 
-def closed_to_workers(config: Config) -> Path | None:
-    """A folder above the state folder that workers may not pass through; None if they get to it."""
-    confined = of(config).worker
-    for folder in config.state_dir.parents if confined.uid is not None else ():
+def closed_to(user: User, state_dir: Path) -> Path | None:
+    """A folder above the state folder that this user may not pass through; None if he gets to it."""
+    for folder in state_dir.parents:
         try:
             found = folder.stat()
         except FileNotFoundError:
             continue
-        by_whom = 0o100 if found.st_uid == confined.uid else 0o010 if found.st_gid == confined.gid else 0o001
+        by_whom = 0o100 if found.st_uid == user.uid else 0o010 if found.st_gid == user.gid else 0o001
         if not found.st_mode & by_whom:
             return folder
     return None
+
+
+def seen_by_workers(config: Config, worker: Confinement) -> Config:
+    """With the state folder where they see it."""
+    return replace(config, state_dir=Path(worker.near[1])) if worker.near is not None else config
 
 
 def _python() -> tuple[str, ...]:

@@ -27,6 +27,8 @@ _PR_SET_KEEPCAPS: Final = 8
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_CAP_AMBIENT: Final = 47
+_CLONE_NEWNS: Final = 0x20000
+_MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 _CAPABILITY_VERSION_3: Final = 0x20080522
 _CAPABILITIES: Final = 64
@@ -49,6 +51,8 @@ class Confinement:
     """Folders whose files it may open for reading; there is none where it may write or execute."""
     ports: tuple[int, ...] = ()
     """To which it may connect."""
+    near: tuple[str, str] | None = None
+    """A folder to which its user does not get, and the one in whose place it sees it, to read."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -57,12 +61,14 @@ class Confinement:
             "capabilities": list(self.capabilities),
             "readable": list(self.readable),
             "ports": list(self.ports),
+            "near": self.near,
         }
 
     @classmethod
     def from_json(cls, told: dict[str, Any]) -> Self:
         capabilities, readable, ports = (tuple(told[name]) for name in ("capabilities", "readable", "ports"))
-        return cls(told["uid"], told["gid"], capabilities, readable, ports)
+        near = tuple(told["near"]) if told["near"] else None
+        return cls(told["uid"], told["gid"], capabilities, readable, ports, near)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,8 @@ def forbid_dumps() -> None:
 
 def confine(confinement: Confinement) -> list[str]:
     """All layers but the filter of system calls, which comes when all is set up. What is in force now."""
+    if confinement.near is not None:
+        _bring_near(*confinement.near)
     in_force = [layer for layer, step in STEPS.items() if step(confinement)]
     forbid_dumps()  # a change of user has set the flag back
     return in_force
@@ -115,6 +123,14 @@ def refuse_rings() -> None:
 def filter_calls(rules: tuple[system_calls.Rule, ...]) -> list[str]:
     """The last layer; names it where it is in force."""
     return [_FILTER] if system_calls.install(rules) else []
+
+
+def _bring_near(folder: str, place: str) -> None:
+    """In a view of the file system of this process's own. Where that cannot be had, it does not see it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNS) == 0 and libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None) == 0:
+        libc.mount(os.fsencode(folder), os.fsencode(place), None, _MS_BIND, None)
+        libc.mount(None, os.fsencode(place), None, _MS_BIND | _MS_REMOUNT | _MS_RDONLY, None)
 
 
 def _become_user(confinement: Confinement) -> bool:

@@ -26,6 +26,7 @@ from gateway.observe.log import Level, Log
 from gateway.peers.sources import SourceSeen
 from gateway.policy import limits
 from gateway.runtime.child import Child
+from gateway.runtime.confinements import seen_by_workers
 from gateway.runtime.handover import Heirloom
 from gateway.runtime.hardening import LAYERS, Confinement
 from gateway.runtime.link import Link, Message
@@ -254,7 +255,8 @@ class Pool:
         listeners = tuple(listener.fileno() for listener in worker.listeners)
         slot, signing = worker.slot, self._signer_end(worker.slot.index)
         who, confined = self._presented, self._confinement
-        order = Order(self._config, slot.index, slot.queue, listeners, signing, who, confined)
+        config = seen_by_workers(self._config, confined)
+        order = Order(config, slot.index, slot.queue, listeners, signing, who, confined)
         ours.send(pickle.dumps(order))
         worker.process = Child.start(
             self._loop,

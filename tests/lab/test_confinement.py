@@ -302,6 +302,36 @@ def test_no_program_of_roots_gives_root_back(ground: Ground) -> None:
     assert ground.tried(("user", "no-new-privileges"), again) == dict.fromkeys(again, False)
 
 
+def test_a_state_folder_behind_a_closed_one_is_read_all_the_same(sites: Sites) -> None:
+    """The gateway knows its peer again after a restart: its workers read what the supervisor wrote."""
+    one = sites.gateway("a")
+    before = one.configuration.read_text()
+    closed = one.folder / "closed"
+    closed.mkdir(0o700)
+    sites.kill("a")
+    try:
+        one.configuration.write_text(before.replace(f"{one.folder}/state", f"{closed}/state"))
+        assert one.configuration.read_text() != before
+        sites.start("a")
+        with MailServer(sites, "mta-b", False) as server:
+            mail(sites, "mta-a", server, sites.address("mta-b", False), b"first contact")
+            eventually(lambda: sites.status("a")["peers"] == 1, what="the peer remembered")
+            sites.kill("a")
+            sites.start("a")
+            mail(sites, "mta-a", server, sites.address("mta-b", False), b"again")
+        eventually(lambda: "reason=upgraded\n" in sites.log("a"), what="known again")
+        assert sites.alarms("a", "pins-unreadable") == []
+        for pid in sites.workers("a"):
+            kept = identity_file.load(closed / "state" / "identity")
+            assert kept is not None
+            assert not holds(pid, kept.site.seed)
+        assert list(Path("/mnt").glob("peers.db*")) == []
+    finally:
+        sites.kill("a")
+        one.configuration.write_text(before)
+        sites.start("a")
+
+
 # --- Without a signer ---------------------------------------------------------------------------------------
 
 

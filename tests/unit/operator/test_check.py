@@ -27,7 +27,6 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     )
     monkeypatch.setattr(kernel, "remarks", lambda config: [])
     monkeypatch.setattr(check, "_is_free", lambda port: True)
-    monkeypatch.setattr(check.confinements, "closed_to_workers", lambda config: None)
     return Config(state_dir=tmp_path, run_dir=tmp_path)
 
 
@@ -48,11 +47,6 @@ def test_all_is_well_with_and_without_files(config: Config) -> None:
 def test_not_root(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check.os, "geteuid", lambda: 1000)
     assert bad(config) == ["privileges"]
-
-
-def test_a_state_folder_that_workers_do_not_get_to(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check.confinements, "closed_to_workers", lambda config: Path("/root"))
-    assert bad(config) == ["workers"]
 
 
 def test_a_kernel_without_landlock_is_told(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import stat
@@ -14,7 +15,7 @@ from gateway.config import Config
 from gateway.peers.database import Database
 from gateway.policy import limits
 from gateway.runtime import confinements, hardening, landlock, system_calls
-from gateway.runtime.hardening import Confinement, user_for
+from gateway.runtime.hardening import Confinement, User, user_for
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -73,11 +74,18 @@ def test_a_folder_that_workers_cannot_pass_is_named(tmp_path: Path, monkeypatch:
         folder.chmod(0o711)
     closed = tmp_path / "closed"
     config = replace(Config(), state_dir=closed / "not-there-yet" / "state")
-    assert confinements.closed_to_workers(config) is None
+    user = User("somebody", 61_000, 61_000)
+    assert confinements.closed_to(user, config.state_dir) is None
+    assert confinements.of(config).worker.near is None
     closed.mkdir(0o700)
-    assert confinements.closed_to_workers(config) == closed
+    assert confinements.closed_to(user, config.state_dir) == closed
+    worker = confinements.of(config).worker
+    assert worker.near == (str(config.state_dir), "/mnt")
+    assert str(config.state_dir) not in worker.readable
+    assert confinements.seen_by_workers(config, worker).pins_file == Path("/mnt/peers.db")
+    assert Confinement.from_json(json.loads(json.dumps(worker.as_json()))) == worker
     closed.chmod(0o711)
-    assert confinements.closed_to_workers(config) is None
+    assert confinements.closed_to(user, config.state_dir) is None
 
 
 @needs_root
