@@ -22,6 +22,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from gateway.cli.shell import shown
 from gateway.operator import status as asking
 from gateway.operator import watching
 from gateway.operator.watching import Moment
@@ -151,7 +152,7 @@ def _parts(moment: Moment) -> Iterator[RenderableType]:
     head.add_column(justify="right")
     head.add_row(Text("nightmail", style="bold"), Text(watching.at(moment), style="dim"))
     yield head
-    yield Text(moment.answer, style="bold green" if moment.protects else "bold red")
+    yield Text(shown(moment.answer), style="bold green" if moment.protects else "bold red")
     if moment.running:
         yield Text(watching.now(moment))
     yield Text("")
@@ -175,4 +176,5 @@ def _parts(moment: Moment) -> Iterator[RenderableType]:
 def _plain(line: str) -> Text:
     """One line, cut and never wrapped; never taken for markup."""
     style = "red" if line.startswith("alarm: ") else ""
-    return Text(line, style=style, no_wrap=True, overflow="ellipsis")
+    # rich takes out a few control characters, and lets escapes pass.
+    return Text(shown(line), style=style, no_wrap=True, overflow="ellipsis")

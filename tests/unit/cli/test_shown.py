@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
-from gateway.cli import nightmail
+from gateway.cli import nightmail, screen
 from gateway.cli.shell import shown
+from gateway.operator.watching import Moment
 from gateway.peers.database import Database
 from gateway.peers.look_store import LookStore
 from gateway.peers.looks import Look
@@ -80,6 +83,18 @@ def test_words_of_a_worker_in_status_are_letters(configuration: Path) -> None:
     assert "internal" in told
     assert harmless(told)
     assert "\nalarm: none" not in told
+
+
+def test_words_of_a_worker_on_the_live_screen_are_letters() -> None:
+    """rich, which draws it, would pass an escape on."""
+    alarm = {"reason": "internal", "subject": EVIL, "detail": EVIL, "at": 0, "suppressed": 0}
+    status = {**STATUS, "alarms": [alarm], "wanted": "up"}
+    moment = Moment(wall=0.0, running=True, status=status)
+    drawn = Console(width=200, force_terminal=False, file=io.StringIO())
+    drawn.print(screen.drawn(moment))
+    text = drawn.file.getvalue()  # type: ignore[attr-defined]
+    assert "internal" in text
+    assert harmless(text)
 
 
 def test_a_line_is_bounded() -> None:
