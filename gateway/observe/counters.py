@@ -7,6 +7,7 @@ Knows no clock: `AlarmBell` takes `now`. Counterparts: `runtime` counts, `nightm
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -44,6 +45,8 @@ class Tally(IdentityHashed):
 
 GAUGES: Final = frozenset({Tally.SESSIONS_OPEN, Tally.CHANNELS_OPEN, Tally.SYNS_HELD})
 
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_DEPTH: Final = 3
 Snapshot = dict[str, Any]
 """JSON-able: {"decided": {"out": {"upgraded": {reason: n}, "clear": {reason: n}}, "in": ...},
 "ended": {"out": {reason: n}, "in": ...}, "tallies": {name: n}}."""
@@ -97,6 +100,27 @@ def merged(snapshots: Iterable[Snapshot]) -> Snapshot:
     for snapshot in snapshots:
         _add_into(total, snapshot)
     return total
+
+
+def require_snapshot(told: Any) -> Snapshot:
+    """The same, if it is one: from a worker, of whom others may have taken hold. Its names become labels of
+    metrics. Raises ValueError."""
+    if not isinstance(told, dict) or not told.keys() <= empty_snapshot().keys():
+        raise ValueError("no counters")
+    _require_counts(told, depth=0)
+    return told
+
+
+def _require_counts(told: dict[Any, Any], depth: int) -> None:
+    if len(told) > limits.COUNTER_NAMES or depth > _DEPTH:
+        raise ValueError("too many counters")
+    for name, value in told.items():
+        if not _NAME.fullmatch(name):
+            raise ValueError("a counter's name is no word of ours")
+        if isinstance(value, dict):
+            _require_counts(value, depth + 1)
+        elif type(value) is not int or not 0 <= value < 1 << 63 or depth == 0:
+            raise ValueError(f"{name} counts nothing")
 
 
 def without_gauges(snapshot: Snapshot) -> Snapshot:

@@ -315,6 +315,8 @@ LINK_MESSAGE_OCTETS: Final = 128 * 1024
 """One message between supervisor and worker; counters are the largest (some KB)."""
 LINK_MESSAGES_PER_TURN: Final = 64
 """Messages taken from one link per turn of the loop."""
+COUNTER_NAMES: Final = 256
+"""Different counters of one kind that a worker may tell of: twice as many as there are reasons."""
 COUNTERS_EVERY_SECONDS: Final = 1.0
 """A worker reports its counters so often; `status` is at most so old."""
 STOP_SECONDS: Final = 20.0

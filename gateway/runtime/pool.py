@@ -21,7 +21,7 @@ from gateway.errors import Reason
 from gateway.intercept import tproxy
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.ruleset import Slot
-from gateway.observe.counters import Snapshot, empty_snapshot, merged, without_gauges
+from gateway.observe.counters import Snapshot, empty_snapshot, merged, require_snapshot, without_gauges
 from gateway.observe.log import Level, Log
 from gateway.peers.sources import SourceSeen
 from gateway.policy import limits
@@ -395,7 +395,7 @@ class Pool:
             self._lead_if_ready()
             self._on_change()
         elif "counters" in message:
-            worker.counters = message["counters"]
+            worker.counters = require_snapshot(message["counters"])
         elif "answered" in message:
             self._tell_others(worker, message)
         else:

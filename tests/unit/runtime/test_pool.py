@@ -6,6 +6,7 @@ With a real supervisor's ears, and no process. Counterpart: tests/lab, where wor
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ import pytest
 from gateway.config import Config
 from gateway.errors import Reason
 from gateway.intercept.ruleset import Slot
+from gateway.observe.counters import Counters, Direction, Tally, empty_snapshot
+from gateway.policy import limits
 from gateway.runtime.hardening import LAYERS, Confinement
 from gateway.runtime.link import Link
 from gateway.runtime.order import Presented
@@ -86,8 +89,18 @@ def ears(loop: asyncio.AbstractEventLoop, tmp_path: Path) -> Iterator[Ears]:
         {"alarm": []},
         {"cause": {"likely": "reset-unclear"}},
         {"cause": None},
+        {"counters": 5},
+        {"counters": {"others": {}}},
+        {"counters": {"tallies": 5}},
+        {"counters": {"tallies": {"sessions-open": "many"}}},
+        {"counters": {"tallies": {"sessions-open": -1}}},
+        {"counters": {"tallies": {"sessions-open": True}}},
+        {"counters": {"tallies": {"sessions-open": 1 << 63}}},
+        {"counters": {"tallies": {'x"} 1\n# EVIL': 1}}},
+        {"counters": {"tallies": {f"name-{number}": 1 for number in range(limits.COUNTER_NAMES + 1)}}},
+        {"counters": {"decided": {"out": {"clear": {"deeper": {"still": 1}}}}}},
     ],
-    ids=str,
+    ids=lambda message: str(message)[:60],
 )
 def test_what_a_worker_should_not_say_rings_and_ends_nothing(ears: Ears, message: Any) -> None:
     ears.hear(message)
@@ -97,6 +110,20 @@ def test_what_a_worker_should_not_say_rings_and_ends_nothing(ears: Ears, message
     ears.hear({"ready": 7, "layers": list(LAYERS)})
     assert ears.worker.state is State.SERVING
     assert len(ears.rung) == 1
+    assert ears.pool.counters() == empty_snapshot()
+
+
+def test_counters_as_workers_make_them_are_taken(ears: Ears) -> None:
+    counters = Counters()
+    for direction, reason in itertools.product(Direction, Reason):
+        counters.decided(direction, True, reason)
+        counters.decided(direction, False, reason)
+        counters.ended(direction, reason)
+    for tally in Tally:
+        counters.add(tally, 7)
+    ears.hear({"counters": counters.snapshot()})
+    assert ears.rung == []
+    assert ears.pool.counters() == counters.snapshot()
 
 
 def test_a_worker_without_one_of_its_layers_rings(ears: Ears) -> None:
