@@ -110,7 +110,7 @@ def test_what_a_worker_should_not_say_rings_and_ends_nothing(ears: Ears, message
     ears.hear({"ready": 7, "layers": list(LAYERS)})
     assert ears.worker.state is State.SERVING
     assert len(ears.rung) == 1
-    assert ears.pool.counters() == empty_snapshot()
+    assert ears.worker.counters == empty_snapshot()
 
 
 def test_counters_as_workers_make_them_are_taken(ears: Ears) -> None:
@@ -123,7 +123,7 @@ def test_counters_as_workers_make_them_are_taken(ears: Ears) -> None:
         counters.add(tally, 7)
     ears.hear({"counters": counters.snapshot()})
     assert ears.rung == []
-    assert ears.pool.counters() == counters.snapshot()
+    assert ears.worker.counters == counters.snapshot()
 
 
 def test_a_worker_without_one_of_its_layers_rings(ears: Ears) -> None:
