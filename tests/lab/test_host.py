@@ -191,6 +191,7 @@ def test_a_flush_of_conntrack_lets_nothing_out_in_clear(on_hosts: Guarded) -> No
     """What the mail servers send to each other goes on over lo: the wire sees no octet of it, nor an end."""
     began = time.time()
     made, accepted = on_hosts.sites.connect("a", "b", Family.V4)
+    accepted.settimeout(probes.PATIENCE)
     lines = made.makefile("rb")
     with made, accepted, lines:
         accepted.sendall(b"220 mx.test ESMTP\r\n")

@@ -14,6 +14,7 @@ transaction, and the gate comes last and goes first. Counterpart: `ruleset`, whi
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -61,11 +62,18 @@ class KernelRules:
     def apply(self, wanted: RuleSet, live_queues: Iterable[int]) -> None:
         """Make the kernel hold exactly `wanted`, whatever of ours stood there before.
 
-        Raises EnvironmentFailureError. What others have put into the kernel is not touched.
+        Raises EnvironmentFailureError, and then nothing of ours stands: half of a rule set might stop mail.
+        What others have put into the kernel is not touched.
         """
         self._wanted, self._iptables.live, self._seen_generation = wanted, tuple(live_queues), None
-        for kind in self._kinds:
-            kind.put(_of(kind, wanted))
+        try:
+            for kind in self._kinds:
+                kind.put(_of(kind, wanted))
+        except EnvironmentFailureError:
+            for kind in reversed(self._kinds):
+                with contextlib.suppress(EnvironmentFailureError):
+                    kind.take_away()
+            raise
 
     @property
     def standing(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config import load
+from gateway.config import Placement, load
 from gateway.lab import gateways
 from gateway.lab.gateways import Gateway
 from gateway.lab.topology import load as load_topology
@@ -31,6 +31,13 @@ def test_the_configuration_is_one_that_the_daemon_takes(one: Gateway) -> None:
     assert (config.inside, config.outside) == (("inside",), ("outside",))
     assert config.control_socket == one.control_socket
     assert config.state_dir.is_relative_to(one.folder)
+
+
+@pytest.mark.parametrize("placement", gateways.INTERFACES)
+def test_so_it_is_for_every_placement(tmp_path: Path, placement: Placement) -> None:
+    made = Gateway(load_topology().nodes["gw-a"], "nmu-gw-a", tmp_path, placement=placement)
+    gateways.prepare(made)
+    assert load(made.configuration).placement is placement
 
 
 @pytest.mark.parametrize(

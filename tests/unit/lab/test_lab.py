@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.config import Placement
 from gateway.errors import EnvironmentFailureError
 from gateway.lab import network, processes
 from gateway.lab.lab import Lab, Place, _at_once, _boot_id
@@ -142,3 +143,15 @@ def test_at_once_is_really_at_once_and_tells_a_failure() -> None:
     _at_once(lambda _: barrier.wait(), [1, 2, 3])
     with pytest.raises(ZeroDivisionError):
         _at_once(lambda n: 1 // n, [1, 0])
+
+
+def test_where_the_gateways_stand_is_remembered(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lab, "_build", lambda *args: None)
+    assert lab.gateway("a").namespace == "nmu-gw-a"
+    lab.placement = Placement.HOST
+    lab.up()
+    another = Lab(lab.place)
+    for one in another.gateways:
+        assert one.placement is Placement.HOST
+        assert one.namespace == f"nmu-mta-{one.node.letter}"
+        assert one.folder == lab.place.folder / one.node.name, "apart from the mail server's own"

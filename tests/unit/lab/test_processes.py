@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -88,3 +89,12 @@ def test_a_missing_process_has_no_start_time() -> None:
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
     assert start_time(gone.pid) is None
+
+
+def test_children_are_found_by_their_parent(child: subprocess.Popen[bytes]) -> None:
+    started = processes.start_time(os.getpid())
+    assert started is not None
+    found = processes.children_of(Process(os.getpid(), started))
+    assert child.pid in [one.pid for one in found]
+    assert all(one.alive for one in found)
+    assert processes.children_of(Process(child.pid, 0)) == []

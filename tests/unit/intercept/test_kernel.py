@@ -1,0 +1,134 @@
+"""The order of things: what gives marks comes last and goes first; what has not changed is not looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from gateway.config import Config
+from gateway.errors import EnvironmentFailureError
+from gateway.intercept import kernel, ruleset
+from gateway.intercept.kernel import nft
+from gateway.intercept.objects import IptablesRules, KernelObject, NftTable, Sysctl
+
+CONFIG = Config(inside=("lan",), outside=("wan",))
+WANTED = ruleset.render(CONFIG, ruleset.slots_of(CONFIG))
+
+
+class FakeKind:
+    """Writes down what is asked of it; stands for a kernel that holds nothing of ours."""
+
+    def __init__(self, told: list[str], of: type[KernelObject], *, numbered: bool = False) -> None:
+        self.of: tuple[type[KernelObject], ...] = (of,)
+        self.numbered = numbered
+        self.name = of.__name__
+        self.fails = False
+        self.gone: list[str] = []
+        self._told = told
+
+    def missing(self, wanted: Sequence[Any]) -> list[str]:
+        self._told.append(f"look {self.name}")
+        assert all(isinstance(each, self.of) for each in wanted)
+        return self.gone
+
+    def surplus(self, wanted: Sequence[Any]) -> list[str]:
+        return [f"old {self.name}"]
+
+    def put(self, wanted: Sequence[Any]) -> None:
+        self._told.append(f"put {len(wanted)} {self.name}")
+        if self.fails:
+            raise EnvironmentFailureError("not taken")
+
+    def take_away(self) -> None:
+        self._told.append(f"take {self.name}")
+        if self.fails:
+            raise EnvironmentFailureError("not given")
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def kinds(told: list[str]) -> list[FakeKind]:
+    return [
+        FakeKind(told, Sysctl),
+        FakeKind(told, NftTable, numbered=True),
+        FakeKind(told, IptablesRules, numbered=True),
+    ]
+
+
+@pytest.fixture
+def rules(kinds: list[FakeKind], monkeypatch: pytest.MonkeyPatch) -> kernel.KernelRules:
+    monkeypatch.setattr(nft, "generation", lambda: 7)
+    made = kernel.KernelRules(CONFIG)
+    made._kinds = kinds
+    return made
+
+
+def test_the_gate_comes_last_and_goes_first(rules: kernel.KernelRules, told: list[str]) -> None:
+    rules.apply(WANTED, [2500])
+    assert told == ["put 1 Sysctl", "put 1 NftTable", "put 2 IptablesRules"]
+    told.clear()
+    rules.remove()
+    assert told == ["take IptablesRules", "take NftTable", "take Sysctl"]
+
+
+def test_what_fails_half_way_is_undone_as_far_as_it_goes(
+    rules: kernel.KernelRules, kinds: list[FakeKind], told: list[str]
+) -> None:
+    kinds[1].fails = True
+    with pytest.raises(EnvironmentFailureError, match="not taken"):
+        rules.apply(WANTED, [2500])
+    assert told == ["put 1 Sysctl", "put 1 NftTable", "take IptablesRules", "take NftTable", "take Sysctl"]
+    kinds[1].gone = ["nft table inet nightmail"]
+    assert rules.missing() == ["nft table inet nightmail"], "so whoever keeps the rules tries again"
+
+
+def test_numbered_kinds_are_looked_at_again_only_when_the_number_has_changed(
+    rules: kernel.KernelRules, kinds: list[FakeKind], told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules.apply(WANTED, [2500])
+    every = ["look Sysctl", "look NftTable", "look IptablesRules"]
+    for expected in (every, every[:1], every[:1]):
+        told.clear()
+        assert rules.missing() == []
+        assert told == expected
+    for number in (8, None):
+        monkeypatch.setattr(nft, "generation", lambda number=number: number)
+        told.clear()
+        rules.missing()
+        assert told == every, "a new number, or none"
+    kinds[2].gone = ["iptables raw -A X"]
+    for _ in range(2):
+        assert rules.missing() == ["iptables raw -A X"], "as long as something is gone"
+
+
+def test_a_plan_names_what_would_go_and_what_would_come(
+    rules: kernel.KernelRules, kinds: list[FakeKind]
+) -> None:
+    kinds[0].gone = ["sysctl x=0"]
+    assert rules.differences(WANTED, [2500]) == [
+        "remove  old IptablesRules",
+        "remove  old NftTable",
+        "remove  old Sysctl",
+        "add     sysctl x=0",
+    ]
+
+
+def test_nothing_is_missing_where_nothing_is_wanted(rules: kernel.KernelRules, told: list[str]) -> None:
+    assert rules.missing() == []
+    assert told == []
+
+
+def test_notes_in_a_listing_are_read_and_not_taken_for_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    listing = (
+        "table inet nightmail {\n\tchain leaving {\n\t\taccept\n\t}\n\n"
+        "\tchain former/net/ipv4/tcp_early_demux/1 {\n\t}\n\n\tchain former/a.b/c-d/x {\n\t}\n}\n"
+    )
+    monkeypatch.setattr(nft, "_raw_listing", lambda family: listing)
+    assert nft.notes() == {"net/ipv4/tcp_early_demux": "1", "a.b/c-d": "x"}
+    assert nft._listing("inet") == "table inet nightmail {\n\tchain leaving {\n\t\taccept\n\t}\n}\n"
