@@ -76,7 +76,8 @@ class Config:
     user: str = "nightmail"
     log_level: str = "info"
     log_file: Path | None = None
-    """None: standard error, where the journal listens."""
+    """None: where `log_to` says."""
+    log_to: str = "stderr"
     alarm_again_hours: int = 24
     alarm_command: tuple[str, ...] = ()
     alarm_mail_to: str = ""
@@ -305,6 +306,7 @@ KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "daemon.user": ("user", _user),
     "log.level": ("log_level", _log_level),
     "log.file": ("log_file", _log_file),
+    "log.to": ("log_to", _outlet(outlets.log_place)),
     "alarms.again_after_hours": ("alarm_again_hours", _integer(1, 168)),
     "alarms.command": ("alarm_command", _outlet(outlets.command)),
     "alarms.mail_to": ("alarm_mail_to", _outlet(outlets.mail_to)),
@@ -407,6 +409,8 @@ def _consistent(path: Path, text: str, config: Config) -> Config:
     if both and not config.inside_networks:
         problem = f"{_list(both)} is outside as well; allowed only with interfaces.inside_networks"
         raise _located(path, text, "interfaces.inside", problem)
+    if config.log_file is not None and config.log_to != "stderr":
+        raise _located(path, text, "log.to", "log.file is set as well; allowed: one of the two")
     last = config.first_listen_port + limits.NUMBERS_IN_A_ROW
     taken = [port for port in config.ports if config.first_listen_port <= port < last]
     if taken:

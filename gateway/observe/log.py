@@ -14,11 +14,11 @@ from __future__ import annotations
 import enum
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
 from gateway.errors import EnvironmentFailureError, IdentityHashed, Reason
 from gateway.policy import limits
@@ -142,11 +142,29 @@ def _word(word: str) -> str:
     return word if _WORD.fullmatch(word) else escaped(word)
 
 
+class Entry(NamedTuple):
+    """One line on its way, and what of it a journal keeps by name."""
+
+    level: Level
+    text: str
+    subsystem: str
+    event: str
+    session: str = ""
+    reason: Reason | None = None
+
+
+class Sink(Protocol):
+    """Where lines go. `write_entries` takes all of them, or raises OSError."""
+
+    def write_entries(self, entries: Sequence[Entry]) -> None: ...
+    def close(self) -> None: ...
+
+
 class LogSink:
-    """Where lines go: a file descriptor that is written as a whole, or not at all."""
+    """A file descriptor that is written as a whole, or not at all."""
 
     def __init__(self, descriptor: int, *, owned: bool = False) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._owned = owned
 
     @classmethod
@@ -158,14 +176,17 @@ class LogSink:
         except OSError as error:
             raise EnvironmentFailureError(f"{path}: log cannot be opened: {error.strerror}") from None
 
+    def write_entries(self, entries: Sequence[Entry]) -> None:
+        self.write("".join(entry.text + "\n" for entry in entries).encode("ascii"))
+
     def write(self, octets: bytes) -> None:
         view = memoryview(octets)
         while view:
-            view = view[os.write(self._descriptor, view) :]
+            view = view[os.write(self.descriptor, view) :]
 
     def close(self) -> None:
         if self._owned:
-            os.close(self._descriptor)
+            os.close(self.descriptor)
             self._owned = False
 
 
@@ -173,12 +194,12 @@ class Log:
     """Facts in, lines out. `clock` is the wall clock, or None where the journal adds the time."""
 
     def __init__(
-        self, sink: LogSink, *, least: Level = Level.INFO, clock: Callable[[], float] | None = None
+        self, sink: Sink, *, least: Level = Level.INFO, clock: Callable[[], float] | None = None
     ) -> None:
         self._sink = sink
         self._least = least
         self._clock = clock
-        self._lines: list[str] = []
+        self._entries: list[Entry] = []
         self.lost_lines = 0
         """Not written since the start: the buffer was full, or the write failed."""
         self._lost_untold = 0
@@ -196,31 +217,31 @@ class Log:
         """Keep one line for the next `flush`. A field that is None is left out."""
         if level.weight < self._least.weight:
             return
-        if len(self._lines) >= limits.LOG_BUFFER_LINES:
+        if len(self._entries) >= limits.LOG_BUFFER_LINES:
             self.flush()
         at = self._clock() if self._clock is not None else None
-        self._lines.append(
-            line(level, subsystem, event, session=session, reason=reason, at=at, fields=fields)
-        )
+        text = line(level, subsystem, event, session=session, reason=reason, at=at, fields=fields)
+        self._entries.append(Entry(level, text, subsystem, event, session, reason))
 
     def flush(self) -> None:
         """Write what is kept, in one write. A failure costs these lines and is told by the next one."""
-        if not self._lines:
+        if not self._entries:
             return
-        lines, self._lines = self._lines, []
+        entries, self._entries = self._entries, []
         told = [self._lost_line()] if self._lost_untold else []
         try:
-            self._sink.write("".join(text + "\n" for text in told + lines).encode("ascii"))
+            self._sink.write_entries(told + entries)
         except OSError:
             # Full disk, closed pipe: mail goes on, the log does not.
-            self.lost_lines += len(lines)
-            self._lost_untold += len(lines)
+            self.lost_lines += len(entries)
+            self._lost_untold += len(entries)
         else:
             self._lost_untold = 0
 
-    def _lost_line(self) -> str:
+    def _lost_line(self) -> Entry:
         at = self._clock() if self._clock is not None else None
-        return line(Level.NOTICE, "log", "lines-lost", at=at, fields={"lines": self._lost_untold})
+        text = line(Level.NOTICE, "log", "lines-lost", at=at, fields={"lines": self._lost_untold})
+        return Entry(Level.NOTICE, text, "log", "lines-lost")
 
     def close(self) -> None:
         self.flush()

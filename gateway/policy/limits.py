@@ -271,6 +271,8 @@ LOG_LINE_OCTETS: Final = 2000
 """A whole log line; syslog and journald take more, terminals and people do not."""
 LOG_BUFFER_LINES: Final = 512
 """Lines kept for the next flush; a slow log never makes memory grow, lost lines are counted."""
+LOG_SEND_SECONDS: Final = 0.05
+"""All lines of one flush wait so long for a full socket of journald or syslog: the loop waits with them."""
 CONTROL_REPLY_OCTETS: Final = 1 << 20
 """The answer on the control socket; a larger one is not read."""
 CONTROL_SECONDS: Final = 3.0

@@ -24,8 +24,9 @@ from gateway.config import Config, Network
 from gateway.errors import EnvironmentFailureError, Reason
 from gateway.intercept import kernel, ruleset
 from gateway.intercept.wanted import Wanted
+from gateway.observe import sinks
 from gateway.observe.counters import AlarmBell, Tally
-from gateway.observe.log import Level, Log, LogSink, to_stderr
+from gateway.observe.log import Level
 from gateway.peers.database import Database
 from gateway.peers.history import Happening
 from gateway.peers.look_store import LookStore
@@ -55,8 +56,7 @@ class Supervisor:
         self._asked = config
         self._config = replace(config, inside_networks=kernel.inside_networks(config))
         self._confinements = confinements.of(self._config)
-        sink = LogSink.to_file(config.log_file) if config.log_file else to_stderr()
-        self._log = Log(sink, least=Level(config.log_level), clock=time.time)
+        self._log = sinks.opened(config, config.log_file)
         self._bell = AlarmBell(config.alarm_again_hours * limits.HOUR_SECONDS)
         self._own_path = OwnPath()
         self._stop = asyncio.Event()
@@ -419,6 +419,8 @@ def run(config: Config) -> int:
     """
     os.umask(0o077)
     hardening.forbid_dumps()
+    if config.log_file is not None:
+        sinks.stderr_into(config.log_file)  # that is where the workers write
 
     async def supervised() -> None:
         await Supervisor(config).run()

@@ -25,8 +25,9 @@ from gateway.errors import EnvironmentFailureError, Reason
 from gateway.intercept.gate import Roles
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.placements import InsideNetworks, layout_of
+from gateway.observe import sinks
 from gateway.observe.counters import Counters, Tally
-from gateway.observe.log import Level, Log, to_stderr
+from gateway.observe.log import Level
 from gateway.peers.sources import SourceSeen
 from gateway.policy import limits
 from gateway.runtime import hardening, system_calls
@@ -46,7 +47,7 @@ class Worker:
         self._loop = loop
         self._poller = Poller(loop)
         self._config = order.config
-        self._log = Log(to_stderr(), least=Level(order.config.log_level), clock=time.time)
+        self._log = sinks.opened(order.config)
         self._counters = Counters()
         self._link = Link(loop, link, self._told, self._supervisor_gone)
         memory = Memory(order.config.pins_file, self._memory_unreadable)

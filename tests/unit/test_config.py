@@ -2,7 +2,7 @@
 
 import re
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -84,7 +84,8 @@ run_dir = "/run/nm"
 user = "nm"
 [log]
 level = "debug"
-file = "/var/log/nightmail"
+file = ""
+to = "journal"
 [alarms]
 again_after_hours = 1
 command = ["/usr/local/bin/tell", "--all", "two words"]
@@ -116,7 +117,7 @@ listen = "unix:/run/nm/metrics.sock"
         run_dir=Path("/run/nm"),
         user="nm",
         log_level="debug",
-        log_file=Path("/var/log/nightmail"),
+        log_to="journal",
         alarm_again_hours=1,
         alarm_command=("/usr/local/bin/tell", "--all", "two words"),
         alarm_mail_to="postmaster@a.example",
@@ -124,6 +125,9 @@ listen = "unix:/run/nm/metrics.sock"
         metrics_listen=Path("/run/nm/metrics.sock"),
     )
     assert loaded(path, text) == expected
+    # Not with `log.to`: one of the two.
+    expected = replace(expected, log_file=Path("/var/log/nightmail"))
+    assert loaded(path, '[log]\nfile = "/var/log/nightmail"\n').log_file == expected.log_file
     facts_of_the_machine = {"unfiltered"}
     for field in fields(Config):
         if field.name in facts_of_the_machine:
@@ -180,6 +184,7 @@ BAD = [
     ("daemon.user", "61000", "other than root"),
     ("log.level", '"loud"', "debug, info, notice, alarm, error"),
     ("log.file", '"log"', "absolute path"),
+    ("log.to", '"syslogd"', "stderr, journal, syslog"),
     ("alarms.again_after_hours", "169", "from 1 to 168"),
     ("alarms.command", '"/bin/tell me"', "a list of words"),
     ("alarms.command", '["tell"]', "an absolute path"),
@@ -342,6 +347,12 @@ def test_one_interface_is_not_both_sides(path: Path) -> None:
     text = '[interfaces]\ninside = ["eth0"]\noutside = ["eth0"]\n'
     assert ":2: interfaces.inside: eth0 is outside as well" in complaint(path, text)
     assert loaded(path, text + 'inside_networks = ["192.0.2.0/24"]\n').inside == ("eth0",)
+
+
+def test_a_log_goes_to_one_place(path: Path) -> None:
+    text = '[log]\nfile = "/var/log/nightmail"\nto = "syslog"\n'
+    assert ":3: log.to: log.file is set as well" in complaint(path, text)
+    assert loaded(path, text.replace("syslog", "stderr")).log_to == "stderr"
 
 
 def test_mail_port_among_ours(path: Path) -> None:
