@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -199,3 +200,57 @@ def test_a_file_holds_the_lines_of_the_workers_too(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     lines = (tmp_path / "log").read_text().splitlines()
     assert [line.split(" ", 1)[1] for line in lines] == ["info supervisor writes", "info worker writes"]
+
+
+CONFINED = """
+import os, sys
+from pathlib import Path
+from gateway.observe.log import Log
+from gateway.observe.sinks import DatagramSink, for_syslog
+from gateway.runtime import hardening, system_calls
+from gateway.runtime.hardening import Confinement
+uid = 65534 if os.geteuid() == 0 else None
+layers = hardening.confine(Confinement(uid, uid))
+log = Log(DatagramSink(Path(sys.argv[1]), for_syslog))
+layers += hardening.filter_calls(system_calls.WORKER_CALLS)
+log.fact("worker", "confined", layers=",".join(layers))
+log.flush()
+print("collector?", end="", flush=True)
+sys.stdin.read()
+log.fact("worker", "again")
+log.flush()
+os._exit(0)
+"""
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Where everybody may look; what pytest gives is its user's alone."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_a_worker_that_is_confined_reaches_the_collector_and_its_successor(open_folder: Path) -> None:
+    """As nobody, without a file of its own, and where no socket can be made any more."""
+    first = Collector(open_folder / "socket")
+    first.path.chmod(0o666)
+    process = subprocess.Popen(
+        [sys.executable, "-c", CONFINED, str(first.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(10) == b"collector?"
+    line = first.received().decode()
+    assert "info worker confined layers=" in line
+    if os.geteuid() == 0:
+        assert {"user", "system-calls"} <= set(line.rpartition("layers=")[2].split(","))
+    first.close()
+    second = Collector(open_folder / "socket")
+    second.path.chmod(0o666)
+    _, complaint = process.communicate(timeout=60)
+    assert (process.returncode, complaint) == (0, b"")
+    assert second.received().endswith(b"info worker again")
+    second.close()
