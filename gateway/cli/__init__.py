@@ -8,6 +8,7 @@ is shared by all.
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from dataclasses import asdict
@@ -71,8 +72,10 @@ def main() -> NoReturn:
     """The command line; ends the process."""
     try:
         sys.exit(nightmail.main(prog_name="nightmail", standalone_mode=False) or FINE)
-    except (click.exceptions.Abort, BrokenPipeError):
+    except BrokenPipeError:
         sys.exit(NEGATIVE)
+    except click.exceptions.Abort:
+        sys.exit(complaint("interrupted", NEGATIVE))
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         sys.exit(USAGE)
@@ -187,9 +190,11 @@ def plan(settings: Settings, as_json: bool) -> None:
 @click.pass_obj
 @command
 def up(settings: Settings) -> None:
-    """Put the rules in place, now and after each start."""
+    """Put the rules in place, now and after each start; all of them, or none."""
     from gateway.operator import lifecycle
 
+    # To be asked to end is to be interrupted: what is half done is undone.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     click.echo(lifecycle.up(lifecycle.resolved(settings.config)))
 
 

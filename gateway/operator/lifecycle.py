@@ -16,7 +16,7 @@ from typing import Any, Final
 from gateway.config import Config, FoundInterface, with_interfaces
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel, ruleset
-from gateway.intercept.wanted import Wanted, record_wanted
+from gateway.intercept.wanted import Wanted, read_wanted, record_wanted
 from gateway.operator.status import is_running
 from gateway.policy import limits
 
@@ -55,7 +55,12 @@ def plan(config: Config) -> Plan:
 
 
 def up(config: Config, pause: Callable[[float], None] = time.sleep) -> str:
-    """Put the rules in and keep them; answers one line for the operator. Takes a resolved configuration."""
+    """Put the rules in and keep them; answers one line for the operator. Takes a resolved configuration.
+
+    Whole or not at all: what fails or is interrupted (SIGINT) in between leaves things as they were. Raises
+    EnvironmentFailureError.
+    """
+    before, stood = _said_before(config), bool(kernel.gate_counts())
     record_wanted(config.wanted_file, Wanted.UP)
     if is_running(config.control_socket):
         for _ in range(_DAEMON_CHECKS):
@@ -65,7 +70,13 @@ def up(config: Config, pause: Callable[[float], None] = time.sleep) -> str:
         raise EnvironmentFailureError("the daemon has not put the rules in place; its log says why")
     rules = ruleset.render(config, ruleset.slots_of(config))
     # No daemon: nobody listens on the queues, and --queue-bypass lets mail pass as if there were no rule.
-    kernel.KernelRules(config).apply(rules, _queues(config))
+    try:
+        kernel.KernelRules(config).apply(rules, _queues(config))
+    except BaseException as error:
+        _undo_up(config, before, stood)
+        if isinstance(error, KeyboardInterrupt):
+            raise EnvironmentFailureError("interrupted; everything is as it was before") from None
+        raise
     return "rules are in place; no daemon is running, so mail passes in clear until one is"
 
 
@@ -81,6 +92,25 @@ def down(config: Config, pause: Callable[[float], None] = time.sleep) -> str:
         pause(2 * limits.RULES_CHECK_SECONDS)
     rules.remove()
     return "rules are out and stay out; mail passes in clear until `nightmail up`"
+
+
+def _said_before(config: Config) -> Wanted:
+    try:
+        return read_wanted(config.wanted_file)
+    except EnvironmentFailureError:
+        return Wanted.UP
+
+
+def _undo_up(config: Config, before: Wanted, stood: bool) -> None:
+    """As far as it goes: what has made `up` fail may be in the way of this, too. Left-over rules do no harm.
+
+    Rules that `stood` before are left to serve: taking them out would be no undoing.
+    """
+    with contextlib.suppress(EnvironmentFailureError):
+        if not stood:
+            kernel.KernelRules(config).remove()
+    with contextlib.suppress(EnvironmentFailureError):
+        record_wanted(config.wanted_file, before)
 
 
 def _queues(config: Config) -> list[int]:

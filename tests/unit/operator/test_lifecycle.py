@@ -75,6 +75,36 @@ def test_up_says_when_the_daemon_does_not(config: Config, fake: FakeKernel) -> N
         lifecycle.up(config, lambda seconds: None)
 
 
+def test_up_that_fails_is_undone(config: Config, fake: FakeKernel) -> None:
+    lifecycle.down(config)
+    fake.done.clear()
+    fake.fails = True
+    with pytest.raises(EnvironmentFailureError, match="not permitted"):
+        lifecycle.up(config)
+    assert [what for what, _ in fake.done] == ["apply [2500, 2501]", "remove"]
+    assert read_wanted(config.wanted_file) is Wanted.DOWN
+
+
+def test_up_that_is_interrupted_is_undone(
+    config: Config, fake: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(wanted: Any, live_queues: list[int]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fake, "apply", interrupted)
+    with pytest.raises(EnvironmentFailureError, match="as it was before"):
+        lifecycle.up(config)
+    assert [what for what, _ in fake.done] == ["remove"]
+
+
+def test_a_second_up_that_fails_leaves_the_rules_of_the_first(config: Config, fake: FakeKernel) -> None:
+    fake.counts, fake.fails = {"eth0": 3}, True
+    with pytest.raises(EnvironmentFailureError):
+        lifecycle.up(config)
+    assert [what for what, _ in fake.done] == ["apply [2500, 2501]"]
+    assert read_wanted(config.wanted_file) is Wanted.UP
+
+
 def test_down(config: Config, fake: FakeKernel) -> None:
     assert "rules are out" in lifecycle.down(config)
     assert fake.done == [("remove", Wanted.DOWN)]
