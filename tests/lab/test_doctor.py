@@ -384,7 +384,21 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+LONG = {
+    "no-ipv6-forwarding", "one-interface-does-not-forward", "loopback-down", "no-ipv6-way-out", "translated",
+    "closed-nftables-input", "identity-of-somebody-else", "memory-set-aside", "wanted-garbled",
+    "impatient-conntrack",
+}  # fmt: skip
+"""Much like another one, or slow: with --all only."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.name, marks=[pytest.mark.long] if case.name in LONG else [])
+        for case in CASES
+    ],
+)
 def test_trouble(site: Site, case: Case) -> None:
     pids = site.pids()
     try:

@@ -68,6 +68,7 @@ _OF_AN_INTERFACE: Final = (
     "net/ipv6/conf/{}/forwarding",
     "net/ipv6/conf/{}/disable_ipv6",
 )
+_WORKER: Final = "gateway.runtime.worker"
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000  # <linux/if.h>
 _RTN_UNICAST: Final = 1  # <linux/rtnetlink.h>
 _MAIN_TABLE: Final = 254
@@ -117,6 +118,7 @@ def snapshot(config: Config, path: Path, *, is_default: bool) -> Snapshot:
         clock=_clock(resolved),
         ports_taken=() if daemon.pid else tuple(port for port in _ports(resolved) if not _is_free(port)),
         queues_taken=() if daemon.pid else _queues_taken(resolved),
+        orphans=() if daemon.pid else tuple(_orphans()),
     )
     with contextlib.suppress(EnvironmentFailureError):
         seen = kernel.with_routes(lambda ip: _with_network(seen, ip))
@@ -281,6 +283,17 @@ def _daemon(config: Config) -> Daemon:
     workers = (status or {}).get("workers") or []
     pids = [pid, *(worker["pid"] for worker in workers if worker.get("pid"))]
     return Daemon(pid, status, {one: _state(one) for one in pids})
+
+
+def _orphans() -> Iterator[int]:
+    """Workers in this network namespace, while no daemon answers for them."""
+    here = Path("/proc/thread-self/ns/net").stat().st_ino
+    for entry in _listing(Path("/proc")):
+        if not entry.name.isdecimal() or _WORKER not in _text(entry / "cmdline").split("\0"):
+            continue
+        with contextlib.suppress(OSError):
+            if (entry / "ns/net").stat().st_ino == here:
+                yield int(entry.name)
 
 
 def _listener(control: Path) -> int | None:

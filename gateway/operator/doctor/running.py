@@ -32,6 +32,8 @@ def wanted_up(seen: Snapshot) -> Iterator[Trouble]:
 
 def ports_free(seen: Snapshot) -> Iterator[Trouble]:
     """While no daemon of ours runs: what it will need."""
+    if seen.orphans:
+        return  # it is they; `daemon_runs` tells
     for key, names, taken, first, most in (
         ("kernel.first_listen_port", "port", seen.ports_taken, seen.config.first_listen_port, 65536),
         ("kernel.first_queue", "packet queue", seen.queues_taken, seen.config.first_queue, 65536),
@@ -48,7 +50,15 @@ def ports_free(seen: Snapshot) -> Iterator[Trouble]:
 
 def daemon_runs(seen: Snapshot) -> Iterator[Trouble]:
     pid = seen.daemon.pid
-    if pid is None:
+    if pid is None and seen.orphans:
+        words = ", ".join(map(str, seen.orphans))
+        yield Trouble(
+            f"no daemon is running, and workers of one that has died ({words}) finish their sessions",
+            "new connections pass in clear, and a new daemon does not start while these hold its ports;"
+            " senders whose session is cut try again",
+            _start(seen) if seen.systemd else f"{shell('kill', '-KILL', *seen.orphans)}; {_start(seen)}",
+        )
+    elif pid is None:
         yield Trouble(
             "no daemon is running",
             "connections pass by the gateway: mail passes in clear",

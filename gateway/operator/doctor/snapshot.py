@@ -171,6 +171,8 @@ class Snapshot:
     """Of our listening ports, while no daemon of ours runs."""
     queues_taken: tuple[int, ...] = ()
     """Of our packet queues, likewise."""
+    orphans: tuple[int, ...] = ()
+    """Workers whose daemon has died, likewise."""
 
     def link(self, name: str) -> Link | None:
         return next((link for link in self.links if link.name == name), None)

@@ -169,6 +169,11 @@ def test_daemon_that_does_not_answer() -> None:
     assert only(seen, "daemon").mend == "kill -KILL 4; sleep 1; systemctl restart nightmail"
 
 
+def test_workers_without_a_daemon_are_named_instead_of_their_ports() -> None:
+    seen = healthy(daemon=Daemon(), orphans=(7, 8), ports_taken=(12525,))
+    assert only(seen, "daemon").mend.startswith("kill -KILL 7 8; setsid -f nightmail run")
+
+
 def test_read_only_disk() -> None:
     disk = Disk(Path("/state"), 1 << 30, read_only=True)
     assert only(healthy(disk=disk), "state-directory").mend == "mount -o remount,rw /state"
