@@ -23,8 +23,10 @@ from typing import Any
 import pytest
 from pyroute2 import netns
 
-from gateway.lab import network
+from gateway.config import Placement
+from gateway.lab import gateways, network
 from gateway.lab.processes import kill_all_in
+from tests.lab.conftest import guarded
 
 pytestmark = [
     pytest.mark.kernel,
@@ -427,3 +429,23 @@ def test_nothing_is_left(site: Site) -> None:
 
 def named(troubles: list[dict[str, str]], case: Case) -> list[dict[str, str]]:
     return [one for one in troubles if one["check"] == case.check and case.words in one["what"]]
+
+
+# --- The other placements ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("placement", [Placement.HOST, Placement.BRIDGE], ids=lambda one: one.value)
+def test_all_green_in_the_lab(placement: Placement) -> None:
+    """Also with the routes of a site that has no default route."""
+    with guarded(placement=placement) as sites:
+        lab = sites.sites.lab
+        for letter in "ab":
+            one = lab.gateway(letter)
+            command = gateways.nightmail_command("--config", str(one.configuration), "doctor", "--json")
+            done = subprocess.run(
+                ["nsenter", f"--net=/run/netns/{one.namespace}", *command],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert json.loads(done.stdout)["troubles"] == [], done.stderr
