@@ -11,19 +11,21 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from gateway.crypto.keys import Label
 from gateway.session import commands as c
 from gateway.session.events import (
     DeadlineReached,
     EndReceived,
     Event,
     OctetsReceived,
+    OfferSigned,
     Redialled,
     ResetReceived,
     Side,
 )
 from gateway.session.receiving import ReceivingSession
 from gateway.session.sending import SendingSession
-from tests.playbook import GREETING, REPLY, receiving, sending
+from tests.playbook import GREETING, R_KEYS, REPLY, receiving, sending
 
 Tamperer = Callable[[bool, int, bytes], bytes]
 """(towards the receiver?, how many octets have gone that way, octets) -> octets as they arrive."""
@@ -211,6 +213,7 @@ class Pair:
         self.gone = {at for at in self.gone if at == ("S", Side.NEAR)}
         self._s_to_r, self._r_to_s = Pipe("S to R"), Pipe("R to S")
         self._to_receiver, self._from_receiver = Pipe("R to receiver"), Pipe("receiver to R")
+        self._from_signer = Pipe("signer to R")
 
     # --- Moving -----------------------------------------------------------------------------------------
 
@@ -241,7 +244,8 @@ class Pair:
             (self._from_receiver, ("R", Side.NEAR)),
         )
         moves = [pipe for pipe, at in readers if pipe.has_news and at not in self.paused | self.gone]
-        return moves + [pipe for pipe in (self._from_s, self._to_receiver) if pipe.has_news]
+        others = (self._from_s, self._to_receiver, self._from_signer)
+        return moves + [pipe for pipe in others if pipe.has_news]
 
     def _time_passes(self) -> bool:
         due = [
@@ -256,7 +260,11 @@ class Pair:
         return True
 
     def _move(self, pipe: Pipe) -> None:
-        if pipe.reset:
+        if pipe is self._from_signer:
+            signature, pipe.octets = pipe.octets, b""
+            if not self.relayed["R"]:
+                self._machine("R", OfferSigned(signature))
+        elif pipe.reset:
             pipe.reset_told = True
             self._arrive(pipe, None, ResetReceived)
         elif pipe.octets:
@@ -347,6 +355,8 @@ class Pair:
             self.paused.add((name, command.side))
         elif isinstance(command, c.ResumeReading):
             self.paused.discard((name, command.side))
+        elif isinstance(command, c.SignOffer):
+            self._from_signer.put(R_KEYS.key.sign(Label.OFFER, command.to_sign))
         elif isinstance(command, c.RelayInClear):
             self.relayed[name] = True
         elif isinstance(command, c.Redial):

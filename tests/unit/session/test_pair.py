@@ -21,6 +21,7 @@ from gateway.errors import Reason
 from gateway.policy import limits
 from gateway.session import commands as c
 from gateway.session.events import DeadlineReached, Side
+from gateway.session.receiving import ReceivingSession
 from gateway.session.sending import TRY_AGAIN
 from gateway.smtp.capability import VERB_LINE, OfferSize, offer_fits, split_offer
 from tests.pair import Pair, Receiver, Sender, direct
@@ -107,6 +108,33 @@ def test_early_talkers_see_the_direct_dialogue(steps: Steps, seed: int) -> None:
     pair = Pair(Sender(early), chance=random.Random(seed)).run()
     assert seen(pair.sender, pair.receivers) == directly(early)
     assert [d.upgraded for d in pair.decisions] == [True, True]
+
+
+def signed_later(dial: int) -> ReceivingSession:
+    """As in a worker: the signature comes when it comes, and whatever else happens meanwhile."""
+    return ReceivingSession(receiving(label=f"R {dial}")._context)
+
+
+@SOME
+@given(dialogues(), st.integers(0, 2**32), st.booleans(), st.booleans())
+def test_a_signature_that_comes_when_it_comes_changes_nothing(
+    steps: Steps, seed: int, with_s: bool, early: bool
+) -> None:
+    if early:
+        steps = [(0, EHLO), (0, b"MAIL FROM:<a@a.example>\r\n"), (3, b"QUIT\r\n")]
+    pair = Pair(
+        Sender(steps),
+        chance=random.Random(seed),
+        make_s=sending if with_s else lambda: None,
+        make_r=signed_later,
+    ).run()
+    reply = pair.sender.replies[1]
+    split = split_offer(reply)
+    assert split.offer is None or not with_s
+    pair.sender.heard = pair.sender.heard.replace(reply, split.stripped)
+    assert seen(pair.sender, pair.receivers) == directly(steps)
+    if with_s:
+        assert [d.upgraded for d in pair.decisions] == [True, True]
 
 
 @SOME
