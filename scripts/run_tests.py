@@ -17,6 +17,9 @@ from pathlib import Path
 BIN = Path(sys.executable).parent
 MOST_TRIED_AGAIN = 5
 """More failures than these are no accident."""
+AT_ONCE = 2
+"""Files of tests side by side. Kernel tests mostly wait, each in namespaces of its own; what depends on how fast
+the machine is has deadlines that allow for this."""
 FUZZ_CASES = 1000
 """For each target, its corpus included."""
 NO_FUZZER = 3
@@ -124,6 +127,8 @@ def _pytest(kind: str, words: list[str], *, as_root: bool) -> Ran:
     report.parent.mkdir(exist_ok=True)
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", f"--junit-xml={report}", *words]
+    if "--last-failed" not in words:
+        command += ["-n", str(AT_ONCE), "--dist", "loadfile"]
     if as_root and os.geteuid() != 0:
         command = ["sudo", "--", *command]
     status = subprocess.run(command, check=False).returncode
