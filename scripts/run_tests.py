@@ -18,8 +18,8 @@ BIN = Path(sys.executable).parent
 MOST_TRIED_AGAIN = 5
 """More failures than these are no accident."""
 AT_ONCE = 2
-"""Files of tests side by side. Kernel tests mostly wait, each in namespaces of its own; what depends on how fast
-the machine is has deadlines that allow for this."""
+"""Files of tests side by side. Kernel tests mostly wait, each in namespaces of its own; what depends on how
+fast the machine is has deadlines that allow for this."""
 FUZZ_CASES = 1000
 """For each target, its corpus included."""
 NO_FUZZER = 3
