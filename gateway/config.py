@@ -78,6 +78,8 @@ class Config:
     log_file: Path | None = None
     """None: where `log_to` says."""
     log_to: str = "stderr"
+    dead_end_minutes: int = 30
+    """0: every session is looked at."""
     alarm_again_hours: int = 24
     alarm_command: tuple[str, ...] = ()
     alarm_mail_to: str = ""
@@ -307,6 +309,7 @@ KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "log.level": ("log_level", _log_level),
     "log.file": ("log_file", _log_file),
     "log.to": ("log_to", _outlet(outlets.log_place)),
+    "dead_ends.minutes": ("dead_end_minutes", _integer(0, 1440)),
     "alarms.again_after_hours": ("alarm_again_hours", _integer(1, 168)),
     "alarms.command": ("alarm_command", _outlet(outlets.command)),
     "alarms.mail_to": ("alarm_mail_to", _outlet(outlets.mail_to)),

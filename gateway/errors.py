@@ -101,6 +101,7 @@ class Reason(IdentityHashed):
 
     # The gate passed a connection by, or the gateway itself was in trouble.
     NOT_OURS = "not-ours"
+    DEAD_END = "dead-end"
     BYPASSED = "bypassed"
     WORKER_DIED = "worker-died"
     WORKER_HUNG = "worker-hung"

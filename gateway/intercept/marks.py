@@ -9,6 +9,7 @@ which set them.
     0x40 | i    a packet for us; i is the slot (0 to 31) whose listener takes it
     0x40 | 0x80 an ICMP error of this very box, turned back to the dialled socket that it is about
     1 to 4      a SYN that is to be answered as refused, unreachable, or prohibited
+    5           a SYN to a dead end, which passes without being judged
     0x1f        a frame on a bridge that is to pass as it is
 """
 
@@ -22,6 +23,7 @@ from gateway.errors import IdentityHashed, LocalMisuseError
 _DIALLED: Final = 0x80
 _TAKEN: Final = 0x40
 _ACCEPTED: Final = 0x20
+_SPARED: Final = 5
 _UNTOUCHED: Final = 0x1F
 SLOTS: Final = 32
 """Five bits of slot number: workers of the running generation and of the one that drains."""
@@ -87,6 +89,11 @@ class MarkBits:
     def untouched(self) -> int:
         """A frame that passes a bridge without coming to the gate."""
         return _UNTOUCHED * self.unit
+
+    @property
+    def spared(self) -> int:
+        """A SYN that the gate does not see."""
+        return _SPARED * self.unit
 
     @property
     def rest(self) -> int:

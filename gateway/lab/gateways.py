@@ -34,6 +34,10 @@ placement = "{placement}"
 [daemon]
 state_dir = "{state}"
 run_dir = "{run}"
+
+[dead_ends]
+# A lab is there to show each session.
+minutes = 0
 """
 
 INTERFACES: Final = {

@@ -60,8 +60,8 @@ class Counters:
         self._ended: Counter[tuple[Direction, Reason]] = Counter()
         self._tallies: Counter[Tally] = Counter()
 
-    def decided(self, direction: Direction, upgraded: bool, reason: Reason) -> None:
-        self._decided[direction, upgraded, reason] += 1
+    def decided(self, direction: Direction, upgraded: bool, reason: Reason, sessions: int = 1) -> None:
+        self._decided[direction, upgraded, reason] += sessions
 
     def ended(self, direction: Direction, reason: Reason) -> None:
         self._ended[direction, reason] += 1

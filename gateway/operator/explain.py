@@ -14,6 +14,7 @@ from typing import Any
 
 from gateway.config import Config
 from gateway.errors import EnvironmentFailureError, Reason
+from gateway.intercept import kernel
 from gateway.observe.protection import is_protecting
 from gateway.operator import peers as showing
 from gateway.operator import sources as clients
@@ -42,6 +43,8 @@ class Story:
     history: tuple[PeerEvent, ...] = ()
     trouble: Trouble | None = None
     source: Source | None = None
+    dead_end: bool = False
+    """The kernel lets SYNs there by, all but one in some."""
 
     @property
     def verdict(self) -> Reason | None:
@@ -52,7 +55,9 @@ class Story:
             return Reason.BYPASSED
         if self.listed and not self.offers_only:
             return Reason.NEVER
-        return Reason.RECENTLY_FAILED if self.rest_until else None
+        if self.rest_until:
+            return Reason.RECENTLY_FAILED
+        return Reason.DEAD_END if self.dead_end else None
 
 
 def destinations(text: str) -> list[Destination]:
@@ -84,7 +89,8 @@ def story(config: Config, destination: Destination, now: int) -> Story:
                 "source": SourceStore(store.database).source(destination.address),
             }
     takes_port = destination.port in config.ports
-    return Story(destination, takes_port, _daemon(config), listed, offers_only, **known)
+    dead_end = kernel.is_dead_end(destination.address, destination.port)
+    return Story(destination, takes_port, _daemon(config), listed, offers_only, **known, dead_end=dead_end)
 
 
 def _listed(config: Config, address: str) -> tuple[str, bool]:
@@ -131,6 +137,8 @@ def _now(story: Story) -> str:
     if verdict is Reason.RECENTLY_FAILED:
         until = asking.when(story.rest_until)
         return f"A session there stays in clear until {until}: handshakes failed several times in a row."
+    if verdict is Reason.DEAD_END:
+        return "A session there goes in clear, unseen: nothing was offered there, session after session."
     if story.pin is not None:
         return "A session there is encrypted. If it came without an offer it would go in clear, and ring."
     return (

@@ -103,6 +103,16 @@ SERVER_ANSWERS_SECONDS: Final = 10.0
 """Inbound: a server that answered so recently is taken to answer: accept first, then dial."""
 TELL_ANSWER_SECONDS: Final = 1.0
 """A worker tells the others so often that an inside server answers."""
+DEAD_END_AFTER_SESSIONS: Final = 8
+"""Sessions in a row to one server that were offered nothing, in one worker, before it is a dead end."""
+DEAD_END_ONE_IN: Final = 16
+"""Of the SYNs to a dead end one in so many is judged all the same: a new gateway there is found by it."""
+DEAD_ENDS: Final = 8192
+"""In the kernel, each family, some 100 octets each."""
+DEAD_ENDS_COUNTED: Final = 4096
+"""Servers whose sessions in clear one worker counts."""
+DEAD_ENDS_COUNTED_EVERY_SECONDS: Final = 5.0
+"""So often the kernel is asked how many SYNs passed to dead ends."""
 HELD_SYNS: Final = 4096
 """Held SYNs of one worker beyond which the gate turns to accept-first."""
 HELD_SYNS_PER_SOURCE: Final = 512

@@ -21,7 +21,15 @@ from gateway.errors import Reason
 from gateway.intercept import tproxy
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.ruleset import Slot
-from gateway.observe.counters import Snapshot, empty_snapshot, merged, require_snapshot, without_gauges
+from gateway.observe.counters import (
+    Counters,
+    Direction,
+    Snapshot,
+    empty_snapshot,
+    merged,
+    require_snapshot,
+    without_gauges,
+)
 from gateway.observe.log import Level, Log
 from gateway.peers.sources import SourceSeen
 from gateway.policy import limits
@@ -196,6 +204,12 @@ class Pool:
             if worker not in living and worker.process is not None:
                 worker.process.kill()
         return tuple(worker.as_heirloom() for worker in living), self._past
+
+    def note_passed_to_dead_ends(self, sessions: int) -> None:
+        """Sessions that no worker saw."""
+        seen = Counters()
+        seen.decided(Direction.OUT, False, Reason.DEAD_END, sessions)
+        self._past = merged([self._past, seen.snapshot()])
 
     def counters(self) -> Snapshot:
         """Of all workers, dead ones included."""

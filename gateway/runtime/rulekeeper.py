@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from gateway.config import Config
 from gateway.errors import EnvironmentFailureError, Reason
 from gateway.intercept import kernel, ruleset
+from gateway.intercept.objects import NftTable
 from gateway.intercept.wanted import Wanted, read_wanted
 from gateway.observe.log import Level, Log
 from gateway.policy import limits
@@ -112,6 +113,14 @@ class RuleKeeper:
             except EnvironmentFailureError as error:
                 self._log.fact("rules", "swap-failed", level=Level.ERROR, detail=str(error))
         self._thread.shutdown()
+
+    @property
+    def knows_dead_ends(self) -> bool:
+        return any("set dead4" in table.text for table in self._rules.of(NftTable))
+
+    async def while_standing(self, work: Callable[[], None]) -> None:
+        """Do this between two things that are done to the rules, if they stand then; else not."""
+        await self._in_thread(lambda: work() if self._stands else None)
 
     async def _in_thread(self, work: Callable[..., None], *arguments: object) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)

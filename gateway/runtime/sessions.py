@@ -30,6 +30,7 @@ from gateway.peers.pins import Destination, MetPeer, MetStatement, Pin, updated
 from gateway.peers.sources import Sender, Source, SourceSeen, after_endorsement, after_upgrade
 from gateway.policy import limits
 from gateway.policy.cause import Sighting, likely
+from gateway.policy.dead_end import ClearRuns
 from gateway.runtime.connection import Connection, Machine
 from gateway.runtime.link import Message
 from gateway.runtime.order import Presented
@@ -112,6 +113,7 @@ class Sessions:
         self.present(presented)
         self._ahead: deque[Ephemerals] = deque()
         self._roles: dict[Connection, Role] = {}
+        self._clear_runs = ClearRuns()
         self.dialler: Dialler | None = None
         self.on_empty: Callable[[], None] | None = None
 
@@ -241,6 +243,8 @@ class Sessions:
             detail=note.detail or None,
             likely=cause,
         )
+        if self._config.dead_end_minutes and direction is Direction.OUT:
+            self._note_offers(connection, note.reason)
         if note.reason is Reason.HANDSHAKE_FAILED and direction is Direction.OUT:
             self._note_failure(connection)
         if note.alarm:
@@ -274,6 +278,14 @@ class Sessions:
         if self._pins.pin_of(destination) is None:
             self._pins.forget_for_a_while(destination)
             self._tell({"failure": {"address": destination.address, "port": destination.port}})
+
+    def _note_offers(self, connection: Connection, reason: Reason) -> None:
+        assert isinstance(connection.flow, Flow)
+        server = connection.flow.server
+        if reason is not Reason.NO_OFFER:
+            self._clear_runs.anything_else(server)
+        elif self._clear_runs.offered_nothing(server):
+            self._tell({"dead-end": {"address": server[0], "port": server[1]}})
 
     def note_fact(self, connection: Connection, note: NoteFact) -> None:
         cause = self._likely(connection, _DIRECTION[self._roles[connection]], note.seen)

@@ -39,6 +39,7 @@ from gateway.policy.own_path import OwnPath
 from gateway.runtime import confinements, handover, hardening, preflight
 from gateway.runtime.causes import Causes
 from gateway.runtime.control import ControlSocket
+from gateway.runtime.dead_ends import DeadEnds
 from gateway.runtime.link import Message
 from gateway.runtime.order import Presented
 from gateway.runtime.pool import Pool
@@ -125,6 +126,12 @@ class Supervisor:
             heritage.bypassed if heritage is not None else 0,
         )
         self._seeing.begin()
+        self._dead_ends = DeadEnds(
+            config.dead_end_minutes if self._keeper.knows_dead_ends else 0,
+            self._keeper.while_standing,
+            self._pool.note_passed_to_dead_ends,
+            self._log,
+        )
         self._causes = Causes(self._keeper.reset_was_odd, self._log, self._remember_trouble)
         await self._keeper.first_time(heritage.rules if heritage is not None else None)
         self._signer.start()
@@ -132,6 +139,7 @@ class Supervisor:
         await control.open()
         await self._seeing.open()
         keeping = asyncio.create_task(self._keeper.keep())
+        sparing = asyncio.create_task(self._dead_ends.keep())
         flushing = asyncio.create_task(self._flush_log())
         writing = asyncio.create_task(self._write_sources())
         presenting = asyncio.create_task(self._site.keep(self._present))
@@ -146,7 +154,7 @@ class Supervisor:
         if not self._anew:
             _tell_systemd("STOPPING=1")
             self._log.fact("daemon", "stopping", reason=Reason.STOPPED)
-        for task in (keeping, flushing, writing, presenting, looking):
+        for task in (sparing, keeping, flushing, writing, presenting, looking):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -229,6 +237,7 @@ class Supervisor:
         met = MetPeer(bytes.fromhex(peer["identity"]), peer["epoch"], peer["full"])
         destination, now = Destination(peer["address"], peer["port"]), int(time.time())
         self._own_path.well(met.identity, now)
+        self._dead_ends.is_none(destination)
         try:
             self._store.remember(destination, met, now, _statement(peer.get("statement")))
             self._peers = len(self._store.pins()) if peer.get("new") else self._peers
@@ -302,6 +311,9 @@ class Supervisor:
             self._sources.note(message["source"])
         elif "look" in message:
             self._learn_look(message["look"])
+        elif "dead-end" in message:
+            server = message["dead-end"]
+            self._dead_ends.found(Destination(server["address"], server["port"]))
         elif "cause" in message:
             self._causes.name(message["cause"], lambda cause: None)
         elif "alarm" in message:

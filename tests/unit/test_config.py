@@ -86,6 +86,9 @@ user = "nm"
 level = "debug"
 file = ""
 to = "journal"
+file = "/var/log/nightmail"
+[dead_ends]
+minutes = 5
 [alarms]
 again_after_hours = 1
 command = ["/usr/local/bin/tell", "--all", "two words"]
@@ -118,6 +121,8 @@ listen = "unix:/run/nm/metrics.sock"
         user="nm",
         log_level="debug",
         log_to="journal",
+        log_file=Path("/var/log/nightmail"),
+        dead_end_minutes=5,
         alarm_again_hours=1,
         alarm_command=("/usr/local/bin/tell", "--all", "two words"),
         alarm_mail_to="postmaster@a.example",
@@ -186,6 +191,7 @@ BAD = [
     ("log.file", '"log"', "absolute path"),
     ("log.to", '"syslogd"', "stderr, journal, syslog"),
     ("alarms.again_after_hours", "169", "from 1 to 168"),
+    ("dead_ends.minutes", "-1", "from 0 to 1440"),
     ("alarms.command", '"/bin/tell me"', "a list of words"),
     ("alarms.command", '["tell"]', "an absolute path"),
     ("alarms.command", '["/bin/../tell"]', "an absolute path"),

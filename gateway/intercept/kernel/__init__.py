@@ -4,6 +4,7 @@ kind      the form of all the others: what is missing, make it, take it away
 lifts     the way out of a bridge and back into it, and the bridge itself if need be
 routing   routing rules and routes
 nft       our tables of nft
+dead_ends servers whose SYNs pass without being judged
 sysctls   switches that we change and give back
 iptables  the rules of iptables, and the gate in them
 commands  runs the tools; the only user of subprocess in this room
@@ -23,6 +24,7 @@ from gateway.config import Config, Network
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import ruleset
 from gateway.intercept.kernel import commands, lifts, nft, routing, sysctls
+from gateway.intercept.kernel.dead_ends import add_dead_end, dead_end_count, is_dead_end, remove_dead_end
 from gateway.intercept.kernel.iptables import Iptables, gate_counts, passed_counts
 from gateway.intercept.kernel.kind import Kind
 from gateway.intercept.kernel.lifts import Lifts
@@ -35,12 +37,16 @@ from gateway.intercept.ruleset import RuleSet
 
 __all__ = [
     "KernelRules",
+    "add_dead_end",
+    "dead_end_count",
     "families",
     "gate_counts",
     "inside_networks",
+    "is_dead_end",
     "passed_counts",
     "plan",
     "remarks",
+    "remove_dead_end",
     "require_interfaces",
     "reset_was_odd",
     "unfiltered",

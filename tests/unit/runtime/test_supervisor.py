@@ -6,7 +6,7 @@ in alarms for ever? Sessions are `compare` and `decide` over the pin, as `sessio
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from gateway.policy import limits
 from gateway.policy.decision import decide, waits_for_statement
 from gateway.runtime import supervisor as supervising
 from gateway.runtime.causes import Causes
+from gateway.runtime.dead_ends import DeadEnds
 from gateway.runtime.supervisor import Supervisor
 
 BEGAN = 1_800_000_000
@@ -115,9 +116,13 @@ def weeks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Weeks]:
     monkeypatch.setattr(supervising.time, "time", lambda: clock[0])
     supervisor = Supervisor(config)
 
+    async def no_rules(work: Callable[[], None]) -> None:
+        """None stand here."""
+
     async def nobody_knows(server: str, client: str) -> bool | None:
         return None
 
+    supervisor._dead_ends = DeadEnds(0, no_rules, lambda sessions: None, supervisor._log)
     supervisor._causes = Causes(nobody_knows, supervisor._log, supervisor._remember_trouble)
     supervisor._open_store()
     assert supervisor._store is not None

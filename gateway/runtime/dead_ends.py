@@ -1,0 +1,99 @@
+"""Dead ends in the kernel: put there when a worker has found one, taken out when it turns out to be none.
+
+The kernel forgets each by itself after a time, and lets one in some SYNs through to a worker before that.
+What goes by is counted as sessions in clear, so that no share of protected sessions looks better than it is.
+Counterparts: `policy.dead_end` (when), `intercept.kernel` (how), `runtime.rulekeeper` (whose thread it is).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from gateway.errors import EnvironmentFailureError
+from gateway.intercept import kernel
+from gateway.observe.log import Level, Log
+from gateway.peers.pins import Destination
+from gateway.policy import limits
+
+WhileStanding = Callable[[Callable[[], None]], Awaitable[None]]
+
+
+class DeadEnds:
+    """`while_standing` runs a call in the thread of the rules, if they stand then. `passed` is told how many
+    more sessions went by."""
+
+    def __init__(
+        self, minutes: int, while_standing: WhileStanding, passed: Callable[[int], None], log: Log
+    ) -> None:
+        self._seconds = minutes * 60
+        self._while_standing = while_standing
+        self._passed = passed
+        self._log = log
+        self._until: dict[Destination, float] = {}
+        self._changes: dict[Destination, bool] = {}
+        self._counted = 0
+        self._news = asyncio.Event()
+
+    def found(self, destination: Destination) -> None:
+        """A worker has met it for so many sessions in a row that it is one."""
+        now = time.monotonic()
+        if self._seconds and self._until.get(destination, now) <= now:
+            self._change(destination, True)
+
+    def is_none(self, destination: Destination) -> None:
+        """There is a gateway after all."""
+        if destination in self._until or destination in self._changes:
+            self._change(destination, False)
+
+    def _change(self, destination: Destination, dead: bool) -> None:
+        self._changes[destination] = dead
+        self._news.set()
+
+    async def keep(self) -> None:
+        """Runs until it is cancelled. Trouble with the kernel costs nothing but the saving."""
+        while self._seconds:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limits.DEAD_ENDS_COUNTED_EVERY_SECONDS):
+                    await self._news.wait()
+            self._news.clear()
+            changes, self._changes = self._changes, {}
+            counted: list[int] = []
+            try:
+                await self._while_standing(partial(_carry, changes, self._seconds, counted))
+            except EnvironmentFailureError as error:
+                self._log.fact("gate", "dead-ends-failed", level=Level.NOTICE, detail=str(error))
+                continue
+            if counted:
+                self._note(changes)
+                self._count(counted[0])
+
+    def _note(self, changes: dict[Destination, bool]) -> None:
+        now = time.monotonic()
+        self._until = {one: until for one, until in self._until.items() if until > now}
+        for destination, dead in changes.items():
+            if dead:
+                self._until[destination] = now + self._seconds
+                self._log.fact("gate", "dead-end", to=str(destination), seconds=self._seconds)
+            else:
+                self._until.pop(destination, None)
+                self._log.fact("gate", "dead-end-no-more", to=str(destination))
+
+    def _count(self, counted: int) -> None:
+        # Less than before: the table was made anew.
+        more = counted - self._counted if counted >= self._counted else counted
+        self._counted = counted
+        if more:
+            self._passed(more)
+
+
+def _carry(changes: dict[Destination, bool], seconds: int, counted: list[int]) -> None:
+    for destination, dead in changes.items():
+        if dead:
+            kernel.add_dead_end(destination.address, destination.port, seconds)
+        else:
+            kernel.remove_dead_end(destination.address, destination.port)
+    counted.append(kernel.dead_end_count())
