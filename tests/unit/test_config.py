@@ -86,7 +86,6 @@ user = "nm"
 level = "debug"
 file = ""
 to = "journal"
-file = "/var/log/nightmail"
 [dead_ends]
 minutes = 5
 [alarms]
