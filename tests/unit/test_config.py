@@ -120,7 +120,6 @@ listen = "unix:/run/nm/metrics.sock"
         user="nm",
         log_level="debug",
         log_to="journal",
-        log_file=Path("/var/log/nightmail"),
         dead_end_minutes=5,
         alarm_again_hours=1,
         alarm_command=("/usr/local/bin/tell", "--all", "two words"),
