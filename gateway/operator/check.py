@@ -85,7 +85,8 @@ def _tools(config: Config) -> Iterator[Finding]:
 
 def _interfaces(config: Config) -> Iterator[Finding]:
     named = lifecycle.resolved(config)
-    inside, outside = ", ".join(named.inside), ", ".join(named.outside)
+    inside = ", ".join(named.inside) or "this machine"
+    outside = ", ".join(named.outside) or "all but lo"
     yield Finding("interfaces", True, f"inside {inside}, outside {outside}")
 
 

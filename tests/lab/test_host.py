@@ -30,7 +30,7 @@ from tests.lab.exchange import MailSites, TlsContexts
 from tests.lab.probes import TOOLS, Load, MailServer, Sites, eventually, mail, wait_gone
 from tests.lab.test_darkness import SPOKEN, assert_dark
 from tests.lab.test_equality import BOTH, ROUTES, UPGRADED, Route, assert_equal
-from tests.lab.test_errors_of_others import REFUSED, TROUBLES, Trouble
+from tests.lab.test_errors_of_others import HOST, PROHIBITED, REFUSED, SILENT, TROUBLES, Trouble
 from tests.lab.test_fail_open import kill_all_workers, kill_everything
 
 pytestmark = [
@@ -225,9 +225,22 @@ def with_troubles() -> Iterator[Sites]:
         yield sites
 
 
-@BOTH_FAMILIES
-@pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: trouble.name)
-def test_the_same_failure_at_the_same_time(with_troubles: Sites, v6: bool, trouble: Trouble) -> None:
+SLOW = {(HOST, True), (PROHIBITED, True), (SILENT, False)}
+"""Some seconds each, and their likes are here: by the other family, or by another answer of a router."""
+FAILURES = [
+    pytest.param(
+        trouble,
+        v6,
+        id=f"{trouble.name}-{'v6' if v6 else 'v4'}",
+        marks=[pytest.mark.long] if (trouble, v6) in SLOW else [],
+    )
+    for trouble in TROUBLES
+    for v6 in (False, True)
+]
+
+
+@pytest.mark.parametrize(("trouble", "v6"), FAILURES)
+def test_the_same_failure_at_the_same_time(with_troubles: Sites, trouble: Trouble, v6: bool) -> None:
     test_errors_of_others.assert_alike(with_troubles, "mta-a", v6, trouble)
 
 
@@ -346,7 +359,7 @@ def test_a_session_is_reset_when_its_gateway_dies(sites: Sites, server: MailServ
         with probes.Dialogue(sites.connect("mta-a", test_fail_open.targets(sites)[0])) as dialogue:
             dialogue.begin()
             dialogue.say(b"NOOP")  # from here on there is no way back
-            probes.kill(sites.supervisor(letter), *sites.workers(letter))
+            gateways.kill(sites.gateway(letter))
             began = time.monotonic()
             with pytest.raises(OSError):
                 for _ in range(3):
@@ -413,25 +426,25 @@ def test_local_mail_to_own_addresses_is_not_touched(sites: Sites, v6: bool) -> N
     assert sites.status("b")["counters"]["decided"] == seen["decided"]
 
 
-def test_a_reload_under_load_breaks_nothing(sites: Sites, server: MailServer) -> None:
+@pytest.mark.parametrize("letter", ["a", pytest.param("b", marks=pytest.mark.long)])
+def test_a_reload_under_load_breaks_nothing(sites: Sites, server: MailServer, letter: str) -> None:
     target = test_fail_open.targets(sites)[0]
-    for letter in "ab":
-        one = sites.gateway(letter)
-        with (
-            probes.Dialogue(sites.connect("mta-a", target)) as lasting,
-            Load(sites, "mta-a", (target,)) as load,
-        ):
-            lasting.begin()
-            load.wait(20)
-            command = gateways.nightmail_command("--config", str(one.configuration), "reload")
-            done = subprocess.run(
-                processes.command_in(one.namespace, command), capture_output=True, check=False, timeout=60
-            )
-            assert done.returncode == 0, done.stderr.decode()
-            load.wait(20)
-            lasting.send_mail(b"through a reload")
-        failed = [attempt for attempt in load.attempts if attempt.failure]
-        assert not failed, probes.shown(failed, 0.0)
+    one = sites.gateway(letter)
+    with (
+        probes.Dialogue(sites.connect("mta-a", target)) as lasting,
+        Load(sites, "mta-a", (target,), clients=3) as load,
+    ):
+        lasting.begin()
+        load.wait(20)
+        command = gateways.nightmail_command("--config", str(one.configuration), "reload")
+        done = subprocess.run(
+            processes.command_in(one.namespace, command), capture_output=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        load.wait(20)
+        lasting.send_mail(b"through a reload")
+    failed = [attempt for attempt in load.attempts if attempt.failure]
+    assert not failed, probes.shown(failed, 0.0)
 
 
 def test_another_placement_does_not_slip_in_by_a_reload(sites: Sites) -> None:
