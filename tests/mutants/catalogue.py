@@ -10,10 +10,11 @@ from tests.mutants.confinement import CONFINEMENT
 from tests.mutants.crypto import CRYPTO
 from tests.mutants.memory import MEMORY
 from tests.mutants.mutant import Mutant
+from tests.mutants.seeing import SEEING
 from tests.mutants.session import SESSION
 from tests.mutants.smtp import SMTP
 
-MUTANTS: Final[tuple[Mutant, ...]] = (*CRYPTO, *CHANNEL, *SESSION, *SMTP, *MEMORY, *CONFINEMENT)
+MUTANTS: Final[tuple[Mutant, ...]] = (*CRYPTO, *CHANNEL, *SESSION, *SMTP, *MEMORY, *CONFINEMENT, *SEEING)
 
 EVERYTHING: Final = ("tests/unit",)
 TESTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -50,6 +51,10 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/runtime/signing.py": ("tests/unit/runtime/test_signer.py",),
     "gateway/runtime/pool.py": ("tests/unit/runtime/test_pool.py",),
     "gateway/intercept/ruleset.py": ("tests/unit/intercept/test_ruleset.py",),
+    "gateway/observe/exposition.py": ("tests/unit/observe/test_exposition.py",),
+    "gateway/outlets.py": ("tests/unit/test_config.py",),
+    "gateway/runtime/alarms_out.py": ("tests/unit/runtime/test_alarms_out.py",),
+    "gateway/operator/ping_told.py": ("tests/unit/operator/test_ping.py",),
     "gateway/cli/shell.py": ("tests/unit/cli/test_shown.py",),
     "gateway/policy/decision.py": (
         "tests/unit/policy/test_decision.py",
