@@ -75,8 +75,13 @@ def _workers(config: Config) -> Iterator[Finding]:
         yield Finding("workers", True, "confined")
 
 
+def missing_tools() -> list[str]:
+    """Programs that the daemon works by and that are not here."""
+    return [tool for tool in _TOOLS if shutil.which(tool) is None]
+
+
 def _tools(config: Config) -> Iterator[Finding]:
-    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
+    missing = missing_tools()
     if missing:
         yield Finding("tools", False, f"not installed: {', '.join(missing)} (packages iptables and nftables)")
     else:
@@ -103,7 +108,7 @@ def _listen_ports(config: Config) -> Iterator[Finding]:
         yield Finding("ports", True, "in use by the running daemon")
         return
     ports = range(config.first_listen_port, config.first_listen_port + config.workers)
-    taken = [port for port in ports if not _is_free(port)]
+    taken = [port for port in ports if not is_free(port)]
     if taken:
         words = ", ".join(map(str, taken))
         yield Finding(
@@ -113,7 +118,7 @@ def _listen_ports(config: Config) -> Iterator[Finding]:
         yield Finding("ports", True, f"{ports[0]} to {ports[-1]} are free")
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as attempt:
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

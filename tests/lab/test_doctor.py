@@ -102,10 +102,11 @@ class Site:
 
     def pids(self) -> dict[str, int]:
         daemon = self.shell(f"nightmail --config {self.configuration} status --json")
-        worker = json.loads(daemon.stdout)["workers"][0]["pid"]
+        status = json.loads(daemon.stdout)
+        worker, signer = status["workers"][0]["pid"], status["signer"]["pid"]
         parent = re.search(r"^PPid:\s*(\d+)", Path(f"/proc/{worker}/status").read_text(), re.MULTILINE)
         assert parent is not None
-        return {"worker": worker, "daemon": int(parent[1])}
+        return {"worker": worker, "signer": signer, "daemon": int(parent[1])}
 
     def start(self) -> None:
         self.shell(f"setsid -f nightmail --config {self.configuration} run </dev/null >/dev/null 2>&1")
@@ -187,7 +188,7 @@ def test_all_green(site: Site) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """`make` and `restore` are for a shell on the gateway; {folder}, {daemon} and {worker} are filled in.
+    """`make` and `restore` are for a shell on the gateway; what stands in braces is filled in.
 
     `check` finds it, saying `words` in its one line. `restore` gives back what the trouble took along and the
     suggested command does not know.
@@ -334,6 +335,12 @@ CASES = [
         "what ended it: iptables -t filter -A INPUT -m mark",
     ),
     Case(
+        "passed-by",
+        "iptables -t raw -I PREROUTING -s 198.18.0.0/15 -p tcp --dport 25 -j ACCEPT",
+        "connection",
+        "passed by the gateway; what let it by: iptables -t raw -A PREROUTING -s 198.18.0.0/15",
+    ),
+    Case(
         "others-look-into-the-state", "chmod 755 {folder}/state", "state-directory", "others may look into it"
     ),
     Case(
@@ -375,6 +382,7 @@ CASES = [
     Case("taken-down", "nightmail --config {folder}/nightmail.toml down", "wanted", "`nightmail down`"),
     Case("wanted-garbled", "echo garbled >{folder}/state/wanted.json", "wanted", "says neither up nor down"),
     Case("worker-stopped", "kill -STOP {worker}", "workers", "hangs: somebody has stopped it"),
+    Case("signer-stopped", "kill -STOP {signer}", "signer", "the process that holds the identity"),
     Case("daemon-stopped", "kill -STOP {daemon}", "daemon", "does not answer: somebody has stopped it"),
     Case(
         "rules-flushed-while-it-is-stopped",
@@ -431,12 +439,29 @@ def named(troubles: list[dict[str, str]], case: Case) -> list[dict[str, str]]:
     return [one for one in troubles if one["check"] == case.check and case.words in one["what"]]
 
 
+@pytest.mark.long
+def test_a_doctor_that_is_killed_leaves_nothing_that_lasts(site: Site) -> None:
+    """In the middle of a trial that gets no answer."""
+    site.shell("iptables -I INPUT -m mark --mark 0x40000000/0x40000000 -j DROP")
+    inside = ["nsenter", f"--net=/run/netns/{G}"]
+    with subprocess.Popen([*inside, "ip", "monitor", "link"], stdout=subprocess.PIPE, text=True) as watch:
+        assert watch.stdout is not None
+        words = [str(site.folder / "bin" / "nightmail"), "--config", str(site.configuration), "doctor"]
+        with subprocess.Popen([*inside, *words], stdout=subprocess.DEVNULL) as doctor:
+            next(line for line in watch.stdout if "nm-doctor-out" in line)
+            doctor.kill()
+        next(line for line in watch.stdout if line.startswith("Deleted") and "nm-doctor-out" in line)
+        watch.terminate()
+    site.shell("iptables -D INPUT -m mark --mark 0x40000000/0x40000000 -j DROP")
+    test_nothing_is_left(site)
+
+
 # --- The other placements ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("placement", [Placement.HOST, Placement.BRIDGE], ids=lambda one: one.value)
 def test_all_green_in_the_lab(placement: Placement) -> None:
-    """Also with the routes of a site that has no default route."""
+    """Also with the routes of a site that has no default route. A bridge has no trial."""
     with guarded(placement=placement) as sites:
         lab = sites.sites.lab
         for letter in "ab":
@@ -448,4 +473,7 @@ def test_all_green_in_the_lab(placement: Placement) -> None:
                 text=True,
                 check=False,
             )
-            assert json.loads(done.stdout)["troubles"] == [], done.stderr
+            found = json.loads(done.stdout)
+            assert found["troubles"] == [], done.stderr
+            tried = not [note for note in found["notes"] if "trial" in note]
+            assert tried == (placement is Placement.HOST), found["notes"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from gateway.config import Placement
 from gateway.operator.doctor.saved import Rule, Saved, parse
 from gateway.operator.doctor.snapshot import Snapshot
 from gateway.operator.doctor.trouble import Trouble, shell
@@ -56,14 +57,16 @@ def drops_before_ours(seen: Snapshot) -> Iterator[Trouble]:
 
 def bypasses(seen: Snapshot) -> Iterator[Trouble]:
     """In raw, where ours stands last: what is accepted, or queued for others, does not come to the gate."""
+    on_host = seen.config.placement is Placement.HOST
     for saved in _each(seen):
-        for rule in saved.before_ours("raw", "PREROUTING", seen.hooks):
-            if rule.target in _PASSES and not rule.narrow:
-                yield Trouble(
-                    f"a rule leads connections to port 25 past the gate: {rule}",
-                    "what another rule accepts there, or hands to another program, passes in clear",
-                    rule.removal,
-                )
+        for chain in ("PREROUTING", "OUTPUT") if on_host else ("PREROUTING",):
+            for rule in saved.before_ours("raw", chain, seen.hooks):
+                if rule.target in _PASSES and not rule.narrow:
+                    yield Trouble(
+                        f"a rule leads connections to port 25 past the gate: {rule}",
+                        "what another rule accepts there, or hands to another program, passes in clear",
+                        rule.removal,
+                    )
 
 
 def drops_of_dials(seen: Snapshot) -> Iterator[Trouble]:

@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import json
 import os
-import shutil
 import socket
 import stat
 import struct
@@ -31,6 +30,7 @@ from gateway.intercept.objects import NftTable
 from gateway.intercept.wanted import Wanted, read_wanted
 from gateway.operator import lifecycle
 from gateway.operator import status as asking
+from gateway.operator.check import is_free, missing_tools
 from gateway.operator.doctor.snapshot import (
     Address,
     Clock,
@@ -50,7 +50,6 @@ from gateway.policy import limits
 from gateway.runtime import identity_file
 from gateway.runtime.machine import this_machine
 
-_TOOLS: Final = ("iptables-restore", "iptables-save", "ip6tables-restore", "ip6tables-save", "nft", "ip")
 _SYSCTLS: Final = (
     "net/ipv4/ip_forward",
     "net/ipv6/conf/all/forwarding",
@@ -99,7 +98,7 @@ def snapshot(config: Config, path: Path, *, is_default: bool) -> Snapshot:
         interfaces_unknown=unknown,
         root=os.geteuid() == 0,
         systemd=Path("/run/systemd/system").is_dir(),
-        missing_tools=tuple(tool for tool in _TOOLS if shutil.which(tool) is None),
+        missing_tools=tuple(missing_tools()),
         missing_rules=tuple(missing) if missing else (),
         rules_refused=refused,
         version=__version__,
@@ -116,7 +115,7 @@ def snapshot(config: Config, path: Path, *, is_default: bool) -> Snapshot:
         disk=_disk(resolved.state_dir),
         log_trouble=_log_trouble(resolved.log_file),
         clock=_clock(resolved),
-        ports_taken=() if daemon.pid else tuple(port for port in _ports(resolved) if not _is_free(port)),
+        ports_taken=() if daemon.pid else tuple(port for port in _ports(resolved) if not is_free(port)),
         queues_taken=() if daemon.pid else _queues_taken(resolved),
         orphans=() if daemon.pid else tuple(_orphans()),
     )
@@ -259,16 +258,6 @@ def _ports(config: Config) -> range:
     return range(config.first_listen_port, config.first_listen_port + config.workers)
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as attempt:
-        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            attempt.bind(("", port))
-        except OSError:
-            return False
-    return True
-
-
 # --- The daemon --------------------------------------------------------------------------------------
 
 
@@ -280,7 +269,7 @@ def _daemon(config: Config) -> Daemon:
         status = asking.ask(config.control_socket)
     except EnvironmentFailureError:
         status = None
-    workers = (status or {}).get("workers") or []
+    workers = [*((status or {}).get("workers") or []), (status or {}).get("signer") or {}]
     pids = [pid, *(worker["pid"] for worker in workers if worker.get("pid"))]
     return Daemon(pid, status, {one: _state(one) for one in pids})
 

@@ -101,6 +101,26 @@ def workers_serve(seen: Snapshot) -> Iterator[Trouble]:
             )
 
 
+def signer_serves(seen: Snapshot) -> Iterator[Trouble]:
+    """The process that holds the identity: without it nothing is offered to senders."""
+    signer = (seen.daemon.status or {}).get("signer")
+    if not signer:
+        return
+    pid, why = signer.get("pid"), "mail that comes in is offered no encryption, and passes in clear"
+    if not pid:
+        yield Trouble(
+            f"the process that holds the identity does not stay up ({signer.get('restarts', 0)} restarts)",
+            why,
+            "systemctl restart nightmail" if seen.systemd else shell(*seen.ours("reload")),
+        )
+    elif seen.daemon.states.get(pid) == _STOPPED:
+        yield Trouble(
+            f"the process that holds the identity ({pid}) hangs: {_LET_RUN}",
+            why,
+            shell("kill", "-CONT", pid),
+        )
+
+
 def inside_known(seen: Snapshot) -> Iterator[Trouble]:
     status = seen.daemon.status or {}
     if status.get("inside_networks") == [] and seen.config.inside:

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from gateway.config import Config
+from gateway.config import Config, Placement
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel
 from gateway.intercept.marks import MarkBits
@@ -42,6 +42,7 @@ from.
 _INGRESS: Final = 0xFFFF0000
 _ALL_PROTOCOLS: Final = {4: 0x0800, 6: 0x86DD}  # <linux/if_ether.h>
 _NUD_PERMANENT: Final = 0x80
+_IFA_F_NODAD: Final = 0x02  # <linux/if_addr.h>
 
 
 class Space:
@@ -61,6 +62,13 @@ class Space:
         self._thread.shutdown()
 
 
+class Here:
+    """This very machine, in the place of such a namespace."""
+
+    def run(self, work: Callable[[], _T]) -> _T:
+        return work()
+
+
 def _unshare() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNET) != 0:
@@ -72,7 +80,7 @@ def _unshare() -> None:
 class Stand:
     """`client` and `server` are where sockets of the trial are made."""
 
-    client: Space
+    client: Space | Here
     server: Space
     families: tuple[int, ...]
 
@@ -81,24 +89,25 @@ class Stand:
 def standing(config: Config, families: tuple[int, ...]) -> Iterator[Stand]:
     """Built, and taken away whatever happens. Raises EnvironmentFailureError."""
     with contextlib.ExitStack() as stack:
+        client: Space | Here
         try:
-            spaces = [Space(), Space()]
-            for space in spaces:
-                stack.callback(space.close)
+            server = Space()
+            stack.callback(server.close)
             stack.callback(kernel.with_routes, _removed)
-            kernel.with_routes(lambda ip: _removed(ip))
-            for space, cable, side, ends in zip(
-                spaces,
-                _CABLES,
-                (config.inside[0], config.outside[0]),
-                ((CLIENT, SERVER), (SERVER, CLIENT)),
-                strict=True,
-            ):
-                _lay(space, cable, side, ends, families)
-            kernel.with_routes(lambda ip: _route(ip, config, families))
+            kernel.with_routes(_removed)
+            if config.placement is Placement.HOST:
+                client = Here()
+                _lay(server, _CABLES[1], "", (SERVER, CLIENT), families)
+                kernel.with_routes(lambda ip: _settle(ip, families))
+            else:
+                client = Space()
+                stack.callback(client.close)
+                _lay(client, _CABLES[0], config.inside[0], (CLIENT, SERVER), families)
+                _lay(server, _CABLES[1], config.outside[0], (SERVER, CLIENT), families)
+                kernel.with_routes(lambda ip: _route(ip, config, families))
         except (OSError, NetlinkError) as error:
             raise EnvironmentFailureError(f"its cables cannot be laid: {error}") from None
-        yield Stand(spaces[0], spaces[1], families)
+        yield Stand(client, server, families)
 
 
 def _lay(
@@ -108,7 +117,7 @@ def _lay(
     ends: tuple[dict[int, str], dict[int, str]],
     families: tuple[int, ...],
 ) -> None:
-    """`ends`: the address that lives in the space, and the one that it speaks to."""
+    """`ends`: the address that lives in the space, and the one that it speaks to. `side`: see `_near_end`."""
     far = space.descriptor()
     try:
         near_mac = kernel.with_routes(lambda ip: _near_end(ip, cable, side, far, families))
@@ -119,9 +128,16 @@ def _lay(
 
 
 def _near_end(ip: Any, cable: str, side: str, far: int, families: tuple[int, ...]) -> str:
+    """`side` gets what comes in by the cable; if it is empty, the cable's own end does."""
     ip.link("add", ifname=cable, kind="veth", peer={"ifname": _FAR_END, "net_ns_fd": far})
-    index, to = ip.link_lookup(ifname=cable)[0], ip.link_lookup(ifname=side)[0]
+    index = ip.link_lookup(ifname=cable)[0]
     ip.link("set", index=index, state="up")
+    if side:
+        _hand_on(ip, index, ip.link_lookup(ifname=side)[0], families)
+    return _mac(ip, index)
+
+
+def _hand_on(ip: Any, index: int, to: int, families: tuple[int, ...]) -> None:
     ip.tc("add", "ingress", index)
     for version in families:
         ip.tc(
@@ -135,7 +151,6 @@ def _near_end(ip: Any, cable: str, side: str, far: int, families: tuple[int, ...
             keys=["0x0/0x0+0"],
             action={"kind": "mirred", "direction": "ingress", "action": "redirect", "ifindex": to},
         )
-    return _mac(ip, index)
 
 
 def _far_end(near_mac: str, ends: tuple[dict[int, str], dict[int, str]], families: tuple[int, ...]) -> str:
@@ -144,9 +159,7 @@ def _far_end(near_mac: str, ends: tuple[dict[int, str], dict[int, str]], familie
         for one in (ip.link_lookup(ifname=LOOPBACK)[0], index):
             ip.link("set", index=one, state="up")
         for version in families:
-            # Works at once: nobody else is on this cable who could have the same address.
-            flags = {"flags": 0x02} if version == 6 else {}
-            ip.addr("add", index=index, address=ends[0][version], prefixlen=_WHOLE[version], **flags)
+            _give_address(ip, index, version, ends[0][version])
         mac = _mac(ip, index)
     with IPRoute() as ip:
         for version in families:
@@ -201,6 +214,24 @@ def _route(ip: Any, config: Config, families: tuple[int, ...]) -> None:
             ip.rule("add", priority=first, fwmark=mark, fwmask=mark, table=_TO_CABLE, **where)
             ip.rule("add", priority=first + 1, iifname=other, table=_TO_CABLE, **where)
             ip.rule("add", priority=first + 2, table=_TO_SIDE, **where)
+
+
+def _settle(ip: Any, families: tuple[int, ...]) -> None:
+    """The client is this machine: an address on the cable, and the way to the server by it."""
+    index = ip.link_lookup(ifname=_CABLES[1])[0]
+    for version in families:
+        family, length = _FAMILIES[version], _WHOLE[version]
+        _give_address(ip, index, version, CLIENT[version])
+        to = f"{SERVER[version]}/{length}"
+        ip.route("add", family=family, dst=to, oif=index, table=_TO_CABLE, **_on_link(version))
+        where = {"family": family, "dst": SERVER[version], "dst_len": length}
+        ip.rule("add", priority=RULE_PRIORITY + 1, table=_TO_CABLE, **where)
+
+
+def _give_address(ip: Any, index: int, version: int, address: str) -> None:
+    """Works at once: nobody else is on this cable who could have the same one."""
+    flags = {"flags": _IFA_F_NODAD} if version == 6 else {}
+    ip.addr("add", index=index, address=address, prefixlen=_WHOLE[version], **flags)
 
 
 def _removed(ip: Any) -> None:

@@ -46,6 +46,7 @@ CHECKS: Final[dict[str, Check]] = {
     "wanted": running.wanted_up,
     "daemon": running.daemon_runs,
     "workers": running.workers_serve,
+    "signer": running.signer_serves,
     "inside": running.inside_known,
     "version": running.same_version,
     "kernel": firewall.refused_rules,

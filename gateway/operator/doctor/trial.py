@@ -27,9 +27,8 @@ from gateway.policy import limits
 
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _CLIENTS_TTL: Final = 33
-"""Odd enough: what is forwarded comes with 32, what the gateway dials with its own 64 (or whatever it
-has).
-"""
+"""Odd enough: what is forwarded comes with one less, what this machine sends itself with just that. What the
+gateway dials has another one, 64 mostly."""
 _TTL_AT: Final = {4: 8, 6: 7}  # RFC 791, RFC 8200: the octet in the header
 _TCP_SAVE_SYN, _TCP_SAVED_SYN = 27, 28  # <linux/tcp.h>
 _SYN_OCTETS: Final = 256
@@ -39,6 +38,7 @@ _TALK: Final = (
     (b"221 doctor.invalid\r\n", b""),
 )
 _ENDS: Final = frozenset({"DROP", "REJECT"})
+_PASSES: Final = frozenset({"ACCEPT", "NFQUEUE"})
 _WOULD_FAIL: Final = frozenset(
     {
         "links",
@@ -76,8 +76,10 @@ def cannot(seen: Snapshot, found: Iterable[str]) -> str:
         return "needs root"
     if not seen.runs or seen.wanted != "up" or seen.missing_rules:
         return "needs a running daemon with its rules in place"
-    if config.placement is not Placement.ROUTER:
-        return f"placement {config.placement.value} has none"
+    if config.placement is Placement.BRIDGE:
+        return "a bridge has no addresses of its own to make one with"
+    if config.placement is Placement.HOST and config.outside:
+        return "the outside is named: a cable of ours would be none of it"
     if set(config.inside) & set(config.outside):
         return "one interface is both sides: a connection of ours would not be told from others"
     missing = [name for name in seen.sides if seen.link(name) is None]
@@ -89,7 +91,9 @@ def cannot(seen: Snapshot, found: Iterable[str]) -> str:
 
 
 def families(seen: Snapshot) -> tuple[int, ...]:
-    """Those that both sides speak."""
+    """Those that both sides speak; of a mail server, those that it has addresses of."""
+    if seen.config.placement is Placement.HOST:
+        return (4, 6) if any(seen.has_ipv6(link.name) for link in seen.links) else (4,)
     sides = (seen.config.inside[:1], seen.config.outside[:1])
     return tuple(
         version
@@ -134,7 +138,7 @@ def _connected(stand: Stand, version: int, port: int) -> Trial:
                 _said(client, accepted, command)
         except OSError as error:
             return Trial(version, Outcome.BROKEN, os.strerror(error.errno) if error.errno else "timed out")
-    carried = syn[_TTL_AT[version]] != _CLIENTS_TTL - 1
+    carried = syn[_TTL_AT[version]] not in (_CLIENTS_TTL, _CLIENTS_TTL - 1)
     return Trial(version, Outcome.CARRIED if carried else Outcome.PASSED_BY)
 
 
@@ -177,14 +181,16 @@ def _said(one: socket.socket, other: socket.socket, words: bytes) -> None:
 def _trouble(seen: Snapshot, trial: Trial, before: Mapping[int, str]) -> Trouble:
     what = f"a trial connection by IPv{trial.family} from inside to outside: {trial.outcome.value}"
     what += f" ({trial.detail})" if trial.detail else ""
+    after = machine.dumps()
     if trial.outcome is Outcome.PASSED_BY:
-        return Trouble(
-            what,
-            "mail passes in clear although the daemon runs: it does not get to see the connections",
-            "systemctl restart nightmail" if seen.systemd else shell(*seen.ours("reload")),
-        )
+        why = "mail passes in clear although the daemon runs: it does not get to see the connections"
+        for rule in moved(seen, before, after, _PASSES):
+            if rule.table == "raw":
+                return Trouble(f"{what}; what let it by: {rule}", why, rule.removal)
+        restart = "systemctl restart nightmail" if seen.systemd else shell(*seen.ours("reload"))
+        return Trouble(what, why, restart)
     why = "so it is with mail"
-    for rule in moved(seen, before, machine.dumps()):
+    for rule in moved(seen, before, after, _ENDS):
         return Trouble(f"{what}; what ended it: {rule}", why, rule.removal)
     for _, closed in nftables.closed_chains(seen):
         return Trouble(f"{what}; {closed.what}", closed.why, closed.mend)
@@ -196,14 +202,16 @@ def _trouble(seen: Snapshot, trial: Trial, before: Mapping[int, str]) -> Trouble
     )
 
 
-def moved(seen: Snapshot, before: Mapping[int, str], after: Mapping[int, str]) -> Iterator[Rule]:
-    """Rules of others that end packets, and have ended some meanwhile; those that name our port first."""
+def moved(
+    seen: Snapshot, before: Mapping[int, str], after: Mapping[int, str], targets: frozenset[str] = _ENDS
+) -> Iterator[Rule]:
+    """Rules of others with such a target that have met packets meanwhile; those that name our port first."""
     found: list[Rule] = []
     for family, dump in after.items():
         past = {str(rule): rule for rule in parse(before.get(family, ""), family, seen.config.ports).all()}
         for rule in parse(dump, family, seen.config.ports).all():
             earlier = past.get(str(rule))
             counted = rule.packets > (earlier.packets if earlier is not None else 0)
-            if rule.target in _ENDS and not rule.is_ours and not rule.other and counted:
+            if rule.target in targets and not rule.is_ours and not rule.other and counted:
                 found.append(rule)
     yield from sorted(found, key=lambda rule: not rule.names_port)

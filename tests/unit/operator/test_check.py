@@ -26,7 +26,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
         lifecycle, "discover", lambda: [FoundInterface("wan", True), FoundInterface("lan", False)]
     )
     monkeypatch.setattr(kernel, "remarks", lambda config: [])
-    monkeypatch.setattr(check, "_is_free", lambda port: True)
+    monkeypatch.setattr(check, "is_free", lambda port: True)
     return Config(state_dir=tmp_path, run_dir=tmp_path)
 
 
@@ -87,7 +87,7 @@ def taken() -> Iterator[int]:
 
 
 def test_port_taken(tmp_path: Path, taken: int) -> None:
-    assert not check._is_free(taken)
+    assert not check.is_free(taken)
     found = list(check._listen_ports(Config(first_listen_port=taken, workers=1, run_dir=tmp_path)))
     assert [one.good for one in found] == [False]
     assert str(taken) in found[0].text

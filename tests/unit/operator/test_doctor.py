@@ -164,6 +164,11 @@ def test_worker_that_does_not_stay_up() -> None:
     assert only(seen, "workers").mend == "systemctl restart nightmail"
 
 
+def test_signer_that_does_not_stay_up() -> None:
+    status = {**STATUS, "signer": {"pid": None, "restarts": 3}}
+    assert only(healthy(daemon=Daemon(4, status, {4: "S"})), "signer").mend == "nightmail reload"
+
+
 def test_daemon_that_does_not_answer() -> None:
     seen = healthy(daemon=Daemon(4, None, {4: "R"}), systemd=True)
     assert only(seen, "daemon").mend == "kill -KILL 4; sleep 1; systemctl restart nightmail"
