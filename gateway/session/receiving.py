@@ -53,6 +53,7 @@ from gateway.session.events import (
     Side,
 )
 from gateway.session.flights import Flights, now_and_then
+from gateway.session.in_channel import InChannel
 from gateway.smtp.capability import (
     VERB_LINE,
     OfferSize,
@@ -82,7 +83,7 @@ class State(IdentityHashed):
 Key = tuple[State, type[Event], Side | None]
 
 
-class ReceivingSession:
+class ReceivingSession(InChannel):
     """`handle(event, now)` answers commands; `deadline` is when it wants `DeadlineReached`, or None."""
 
     def __init__(self, context: ReceivingContext) -> None:
@@ -303,36 +304,8 @@ class ReceivingSession:
 
     # --- In the channel ------------------------------------------------------------------------------
 
-    def _channel_near_octets(self, event: OctetsReceived, now: float) -> list[Command]:
-        assert self._channel is not None
-        commands = self._channel.near_octets(event.octets, now)
-        self.deadline = self._channel.deadline
-        return commands
-
-    def _channel_silent(self, event: DeadlineReached, now: float) -> list[Command]:
-        assert self._channel is not None
-        return self._channelled(self._channel.silence(now))
-
-    def _channel_far_octets(self, event: OctetsReceived, now: float) -> list[Command]:
-        assert self._channel is not None
-        return self._channelled(self._channel.far_octets(event.octets))
-
-    def _channel_ended(self, event: EndReceived, now: float) -> list[Command]:
-        assert self._channel is not None
-        near = event.side is Side.NEAR
-        return self._channelled(self._channel.near_end() if near else self._channel.far_end())
-
-    def _channel_reset(self, event: ResetReceived, now: float) -> list[Command]:
-        assert self._channel is not None
-        near = event.side is Side.NEAR
-        return self._channelled(self._channel.near_reset() if near else self._channel.far_reset())
-
-    def _channelled(self, commands: list[Command]) -> list[Command]:
-        if self._channel is not None:
-            self.deadline = self._channel.deadline
-            if self._channel.finished:
-                self.state = State.OVER
-        return commands
+    def _channel_over(self) -> None:
+        self.state = State.OVER
 
     # --- Ends and resets outside of a channel ---------------------------------------------------------
 
@@ -418,13 +391,13 @@ class ReceivingSession:
         (State.ANSWERING, EndReceived, Side.FAR): _answer_ended,
         (State.ANSWERING, ResetReceived, Side.FAR): _reset_early,
         (State.ANSWERING, ResetReceived, Side.NEAR): _reset_early,
-        (State.CHANNEL, OctetsReceived, Side.NEAR): _channel_near_octets,
-        (State.CHANNEL, OctetsReceived, Side.FAR): _channel_far_octets,
-        (State.CHANNEL, DeadlineReached, None): _channel_silent,
-        (State.CHANNEL, EndReceived, Side.NEAR): _channel_ended,
-        (State.CHANNEL, EndReceived, Side.FAR): _channel_ended,
-        (State.CHANNEL, ResetReceived, Side.NEAR): _channel_reset,
-        (State.CHANNEL, ResetReceived, Side.FAR): _channel_reset,
+        (State.CHANNEL, OctetsReceived, Side.NEAR): InChannel._channel_near_octets,
+        (State.CHANNEL, OctetsReceived, Side.FAR): InChannel._channel_far_octets,
+        (State.CHANNEL, DeadlineReached, None): InChannel._channel_silent,
+        (State.CHANNEL, EndReceived, Side.NEAR): InChannel._channel_ended,
+        (State.CHANNEL, EndReceived, Side.FAR): InChannel._channel_ended,
+        (State.CHANNEL, ResetReceived, Side.NEAR): InChannel._channel_reset,
+        (State.CHANNEL, ResetReceived, Side.FAR): InChannel._channel_reset,
     }
     _NEXT: ClassVar[dict[Callable[..., list[Command]], set[State]]] = {
         _observe_client: {State.OBSERVING, State.RELAYED},
@@ -439,9 +412,9 @@ class ReceivingSession:
         _more_answer: {State.ANSWERING, State.CHANNEL, State.OVER},
         _answer_late: {State.OVER},
         _answer_ended: {State.OVER},
-        _channel_far_octets: {State.CHANNEL, State.OVER},
-        _channel_ended: {State.CHANNEL, State.OVER},
-        _channel_reset: {State.OVER},
+        InChannel._channel_far_octets: {State.CHANNEL, State.OVER},
+        InChannel._channel_ended: {State.CHANNEL, State.OVER},
+        InChannel._channel_reset: {State.OVER},
         _ended_early: {State.RELAYED},
         _reset_early: {State.OVER},
     }

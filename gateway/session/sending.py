@@ -53,6 +53,7 @@ from gateway.session.events import (
 )
 from gateway.session.first_flight import FirstFlight
 from gateway.session.flights import Flights, now_and_then
+from gateway.session.in_channel import InChannel
 from gateway.session.rollover import ENDS_WAIT, announcement, verified
 from gateway.session.second_look import Continue, Differs, SecondLook
 from gateway.smtp.capability import VERB_LINE, OfferSize, host_name, offer_fits, split_offer
@@ -83,7 +84,7 @@ class State(IdentityHashed):
 Key = tuple[State, type[Event], Side | None]
 
 
-class SendingSession:
+class SendingSession(InChannel):
     """`handle(event, now)` answers commands; `deadline` is when it wants `DeadlineReached`, or None."""
 
     def __init__(self, context: SendingContext) -> None:
@@ -443,38 +444,13 @@ class SendingSession:
 
     # --- In the channel ------------------------------------------------------------------------------
 
-    def _channel_near_octets(self, event: OctetsReceived, now: float) -> list[Command]:
-        assert self._channel is not None
-        commands = self._channel.near_octets(event.octets, now)
-        self.deadline = self._channel.deadline
-        return commands
-
-    def _channel_silent(self, event: DeadlineReached, now: float) -> list[Command]:
-        assert self._channel is not None
-        return self._channelled(self._channel.silence(now))
-
-    def _channel_far_octets(self, event: OctetsReceived, now: float) -> list[Command]:
-        assert self._channel is not None
-        return self._channelled(self._channel.far_octets(event.octets))
-
-    def _channel_ended(self, event: EndReceived, now: float) -> list[Command]:
-        assert self._channel is not None
-        near = event.side is Side.NEAR
-        return self._channelled(self._channel.near_end() if near else self._channel.far_end())
-
-    def _channel_reset(self, event: ResetReceived, now: float) -> list[Command]:
-        assert self._channel is not None
-        near = event.side is Side.NEAR
-        return self._channelled(self._channel.near_reset() if near else self._channel.far_reset())
+    def _channel_over(self) -> None:
+        self.state = State.OVER
 
     def _channelled(self, commands: list[Command]) -> list[Command]:
         if self._channel is not None and self._channel.statements:
             commands += self._learn_ahead(self._channel.statements)
-        if self._channel is not None:
-            self.deadline = self._channel.deadline
-            if self._channel.finished:
-                self.state = State.OVER
-        return commands
+        return super()._channelled(commands)
 
     def _learn_ahead(self, statements: list[bytes]) -> list[Command]:
         """The identity that the peer will have next, so that it is no stranger then."""
@@ -580,13 +556,13 @@ class SendingSession:
         (State.REOBSERVING, ResetReceived, Side.NEAR): _reset_early,
         (State.REOBSERVING, ResetReceived, Side.FAR): _redial_failed,
         (State.REOBSERVING, DeadlineReached, None): _redial_failed,
-        (State.CHANNEL, OctetsReceived, Side.NEAR): _channel_near_octets,
-        (State.CHANNEL, OctetsReceived, Side.FAR): _channel_far_octets,
-        (State.CHANNEL, DeadlineReached, None): _channel_silent,
-        (State.CHANNEL, EndReceived, Side.NEAR): _channel_ended,
-        (State.CHANNEL, EndReceived, Side.FAR): _channel_ended,
-        (State.CHANNEL, ResetReceived, Side.NEAR): _channel_reset,
-        (State.CHANNEL, ResetReceived, Side.FAR): _channel_reset,
+        (State.CHANNEL, OctetsReceived, Side.NEAR): InChannel._channel_near_octets,
+        (State.CHANNEL, OctetsReceived, Side.FAR): InChannel._channel_far_octets,
+        (State.CHANNEL, DeadlineReached, None): InChannel._channel_silent,
+        (State.CHANNEL, EndReceived, Side.NEAR): InChannel._channel_ended,
+        (State.CHANNEL, EndReceived, Side.FAR): InChannel._channel_ended,
+        (State.CHANNEL, ResetReceived, Side.NEAR): InChannel._channel_reset,
+        (State.CHANNEL, ResetReceived, Side.FAR): InChannel._channel_reset,
     }
     _NEXT: ClassVar[dict[Callable[..., list[Command]], set[State]]] = {
         _observe_sender: {State.OBSERVING, State.RELAYED},
@@ -617,9 +593,9 @@ class SendingSession:
             State.RELAYED,
             State.OVER,
         },
-        _channel_far_octets: {State.CHANNEL, State.OVER},
-        _channel_ended: {State.CHANNEL, State.OVER},
-        _channel_reset: {State.OVER},
+        InChannel._channel_far_octets: {State.CHANNEL, State.OVER},
+        InChannel._channel_ended: {State.CHANNEL, State.OVER},
+        InChannel._channel_reset: {State.OVER},
         _ended_early: {State.RELAYED},
         _reset_early: {State.OVER},
     }
