@@ -11,16 +11,18 @@ import contextlib
 import os
 import select
 import socket
+import struct
 import time
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Final
 
-from gateway.config import Config
+from gateway.config import Config, Placement
 from gateway.crypto.keys import IdentityKey, StaticKey, endorse
 from gateway.crypto.messages import DialledAddress
 from gateway.crypto.records import VerifiedPeer
 from gateway.errors import EnvironmentFailureError
+from gateway.intercept.marks import MarkBits
 from gateway.peers.looks import Look, look_of
 from gateway.peers.pins import Destination, Pin
 from gateway.peers.store import PinStore
@@ -75,11 +77,21 @@ class Ping:
 
 
 def ping(config: Config, destination: Destination, seconds: float = limits.PING_SECONDS) -> Ping:
-    """The whole of it, within so many seconds. What goes wrong there is in the answer, and never raised."""
+    """The whole of it, within so many seconds. What goes wrong there is in the answer, and never raised.
+
+    Raises EnvironmentFailureError where the gateway of this machine itself would take the connection.
+    """
     found = Ping(destination)
     _remembered(config, found)
-    _Session(found, time.monotonic() + seconds).run()
+    _Session(found, time.monotonic() + seconds, _mark(config, destination)).run()
     return found
+
+
+def _mark(config: Config, destination: Destination) -> int:
+    """What the socket bears, so that the gateway on this machine lets it be; 0 where none would take it."""
+    if config.placement is not Placement.HOST or destination.port not in config.ports:
+        return 0
+    return MarkBits(config.marks.mask).dialled
 
 
 def _remembered(config: Config, found: Ping) -> None:
@@ -98,9 +110,10 @@ class _LateError(Exception):
 class _Session:
     """One ping: a socket, the machine, and the mailer that speaks to it."""
 
-    def __init__(self, found: Ping, until: float) -> None:
+    def __init__(self, found: Ping, until: float, mark: int) -> None:
         self._found = found
         self._until = until
+        self._mark = mark
         self._at = time.monotonic()
         self._heard = b""
         """What the mailer has heard, less the replies that are complete."""
@@ -137,6 +150,7 @@ class _Session:
         made = socket.socket(family, socket.SOCK_STREAM)
         try:
             made.settimeout(self._left())
+            self._set_apart(made)
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             made.connect((destination.address, destination.port))
         except TimeoutError:
@@ -146,6 +160,17 @@ class _Session:
             made.close()
             raise
         return made
+
+    def _set_apart(self, made: socket.socket) -> None:
+        if not self._mark:
+            return
+        try:
+            # Python passes only signed integers, and a mark may have its highest bit set.
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", self._mark))
+        except PermissionError:
+            raise EnvironmentFailureError(
+                "ping on the mail server itself needs root: else the gateway here takes the connection"
+            ) from None
 
     def _context(self) -> SendingContext:
         assert self._far is not None

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import gateway
+from gateway.config import Placement
 from gateway.lab import processes
 from tests.lab import probes
 from tests.lab.probes import MailServer, Sites, eventually, mail
@@ -51,8 +52,7 @@ def pinged(sites: Sites, address: str, *words: str, prefix: list[str] | None = N
     done = subprocess.run(
         processes.command_in(one.namespace, command), capture_output=True, text=True, timeout=60, cwd="/"
     )
-    assert done.stderr == ""
-    return done.returncode, done.stdout
+    return done.returncode, done.stdout + done.stderr
 
 
 def facts(
@@ -150,3 +150,18 @@ def test_to_an_address_that_is_silent(sites: Sites, v6: bool) -> None:
         sites.sh("mta-c", f"{tool} -F INPUT")
     assert status == 1
     assert "NO, no session: no answer in time, waiting for the connection" in text
+
+
+def test_on_the_mail_server_itself_the_gateway_there_lets_it_be(require_root: None) -> None:
+    with probes.built(placement=Placement.HOST) as sites:
+        address = sites.address("mta-b", False)
+        with MailServer(sites, "mta-b", False):
+            status, found = facts(sites, address)
+            refused = pinged(sites, address, prefix=NOBODY)
+        assert (status, found["protected"], found["peer"]["hybrid"]) == (0, True, True)
+        assert found["peer"]["fingerprint"] == sites.status("b")["identity"]
+        assert "session begun" not in sites.log("a")
+    told = (
+        "nightmail: ping on the mail server itself needs root: else the gateway here takes the connection\n"
+    )
+    assert refused == (1, told)
