@@ -12,7 +12,7 @@ import resource
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -85,8 +85,8 @@ def esmtp_source(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def sink(plane: Plane) -> Iterator[None]:
-    """smtp-sink on all addresses of the plane's receiving server."""
+def sink(plane: Plane, address: str = "") -> Iterator[None]:
+    """smtp-sink on one address of the plane's receiving server, or on all of them."""
     namespace = plane.namespace("mta-b")
     command = [
         str(SINK),
@@ -99,7 +99,7 @@ def sink(plane: Plane) -> Iterator[None]:
         "900",
         "-h",
         "mta-b.b.test",
-        ":25",
+        f"{address}:25",
         BACKLOG,
     ]
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -112,16 +112,16 @@ def sink(plane: Plane) -> Iterator[None]:
             stdin=subprocess.DEVNULL,
         )
     try:
-        _wait_listening(plane)
+        _wait_listening(plane, address)
         yield
     finally:
         process.kill()
         process.wait()
 
 
-def _wait_listening(plane: Plane) -> None:
+def _wait_listening(plane: Plane, address: str) -> None:
     deadline = time.monotonic() + READY_SECONDS
-    while b":25 " not in processes.run_in(plane.namespace("mta-b"), ["ss", "-Hltn"]).stdout:
+    while f"{address}:25 ".encode() not in processes.run_in(plane.namespace("mta-b"), ["ss", "-Hltn"]).stdout:
         if time.monotonic() > deadline:
             raise SystemExit(f"bench: smtp-sink does not listen: {(plane.folder / 'sink.log').read_text()}")
         time.sleep(0.02)
@@ -150,8 +150,20 @@ def shares(parallel: int, sessions: int, pairs: int) -> list[tuple[int, int]]:
     return [(slot, max(1, round(sessions * slot / parallel))) for slot in slots if slot]
 
 
-def drive(plane: Plane, program: Path, *, parallel: int, sessions: int, octets: int) -> Round:
-    """One round. Raises SystemExit if a mail was refused or the time is over: then there is no figure."""
+def drive(
+    plane: Plane,
+    program: Path,
+    *,
+    parallel: int,
+    sessions: int,
+    octets: int,
+    until: Callable[[int], None] | None = None,
+) -> Round:
+    """One round. Raises SystemExit if a mail was refused or the time is over: then there is no figure.
+
+    `until` is given the number of mails and returns when they have arrived, where that is later than their
+    acceptance.
+    """
     pids = [pid for one in plane.gateways for pid in plane.gateway_pids(one.node.name)]
     plan = shares(parallel, sessions, len(plane.destinations))
     time.sleep(REST_SECONDS)
@@ -186,6 +198,8 @@ def drive(plane: Plane, program: Path, *, parallel: int, sessions: int, octets: 
             if process.poll() is None:
                 process.kill()
                 process.wait()
+    if until is not None and not failures:
+        until(sum(count for _, count in plan))
     after = meter.end()
     own_after = meter.process_seconds(pids)
     if failures:

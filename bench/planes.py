@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from gateway.lab import gateways, network, processes, topology, wan
 
@@ -39,6 +39,19 @@ SWITCHES: Final = {
 }
 
 
+class Kind(Protocol):
+    """What tells one plane from the others: its name, and the nodes on which our gateway runs."""
+
+    @property
+    def value(self) -> str: ...
+
+    @property
+    def gateway_names(self) -> tuple[str, ...]: ...
+
+
+AnyKind = TypeVar("AnyKind", bound=Kind)
+
+
 class Variant(enum.Enum):
     """What stands between the two mail servers."""
 
@@ -55,7 +68,7 @@ class Variant(enum.Enum):
 class Plane:
     """One copy of the network and its daemons."""
 
-    variant: Variant
+    variant: Kind
     owner: str
     folder: Path
     table: topology.Topology
@@ -98,13 +111,13 @@ def _numbered(node: topology.Node, number: int) -> str:
 @contextlib.contextmanager
 def standing(
     owner: str,
-    variants: list[Variant],
+    variants: list[AnyKind],
     *,
     start: bool = True,
     source: Path | None = None,
     names: tuple[str, ...] | None = None,
     configuration: str = "",
-) -> Iterator[dict[Variant, Plane]]:
+) -> Iterator[dict[AnyKind, Plane]]:
     """The planes, ready for mail (unless `start` is False); taken down again whatever happens.
 
     `source`: another tree to run the daemons from. `names`: the nodes with a gateway, if others than the

@@ -11,6 +11,8 @@ packages=(postfix iptables nftables iproute2 tcpdump conntrack procps openssl sw
     libnetfilter-queue-dev build-essential python3-venv python3-dev)
 # The prover of scripts/prove.
 if [ "$extra" = dev ]; then packages+=(spass); fi
+# The bench's rivals: started by it and its test in namespaces of their own, never as this machine's services.
+if [ "$extra" = bench ] || [ "$extra" = dev ]; then packages+=(haproxy stunnel4); fi
 missing=()
 for package in "${packages[@]}"; do
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
@@ -39,6 +41,8 @@ if [ ${#missing[@]} -gt 0 ]; then
         echo "postfix postfix/main_mailer_type select No configuration" | as_root debconf-set-selections
     fi
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    # Nor at the next boot. (stunnel has nothing to start: no configuration of it is there.)
+    if [[ " ${missing[*]} " == *" haproxy "* ]]; then as_root update-rc.d haproxy disable >/dev/null; fi
     undo_policy
     trap - EXIT
 fi

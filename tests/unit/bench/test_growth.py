@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.rivals import growth
+from gateway.peers.store import PinStore
+
+
+def test_peers_are_written_and_found_by_the_products_own_store(tmp_path: Path) -> None:
+    path = tmp_path / "peers.db"
+    growth.fill(path, 0, 30)
+    growth.fill(path, 30, 50)
+    with PinStore(path) as store:
+        assert len(store.pins()) == 50
+        assert store.lookup(growth.destination(49)) is not None
+        assert store.lookup(growth.destination(50)) is None
+    found = growth.look_ups(path, 50)
+    assert found["look_up_us"] > 0
+    assert found["file_octets"] > 0
+
+
+def test_a_million_peers_have_a_million_addresses() -> None:
+    assert len({growth.destination(number) for number in range(0, 1_000_000)}) == 1_000_000
+
+
+@pytest.mark.parametrize(("sessions", "found"), [(10, [10]), (5000, [5000]), (12_000, [5000, 5000, 2000])])
+def test_sessions_are_shared_out_to_drivers(sessions: int, found: list[int]) -> None:
+    assert growth.parts(sessions) == found

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bench.load import Anyway, Round
+from bench.rivals import comparison
+from bench.rivals.variants import Rival
+
+NOTHING = Anyway(0.0, 0.0)
+RATES = {
+    Rival.DIRECT: 4000.0,
+    Rival.HAPROXY: 2000.0,
+    Rival.CLEAR: 1000.0,
+    Rival.STUNNEL: 100.0,
+    Rival.POSTFIX: 150.0,
+    Rival.CHANNEL: 300.0,
+}
+
+
+def turn(parallel: int, slower: float = 1.0) -> dict[Rival, Round]:
+    """A round of a second for each; both CPUs busy."""
+    return {
+        variant: Round(
+            variant.value, parallel, int(rate / slower), 4096, 16, 1.0, 2.0 / slower, 0.0, 0.0, 0.0, 0.0
+        )
+        for variant, rate in RATES.items()
+    }
+
+
+def sessions() -> dict[str, Any]:
+    return {
+        str(parallel): comparison.session_figures([turn(parallel), turn(parallel, 2.0)], NOTHING)
+        for parallel in (1, 20, 200)
+    }
+
+
+def results() -> dict[str, Any]:
+    found: dict[str, Any] = {"sessions": sessions()}
+    found["bulk"] = comparison.bulk_figures([turn(4)])
+    found["ratios"] = comparison.ratios(found)
+    found["cpu_ms_added"] = comparison.cpu_ms_added(found)
+    return found
+
+
+def test_ratios_have_the_names_and_shapes_that_others_read() -> None:
+    found = results()["ratios"]
+    assert found["sessions_channel_vs_stunnel"] == {"1": 3.0, "20": 3.0, "200": 3.0}
+    assert found["sessions_channel_vs_postfix_tls"] == pytest.approx(2.0)
+    assert found["cpu_channel_vs_stunnel"] == pytest.approx(1 / 3)
+    assert found["cpu_clear_vs_haproxy"] == pytest.approx(2.0)
+    assert found["bulk_channel_vs_stunnel"] == pytest.approx(3.0)
+    assert found["bulk_channel_vs_direct"] == pytest.approx(300 / 4000)
+
+
+def test_a_slow_turn_is_slow_for_all_and_moves_no_ratio() -> None:
+    alone = comparison.session_figures([turn(20)], NOTHING)["ratios"]
+    with_slow = comparison.session_figures([turn(20), turn(20, 2.0)], NOTHING)["ratios"]
+    for name in alone:
+        assert with_slow[name]["median"] == pytest.approx(alone[name]["median"])
+
+
+def test_cpu_added_is_what_direct_does_not_use_shared_by_the_gateways() -> None:
+    found = results()["cpu_ms_added"]
+    assert found["clear"] == pytest.approx(2 / 1000 * 1000 - 2 / 4000 * 1000)
+    assert found["channel_per_gateway"] == pytest.approx((2 / 300 * 1000 - 2 / 4000 * 1000) / 2, rel=1e-3)
+
+
+def test_bars_are_of_what_was_measured_and_say_whether_they_hold() -> None:
+    found = {bar.words: bar for bar in comparison.bars(results())}
+    assert found["CPU per session, channel to stunnel pair"].holds
+    assert found["sessions/s at 200 parallel, channel to stunnel pair"].holds
+    assert not found["sessions/s at 20 parallel, channel to stunnel pair"].holds
+    assert not found["bulk, channel to direct"].holds
+    assert not any("p99" in words for words in found)
+
+
+def test_what_could_not_be_measured_does_not_hold() -> None:
+    bar = comparison.Bar("something", True, 1.0, None)
+    assert not bar.holds
+    assert bar.as_json() == {"what": "something", "wanted": "<= 1", "reached": None, "holds": False}
+
+
+def test_times_of_sessions() -> None:
+    found = comparison.time_figures([0.1] * 98 + [0.3, None])
+    assert found["p50_ms"] == 100.0
+    assert found["p99_ms"] == 300.0
+    assert (found["sessions"], found["failed"]) == (100, 1)
+    assert found["percentiles_ms"][-1] is None
+
+
+def test_delivery_is_compared_pair_by_pair() -> None:
+    found = comparison.delivery_figures({Rival.DIRECT: [1.0, 2.0], Rival.CHANNEL: [1.1, 2.2]})
+    assert found["ratios"]["channel_vs_direct"]["median"] == pytest.approx(1.1)
+
+
+def test_pictures_are_whole_svg_with_the_machine_under_each() -> None:
+    pytest.importorskip("matplotlib", reason="only the extra bench has it")
+    from bench.rivals import plots
+
+    machine = {"cpus": 2, "cpu": "a CPU", "kernel": "6", "python": "3", "load_average_at_start": 0.1}
+    found = results() | {"machine": machine}
+    drawn = plots.pictures(found)
+    assert set(drawn) == {"sessions", "bulk"}
+    for picture in drawn.values():
+        assert picture.rstrip().endswith("</svg>")
+        assert "a CPU" in picture
+    assert drawn == plots.pictures(found)
