@@ -293,4 +293,5 @@ def _microseconds(store: PinStore, asked: list[Destination]) -> float:
         for one in asked:
             store.lookup(one)
         rounds.append((time.perf_counter() - began) / len(asked) * 1e6)
-    return statistics.median(rounds)
+    # Whatever else the machine does makes a round longer, never shorter.
+    return min(rounds)
