@@ -166,10 +166,16 @@ def machine(namespace: None) -> Iterator[Machine]:
         shutil.rmtree(folder)
 
 
+def words(*always: str, long: tuple[str, ...]) -> pytest.MarkDecorator:
+    """Commands that a test is run with; much alike are those that only --all takes."""
+    more = [pytest.param((one,), marks=pytest.mark.long, id=one) for one in long]
+    return pytest.mark.parametrize("words", [*(pytest.param((one,), id=one) for one in always), *more])
+
+
 # --- Configuration -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", [("up",), ("run",), ("plan",)], ids=" ".join)
+@words("up", "run", long=("plan",))
 def test_wrong_interface(machine: Machine, words: tuple[str, ...]) -> None:
     before = machine.kernel()
     machine.configuration.write_text(machine.configuration.read_text().replace("lan", "lna"))
@@ -180,7 +186,7 @@ def test_wrong_interface(machine: Machine, words: tuple[str, ...]) -> None:
     assert list(machine.state.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", [("up",), ("run",), ("status",), ("doctor",)], ids=" ".join)
+@words("up", "doctor", long=("run", "status"))
 def test_configuration_of_a_later_version(machine: Machine, words: tuple[str, ...]) -> None:
     before = machine.kernel()
     machine.configuration.write_text("version = 2\n[tomorrow]\nwhat = 'nobody knows'\n")
@@ -332,7 +338,7 @@ CONTAINER = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 
 
 @pytest.mark.parametrize("rights", [NOBODY, CONTAINER], ids=["nobody", "container"])
-@pytest.mark.parametrize("words", [("up",), ("run",), ("plan",), ("down",)], ids=" ".join)
+@words("up", "run", long=("plan", "down"))
 def test_no_root(machine: Machine, words: tuple[str, ...], rights: tuple[str, ...]) -> None:
     before = machine.kernel()
     inside = ["nsenter", f"--net=/run/netns/{NAME}", *rights, *machine.command(*words)[2:]]
@@ -356,7 +362,7 @@ def full_disk(machine: Machine) -> Iterator[Machine]:
         subprocess.run(["umount", machine.state], check=True)
 
 
-@pytest.mark.parametrize("words", [("up",), ("run",), ("down",)], ids=" ".join)
+@words("up", "run", long=("down",))
 def test_full_disk(full_disk: Machine, words: tuple[str, ...]) -> None:
     before = full_disk.kernel()
     line = full_disk.said(*words, status=1)

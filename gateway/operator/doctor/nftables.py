@@ -73,15 +73,26 @@ def closed_chains(seen: Snapshot) -> Iterator[tuple[BaseChain, Trouble]]:
         if chain.hook not in marks or not closed or any(_knows_marks(rule) for rule in rules):
             continue
         mark = marks[chain.hook]
-        accept = ("meta", "mark", "and", hex(mark), "!=", "0", "accept")
         yield (
             chain,
             Trouble(
                 f"the chain {' '.join(chain.words)} drops what it does not know, and does not know our marks",
                 "in nftables what one table accepts another one may drop: our own rule does not help here",
-                shell("nft", "insert", "rule", *chain.words, *accept),
+                _opened(seen, chain, mark),
             ),
         )
+
+
+def _opened(seen: Snapshot, chain: BaseChain, mark: int) -> str:
+    """The line that lets our packets by. firewalld's table is its own, and is made anew at each reload."""
+    if chain.table == "firewalld":
+        zones = " ".join(seen.sides)
+        add = (
+            'firewall-cmd --permanent --zone="$(firewall-cmd --get-zone-of-interface=$i)" --add-service=smtp'
+        )
+        return f"for i in {zones}; do {add}; done; firewall-cmd --reload"
+    accept = ("meta", "mark", "and", hex(mark), "!=", "0", "accept")
+    return shell("nft", "insert", "rule", *chain.words, *accept)
 
 
 def base_chains(listing: tuple[Mapping[str, Any], ...]) -> Iterator[BaseChain]:

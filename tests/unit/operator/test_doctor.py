@@ -353,6 +353,9 @@ def test_a_closed_chain_that_knows_our_marks() -> None:
     seen = healthy(nft=({"chain": chain},))
     ((_, trouble),) = nftables.closed_chains(seen)
     assert trouble.mend.endswith("meta mark and 0x40000000 '!=' 0 accept")
+    firewalld = {**chain, "table": "firewalld"}
+    ((_, trouble),) = nftables.closed_chains(replace(seen, nft=({"chain": firewalld},)))
+    assert trouble.mend.startswith("for i in lan wan; do firewall-cmd --permanent")
     mark = {"&": [{"meta": {"key": "mark"}}, 0x40000000]}
     rule = {
         "family": "inet",
