@@ -1,4 +1,4 @@
-"""A long line: holds every packet that crosses the wire for half a round trip, and loses some.
+"""A long line: holds every packet that crosses the wire for half a round trip; loses some, holds some longer.
 
 A process of its own in the wire's namespace, for kernels without netem: `python -m gateway.lab.delay_line`.
 Packets wait in the kernel's queue; only their numbers come here. It must give back what it holds when it
@@ -30,7 +30,7 @@ EARLY_SECONDS: Final = 0.0002
 
 
 class DelayLine:
-    """Packets in, packets out `one_way` seconds later, in order."""
+    """Packets in, packets out `one_way` seconds later, in order; one that is `late` waits twice as long."""
 
     def __init__(
         self,
@@ -38,13 +38,15 @@ class DelayLine:
         one_way: float,
         loses: Callable[[], bool],
         now: Callable[[], float] = time.monotonic,
+        late: Callable[[], bool] = lambda: False,
     ) -> None:
         self._loop = loop
         # Not the loop's own clock: that stands still for the length of one turn of the loop.
         self._now = now
         self._one_way = one_way
         self._loses = loses
-        self._held: deque[tuple[float, Any]] = deque()
+        self._late = late
+        self._held: deque[tuple[float, Any, bool]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     def take(self, packet: Any) -> None:
@@ -53,7 +55,7 @@ class DelayLine:
             packet.drop()
             return
         packet.retain()
-        self._held.append((self._now() + self._one_way, packet))
+        self._held.append((self._now() + self._one_way, packet, self._late()))
         if self._timer is None:
             self._timer = self._loop.call_later(self._one_way, self._release)
 
@@ -66,19 +68,25 @@ class DelayLine:
         self._timer = None
         now = self._now()
         while self._held and self._held[0][0] <= now + EARLY_SECONDS:
-            self._held.popleft()[1].accept()
+            _, packet, late = self._held.popleft()
+            if late:
+                self._held.append((now + self._one_way, packet, False))
+            else:
+                packet.accept()
         if self._held:
             self._timer = self._loop.call_later(max(0.0, self._held[0][0] - now), self._release)
 
 
-async def run(queue: int, one_way: float, loss: float, seed: int) -> None:
+async def run(queue: int, one_way: float, loss: float, overtaken: float, seed: int) -> None:
     """Hold packets until SIGTERM. Says "ready" on standard output once the queue is bound."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     dice = random.Random(seed)  # noqa: S311 repeatable is what is wanted here
-    line = DelayLine(loop, one_way, (lambda: dice.random() < loss) if loss else (lambda: False))
+    line = DelayLine(
+        loop, one_way, lambda: dice.random() < loss, late=lambda: overtaken > 0 and dice.random() < overtaken
+    )
     kernel = NetfilterQueue()
     kernel.bind(queue, line.take, max_len=MAX_HELD_PACKETS, range=0, sock_len=SOCKET_BUFFER_OCTETS)
     # A copy of the queue's descriptor in the shape that the binding's reader wants; no other process has one.
@@ -109,9 +117,10 @@ def main() -> None:
     parser.add_argument("--queue", type=int, required=True)
     parser.add_argument("--one-way", type=float, required=True, help="seconds")
     parser.add_argument("--loss", type=float, default=0.0, help="share of packets, 0 to 1")
+    parser.add_argument("--overtaken", type=float, default=0.0, help="share of packets, 0 to 1")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
-    uvloop.run(run(asked.queue, asked.one_way, asked.loss, asked.seed))
+    uvloop.run(run(asked.queue, asked.one_way, asked.loss, asked.overtaken, asked.seed))
 
 
 if __name__ == "__main__":

@@ -161,8 +161,12 @@ class MailboxWatch:
 
     def copies(self, name: str) -> int:
         """How often this mail has been delivered since the watch began."""
+        return len(self.paths(name))
+
+    def paths(self, name: str) -> list[Path]:
+        """All copies of this mail that have been delivered since the watch began."""
         self._look()
-        return len(self._seen.get(name, []))
+        return [delivery.path for delivery in self._seen.get(name, [])]
 
     def _look(self) -> list[Delivery]:
         now = time.time()

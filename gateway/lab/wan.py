@@ -34,6 +34,8 @@ class Wan:
 
     rtt_seconds: float = 0.0
     loss: float = 0.0
+    overtaken: float = 0.0
+    """Share of packets that those behind them overtake: they take half a round trip longer."""
 
     @property
     def is_off(self) -> bool:
@@ -83,6 +85,7 @@ def _put_in(line: Line, wan: Wan) -> None:
                 *("env", f"PYTHONPATH={Path(gateway.__file__).parent.parent}"),
                 *(sys.executable, "-m", "gateway.lab.delay_line", "--queue", str(QUEUE)),
                 *("--one-way", str(wan.rtt_seconds / 2), "--loss", str(wan.loss)),
+                *("--overtaken", str(wan.overtaken)),
             ],
             log=line.folder / "delay-line.log",
             pid_file=line.folder / "delay-line.pid",

@@ -87,3 +87,15 @@ def test_at_the_end_everything_is_let_go() -> None:
     assert [name for name, _ in paper.out] == ["a", "b"]
     paper.run_until(1.0)
     assert len(paper.out) == 2
+
+
+def test_a_late_packet_is_overtaken_once() -> None:
+    paper = Paper()
+    late = iter([False, True, False, False])
+    loop = cast("asyncio.AbstractEventLoop", cast("Any", paper))
+    line = DelayLine(loop, 0.040, lambda: False, now=lambda: paper.now, late=lambda: next(late))
+    for when, name in ((0.0, "a"), (0.010, "b"), (0.020, "c"), (0.030, "d")):
+        paper.run_until(when)
+        line.take(paper.packet(name))
+    paper.run_until(1.0)
+    assert [name for name, _ in paper.out] == ["a", "c", "d", "b"]

@@ -1,0 +1,284 @@
+"""Two labs that stand side by side, one with gateways and one without, and the same load in both.
+
+Counterparts: `gateway.lab.lab` builds them, `clients`, `server` and `ear` run in them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+from bench.chaos.facts import Fact, Reader
+from bench.chaos.judge import Posted
+from bench.chaos.service import Service
+from gateway.errors import EnvironmentFailureError
+from gateway.lab import gateways, network, postfix, processes
+from gateway.lab.lab import Lab, Place
+from gateway.lab.mail import Mail, MailboxWatch
+
+ROOT: Final = Path(gateways.__file__).parents[2]
+STRANGERS: Final = 40
+"""Further addresses of the raw mail server, each met at most once: then the memory of peers has to be
+written."""
+PAIRS: Final = 4
+"""Of each family: the kernel balances queues by addresses, so one target's connections are one worker's."""
+FIRST_EXTRA: Final = 101
+SINK_PORT: Final = 2525
+READY_SECONDS: Final = 20.0
+POST_EVERY_SECONDS: Final = 0.5
+CAME_SECONDS: Final = 90.0
+"""So long a mail may take before it counts as lost."""
+IN_DOUBT: Final = "message may be sent more than once"
+"""Postfix's own words where the connection ended behind the final dot (RFC 1047)."""
+
+
+class World:
+    """One lab with its load."""
+
+    def __init__(self, *, guarded: bool) -> None:
+        self.guarded = guarded
+        name = "with" if guarded else "without"
+        self.lab = Lab(
+            place=Place(
+                prefix=f"nmc-{name}-",
+                folder=Path(f"/var/tmp/nightmail-chaos-{name}"),
+                lock=Path(f"/run/nightmail-chaos-{name}.lock"),
+            )
+        )
+        self.services: dict[str, Service] = {}
+        self.facts: list[Fact] = []
+        self.clear_from = 0.0
+        self.notes: dict[str, float] = {}
+        """What a fault measured itself."""
+        self._readers: list[Reader] = []
+        self._met = 0
+        self._posting = threading.Event()
+        self._posted: list[tuple[float, Mail]] = []
+        self._watch: MailboxWatch | None = None
+
+    # --- Up and down -----------------------------------------------------------------------------------
+
+    def up(self) -> None:
+        self.lab.up(with_gateways=False, temporary=True)
+        listener = self.lab.listener.process
+        if listener is not None:  # it would keep every octet
+            listener.signal(signal.SIGTERM)
+        for node in ("gw-a", "gw-b"):
+            self.sh(node, "sysctl -qw net.ipv6.conf.all.keep_addr_on_down=1 net.ipv4.icmp_ratelimit=0")
+        self._give_addresses()
+        if self.guarded:
+            self.services = {letter: Service(self.lab.gateway(letter)) for letter in "ab"}
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(Service.start, self.services.values()))
+        self._start_load()
+
+    def down(self) -> None:
+        self._posting.set()
+        for service in self.services.values():
+            service.close()
+        if self._watch is not None:
+            self._watch.close()
+        with contextlib.suppress(EnvironmentFailureError):
+            self.lab.down()
+
+    @property
+    def targets(self) -> list[str]:
+        numbers = range(FIRST_EXTRA, FIRST_EXTRA + PAIRS)
+        return [f"10.12.0.{n}" for n in numbers] + [f"2001:db8:12::{n}" for n in numbers]
+
+    @property
+    def _strangers(self) -> list[str]:
+        return [f"10.12.0.{FIRST_EXTRA + PAIRS + n}" for n in range(STRANGERS)]
+
+    def meet_a_stranger(self) -> None:
+        """One session with a destination that no gateway has met."""
+        target = self._strangers[self._met % STRANGERS]
+        self._met += 1
+        with network.socket_in(self.lab.namespace("mta-a"), socket.AF_INET, socket.SOCK_STREAM) as client:
+            client.settimeout(READY_SECONDS)
+            client.connect((target, 25))
+            with client.makefile("rb") as lines:
+                for words in (b"", b"EHLO stranger.a.test\r\n", b"NOOP\r\n", b"QUIT\r\n"):
+                    client.sendall(words)
+                    while lines.readline()[3:4] == b"-":
+                        pass
+
+    def _give_addresses(self) -> None:
+        """The raw mail server has addresses of its own, beside Postfix, which has port 25 of all of them."""
+        lines = [
+            f"addr add {each}/{'64' if ':' in each else '24'} dev eth0"
+            for each in self.targets + self._strangers
+        ]
+        processes.run_in(
+            self.lab.namespace("mta-b"), ["ip", "-batch", "-"], stdin="\n".join([*lines, ""]).encode()
+        )
+        for each in self.targets + self._strangers:
+            tool = "ip6tables" if ":" in each else "iptables"
+            to = f"-p tcp -d {each} --dport 25 -j REDIRECT --to-ports {SINK_PORT}"
+            self.sh("mta-b", f"{tool} -w -t nat -A PREROUTING {to}")
+
+    def _start_load(self) -> None:
+        folder = self.lab.place.folder
+        for node, module, words in (
+            ("mta-b", "server", [str(SINK_PORT)]),
+            ("wire", "ear", []),
+            ("mta-a", "clients", self.targets),
+        ):
+            facts = folder / f"{module}.facts"
+            self._readers.append(Reader(facts))
+            command = [
+                "env",
+                f"PYTHONPATH={ROOT}",
+                sys.executable,
+                "-m",
+                f"bench.chaos.{module}",
+                str(facts),
+                *words,
+            ]
+            processes.start_in(
+                self.lab.namespace(node),
+                command,
+                log=folder / f"{module}.log",
+                pid_file=folder / f"{module}.pid",
+            )
+            deadline = time.monotonic() + READY_SECONDS
+            while not facts.exists() or not facts.stat().st_size:
+                if time.monotonic() > deadline:
+                    raise SystemExit(
+                        f"chaos: {module} does not start: {(folder / f'{module}.log').read_text()}"
+                    )
+                time.sleep(0.02)
+        self._watch = self.lab.watch("b")
+        threading.Thread(target=self._post, daemon=True).start()
+
+    # --- The load --------------------------------------------------------------------------------------
+
+    def read(self) -> None:
+        """Take in what the load has written down."""
+        for reader in self._readers:
+            self.facts += reader.fresh()
+
+    def forget_before(self, moment: float) -> None:
+        """Of what is over, only the fate of mails is still asked for: a copy may come late."""
+        self.facts = [
+            fact
+            for fact in self.facts
+            if fact["kind"] == "taken" or fact.get("at", fact.get("began", 0)) >= moment
+        ]
+
+    def wait_ended(self, moment: float, seconds: float) -> None:
+        """Until everything of the raw load that began before this moment has ended."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self.read()
+            oldest = max(
+                (fact["began"] for fact in self.facts[-400:] if fact["kind"] == "oldest"), default=0.0
+            )
+            if oldest >= moment:
+                return
+            if time.monotonic() > deadline:
+                raise SystemExit(f"chaos: the load has not come to an end after {seconds:.0f} s")
+            time.sleep(0.1)
+
+    def _post(self) -> None:
+        """Mail from Postfix to Postfix, in turn by IPv4 and IPv6."""
+        six = False
+        while not self._posting.wait(POST_EVERY_SECONDS):
+            (mail,) = self.lab.compose("a", "b", size=0 if six else 30_000, six=six)
+            began = time.monotonic()
+            try:
+                self.lab.send("a", [mail])
+            except (EnvironmentFailureError, OSError):
+                if not self._posting.is_set():
+                    raise
+                return
+            self._posted.append((began, mail))
+            six = not six
+
+    def posted(self, begin: float, end: float) -> Posted:
+        """Waits for the mails of this time, and says how they came."""
+        assert self._watch is not None
+        mails = [mail for began, mail in self._posted if begin <= began < end]
+        found = Posted(sent=len(mails))
+        server = self.lab.mail_server("a")
+        deadline = time.monotonic() + CAME_SECONDS
+        missing = {mail.name for mail in mails}
+        while missing and time.monotonic() < deadline:
+            missing = {name for name in missing if not self._watch.copies(name)}
+            if missing:
+                postfix.flush(server)
+                time.sleep(0.2)
+        found.lost = len(missing)
+        doubts = server.log.read_text(errors="replace").count(IN_DOUBT)
+        for mail in mails:
+            copies = self._watch.paths(mail.name)
+            more = max(0, len(copies) - 1)
+            excused = min(more, doubts)
+            found.in_doubt += excused
+            found.doubled += more - excused
+            whole = mail.octets().replace(b"\r\n", b"\n")
+            found.altered += sum(not path.read_bytes().endswith(whole) for path in copies)
+        return found
+
+    def renew(self) -> None:
+        """Let every lasting session be one that is made now."""
+        clients = processes.read_pid_file(self.lab.place.folder / "clients.pid")
+        if clients is None:
+            words = (self.lab.place.folder / "clients.log").read_text().strip()
+            raise SystemExit(f"chaos: the load has ended: {words[-400:]}")
+        clients.signal(signal.SIGUSR1)
+
+    # --- What faults need ------------------------------------------------------------------------------
+
+    def sh(self, node: str, command: str) -> str:
+        """Run a command line (no shell) in a node's namespace; what it says."""
+        return processes.run_in(self.lab.namespace(node), command.split()).stdout.decode()
+
+    def feed(self, node: str, command: str, text: str) -> None:
+        processes.run_in(self.lab.namespace(node), command.split(), stdin=text.encode())
+
+    def inside(self, node: str, action: Any) -> Any:
+        return network.inside(self.lab.namespace(node), action)
+
+    def died_with(self) -> frozenset[int]:
+        """Source ports of sessions that a gateway has begun and not ended: their process died with them."""
+        begun: dict[str, int] = {}
+        for service in self.services.values():
+            open_now: dict[str, int] = {}
+            for line in service.gateway.log.read_text(errors="replace").splitlines():
+                found = _SESSION.search(line)
+                if found is None:
+                    continue
+                if found[2] == "begun":
+                    source = _SOURCE.search(line)
+                    open_now[found[1]] = int(source[1]) if source else 0
+                else:
+                    open_now.pop(found[1], None)
+            begun |= open_now
+        return frozenset(begun.values())
+
+
+_SESSION: Final = re.compile(r" session=(\w+) session (begun|ended)\b")
+_SOURCE: Final = re.compile(r" source=\S+:(\d+)\b")
+
+
+@contextlib.contextmanager
+def standing() -> Iterator[tuple[World, World]]:
+    """With gateways, without; taken down again whatever happens."""
+    worlds = World(guarded=True), World(guarded=False)
+    with contextlib.ExitStack() as stack:
+        for world in worlds:
+            stack.enter_context(world.lab.locked())
+            stack.callback(world.down)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(World.up, worlds))
+        yield worlds
