@@ -85,6 +85,21 @@ class Config:
     alarm_mail_to: str = ""
     alarm_sendmail: Path = Path("/usr/sbin/sendmail")
     metrics_listen: outlets.Listen | None = None
+    sessions: int = limits.SESSIONS
+    sessions_per_source: int = limits.SESSIONS_PER_SOURCE
+    handshakes_per_second: int = limits.HANDSHAKES_PER_SECOND
+    handshakes_per_source: int = limits.HANDSHAKES_PER_SOURCE
+    held_megabytes: int = limits.HELD_OCTETS >> 20
+
+    @property
+    def held_octets(self) -> int:
+        """Octets that may wait in one worker for slow sockets."""
+        return self.held_megabytes << 20
+
+    @property
+    def held_octets_per_source(self) -> int:
+        """A quarter of them."""
+        return self.held_octets * limits.HELD_OCTETS_PER_SOURCE // limits.HELD_OCTETS
 
     @property
     def identity_file(self) -> Path:
@@ -310,6 +325,11 @@ KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "log.file": ("log_file", _log_file),
     "log.to": ("log_to", _outlet(outlets.log_place)),
     "dead_ends.minutes": ("dead_end_minutes", _integer(0, 1440)),
+    "limits.sessions": ("sessions", _integer(1, 1_000_000)),
+    "limits.sessions_per_source": ("sessions_per_source", _integer(1, 1_000_000)),
+    "limits.handshakes_per_second": ("handshakes_per_second", _integer(1, 100_000)),
+    "limits.handshakes_per_source": ("handshakes_per_source", _integer(1, 100_000)),
+    "limits.held_megabytes": ("held_megabytes", _integer(1, 100_000)),
     "alarms.again_after_hours": ("alarm_again_hours", _integer(1, 168)),
     "alarms.command": ("alarm_command", _outlet(outlets.command)),
     "alarms.mail_to": ("alarm_mail_to", _outlet(outlets.mail_to)),

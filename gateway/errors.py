@@ -48,6 +48,7 @@ class Reason(IdentityHashed):
     OWN_IDENTITY = "own-identity"
     RECENTLY_FAILED = "recently-failed"
     ENDED_BEFORE_DECISION = "ended-before-decision"
+    OVERLOADED = "overloaded"
 
     # The session stays in clear (or waits), and the alarm rings.
     OFFER_MISSING = "offer-missing"

@@ -119,6 +119,7 @@ def receiving(
     statements: tuple[bytes, ...] = (),
     source: Source = NOBODY,
     source_rests: bool = False,
+    overloaded: bool = False,
     sender_of: Callable[[bytes], Sender] = Sender,
 ) -> ReceivingSession:
     drawn = entropy or entropy_for_testing_only(label)
@@ -134,6 +135,7 @@ def receiving(
             statements=statements,
             source=source,
             source_rests=source_rests,
+            overloaded=overloaded,
             sender_of=sender_of,
         )
     )

@@ -25,6 +25,7 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from gateway.errors import IdentityHashed, Reason
+from gateway.intercept.admission import Admission, Bounds, IsKnown, Limit
 from gateway.intercept.marks import Verdict
 from gateway.intercept.syn import Flow
 from gateway.policy import limits
@@ -89,6 +90,8 @@ class GiveVerdict:
 
     token: Token
     verdict: Verdict
+    limit: Limit | None = None
+    """Why it passes although it is ours: this worker has enough of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,8 @@ class Claim(enum.Enum):
     """The dialled connection stands ready."""
     DIAL_NOW = "dial-now"
     """Accepted first: dial now, and report by `Gate.dial_finished`."""
+    TOO_MANY = "too-many"
+    """Far over the limit of sessions: reset it."""
     STRANGER = "stranger"
     """Not through the gate (a process of this very box called our listener): reset it."""
 
@@ -198,7 +203,12 @@ class Gate:
         self,
         held_limit: int = limits.HELD_SYNS,
         held_per_source_limit: int = limits.HELD_SYNS_PER_SOURCE,
+        bounds: Bounds = Bounds(),  # noqa: B008 - frozen
+        is_known: IsKnown = lambda flow, role: False,
     ) -> None:
+        self._admission = Admission(bounds, is_known)
+        self.has_room = True
+        """Whether the process has descriptors for one more session. Only whoever has them can tell."""
         self._held_limit = held_limit
         self._per_source_limit = held_per_source_limit
         self._held: dict[Flow, _Held] = {}
@@ -271,12 +281,18 @@ class Gate:
     def accepted(self, flow: Flow) -> Claim:
         """The listener accepted this flow; it is live until `ended`."""
         if self._ready.pop(flow, None) is not None:
+            self._admission.connects.remove(flow.source)
+            claim = Claim.DIALLED
+        elif self._expected.pop(flow, None) is not None:
+            if flow not in self._live and self._admission.is_far_over(flow.source):
+                return Claim.TOO_MANY
+            claim = Claim.DIAL_NOW
+        else:
+            return Claim.STRANGER
+        if flow not in self._live:
             self._live.add(flow)
-            return Claim.DIALLED
-        if self._expected.pop(flow, None) is not None:
-            self._live.add(flow)
-            return Claim.DIAL_NOW
-        return Claim.STRANGER
+            self._admission.sessions.add(flow.source)
+        return claim
 
     def ended(self, flow: Flow, *, by_reset: bool = False) -> list[GateCommand]:
         """Both connections of an accepted flow are gone. A SYN that waited for that goes on.
@@ -284,7 +300,9 @@ class Gate:
         Not behind a reset: a stateful filter on the way has seen the SYN before the reset, takes the whole
         connection for closed and would drop what follows. It understands the SYN that comes again.
         """
-        self._live.discard(flow)
+        if flow in self._live:
+            self._live.discard(flow)
+            self._admission.sessions.remove(flow.source)
         if self._is_awaited(flow):
             return []
         held = self._release(flow)
@@ -299,6 +317,7 @@ class Gate:
         commands: list[GateCommand] = []
         for flow in _older_than(self._ready, now - limits.UNCLAIMED_SECONDS):
             del self._ready[flow]
+            self._admission.connects.remove(flow.source)
             commands.append(CloseUnclaimed(flow))
         for flow in _older_than(self._expected, now - limits.UNCLAIMED_SECONDS):
             del self._expected[flow]
@@ -332,13 +351,17 @@ class Gate:
     # --- Sending and receiving ----------------------------------------------------------------------
 
     def _new_syn(self, token: Token, flow: Flow, role: Role, now: float) -> list[GateCommand]:
+        if not self.has_room:
+            return [GiveVerdict(token, Verdict.PASS, Limit.DESCRIPTORS)]
+        over = self._admission.refuses(flow, role, len(self._expected))
+        if over is not None:
+            return [GiveVerdict(token, Verdict.PASS, over)]
         if self._is_over_limit(flow):
             return self._take_first(token, flow, now)
         if role is Role.RECEIVING:
             return self._receiving_syn(token, flow, now)
         self._hold(token, flow, role, now)
-        self._dialling.add(flow)
-        return [Dial(flow)]
+        return [self._dial(flow)]
 
     def _receiving_syn(self, token: Token, flow: Flow, now: float) -> list[GateCommand]:
         server = self._servers.setdefault(flow.server, _Server())
@@ -361,8 +384,7 @@ class Gate:
         )
         del server.waiting[flow]
         server.probes[flow] = now
-        self._dialling.add(flow)
-        return [Dial(flow)]
+        return [self._dial(flow)]
 
     def _gate_dial_finished(
         self, flow: Flow, outcome: DialOutcome, server: _Server | None, now: float
@@ -371,6 +393,8 @@ class Gate:
         held = self._release(flow)
         if outcome is DialOutcome.CONNECTED:
             self._ready[flow] = now
+        else:
+            self._admission.connects.remove(flow.source)
         if held is not None:
             commands.append(GiveVerdict(held.token, _VERDICT_OF_OUTCOME[outcome]))
         if server is None or server.probes.pop(flow, None) is None:
@@ -403,6 +427,12 @@ class Gate:
         return commands
 
     # --- Keeping books ------------------------------------------------------------------------------
+
+    def _dial(self, flow: Flow) -> Dial:
+        if flow not in self._dialling:
+            self._dialling.add(flow)
+            self._admission.connects.add(flow.source)
+        return Dial(flow)
 
     def _take_first(self, token: Token, flow: Flow, now: float) -> list[GateCommand]:
         self._expected[flow] = now

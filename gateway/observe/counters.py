@@ -30,6 +30,7 @@ class Tally(IdentityHashed):
     SESSIONS_OPEN = "sessions-open"
     CHANNELS_OPEN = "channels-open"
     SYNS_HELD = "syns-held"
+    OCTETS_HELD = "octets-held"
     SESSIONS_BEGUN = "sessions-begun"
     OCTETS_PROTECTED = "octets-protected"
     OCTETS_CLEAR = "octets-clear"
@@ -37,13 +38,19 @@ class Tally(IdentityHashed):
     ACCEPTED_FIRST = "accepted-first"
     VERDICTS_GIVEN = "verdicts-given"
     PASSED_UNMARKED = "passed-unmarked"
+    OVER_SESSIONS = "over-sessions"
+    OVER_CONNECTS = "over-connects"
+    OVER_AWAITED = "over-awaited"
+    OVER_DESCRIPTORS = "over-descriptors"
+    OVER_HANDSHAKES = "over-handshakes"
+    OVER_OCTETS = "over-octets"
     NOT_OURS = "not-ours"
     IN_DOUBT = "in-doubt"
     LOG_LINES_LOST = "log-lines-lost"
     PINS_WRITTEN = "pins-written"
 
 
-GAUGES: Final = frozenset({Tally.SESSIONS_OPEN, Tally.CHANNELS_OPEN, Tally.SYNS_HELD})
+GAUGES: Final = frozenset({Tally.SESSIONS_OPEN, Tally.CHANNELS_OPEN, Tally.SYNS_HELD, Tally.OCTETS_HELD})
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _DEPTH: Final = 3

@@ -117,6 +117,42 @@ HELD_SYNS: Final = 4096
 """Held SYNs of one worker beyond which the gate turns to accept-first."""
 HELD_SYNS_PER_SOURCE: Final = 512
 """The same for one source address."""
+SESSIONS: Final = 12_000
+"""Sessions of one worker at a time, at some 20 KB each; fewer where descriptors would not suffice for them.
+Beyond, new connections pass as without us."""
+SESSIONS_PER_SOURCE: Final = 4_000
+"""The same of one source address: a third, so that no single one can fill the worker."""
+DESCRIPTORS_KEPT: Final = 512
+"""Of a process's descriptors so many are for dials, files and the queue; the others make sessions."""
+SPARE_DESCRIPTORS: Final = 64
+"""Kept for clients that were let in when the others ran out: what comes in one turn of the loop, and some."""
+CONNECTS: Final = 8192
+"""Dials of one worker under way, or connected and not yet claimed; twice the SYNs that it holds."""
+CONNECTS_PER_SOURCE: Final = 1024
+"""The same for one source: an inside host that tries a thousand dead addresses at once is no mail server."""
+AWAITED: Final = 1 << 16
+"""SYNs taken whose clients have not been accepted yet, about 300 octets each. Only a flood has so many in
+`UNCLAIMED_SECONDS`: most of them forged, so there is no limit per source, which could be forged as well."""
+STRANGERS_SHARE: Final = 0.75
+"""Of these limits, and of the handshakes, for sources that never upgraded: they pass in clear first."""
+FAR_OVER_SHARE: Final = 2.0
+"""Of the sessions' limits: whoever comes so far over them, by SYNs sent long before he answers, is reset."""
+HANDSHAKES_PER_SECOND: Final = 1000
+"""Offers of one worker: more than it can carry sessions through, so that only a flood of them meets it."""
+HANDSHAKES_PER_SOURCE: Final = 400
+"""The same to one source: less than half of what a core does in handshakes alone."""
+HANDSHAKE_BURST_SECONDS: Final = 2.0
+"""After a rest so many seconds' worth may come at once."""
+HANDSHAKE_SOURCES: Final = 4096
+"""Sources whose rate is remembered, 200 octets each; a forgotten one begins anew, within the total."""
+HELD_OCTETS: Final = 256 * 1024 * 1024
+"""Octets that wait in one worker for slow sockets; beyond, sessions for which some wait are not read."""
+HELD_OCTETS_PER_SOURCE: Final = 64 * 1024 * 1024
+"""The same for one source: 128 of its sessions with full buffers both ways."""
+READ_WHEN_OVER_OCTETS: Final = 4 * 1024
+"""One read of a session that is over it: what one read brings may have to wait as well."""
+OVERLOAD_TOLD_SECONDS: Final = 60.0
+"""A worker tells the supervisor of the same limit so often at most."""
 QUEUE_LENGTH: Final = 8192
 """Packets the kernel holds for one worker's queue before its fail-open flag lets them pass."""
 QUEUE_COPY_OCTETS: Final = 512

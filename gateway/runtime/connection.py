@@ -14,6 +14,7 @@ from gateway.errors import Reason
 from gateway.policy import limits
 from gateway.runtime.endpoint import Endpoint, Hold
 from gateway.runtime.poller import Poller
+from gateway.runtime.pressure import Account, Bank
 from gateway.session import commands as c
 from gateway.session.events import (
     DeadlineReached,
@@ -51,12 +52,14 @@ class Surroundings(Protocol):
     def note_fact(self, connection: Connection, note: c.NoteFact) -> None: ...
     def machine_failed(self, connection: Connection, error: Exception) -> None: ...
     def connection_over(self, connection: Connection) -> None: ...
+    def held_back(self, connection: Connection) -> None: ...
 
 
 class Connection:
     """One session from the moment both sockets are connected until both are closed."""
 
     __slots__ = (
+        "_account",
         "_far",
         "_loop",
         "_machine",
@@ -87,15 +90,17 @@ class Connection:
         session_id: str,
         near: socket.socket,
         far: socket.socket,
+        account: Account | None = None,
     ) -> None:
         self._loop = loop
         self._poller = poller
+        self._account = account if account is not None else Account(Bank())
         self._surroundings = surroundings
         self._machine = machine
         self.flow = flow
         self.session_id = session_id
-        self._near = Endpoint(loop, poller, near, self)
-        self._far = Endpoint(loop, poller, far, self)
+        self._near = Endpoint(loop, poller, near, self, self._account)
+        self._far = Endpoint(loop, poller, far, self, self._account)
         self._relayed = False
         self._redialling = False
         self._over = False
@@ -139,8 +144,10 @@ class Connection:
             other.write(octets)
         else:
             self._handle(OctetsReceived(Side.NEAR if near else Side.FAR, bytes(octets)))
-        if other.pending > limits.WRITE_BUFFER_OCTETS:
+        if other.pending > self._account.allowance:
             endpoint.hold(Hold.BY_PRESSURE)
+            if other.pending <= limits.WRITE_BUFFER_OCTETS:
+                self._surroundings.held_back(self)
 
     def end_received(self, endpoint: Endpoint) -> None:
         if not self._relayed:
@@ -180,7 +187,7 @@ class Connection:
             far.close()
             return
         self._redialling = False
-        self._far = Endpoint(self._loop, self._poller, far, self)
+        self._far = Endpoint(self._loop, self._poller, far, self, self._account)
         self._handle(Redialled())
         self._far.unhold(Hold.NOT_STARTED)
 

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from gateway.policy import limits
 from gateway.runtime.poller import Poller
+from gateway.runtime.pressure import Account, Bank
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _READ: Final = select.EPOLLIN
@@ -25,6 +26,7 @@ _NOT_AT_ALL: Final = -1
 # before it returns.
 _read_buffer = bytearray(limits.READ_OCTETS)
 _read_view = memoryview(_read_buffer)
+_small_view = _read_view[: limits.READ_WHEN_OVER_OCTETS]
 
 
 class Hold:
@@ -56,6 +58,7 @@ class Endpoint:
     """Owns a connected, non-blocking socket until `closed` has been told."""
 
     __slots__ = (
+        "_account",
         "_buffer",
         "_closing",
         "_ending",
@@ -73,10 +76,17 @@ class Endpoint:
     )
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, poller: Poller, sock: socket.socket, owner: Owner
+        self,
+        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
+        sock: socket.socket,
+        owner: Owner,
+        account: Account | None = None,
     ) -> None:
+        """`account`: whose octets wait here; without one nobody's."""
         self._loop = loop
         self._poller = poller
+        self._account = account if account is not None else Account(Bank())
         self._socket = sock
         self._fd = sock.fileno()
         self._owner = owner
@@ -166,7 +176,7 @@ class Endpoint:
                 return
         rest = memoryview(bytes(memoryview(octets)[sent:]))
         self._buffer.append(rest)
-        self.pending += len(rest)
+        self._wait_for(len(rest))
         self._watch()
 
     def end(self) -> None:
@@ -212,7 +222,7 @@ class Endpoint:
 
     def _readable(self) -> None:
         try:
-            count = self._socket.recv_into(_read_buffer)
+            count = self._socket.recv_into(_small_view if self._account.is_over else _read_buffer)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -240,7 +250,7 @@ class Endpoint:
         try:
             while self._buffer:
                 sent = self._socket.send(self._buffer[0])
-                self.pending -= sent
+                self._wait_for(-sent)
                 if sent < len(self._buffer[0]):
                     self._buffer[0] = self._buffer[0][sent:]
                     return
@@ -258,10 +268,17 @@ class Endpoint:
             self._shut()
         self._owner.drained(self)
 
+    def _wait_for(self, octets: int) -> None:
+        self.pending += octets
+        self._account.add(octets)
+
+    def _forget_waiting(self) -> None:
+        self._buffer.clear()
+        self._wait_for(-self.pending)
+
     def _break_write(self) -> None:
         """The peer is gone. What it said before is read first; then the reader finds the reset."""
-        self._buffer.clear()
-        self.pending = 0
+        self._forget_waiting()
         self.write_broken = True
         self._watch()
         if self._closing:
@@ -283,8 +300,7 @@ class Endpoint:
         if self.is_closed:
             return
         self._hold |= Hold.ENDED
-        self._buffer.clear()
-        self.pending = 0
+        self._forget_waiting()
         if self._linger is not None:
             self._linger.cancel()
         self.is_closed = True

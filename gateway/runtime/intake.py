@@ -16,6 +16,7 @@ from typing import Protocol
 
 from gateway.errors import Reason
 from gateway.intercept import tproxy
+from gateway.intercept.admission import Bounds, Limit
 from gateway.intercept.gate import (
     Claim,
     CloseUnclaimed,
@@ -35,8 +36,10 @@ from gateway.observe.counters import Counters, Tally
 from gateway.policy import limits
 from gateway.runtime.link import Message
 from gateway.runtime.poller import Poller
+from gateway.runtime.spare import Spare
 from gateway.smtp.events import Role
 
+_NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _RESET_ON_CLOSE = b"\x01\x00\x00\x00\x00\x00\x00\x00"
 DialDone = Callable[[Flow, DialOutcome, socket.socket | None], None]
 
@@ -47,6 +50,16 @@ class Pairs(Protocol):
     def pair_ready(self, flow: Flow, role: Role, accepted: socket.socket, dialled: socket.socket) -> None: ...
     def dial_failed(self, flow: Flow, role: Role, outcome: DialOutcome) -> None: ...
     def syn_refused(self, flow: Flow, reason: Reason) -> None: ...
+    def is_known(self, flow: Flow, role: Role) -> bool: ...
+    def over_limit(self, flow: Flow, limit: Limit) -> None: ...
+
+
+_OVER = {
+    Limit.SESSIONS: Tally.OVER_SESSIONS,
+    Limit.CONNECTS: Tally.OVER_CONNECTS,
+    Limit.AWAITED: Tally.OVER_AWAITED,
+    Limit.DESCRIPTORS: Tally.OVER_DESCRIPTORS,
+}
 
 
 class Intake:
@@ -67,6 +80,7 @@ class Intake:
         *,
         keeps_port: bool = True,
         bridged: bool = False,
+        bounds: Bounds = Bounds(),  # noqa: B008 - frozen
     ) -> None:
         self._loop = loop
         self._poller = poller
@@ -79,7 +93,8 @@ class Intake:
         self._keeps_port = keeps_port
         self._spare = secrets.randbelow(limits.SPARE_PORTS)
         self._answer_told: dict[tuple[str, int], float] = {}
-        self._gate = Gate()
+        self._gate = Gate(bounds=bounds, is_known=pairs.is_known)
+        self._spare = Spare()
         self._held: dict[HeldPacket, int] = {}
         self._flow_roles: dict[Flow, Role] = {}
         self._dials: dict[Flow, tuple[socket.socket, asyncio.TimerHandle]] = {}
@@ -99,7 +114,7 @@ class Intake:
 
     def ended(self, flow: Flow, *, by_reset: bool) -> None:
         """Both connections of this flow are gone. A SYN that has waited for that goes on."""
-        self._execute(self._gate.ended(flow, by_reset=by_reset))
+        self._execute_for(flow, self._gate.ended(flow, by_reset=by_reset))
 
     def server_answers(self, server: tuple[str, int]) -> None:
         """Another worker was connected there just now."""
@@ -179,6 +194,9 @@ class Intake:
         try:
             dialled = start()
         except OSError as error:
+            if error.errno in _NO_DESCRIPTOR and self._cramped():
+                self.dial(flow, done, any_port=any_port)
+                return
             self._loop.call_soon(done, flow, tproxy.outcome_of(error.errno or errno.EIO), None)
             return
         give_up = self._loop.call_later(limits.DIAL_SECONDS, self._dial_silent, flow, done)
@@ -207,7 +225,17 @@ class Intake:
             self._execute([GiveVerdict(token, role.verdict)])
             return
         self._flow_roles[flow] = role
-        self._execute(self._gate.syn_arrived(token, flow, role, self._loop.time()))
+        self._gate.has_room = self._gate.has_room or self._spare.is_whole()
+        self._execute_for(flow, self._gate.syn_arrived(token, flow, role, self._loop.time()))
+
+    def _execute_for(self, flow: Flow, commands: list[GateCommand]) -> None:
+        """What became of one flow's SYN, which may have passed because there is enough of something."""
+        for command in commands:
+            if isinstance(command, GiveVerdict) and command.limit is not None:
+                del self._flow_roles[flow]
+                self._counters.add(_OVER[command.limit])
+                self._pairs.over_limit(flow, command.limit)
+        self._execute(commands)
 
     def _execute(self, commands: list[GateCommand]) -> None:
         for command in commands:
@@ -263,6 +291,9 @@ class Intake:
         else:
             del self._flow_roles[flow]
             self._pairs.dial_failed(flow, role, outcome)
+            if outcome is DialOutcome.LOCAL_TROUBLE:
+                self._counters.add(Tally.OVER_DESCRIPTORS)
+                self._pairs.over_limit(flow, Limit.DESCRIPTORS)
         if outcome is DialOutcome.CONNECTED and role is Role.RECEIVING:
             self._tell_answer(flow.server)
         if self._queue is not None:
@@ -284,10 +315,18 @@ class Intake:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                if error.errno not in _NO_DESCRIPTOR:
+                    return
+                if not self._cramped():
                     self._listener_rests(listener)
-                return
+                    return
+                continue
             self._accepted(accepted, source)
+
+    def _cramped(self) -> bool:
+        """No descriptor is left: nobody new is let in. Whether there are spare ones for those that were."""
+        self._gate.has_room = False
+        return self._spare.give()
 
     def _listener_rests(self, listener: socket.socket) -> None:
         """Out of descriptors: the listener stays readable, and a loop that only spins serves nobody."""
@@ -308,6 +347,11 @@ class Intake:
             _reset(accepted)
             return
         role = self._flow_roles.pop(flow)
+        if claim is Claim.TOO_MANY:
+            self._counters.add(Tally.OVER_SESSIONS)
+            self._pairs.over_limit(flow, Limit.SESSIONS)
+            _reset(accepted)
+            return
         if claim is Claim.DIALLED:
             self._pairs.pair_ready(flow, role, accepted, self._ready.pop(flow))
             return

@@ -408,6 +408,10 @@ class Pool:
             self._log.fact("pool", "worker-serves", worker=worker.slot.index, pid=message["ready"])
             self._lead_if_ready()
             self._on_change()
+        elif "drains" in message:
+            if worker.state in (State.SERVING, State.HUNG):
+                worker.state = State.DRAINING
+                self._on_change()
         elif "counters" in message:
             worker.counters = require_snapshot(message["counters"])
         elif "answered" in message:

@@ -21,6 +21,7 @@ from gateway.config import Config, Network
 from gateway.crypto.keys import EndorsementCache, Ephemerals
 from gateway.crypto.messages import DialledAddress, OfferForm
 from gateway.errors import Reason
+from gateway.intercept.admission import Limit
 from gateway.intercept.gate import DialOutcome
 from gateway.intercept.syn import Flow
 from gateway.observe.counters import Counters, Direction, Tally
@@ -29,12 +30,14 @@ from gateway.peers.looks import Look, with_look
 from gateway.peers.pins import Destination, MetPeer, MetStatement, Pin, updated
 from gateway.peers.sources import Sender, Source, SourceSeen, after_endorsement, after_upgrade
 from gateway.policy import limits
+from gateway.policy.budget import HandshakeBudget
 from gateway.policy.cause import Sighting, likely
 from gateway.policy.dead_end import ClearRuns
 from gateway.runtime.connection import Connection, Machine
 from gateway.runtime.link import Message
 from gateway.runtime.order import Presented
 from gateway.runtime.poller import Poller
+from gateway.runtime.pressure import Bank
 from gateway.session.commands import NoteDecision, NoteFact, NoteSource, RememberPeer
 from gateway.session.context import ReceivingContext, SendingContext
 from gateway.session.receiving import ReceivingSession
@@ -114,6 +117,11 @@ class Sessions:
         self._ahead: deque[Ephemerals] = deque()
         self._roles: dict[Connection, Role] = {}
         self._clear_runs = ClearRuns()
+        self._bank = Bank(config.held_octets, config.held_octets_per_source)
+        self._handshakes = HandshakeBudget(
+            config.handshakes_per_second, config.handshakes_per_source, loop.time()
+        )
+        self._told_over: dict[str, float] = {}
         self.dialler: Dialler | None = None
         self.on_empty: Callable[[], None] | None = None
 
@@ -143,8 +151,9 @@ class Sessions:
             near, far, machine = accepted, dialled, SendingSession(self._sending_context(flow))
         else:
             near, far, machine = dialled, accepted, ReceivingSession(self._receiving_context(flow))
+        account = self._bank.opened(flow.source)
         connection = Connection(
-            self._loop, self._poller, self, machine, flow, session_id(os.urandom), near, far
+            self._loop, self._poller, self, machine, flow, session_id(os.urandom), near, far, account
         )
         self._roles[connection] = role
         self._counters.add(Tally.SESSIONS_BEGUN)
@@ -160,6 +169,36 @@ class Sessions:
     def syn_refused(self, flow: Flow, reason: Reason) -> None:
         self._counters.ended(Direction.IN, reason)
         self._log.fact("gate", "syn-refused", reason=reason, source=_source(flow), to=_server(flow))
+
+    def is_known(self, flow: Flow, role: Role) -> bool:
+        """Whether a channel with the other end is to be expected: it has upgraded before."""
+        if role is Role.SENDING:
+            return self._pins.pin_of(Destination(flow.destination, flow.destination_port)) is not None
+        return self._sources.source_of(flow.source).has_upgraded
+
+    def over_limit(self, flow: Flow, limit: Limit) -> None:
+        """This worker has enough of these: the SYN has passed as without us."""
+        self._tell_over(limit.value, flow.source)
+
+    def held_back(self, connection: Connection) -> None:
+        assert isinstance(connection.flow, Flow)
+        self._counters.add(Tally.OVER_OCTETS)
+        self._tell_over("octets", connection.flow.source)
+
+    @property
+    def octets_held(self) -> int:
+        return self._bank.held
+
+    def _tell_over(self, what: str, source: str) -> None:
+        now = self._loop.time()
+        if now - self._told_over.get(what, -limits.OVERLOAD_TOLD_SECONDS) < limits.OVERLOAD_TOLD_SECONDS:
+            return
+        self._told_over[what] = now
+        detail = f"the latest from {source}"
+        self._log.fact(
+            "gate", "over-limit", level=Level.NOTICE, reason=Reason.OVERLOADED, limit=what, detail=detail
+        )
+        self._tell({"alarm": {"reason": Reason.OVERLOADED.value, "subject": what, "detail": detail}})
 
     # --- From the connections --------------------------------------------------------------------------
 
@@ -321,6 +360,7 @@ class Sessions:
             far_octets=connection.far_octets,
         )
         assert isinstance(connection.flow, Flow)
+        self._bank.closed(connection.flow.source)
         assert self.dialler is not None
         self.dialler.ended(connection.flow, by_reset=connection.reset_by is not None)
         if not self._roles and self.on_empty is not None:
@@ -359,10 +399,18 @@ class Sessions:
             endorsements=self._endorsements,
             statements=self._statements,
             may_offer=not (_listed(unwanted, flow.source) or _listed(unwanted, flow.destination)),
+            overloaded=not self._may_handshake(flow, source),
             source=source,
             source_rests=source.rest_until > 0 and source.rests(int(time.time())),
             sender_of=self._sources.sender_of,
         )
+
+    def _may_handshake(self, flow: Flow, source: Source) -> bool:
+        granted = self._handshakes.grants(flow.source, is_known=source.has_upgraded, now=self._loop.time())
+        if not granted:
+            self._counters.add(Tally.OVER_HANDSHAKES)
+            self._tell_over("handshakes", flow.source)
+        return granted
 
     def _draw_ephemerals(self) -> Ephemerals:
         return self._ahead.popleft() if self._ahead else Ephemerals.draw(os.urandom)

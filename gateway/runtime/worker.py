@@ -11,6 +11,7 @@ import asyncio
 import gc
 import os
 import pickle
+import resource
 import signal
 import socket
 import sys
@@ -20,8 +21,9 @@ from ipaddress import ip_network
 
 import uvloop
 
-from gateway.config import Network
+from gateway.config import Config, Network
 from gateway.errors import EnvironmentFailureError, Reason
+from gateway.intercept.admission import Bounds
 from gateway.intercept.gate import Roles
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.placements import InsideNetworks, layout_of
@@ -79,6 +81,7 @@ class Worker:
             self._link.send,
             keeps_port=layout.keeps_port,
             bridged=layout.bridged,
+            bounds=_bounds(order.config),
         )
         self._sessions.dialler = self._intake
         self._draining = False
@@ -96,6 +99,7 @@ class Worker:
         if self._draining:
             return
         self._draining = True
+        self._link.send({"drains": True})  # unasked: so that nobody's SYNs come here any more
         self._intake.stop_taking()
         self._sessions.on_empty = self._end_if_idle
         self._log.fact("worker", "draining", sessions=self._sessions.open)
@@ -128,6 +132,7 @@ class Worker:
 
     def _report(self) -> None:
         self._counters.set(Tally.SYNS_HELD, self._intake.held)
+        self._counters.set(Tally.OCTETS_HELD, self._sessions.octets_held)
         self._counters.set(Tally.LOG_LINES_LOST, self._log.lost_lines)
         self._link.send({"counters": self._counters.snapshot()})
 
@@ -172,6 +177,14 @@ class Worker:
         self._report()
         self._log.flush()
         self._loop.stop()
+
+
+def _bounds(config: Config) -> Bounds:
+    """As configured, and no more sessions than there are descriptors for."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    sessions = max(1, min(config.sessions, (most - limits.DESCRIPTORS_KEPT) // 2))
+    return Bounds(sessions, config.sessions_per_source)
 
 
 def main() -> int:

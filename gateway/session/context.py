@@ -57,6 +57,8 @@ class ReceivingContext:
     """False: the operator lists this source under `never_offer`."""
     source: Source = NOBODY
     """What is remembered of this client, a snapshot."""
+    overloaded: bool = False
+    """So many offers are made already that this connection gets none."""
     source_rests: bool = False
     """It dropped our offers, and gets none now."""
     sender_of: Callable[[bytes], Sender] = Sender

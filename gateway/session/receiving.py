@@ -139,6 +139,8 @@ class ReceivingSession(InChannel):
             if not self._context.may_offer
             else Reason.OFFER_BY_INNER_GATEWAY
             if carries_keyword(reply)
+            else Reason.OVERLOADED
+            if self._context.overloaded
             else Reason.SOURCE_RESTS
             if self._context.source_rests
             else Reason.NO_ROOM_FOR_OFFER

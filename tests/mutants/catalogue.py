@@ -10,11 +10,21 @@ from tests.mutants.confinement import CONFINEMENT
 from tests.mutants.crypto import CRYPTO
 from tests.mutants.memory import MEMORY
 from tests.mutants.mutant import Mutant
+from tests.mutants.overload import OVERLOAD
 from tests.mutants.seeing import SEEING
 from tests.mutants.session import SESSION
 from tests.mutants.smtp import SMTP
 
-MUTANTS: Final[tuple[Mutant, ...]] = (*CRYPTO, *CHANNEL, *SESSION, *SMTP, *MEMORY, *CONFINEMENT, *SEEING)
+MUTANTS: Final[tuple[Mutant, ...]] = (
+    *CRYPTO,
+    *CHANNEL,
+    *SESSION,
+    *SMTP,
+    *MEMORY,
+    *CONFINEMENT,
+    *SEEING,
+    *OVERLOAD,
+)
 
 EVERYTHING: Final = ("tests/unit",)
 TESTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -56,6 +66,15 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/runtime/alarms_out.py": ("tests/unit/runtime/test_alarms_out.py",),
     "gateway/operator/ping_told.py": ("tests/unit/operator/test_ping.py",),
     "gateway/cli/shell.py": ("tests/unit/cli/test_shown.py",),
+    "gateway/intercept/admission.py": ("tests/unit/intercept/test_admission.py",),
+    "gateway/intercept/gate.py": (
+        "tests/unit/intercept/test_gate.py",
+        "tests/unit/intercept/test_admission.py",
+    ),
+    "gateway/policy/budget.py": ("tests/unit/policy/test_budget.py",),
+    "gateway/runtime/pressure.py": ("tests/unit/runtime/test_pressure.py",),
+    "gateway/runtime/connection.py": ("tests/unit/runtime/test_pressure.py",),
+    "gateway/runtime/endpoint.py": ("tests/unit/runtime/test_pressure.py",),
     "gateway/policy/decision.py": (
         "tests/unit/policy/test_decision.py",
         "tests/unit/session/test_rollover.py",

@@ -88,6 +88,12 @@ file = ""
 to = "journal"
 [dead_ends]
 minutes = 5
+[limits]
+sessions = 100
+sessions_per_source = 10
+handshakes_per_second = 50
+handshakes_per_source = 5
+held_megabytes = 8
 [alarms]
 again_after_hours = 1
 command = ["/usr/local/bin/tell", "--all", "two words"]
@@ -126,6 +132,11 @@ listen = "unix:/run/nm/metrics.sock"
         alarm_mail_to="postmaster@a.example",
         alarm_sendmail=Path("/usr/lib/sendmail"),
         metrics_listen=Path("/run/nm/metrics.sock"),
+        sessions=100,
+        sessions_per_source=10,
+        handshakes_per_second=50,
+        handshakes_per_source=5,
+        held_megabytes=8,
     )
     assert loaded(path, text) == expected
     # Not with `log.to`: one of the two.
@@ -188,6 +199,11 @@ BAD = [
     ("log.level", '"loud"', "debug, info, notice, alarm, error"),
     ("log.file", '"log"', "absolute path"),
     ("log.to", '"syslogd"', "stderr, journal, syslog"),
+    ("limits.sessions", "0", "a whole number from 1 to 1000000"),
+    ("limits.sessions_per_source", "0", "a whole number from 1 to 1000000"),
+    ("limits.handshakes_per_second", "0", "a whole number from 1 to 100000"),
+    ("limits.handshakes_per_source", "0", "a whole number from 1 to 100000"),
+    ("limits.held_megabytes", "0", "a whole number from 1 to 100000"),
     ("alarms.again_after_hours", "169", "from 1 to 168"),
     ("dead_ends.minutes", "-1", "from 0 to 1440"),
     ("alarms.command", '"/bin/tell me"', "a list of words"),

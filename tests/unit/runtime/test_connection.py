@@ -12,6 +12,7 @@ from gateway.errors import Reason
 from gateway.policy import limits
 from gateway.runtime.connection import Connection
 from gateway.runtime.endpoint import Hold
+from gateway.runtime.pressure import Account
 from gateway.session import commands as c
 from gateway.session.events import (
     DeadlineReached,
@@ -70,7 +71,9 @@ def relaying(event: Event) -> list[c.Command]:
 class World:
     """Surroundings, both mail servers' sockets, and the connection between them."""
 
-    def __init__(self, loop: CountingLoop, machine: object, *, small: bool = False) -> None:
+    def __init__(
+        self, loop: CountingLoop, machine: object, *, small: bool = False, account: Account | None = None
+    ) -> None:
         self.loop = loop
         near, self.near = tcp_pair(small)
         far, self.far = tcp_pair(small)
@@ -83,8 +86,9 @@ class World:
         self.learnt: list[c.NoteSource] = []
         self.decisions: list[c.NoteDecision] = []
         self.facts: list[c.NoteFact] = []
+        self.times_held_back = 0
         self.connection = Connection(  # type: ignore[arg-type]
-            loop, loop.poller(), self, machine, "flow", "id", near, far
+            loop, loop.poller(), self, machine, "flow", "id", near, far, account
         )
         self.connection.start()
 
@@ -107,6 +111,9 @@ class World:
 
     def machine_failed(self, connection: Connection, error: Exception) -> None:
         self.errors.append(error)
+
+    def held_back(self, connection: Connection) -> None:
+        self.times_held_back += 1
 
     def connection_over(self, connection: Connection) -> None:
         assert connection is self.connection

@@ -216,6 +216,12 @@ def test_never_offer() -> None:
     assert book.decision.reason is Reason.NEVER_OFFER
 
 
+def test_no_offer_beyond_the_budget() -> None:
+    book = offered(overloaded=True)
+    assert (book.to_far, book.relayed) == (GREETING + REPLY, True)
+    assert book.decision.reason is Reason.OVERLOADED
+
+
 def test_a_gateway_further_in_wins() -> None:
     inner = append_offer(REPLY, bytes(OfferForm.SHORT.octets))
     book = offered(inner)

@@ -1,0 +1,125 @@
+"""Limits under overload and abuse. Counterparts: docs/operations.md "Overload", gateway/policy/limits.py."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.mutant import Mutant, Room, mutants_of
+
+_admission = Room("gateway/intercept/admission.py")
+_admission.lacks(
+    "sessions have a limit",
+    "        if self.sessions.is_full(flow.source, share):\n            return Limit.SESSIONS\n",
+    "",
+)
+_admission.lacks(
+    "dials under way have a limit",
+    "        if self.connects.is_full(flow.source, share):\n            return Limit.CONNECTS\n",
+    "",
+)
+_admission.lacks(
+    "SYNs taken and not accepted have a limit",
+    "        return Limit.AWAITED if awaited >= self._awaited * share else None",
+    "        return None",
+)
+_admission.lacks(
+    "a limit holds for all sources together",
+    "            self.total >= self._most * share",
+    "            False",
+)
+_admission.lacks(
+    "a limit holds for one source",
+    "or self._by_source.get(source, 0) >= self._most_per_source * share",
+    "or False",
+)
+_admission.lacks(
+    "strangers go first",
+    "        limit = self._over(flow, awaited, limits.STRANGERS_SHARE)",
+    "        limit = self._over(flow, awaited, 1.0)",
+)
+_admission.lacks(
+    "those who have upgraded get what strangers leave",
+    "        if limit is None or not self._is_known(flow, role):",
+    "        if True:",
+)
+
+_gate = Room("gateway/intercept/gate.py")
+_gate.lacks(
+    "held SYNs have a limit",
+    "        if self._is_over_limit(flow):\n            return self._take_first(token, flow, now)\n",
+    "",
+)
+_gate.lacks(
+    "held SYNs of one source have a limit",
+    " or self._held_by_source[flow.source] >= self._per_source_limit\n",
+    "\n",
+)
+_gate.lacks(
+    "what is over a limit passes as without us",
+    "            return [GiveVerdict(token, Verdict.PASS, over)]",
+    "            return [GiveVerdict(token, Verdict.DROP, over)]",
+)
+
+_gate.lacks("nobody is let in without descriptors", "        if not self.has_room:", "        if False:")
+_gate.lacks(
+    "sessions whose SYNs came long before have a limit",
+    "            if flow not in self._live and self._admission.is_far_over(flow.source):",
+    "            if False:",
+)
+
+_budget = Room("gateway/policy/budget.py")
+_budget.lacks(
+    "handshakes a second have a limit",
+    " and self._all.has(now, kept * self._all.burst)):",
+    "):",
+)
+_budget.lacks(
+    "handshakes of one source have a limit",
+    "        if not (bucket.has(now, kept * bucket.burst) and ",
+    "        if not (",
+)
+_budget.lacks(
+    "strangers leave handshakes to those that have upgraded",
+    "        kept = 0.0 if is_known else 1 - limits.STRANGERS_SHARE",
+    "        kept = 0.0",
+)
+_budget.lacks(
+    "rates are remembered of so many sources only",
+    "        while len(self._sources) > limits.HANDSHAKE_SOURCES:",
+    "        while False:",
+)
+
+_receiving = Room("gateway/session/receiving.py")
+_receiving.lacks(
+    "nothing is offered beyond the budget",
+    "            else Reason.OVERLOADED\n            if self._context.overloaded\n",
+    "",
+)
+
+_pressure = Room("gateway/runtime/pressure.py")
+_pressure.lacks(
+    "octets that wait have a limit",
+    " or self._bank.held >= self._bank.most\n",
+    "\n",
+)
+_pressure.lacks(
+    "octets that wait for one source have a limit",
+    "        return self.held >= self._bank.most_per_source or ",
+    "        return ",
+)
+_connection = Room("gateway/runtime/connection.py")
+_connection.lacks(
+    "a session over the limit is not read",
+    "        if other.pending > self._account.allowance:",
+    "        if other.pending > limits.WRITE_BUFFER_OCTETS:",
+)
+_endpoint = Room("gateway/runtime/endpoint.py")
+_endpoint.lacks(
+    "a session over the limit is read in small pieces",
+    "self._socket.recv_into(_small_view if self._account.is_over else _read_buffer)",
+    "self._socket.recv_into(_read_buffer)",
+)
+
+OVERLOAD: Final[tuple[Mutant, ...]] = mutants_of(
+    _admission, _gate, _budget, _receiving, _pressure, _connection, _endpoint
+)
