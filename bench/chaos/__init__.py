@@ -3,6 +3,7 @@
     faults    the table: what each one does, how it is undone, and whether it itself breaks TCP
     ground    two labs, one with gateways and one without; both get each fault at the same moment
     service   what systemd does for the daemon: starts it, and starts it again when it has ended
+    pins      what others do to its memory of peers
     clients   the load: a new connection every 20 ms, and sessions that last and send mail
     server    who takes that mail, and writes down what came
     ear       who listens on the wire, and writes down what went in clear

@@ -73,7 +73,7 @@ def measure(chosen: list[Fault], progress: Any = sys.stderr) -> list[dict[str, A
     rows = []
     with ground.standing() as worlds:
         for each in chosen:
-            row = _one(each, worlds)
+            row = strike(each, worlds)
             rows.append(row)
             print(f"chaos: {line(row)}", file=progress, flush=True)
     return rows
@@ -87,15 +87,16 @@ def meets_the_bar(row: dict[str, Any]) -> bool:
     return whole and row["gap_s"] <= MOST_GAP_SECONDS and (breaks or not row["broken"])
 
 
-def _one(fault: Fault, worlds: tuple[World, World]) -> dict[str, Any]:
+def strike(fault: Fault, worlds: tuple[World, World]) -> dict[str, Any]:
+    """One fault, in both worlds at the same moment; its row."""
     barrier = threading.Barrier(len(worlds))
     with_gateways, _ = worlds
-    rang: Any = _alarms(with_gateways)
+    before = _alarms(with_gateways)
     with ThreadPoolExecutor(max_workers=len(worlds)) as pool:
         windows = list(pool.map(lambda world: _strike(fault, world, barrier), worlds))
         seen = list(pool.map(_judge, worlds, windows))
     rings = _alarms(with_gateways)
-    rang = sorted(cause for cause in rings if rings[cause] != rang.get(cause, 0))
+    rang = sorted(cause for cause in rings if rings[cause] != before.get(cause, 0))
     for service in with_gateways.services.values():
         service.wait_ready()
     return figures(fault.name, *seen, alarmed=bool(rang)) | {"rang": rang}

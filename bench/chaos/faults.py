@@ -13,7 +13,6 @@ import resource
 import shutil
 import signal
 import socket
-import sqlite3
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -126,7 +125,7 @@ for _letter, _side in (("a", ""), ("b", "-b")):
             f"SIGKILL to {_who} {_at}",
             _undone,
             seconds=3.0,
-            breaks_tcp=ITS_SESSIONS,
+            breaks_tcp="" if _name == "supervisor" else ITS_SESSIONS,
             quick=_name in ("worker", "everything") and not _side,
         )(_struck(_letter, _whom, signal.SIGKILL))
     for _name, _who, _whom in (
@@ -253,14 +252,9 @@ def _locked(world: World) -> Iterator[None]:
     if service is None:
         yield
         return
-    lock = sqlite3.connect(service.state / "peers.db", isolation_level=None, check_same_thread=False)
-    try:
-        lock.execute("BEGIN EXCLUSIVE")
+    with service.holding_pins():
         world.meet_a_stranger()
         yield
-        lock.execute("ROLLBACK")
-    finally:
-        lock.close()
 
 
 @fault(
@@ -327,18 +321,7 @@ def _power_loss(world: World) -> Iterator[None]:
     torn = world.lab.place.folder / "torn"
     shutil.rmtree(torn, ignore_errors=True)
     torn.mkdir()
-    with sqlite3.connect(service.state / "peers.db", isolation_level=None) as writer:
-        writer.execute("PRAGMA cache_size = 2")  # so that pages go to the log before the end
-        writer.execute("BEGIN IMMEDIATE")
-        writer.execute("CREATE TABLE torn (a)")
-        writer.executemany("INSERT INTO torn VALUES (?)", [(os.urandom(3000),) for _ in range(60)])
-        for path in service.state.glob("peers.db*"):
-            shutil.copy(path, torn / path.name)
-        writer.execute("ROLLBACK")
-    writer.close()
-    wal = torn / "peers.db-wal"
-    if wal.exists():
-        os.truncate(wal, wal.stat().st_size - 1000)  # the last page did not make it
+    service.tear_pins(torn)
     service.switch_off()
     for path in service.state.glob("peers.db*"):
         path.unlink()

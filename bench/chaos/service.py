@@ -1,7 +1,7 @@
 """What systemd does for the daemon: starts it, and again a second after its end
 (packaging/debian/nightmail.service).
 
-`KillMode=mixed`: what the main process leaves behind at its end is killed. The state directory is a small
+`KillMode=process`: workers whose supervisor was killed finish their sessions. The state directory is a small
 file system of its own, in a mount namespace that lives as long as the lab, so that it can be filled or made
 read-only.
 """
@@ -13,8 +13,11 @@ import mmap
 import os
 import signal
 import struct
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -103,7 +106,6 @@ class Service:
             process = self.gateway.process
             if process is not None and not process.wait_gone(0.2):
                 continue
-            self.kill()
             time.sleep(RESTART_SECONDS)
             self._wanted.wait()
             if not self._closing.is_set():
@@ -139,6 +141,26 @@ class Service:
     def state(self) -> Path:
         """The state directory, as others than the daemon can reach it."""
         return Path(f"/proc/{self._holder.pid}/root{self.gateway.folder}/state")
+
+    @contextlib.contextmanager
+    def holding_pins(self) -> Iterator[None]:
+        """Another process holds the memory of peers locked."""
+        command = processes.command_in(self.gateway.namespace, self._on_pins("lock"))
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+            assert holder.stdout is not None
+            if holder.stdout.readline() != b"held\n":
+                raise SystemExit(f"chaos: the memory of {self.gateway.node.name} cannot be locked")
+            yield
+            holder.communicate(timeout=READY_SECONDS)
+
+    def tear_pins(self, folder: Path) -> None:
+        """Into the folder: the files of the memory, as a power loss in mid-write leaves them."""
+        processes.run_in(self.gateway.namespace, [*self._on_pins("tear"), str(folder)])
+
+    def _on_pins(self, what: str) -> list[str]:
+        root, path = Path(__file__).parents[2], self.gateway.folder / "state" / "peers.db"
+        python = ["env", f"PYTHONPATH={root}", sys.executable, "-m", "bench.chaos.pins"]
+        return [*self._in_mounts(), *python, what, str(path)]
 
     def in_mounts(self, *command: str) -> None:
         """Run a command where the daemon's state directory is mounted."""

@@ -53,10 +53,12 @@ def slots_of(config: Config, first: int = 0) -> tuple[Slot, ...]:
     """The slots of one generation of workers, counted from `first`. Raises LocalMisuseError beyond 32."""
     if first + config.workers > SLOTS:
         raise LocalMisuseError(f"{config.workers} workers from slot {first}: there are {SLOTS}")
-    return tuple(
-        Slot(i, config.first_queue + i, config.first_listen_port + i)
-        for i in range(first, first + config.workers)
-    )
+    return all_slots(config)[first : first + config.workers]
+
+
+def all_slots(config: Config) -> tuple[Slot, ...]:
+    """Whether anybody uses them or not."""
+    return tuple(Slot(i, config.first_queue + i, config.first_listen_port + i) for i in range(SLOTS))
 
 
 def slots_to_render(config: Config, in_use: Iterable[Slot]) -> tuple[Slot, ...]:

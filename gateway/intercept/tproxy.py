@@ -74,6 +74,17 @@ def listener(family: socket.AddressFamily, port: int, marks: MarkBits) -> socket
     return made
 
 
+def is_in_use(port: int) -> bool:
+    """Whether somebody listens where a listener of ours would stand, in IPv4."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK[socket.AF_INET], port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
+
+
 def dial(flow: Flow, marks: MarkBits, *, from_port: int | None = None) -> socket.socket:
     """A nonblocking socket whose connect, from the client's own address and port, has been started.
 

@@ -36,7 +36,7 @@ from gateway.observe.counters import Counters, Tally
 from gateway.policy import limits
 from gateway.runtime.link import Message
 from gateway.runtime.poller import Poller
-from gateway.runtime.spare import Spare
+from gateway.runtime.reserve import Reserve
 from gateway.smtp.events import Role
 
 _NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -94,7 +94,7 @@ class Intake:
         self._spare = secrets.randbelow(limits.SPARE_PORTS)
         self._answer_told: dict[tuple[str, int], float] = {}
         self._gate = Gate(bounds=bounds, is_known=pairs.is_known)
-        self._spare = Spare()
+        self._reserve = Reserve(listeners[0].fileno())
         self._held: dict[HeldPacket, int] = {}
         self._flow_roles: dict[Flow, Role] = {}
         self._dials: dict[Flow, tuple[socket.socket, asyncio.TimerHandle]] = {}
@@ -195,7 +195,7 @@ class Intake:
             dialled = start()
         except OSError as error:
             if error.errno in _NO_DESCRIPTOR and self._cramped():
-                self.dial(flow, done, any_port=any_port)
+                self._dial(flow, done, start)
                 return
             self._loop.call_soon(done, flow, tproxy.outcome_of(error.errno or errno.EIO), None)
             return
@@ -225,7 +225,7 @@ class Intake:
             self._execute([GiveVerdict(token, role.verdict)])
             return
         self._flow_roles[flow] = role
-        self._gate.has_room = self._gate.has_room or self._spare.is_whole()
+        self._gate.has_room = self._gate.has_room or self._reserve.is_whole()
         self._execute_for(flow, self._gate.syn_arrived(token, flow, role, self._loop.time()))
 
     def _execute_for(self, flow: Flow, commands: list[GateCommand]) -> None:
@@ -326,7 +326,7 @@ class Intake:
     def _cramped(self) -> bool:
         """No descriptor is left: nobody new is let in. Whether there are spare ones for those that were."""
         self._gate.has_room = False
-        return self._spare.give()
+        return self._reserve.give()
 
     def _listener_rests(self, listener: socket.socket) -> None:
         """Out of descriptors: the listener stays readable, and a loop that only spins serves nobody."""

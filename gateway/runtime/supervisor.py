@@ -22,7 +22,7 @@ import uvloop
 from gateway import __version__
 from gateway.config import Config, Network
 from gateway.errors import EnvironmentFailureError, Reason
-from gateway.intercept import kernel, ruleset
+from gateway.intercept import kernel, ruleset, tproxy
 from gateway.intercept.wanted import Wanted
 from gateway.observe import sinks
 from gateway.observe.counters import AlarmBell, Tally
@@ -91,7 +91,10 @@ class Supervisor:
         self._site = Site(config, self._log, self._alarm)
         self._open_store()
         heirs = heritage.workers if heritage is not None else ()
-        slots = ruleset.slots_of(config, ruleset.free_slot(config.workers, {heir.index for heir in heirs}))
+        # Workers whose supervisor was killed finish their sessions, beside those of this one.
+        taken = {slot.index for slot in ruleset.all_slots(config) if tproxy.is_in_use(slot.port)}
+        taken |= {heir.index for heir in heirs}
+        slots = ruleset.slots_of(config, ruleset.free_slot(config.workers, taken))
         self._signer = SignerProcess(
             self._confinements.signer,
             # An heir that dies before its successors lead is started again, too.

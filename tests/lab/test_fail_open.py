@@ -134,6 +134,26 @@ def test_workers_give_their_queues_back_at_once_when_the_supervisor_dies(
     assert server4.mails == [b"sent through a worker without a supervisor\r\n"]
 
 
+def test_a_daemon_that_is_started_again_leaves_the_sessions_of_the_one_before(
+    sites: Sites, server4: MailServer
+) -> None:
+    """Its workers finish them beside the new ones: listeners, queues and rules of both are there."""
+    target = targets(sites)[0]
+    with probes.Dialogue(sites.connect("mta-a", target)) as dialogue:
+        dialogue.begin()
+        before = sites.workers("a")
+        kill(sites.supervisor("a"))
+        eventually(lambda: sites.bound_queues("a") == [], 0.5, "queues given back")
+        sites.start("a")
+        assert not set(before) & set(sites.workers("a"))
+        mail(sites, "mta-a", server4, target, b"by the new workers")
+        dialogue.send_mail(b"by an old one")
+        dialogue.say(b"QUIT")
+    wait_gone(*before)
+    assert server4.mails == [b"by the new workers\r\n", b"by an old one\r\n"]
+    eventually(lambda: protected(sites, "a") == 1, what="a protected session of the new daemon")
+
+
 @pytest.fixture
 def forgetful(sites: Sites) -> Iterator[None]:
     """Mail servers that do not remember closed connections, so that a port can be used again at once."""

@@ -45,3 +45,10 @@ def test_the_outcome_of_a_started_connect() -> None:
 def test_without_the_capability_it_is_one_clear_line() -> None:
     with pytest.raises(EnvironmentFailureError, match="CAP_NET_ADMIN"):
         tproxy.listener(socket.AF_INET, 0, MarkBits(0xFF000000))
+
+
+def test_a_port_is_in_use_while_somebody_listens_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert tproxy.is_in_use(port)
+    assert not tproxy.is_in_use(port)

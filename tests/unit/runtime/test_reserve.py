@@ -6,14 +6,14 @@ import os
 import resource
 
 from gateway.policy import limits
-from gateway.runtime.spare import Spare
+from gateway.runtime.reserve import Reserve
 
 
 def opens() -> int:
     found = []
     try:
         while len(found) < 1000:
-            found.append(os.open(os.devnull, os.O_RDONLY))
+            found.append(os.dup(1))
     except OSError:
         pass
     for descriptor in found:
@@ -22,22 +22,22 @@ def opens() -> int:
 
 
 def test_they_are_there_when_no_others_are() -> None:
-    spare = Spare()
-    assert spare.is_whole()
+    reserve = Reserve(1)
+    assert reserve.is_whole()
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.dup(0)
+    lowest = os.dup(1)
     os.close(lowest)
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
     try:
         assert opens() == 0
-        assert spare.give()
+        assert reserve.give()
         assert opens() == limits.SPARE_DESCRIPTORS
-        assert not spare.give(), "they are given once"
-        held = [os.dup(0)]
-        assert not spare.is_whole(), "somebody has one of them"
+        assert not reserve.give(), "they are given once"
+        held = [os.dup(1)]
+        assert not reserve.is_whole(), "somebody has one of them"
         os.close(held.pop())
-        assert spare.is_whole()
+        assert reserve.is_whole()
         assert opens() == 0
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    spare.give()
+    reserve.give()

@@ -12,10 +12,11 @@ import os
 from gateway.policy import limits
 
 
-class Spare:
-    """Descriptors of nothing."""
+class Reserve:
+    """Copies of a descriptor that this process has anyway."""
 
-    def __init__(self) -> None:
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
         self._kept: list[int] = []
         self.is_whole()
 
@@ -23,7 +24,7 @@ class Spare:
         """Whether all of them can be had; takes what is missing."""
         try:
             while len(self._kept) < limits.SPARE_DESCRIPTORS:
-                self._kept.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+                self._kept.append(os.dup(self._descriptor))
         except OSError:
             return False
         return True

@@ -1,0 +1,47 @@
+"""What others do to the memory of peers: `python -m bench.chaos.pins lock FILE`, `... tear FILE FOLDER`.
+
+A process of its own, where the daemon's state directory is mounted: SQLite follows links in the name of a
+file, and would leave that place by the way that leads to it from elsewhere. `lock` says "held" and holds it
+until standard input ends; `tear` copies the files into the folder while a large transaction is half written,
+as a power loss would leave them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import sys
+from pathlib import Path
+
+ROWS, ROW_OCTETS = 60, 3000
+LOST_OCTETS = 1000
+
+
+def lock(path: Path) -> None:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN EXCLUSIVE")
+    print("held", flush=True)
+    sys.stdin.read()
+    connection.execute("ROLLBACK")
+    connection.close()
+
+
+def tear(path: Path, folder: Path) -> None:
+    """A copy of database and log in mid-write; of the log's last page a part is missing."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA cache_size = 2")  # so that pages go to the log before the end
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("CREATE TABLE torn (a)")
+    connection.executemany("INSERT INTO torn VALUES (?)", [(os.urandom(ROW_OCTETS),) for _ in range(ROWS)])
+    for each in path.parent.glob(f"{path.name}*"):
+        shutil.copy(each, folder / each.name)
+    connection.execute("ROLLBACK")
+    connection.close()
+    log = folder / f"{path.name}-wal"
+    os.truncate(log, log.stat().st_size - LOST_OCTETS)
+
+
+if __name__ == "__main__":
+    what, *paths = sys.argv[1:]
+    {"lock": lock, "tear": tear}[what](*map(Path, paths))
