@@ -40,7 +40,9 @@ def worlds() -> Iterator[tuple[World, World]]:
         yield both
 
 
-@pytest.mark.parametrize("name", SELECTION)
+@pytest.mark.parametrize(
+    "name", [name if name != "upgrade" else pytest.param(name, marks=pytest.mark.long) for name in SELECTION]
+)
 def test_mail_does_not_notice(worlds: tuple[World, World], name: str) -> None:
     for attempt in range(TRIES):
         row = strike(FAULTS[name], worlds)

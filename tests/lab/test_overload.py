@@ -20,7 +20,7 @@ import pytest
 
 from gateway.lab import network, processes
 from tests.lab import probes
-from tests.lab.flooder import CONNECTIONS
+from tests.lab.flooder import CONNECTIONS, SYNS_PER_SECOND
 from tests.lab.probes import Dialogue, Sites, eventually
 from tests.lab.test_forged_syns import FORGED_NETWORK
 
@@ -38,6 +38,9 @@ handshakes_per_second = {PER_SECOND}
 handshakes_per_source = {PER_SECOND}
 held_megabytes = {HELD}
 """
+FAMILIES = pytest.mark.parametrize(
+    "v6", [False, pytest.param(True, marks=pytest.mark.long)], ids=["v4", "v6"]
+)
 MIB = 1 << 20
 GROWTH = 48 * MIB
 """Of one worker: 500 sessions of 20 KB, what forged SYNs leave for a minute, and the allocator."""
@@ -158,7 +161,7 @@ def unprotected(sites: Sites) -> int:
     )
 
 
-@pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
+@FAMILIES
 def test_one_source_with_many_connections(sites: Sites, v6: bool) -> None:
     """All are greeted; beyond the limit they pass the gateway by, and the others' mail does not notice."""
     over, clear = tally(sites, "b", "over-sessions"), unprotected(sites)
@@ -179,16 +182,20 @@ def test_the_limit_holds_while_they_are_open(sites: Sites) -> None:
     eventually(lambda: tally(sites, "b", "sessions-open") == 0, what="room again")
 
 
-@pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
+@FAMILIES
 @pytest.mark.parametrize("protected", [True, False], ids=["protected", "unreachable"])
 def test_floods_of_forged_syns(sites: Sites, protected: bool, v6: bool) -> None:
     """At 4,000 a second, to a server that answers and to addresses behind us that nobody has."""
     dead = "2001:db8:12::{}" if v6 else "10.12.0.{}"
     nobody = [dead.format(n) for n in range(180, 200)]
     targets = [sites.address("mta-b", v6)] if protected else nobody
+    judged = tally(sites, "b", "verdicts-given")
     with bounded(sites, "b"):
         kept = share_kept(sites, v6, "wire", "syns", *targets)
     assert kept >= KEPT, f"{kept:.2f} of the rate"
+    assert tally(sites, "b", "verdicts-given") - judged > SYNS_PER_SECOND // 2, (
+        "the flood did not come this far"
+    )
 
 
 def test_a_flood_of_offers(sites: Sites) -> None:
