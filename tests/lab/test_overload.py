@@ -193,7 +193,7 @@ def test_floods_of_forged_syns(sites: Sites, protected: bool, v6: bool) -> None:
     with bounded(sites, "b"):
         kept = share_kept(sites, v6, "wire", "syns", *targets)
     assert kept >= KEPT, f"{kept:.2f} of the rate"
-    assert tally(sites, "b", "verdicts-given") - judged > SYNS_PER_SECOND // 2, (
+    assert tally(sites, "b", "verdicts-given") - judged > SYNS_PER_SECOND // 4, (
         "the flood did not come this far"
     )
 
