@@ -153,8 +153,9 @@ READ_WHEN_OVER_OCTETS: Final = 4 * 1024
 """One read of a session that is over it: what one read brings may have to wait as well."""
 OVERLOAD_TOLD_SECONDS: Final = 60.0
 """A worker tells the supervisor of the same limit so often at most."""
-QUEUE_LENGTH: Final = 8192
-"""Packets the kernel holds for one worker's queue before its fail-open flag lets them pass."""
+QUEUE_LENGTH: Final = 4096
+"""Packets the kernel holds for one worker's queue before its fail-open flag lets them pass: what a worker
+judges in half a second. Whoever comes behind a full queue waits as long."""
 QUEUE_COPY_OCTETS: Final = 512
 """Of a SYN the kernel hands over so much: IP header, extension headers and ports are all we read."""
 QUEUE_SOCKET_OCTETS: Final = 16 * 1024 * 1024
