@@ -62,12 +62,13 @@ def all_slots(config: Config) -> tuple[Slot, ...]:
 
 
 def slots_to_render(config: Config, in_use: Iterable[Slot]) -> tuple[Slot, ...]:
-    """The slots that the rules should know: those in use, and room for a running and a draining generation.
+    """The slots that the rules should know: all there are, so that a reload finds what it needs, and the nft
+    table, which remembers connections, need not be replaced under traffic.
 
-    So that a reload finds all that it needs, and the nft table need not be replaced under traffic.
+    Where a slot costs something, only those in use, and room for a running and a draining generation.
     """
     known = {slot.index: slot for slot in in_use}
-    for index in range(min(2 * config.workers, SLOTS)):
+    for index in range(SLOTS if layout_of(config).has_every_slot else min(2 * config.workers, SLOTS)):
         known.setdefault(index, Slot(index, config.first_queue + index, config.first_listen_port + index))
     return tuple(known[index] for index in sorted(known))
 
@@ -89,7 +90,8 @@ def render(config: Config, slots: Sequence[Slot]) -> RuleSet:
     """The whole rule set. `slots` may hold those of a draining generation beside the running one's."""
     layout = layout_of(config)
     bits = MarkBits(config.marks.mask)
-    values = {**_values(config, bits), **layout.values}
+    chains = ", ".join(f"{bits.take(slot.index):#x} : jump taking_{slot.port}" for slot in slots)
+    values = {**_values(config, bits), **layout.values, "slot_chains": chains}
     repeated = {name: [{name: one} for one in several] for name, several in layout.repeated.items()}
     in_slots = [{"slot_take": hex(bits.take(slot.index)), "slot_port": str(slot.port)} for slot in slots]
     tables = [

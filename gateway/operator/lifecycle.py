@@ -50,7 +50,7 @@ def resolved(config: Config) -> Config:
 
 def plan(config: Config) -> Plan:
     """What `up` would change now; changes nothing. Takes a resolved configuration."""
-    rules = ruleset.render(config, ruleset.slots_of(config))
+    rules = ruleset.render(config, ruleset.slots_to_render(config, ()))
     return Plan(kernel.plan(config, rules, _queues(config)), kernel.remarks(config))
 
 
@@ -68,7 +68,7 @@ def up(config: Config, pause: Callable[[float], None] = time.sleep) -> str:
                 return "rules are in place, and the daemon keeps them"
             pause(limits.RULES_CHECK_SECONDS)
         raise EnvironmentFailureError("the daemon has not put the rules in place; its log says why")
-    rules = ruleset.render(config, ruleset.slots_of(config))
+    rules = ruleset.render(config, ruleset.slots_to_render(config, ()))
     # No daemon: nobody listens on the queues, and --queue-bypass lets mail pass as if there were no rule.
     try:
         kernel.KernelRules(config).apply(rules, _queues(config))

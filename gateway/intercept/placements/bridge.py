@@ -37,6 +37,7 @@ def layout(config: Config) -> Layout:
         inside_networks=InsideNetworks.SIDE,
         keeps_port=True,
         routes_for_others=False,
+        has_every_slot=False,
         bridged=True,
         objects=(
             BridgeLift(config.bridge, ports, config.bridge_port, config.bridge_interface, LIFT_MAC),

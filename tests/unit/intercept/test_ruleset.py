@@ -175,6 +175,20 @@ def test_a_one_armed_router_names_its_interface_once() -> None:
     assert texts(config)["v4.rules"].count("-i eth0") == 2
 
 
+def test_a_reload_finds_its_slots_in_the_rules_that_stand() -> None:
+    """Else the nft table, and with it the memory of connections, would be replaced under traffic."""
+    used = (Slot(4, 9004, 20004), Slot(31, 9031, 20031))
+    for config in (PLAIN, HOST):
+        known = ruleset.slots_to_render(config, used)
+        assert [slot.index for slot in known] == list(range(32))
+        assert set(used) <= set(known)
+        first = ruleset.render(config, ruleset.slots_to_render(config, ruleset.slots_of(config)))
+        for later in range(2, 30, 2):
+            again = ruleset.slots_to_render(config, ruleset.slots_of(config, later))
+            assert ruleset.render(config, again).of(NftTable) == first.of(NftTable)
+    assert [slot.index for slot in ruleset.slots_to_render(BRIDGE, used)] == [0, 1, 2, 3, 4, 31]
+
+
 def test_slots() -> None:
     assert ruleset.slots_of(PLAIN) == (Slot(0, 2500, 12525), Slot(1, 2501, 12526))
     assert ruleset.slots_of(PLAIN, first=30) == (Slot(30, 2530, 12555), Slot(31, 2531, 12556))
