@@ -154,10 +154,11 @@ def explain(settings: Settings, where: str, as_json: bool) -> int:
 @click.pass_obj
 @command
 def ping(settings: Settings, where: str, seconds: float, as_json: bool) -> int:
-    """Open a session to ADDRESS (port 25) as far as the encrypted channel, and say what there was to see.
+    """See whether ADDRESS has a gateway, and whose.
 
-    No mail is sent, nothing is remembered, and root is not needed but for what is remembered. NAME: all its
-    addresses (of the mail server, not of its domain). Exit status 1 if one of them was not protected.
+    Opens a session to port 25 there as far as the encrypted channel, and tells times, keys and offer. No mail
+    is sent, nothing is remembered, and root is not needed but for what is remembered. NAME: all its addresses
+    (of the mail server, not of its domain). Exit status 1 if one of them was not protected.
     """
     from gateway.operator import explain as explaining
     from gateway.operator import ping as pinging

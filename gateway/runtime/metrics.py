@@ -8,7 +8,6 @@ memory, and the text is made anew once a second at most. Counterparts: `observe.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -65,9 +64,12 @@ class Metrics:
             return
         self._answering.add(task)
         try:
-            with contextlib.suppress(OSError, TimeoutError):
-                async with asyncio.timeout(limits.METRICS_SECONDS):
-                    await self._answer(reader, writer)
+            async with asyncio.timeout(limits.METRICS_SECONDS):
+                await self._answer(reader, writer)
+        except TimeoutError:
+            writer.transport.abort()  # an orderly close would wait for a reader who does not read
+        except OSError:
+            pass  # whoever asked is gone
         finally:
             self._answering.discard(task)
             writer.close()

@@ -142,7 +142,7 @@ def test_a_full_socket_is_waited_for_a_moment_and_loses_nothing(tmp_path: Path, 
         log.fact("a", "b", number=number)
     began = time.monotonic()
     log.flush()
-    assert time.monotonic() - began < 10 * limits.LOG_SEND_SECONDS + 1
+    assert time.monotonic() - began < 10, "a socket that blocks would never come back"
     log.close()
     collector.socket.setblocking(False)
     taken = 0
