@@ -21,7 +21,8 @@ _CONNECT_TCP: Final = 1 << 1
 _SCOPE_ABSTRACT_UNIX, _SCOPE_SIGNAL = 1, 2
 _RIGHTS: Final = ((1, 13), (2, 14), (3, 15), (5, 16))
 """From which version of the interface on how many rights of the file system there are."""
-_PORTS_SINCE, _SCOPES_SINCE = 4, 6
+PORTS_SINCE, SCOPES_SINCE = 4, 6
+"""Versions of the interface: Linux 6.7, and 6.12."""
 
 
 def version() -> int:
@@ -38,8 +39,8 @@ def restrict(readable: tuple[str, ...], ports: tuple[int, ...]) -> bool:
     if not found:
         return False
     rights = (1 << max(count for since, count in _RIGHTS if since <= found)) - 1
-    net = _CONNECT_TCP if found >= _PORTS_SINCE else 0
-    scopes = _SCOPE_ABSTRACT_UNIX | _SCOPE_SIGNAL if found >= _SCOPES_SINCE else 0
+    net = _CONNECT_TCP if found >= PORTS_SINCE else 0
+    scopes = _SCOPE_ABSTRACT_UNIX | _SCOPE_SIGNAL if found >= SCOPES_SINCE else 0
     # An older kernel takes the longer form, if what it does not know is zero.
     attributes = struct.pack("=QQQ", rights, net, scopes)
     rules = _call(_CREATE, attributes, len(attributes), 0)
