@@ -18,6 +18,7 @@ from gateway.observe.log import Level, Log
 from gateway.peers.pins import Destination
 from gateway.policy import limits
 from gateway.policy.cause import with_reset
+from gateway.runtime.link import told_address, told_destination
 
 WasOdd = Callable[[str, str], Awaitable[bool | None]]
 
@@ -37,26 +38,26 @@ class Causes:
     def name(self, told: dict[str, Any], then: Callable[[Reason], None]) -> None:
         """`told` by a worker: the likely cause, the server's address and port, the client.
 
-        `then` is called with the cause, now or some milliseconds later.
+        `then` is called with the cause, now or some milliseconds later. Raises ValueError, KeyError for what
+        no worker of ours says.
         """
-        word = Reason(told["likely"])
+        word, at, client = Reason(told["likely"]), told_destination(told), told_address(told["client"])
         if word is not Reason.RESET_UNCLEAR or not self._may_ask():
-            self._named(told, word, then)
+            self._named(at, word, then)
             return
-        task = asyncio.get_running_loop().create_task(self._ask(told, word, then))
+        task = asyncio.get_running_loop().create_task(self._ask(at, client, told.get("session", ""), then))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _ask(self, told: dict[str, Any], word: Reason, then: Callable[[Reason], None]) -> None:
-        named = with_reset(word, await self._was_odd(told["address"], told["client"]))
+    async def _ask(self, at: Destination, client: str, session: str, then: Callable[[Reason], None]) -> None:
+        word = Reason.RESET_UNCLEAR
+        named = with_reset(word, await self._was_odd(at.address, client))
         if named is not word:
-            server = str(Destination(told["address"], told["port"]))
-            session = told.get("session", "")
-            self._log.fact("peers", "cause", level=Level.NOTICE, session=session, reason=named, to=server)
-        self._named(told, named, then)
+            self._log.fact("peers", "cause", level=Level.NOTICE, session=session, reason=named, to=str(at))
+        self._named(at, named, then)
 
-    def _named(self, told: dict[str, Any], cause: Reason, then: Callable[[Reason], None]) -> None:
-        self._remember(Destination(told["address"], told["port"]), cause, int(time.time()))
+    def _named(self, at: Destination, cause: Reason, then: Callable[[Reason], None]) -> None:
+        self._remember(at, cause, int(time.time()))
         then(cause)
 
     def _may_ask(self) -> bool:

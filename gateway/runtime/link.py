@@ -10,11 +10,30 @@ import asyncio
 import json
 import socket
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 
+from gateway.peers.pins import Destination
 from gateway.policy import limits
 
 Message = dict[str, Any]
+
+
+def told_address(told: Any) -> str:
+    """An address in a worker's message. Raises ValueError for what is none: nft would read it as commands."""
+    if not isinstance(told, str) or "%" in told:  # behind it ip_address takes anything
+        raise ValueError("no address")
+    return str(ip_address(told))
+
+
+def told_destination(told: Message) -> Destination:
+    """Address and port in a worker's message. Raises ValueError, KeyError."""
+    port = told["port"]
+    if type(port) is not int or not 0 < port < 1 << 16:
+        raise ValueError("no port")
+    return Destination(told_address(told["address"]), port)
+
+
 ALIVE = b"."
 
 

@@ -23,6 +23,7 @@ from gateway.peers.sources import (
     after_upgrade,
 )
 from gateway.policy import limits
+from gateway.runtime.link import told_address
 
 
 class SourceMemory:
@@ -50,7 +51,7 @@ class SourceMemory:
             self._trouble(str(error))
 
     def _note(self, store: SourceStore, learnt: dict[str, Any], now: int) -> None:
-        address, seen = learnt["address"], SourceSeen(learnt["seen"])
+        address, seen = told_address(learnt["address"]), SourceSeen(learnt["seen"])
         before = self._sources.get(address) or store.source(address)
         today = now // limits.DAY_SECONDS
         if seen is SourceSeen.UPGRADED:
@@ -62,8 +63,9 @@ class SourceMemory:
             self._sources[address] = after = after_drop(before, now)
             if after.rests(now):
                 reason, seconds = Reason.SOURCE_RESTS, after.rest_until - now
-                fact = {"source": address, "seconds": seconds}
-                self._log.fact("sources", "rests", level=Level.NOTICE, reason=reason, **fact)
+                self._log.fact(
+                    "sources", "rests", level=Level.NOTICE, reason=reason, source=address, seconds=seconds
+                )
         else:
             self._sources[address] = after_going_on(before, now)
 

@@ -40,7 +40,7 @@ from gateway.runtime import confinements, handover, hardening, preflight
 from gateway.runtime.causes import Causes
 from gateway.runtime.control import ControlSocket
 from gateway.runtime.dead_ends import DeadEnds
-from gateway.runtime.link import Message
+from gateway.runtime.link import Message, told_destination
 from gateway.runtime.order import Presented
 from gateway.runtime.pool import Pool
 from gateway.runtime.rulekeeper import RuleKeeper
@@ -238,7 +238,7 @@ class Supervisor:
         if self._store is None:
             return
         met = MetPeer(bytes.fromhex(peer["identity"]), peer["epoch"], peer["full"])
-        destination, now = Destination(peer["address"], peer["port"]), int(time.time())
+        destination, now = told_destination(peer), int(time.time())
         self._own_path.well(met.identity, now)
         self._dead_ends.is_none(destination)
         try:
@@ -258,7 +258,7 @@ class Supervisor:
         keywords = tuple(look["keywords"].encode("latin-1").split())
         learnt = Look(look["host"].encode("latin-1"), keywords)
         try:
-            self._looks.learn(Destination(look["address"], look["port"]), learnt, int(time.time()))
+            self._looks.learn(told_destination(look), learnt, int(time.time()))
         except EnvironmentFailureError as error:
             self._unwritable(str(error))
 
@@ -291,7 +291,7 @@ class Supervisor:
     def _note_failure(self, path: dict[str, Any]) -> None:
         if self._store is None:
             return
-        destination = Destination(path["address"], path["port"])
+        destination = told_destination(path)
         try:
             failures = self._store.note_failure(destination, int(time.time()))
         except EnvironmentFailureError as error:
@@ -315,19 +315,27 @@ class Supervisor:
         elif "look" in message:
             self._learn_look(message["look"])
         elif "dead-end" in message:
-            server = message["dead-end"]
-            self._dead_ends.found(Destination(server["address"], server["port"]))
+            self._found_dead_end(told_destination(message["dead-end"]))
         elif "cause" in message:
             self._causes.name(message["cause"], lambda cause: None)
         elif "alarm" in message:
             self._told_alarm(message["alarm"])
+
+    def _found_dead_end(self, destination: Destination) -> None:
+        """Whoever says so, a pinned one is none: its mail would pass in clear without a word."""
+        try:
+            pinned = self._store is not None and self._store.lookup(destination) is not None
+        except EnvironmentFailureError:
+            pinned = True
+        if not pinned:
+            self._dead_ends.found(destination)
 
     def _told_alarm(self, alarm: dict[str, Any]) -> None:
         """With its likely cause, where one can be named; that may take the kernel some milliseconds."""
 
         reason = Reason(alarm["reason"])
         if reason in _TROUBLE and "address" in alarm:
-            at = Destination(alarm["address"], alarm["port"])
+            at = told_destination(alarm)
             if self._note_trouble(at, reason):
                 return
 

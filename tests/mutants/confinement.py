@@ -55,10 +55,34 @@ _pool.lacks(
     "except (LookupError, TypeError, ValueError, AttributeError) as error:",
     "except ZeroDivisionError as error:",
 )
+_link = Room("gateway/runtime/link.py")
+_link.lacks(
+    "an address that a worker tells is one",
+    "    return str(ip_address(told))",
+    "    return told",
+)
+_link.lacks(
+    "an address that a worker tells has no scope behind it",
+    'not isinstance(told, str) or "%" in told',
+    "not isinstance(told, str)",
+)
+_link.lacks(
+    "a port that a worker tells is a number",
+    "if type(port) is not int or not 0 < port < 1 << 16:",
+    "if False:",
+)
+_supervisor = Room("gateway/runtime/supervisor.py")
+_supervisor.lacks(
+    "a pinned peer is no dead end",
+    "        if not pinned:\n            self._dead_ends.found",
+    "        if True:\n            self._dead_ends.found",
+)
 _shell = Room("gateway/cli/shell.py")
 _shell.lacks(
     "a line on the terminal holds letters only",
     'return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in cut)',
     "return cut",
 )
-CONFINEMENT: Final[tuple[Mutant, ...]] = mutants_of(_signer, _signing, _ruleset, _pool, _shell)
+CONFINEMENT: Final[tuple[Mutant, ...]] = mutants_of(
+    _signer, _signing, _ruleset, _pool, _link, _supervisor, _shell
+)

@@ -18,6 +18,7 @@ from gateway.config import Config
 from gateway.errors import Reason
 from gateway.intercept.ruleset import Slot
 from gateway.observe.counters import Counters, Direction, Tally, empty_snapshot
+from gateway.peers.pins import Destination, MetPeer
 from gateway.policy import limits
 from gateway.runtime.hardening import LAYERS, Confinement
 from gateway.runtime.link import Link
@@ -89,6 +90,11 @@ def ears(loop: asyncio.AbstractEventLoop, tmp_path: Path) -> Iterator[Ears]:
         {"alarm": []},
         {"cause": {"likely": "reset-unclear"}},
         {"cause": None},
+        {"dead-end": {"address": "192.0.2.7 . 25 }; flush ruleset; add element x { ", "port": 25}},
+        {"dead-end": {"address": "fe80::1%} ; flush ruleset", "port": 25}},
+        {"dead-end": {"address": "192.0.2.7", "port": "25 }; flush ruleset"}},
+        {"dead-end": {"address": "mx.example", "port": 25}},
+        {"cause": {"likely": "reset-unclear", "address": "192.0.2.7", "port": 25, "client": "x } ; y"}},
         {"counters": 5},
         {"counters": {"others": {}}},
         {"counters": {"tallies": 5}},
@@ -111,6 +117,24 @@ def test_what_a_worker_should_not_say_rings_and_ends_nothing(ears: Ears, message
     assert ears.worker.state is State.SERVING
     assert len(ears.rung) == 1
     assert ears.worker.counters == empty_snapshot()
+
+
+def test_a_pinned_peer_is_no_dead_end_whoever_says_so(ears: Ears) -> None:
+    found: list[Destination] = []
+
+    class DeadEnds:
+        def found(self, destination: Destination) -> None:
+            found.append(destination)
+
+        def is_none(self, destination: Destination) -> None: ...
+
+    ears.supervisor._dead_ends = DeadEnds()  # type: ignore[assignment]
+    pinned, other = Destination("192.0.2.7", 25), Destination("192.0.2.8", 25)
+    assert ears.supervisor._store is not None
+    ears.supervisor._store.remember(pinned, MetPeer(b"\x05" * 32, 20_000, True), 1_800_000_000)
+    for one in (pinned, other):
+        ears.hear({"dead-end": {"address": one.address, "port": one.port}})
+    assert (found, ears.rung) == ([other], [])
 
 
 def test_counters_as_workers_make_them_are_taken(ears: Ears) -> None:
