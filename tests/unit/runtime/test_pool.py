@@ -20,6 +20,7 @@ from gateway.intercept.ruleset import Slot
 from gateway.observe.counters import Counters, Direction, Tally, empty_snapshot
 from gateway.peers.pins import Destination, MetPeer
 from gateway.policy import limits
+from gateway.runtime.causes import Causes
 from gateway.runtime.hardening import LAYERS, Confinement
 from gateway.runtime.link import Link
 from gateway.runtime.order import Presented
@@ -36,6 +37,18 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
+class Kernel:
+    """What it would be told of dead ends."""
+
+    def __init__(self) -> None:
+        self.known: list[Destination] = []
+
+    def found(self, destination: Destination) -> None:
+        self.known.append(destination)
+
+    def is_none(self, destination: Destination) -> None: ...
+
+
 class Ears:
     """A pool and a supervisor that listen to one worker."""
 
@@ -45,6 +58,16 @@ class Ears:
         config = Config(state_dir=state, run_dir=folder / "run", log_file=folder / "log")
         self.supervisor = Supervisor(config)
         self.supervisor._open_store()
+        self.dead_ends = Kernel()
+        self.supervisor._dead_ends = self.dead_ends  # type: ignore[assignment]
+        self.asked: list[tuple[str, str]] = []
+        """What nft would be asked about resets."""
+
+        async def was_odd(server: str, client: str) -> bool | None:
+            self.asked.append((server, client))
+            return None
+
+        self.supervisor._causes = Causes(was_odd, self.supervisor._log, self.supervisor._remember_trouble)
         self.rung: list[tuple[Reason, str]] = []
 
         async def made() -> Pool:
@@ -113,6 +136,7 @@ def test_what_a_worker_should_not_say_rings_and_ends_nothing(ears: Ears, message
     ((reason, detail),) = ears.rung
     assert reason is Reason.INTERNAL
     assert "said what it should not" in detail
+    assert (ears.dead_ends.known, ears.asked) == ([], [])
     ears.hear({"ready": 7, "layers": list(LAYERS)})
     assert ears.worker.state is State.SERVING
     assert len(ears.rung) == 1
@@ -120,21 +144,12 @@ def test_what_a_worker_should_not_say_rings_and_ends_nothing(ears: Ears, message
 
 
 def test_a_pinned_peer_is_no_dead_end_whoever_says_so(ears: Ears) -> None:
-    found: list[Destination] = []
-
-    class DeadEnds:
-        def found(self, destination: Destination) -> None:
-            found.append(destination)
-
-        def is_none(self, destination: Destination) -> None: ...
-
-    ears.supervisor._dead_ends = DeadEnds()  # type: ignore[assignment]
     pinned, other = Destination("192.0.2.7", 25), Destination("192.0.2.8", 25)
     assert ears.supervisor._store is not None
     ears.supervisor._store.remember(pinned, MetPeer(b"\x05" * 32, 20_000, True), 1_800_000_000)
     for one in (pinned, other):
         ears.hear({"dead-end": {"address": one.address, "port": one.port}})
-    assert (found, ears.rung) == ([other], [])
+    assert (ears.dead_ends.known, ears.rung) == ([other], [])
 
 
 def test_counters_as_workers_make_them_are_taken(ears: Ears) -> None:
