@@ -8,7 +8,7 @@ import time
 
 import click
 
-from gateway.cli.shell import FINE, NEGATIVE, Settings, as_json, command, print_json, print_lines
+from gateway.cli.shell import FINE, NEGATIVE, Settings, as_json, command, print_json, print_lines, shown
 from gateway.config import Config
 from gateway.policy import limits
 
@@ -47,14 +47,29 @@ def _once(config: Config, *, as_json: bool) -> int:
         if as_json:
             print_json({"running": False, **kept})
         else:
-            click.echo("NO, mail passes in clear: no daemon is running (`nightmail run` starts it)")
+            _print_answer(
+                "NO, mail passes in clear: no daemon is running (`nightmail run` starts it)", good=False
+            )
             print_lines(asking.shares(kept) if kept else [])
         return NEGATIVE
     if as_json:
         print_json({"running": True, **answer})
     else:
-        print_lines(asking.told(answer))
+        _print_answer(asking.answer(answer), good=is_protecting(answer))
+        print_lines(asking.facts(answer))
     return FINE if is_protecting(answer) else NEGATIVE
+
+
+def _print_answer(line: str, *, good: bool) -> None:
+    """In colour at a terminal that has some (and no NO_COLOR)."""
+    if not sys.stdout.isatty():
+        print_lines([line])
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    console.print(Text(shown(line), style="bold green" if good else "bold red"), soft_wrap=True)
 
 
 def _watch(config: Config, every: float, *, as_json: bool) -> int:

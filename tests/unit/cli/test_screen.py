@@ -42,7 +42,7 @@ def command(file: Path, *words: str) -> list[str]:
 class Terminal:
     """A pty with `status --watch` in it, as a shell would start it: in a session and a group of its own."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *words: str) -> None:
         self.master, self.slave = pty.openpty()
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
         self.before = termios.tcgetattr(self.slave)
@@ -52,7 +52,7 @@ class Terminal:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
         self.process = subprocess.Popen(
-            command(file, "--every", "0.2"),
+            list(words) or command(file, "--every", "0.2"),
             stdin=self.slave,
             stdout=self.slave,
             stderr=self.slave,
@@ -213,3 +213,24 @@ def test_a_reader_that_goes_away_ends_it(file: Path) -> None:
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
         process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("workers", "colour"), [(STATUS["workers"], b"32m"), ([], b"31m")], ids=["yes", "no"]
+)
+def test_a_single_look_answers_in_colour_at_a_terminal_and_plainly_in_a_pipe(
+    file: Path, workers: list[Any], colour: bytes
+) -> None:
+    once = [word for word in command(file) if word != "--watch"]
+    with daemon(file.parent / "run" / "control.sock", {**STATUS, "workers": workers}, questions=2):
+        terminal = Terminal(file, *once)
+        try:
+            terminal.until(rb"(YES|NO), mail")
+            terminal.until(rb"alarm: ")
+            terminal.ended()
+        finally:
+            terminal.close()
+        piped = subprocess.run(once, capture_output=True, timeout=SECONDS)
+    assert colour in terminal.seen.splitlines()[0]
+    assert ENTERED not in terminal.seen
+    assert b"\x1b" not in piped.stdout
