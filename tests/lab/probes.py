@@ -113,6 +113,10 @@ class Sites:
     def restore(self, node: str, tool: str, text: str) -> None:
         processes.run_in(self.namespace(node), [f"{tool}-restore"], stdin=text.encode())
 
+    def restore_beside(self, node: str, tool: str, text: str) -> None:
+        """The same, with what stands there left standing."""
+        processes.run_in(self.namespace(node), [f"{tool}-restore", "--noflush"], stdin=text.encode())
+
     # --- Gateways -------------------------------------------------------------------------------------
 
     def start(self, *letters: str) -> None:

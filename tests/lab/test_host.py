@@ -27,6 +27,7 @@ from tests.lab import probes, test_errors_of_others, test_fail_open
 from tests.lab.conftest import Guarded, guarded, slot
 from tests.lab.dialogues import DIALOGUES, FIRST_CONTACT, Dialogue
 from tests.lab.exchange import MailSites, TlsContexts
+from tests.lab.gateway_log import GatewayLog
 from tests.lab.probes import TOOLS, Load, MailServer, Sites, eventually, mail, wait_gone
 from tests.lab.test_darkness import SPOKEN, assert_dark
 from tests.lab.test_equality import BOTH, ROUTES, UPGRADED, Route, assert_equal
@@ -305,6 +306,89 @@ def server(sites: Sites) -> Iterator[MailServer]:
 def server6(sites: Sites) -> Iterator[MailServer]:
     with MailServer(sites, "mta-b", True) as made:
         yield made
+
+
+FILTER = """\
+*filter
+:INPUT DROP [0:0]
+:OUTPUT DROP [0:0]
+-A INPUT -i lo -j ACCEPT
+-A INPUT -m conntrack --ctstate INVALID -j DROP
+-A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
+-A INPUT -p icmp -j ACCEPT
+-A INPUT -i eth0 -p tcp --dport 25 -m conntrack --ctstate NEW -j ACCEPT
+-A OUTPUT -o lo -j ACCEPT
+-A OUTPUT -m conntrack --ctstate INVALID -j DROP
+-A OUTPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
+-A OUTPUT -p icmp -j ACCEPT
+-A OUTPUT -o eth0 -p tcp --dport 25 -m conntrack --ctstate NEW -j ACCEPT
+COMMIT
+"""
+"""What a mail server's own filter looks like, both ways and stateful."""
+OPEN = """\
+*filter
+:INPUT ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+COMMIT
+"""
+
+
+@pytest.fixture
+def filtered(sites: Sites) -> Iterator[Sites]:
+    for letter in "ab":
+        for tool in TOOLS:
+            text = FILTER.replace("-p icmp", "-p ipv6-icmp") if tool == "ip6tables" else FILTER
+            sites.restore_beside(sites.home(letter), tool, text)
+    yield sites
+    for letter in "ab":
+        for tool in TOOLS:
+            rules = "".join(
+                line.replace("-A", "-D", 1) + "\n" for line in FILTER.splitlines() if "-A" in line
+            )
+            rules = rules.replace("-p icmp", "-p ipv6-icmp") if tool == "ip6tables" else rules
+            sites.restore_beside(sites.home(letter), tool, OPEN.replace("COMMIT", rules + "COMMIT"))
+
+
+@BOTH_FAMILIES
+def test_a_stateful_filter_of_the_site_is_no_hindrance(filtered: Sites, v6: bool) -> None:
+    """With the gateways, when they have died, and again with them."""
+    target = filtered.address("mta-b", v6)
+    with MailServer(filtered, "mta-b", v6) as server:
+        for port in range(42000, 42003):
+            assert mail(filtered, "mta-a", server, target, b"x" * 200_000, port=port) < 5.0
+            assert_protected(filtered, port, target)
+        for letter in "ab":
+            gateways.kill(filtered.gateway(letter))
+            for _ in range(3):
+                assert mail(filtered, "mta-a", server, target, b"direct") < 0.9
+        filtered.start("a", "b")
+        mail(filtered, "mta-a", server, target, b"and back")
+
+
+def assert_protected(sites: Sites, port: int, target: str) -> None:
+    """The session that began at this port of the mail server at a."""
+    log = GatewayLog(sites.gateway("a").log)
+    try:
+        session = log.ended((sites.address("mta-a", ":" in target), port), (target, 25), LOG_SECONDS)
+    finally:
+        log.close()
+    assert session.protected, session
+
+
+@BOTH_FAMILIES
+def test_syn_cookies_are_answered_as_well(sites: Sites, v6: bool) -> None:
+    """Forced for all: what comes back has no socket, and must find the listener that gave the cookie."""
+    target = sites.address("mta-b", v6)
+    for letter in "ab":
+        sites.sh(sites.home(letter), "sysctl -qw net.ipv4.tcp_syncookies=2")
+    try:
+        with MailServer(sites, "mta-b", v6) as server:
+            for port in range(43000, 43005):
+                assert mail(sites, "mta-a", server, target, b"by cookie", port=port) < 0.9
+                assert_protected(sites, port, target)
+    finally:
+        for letter in "ab":
+            sites.sh(sites.home(letter), "sysctl -qw net.ipv4.tcp_syncookies=1")
 
 
 @pytest.mark.parametrize("letter", ["a", "b"])
