@@ -338,7 +338,8 @@ def _set_up(ip: Any, lift: BridgeLift) -> None:
     port, interface = links[lift.port]["index"], links[lift.interface]["index"]
     mtu = ip.get_links(bridge["index"])[0].get_attr("IFLA_MTU")
     ip.link("set", index=port, master=bridge["index"])
-    ip.brport("set", index=port, **_PORT_FLAGS)
+    # Flushed of whatever was learned there before: no station of a cable is behind it.
+    ip.brport("set", index=port, **_PORT_FLAGS, IFLA_BRPORT_FLUSH=None)
     for index in (port, interface):
         ip.link("set", index=index, mtu=mtu, state="up")
     ip.fdb("replace", ifindex=port, lladdr=lift.mac, state=_NUD_NOARP, flags=_NTF_MASTER)
