@@ -27,7 +27,8 @@ def troubles(status: Mapping[str, Any]) -> list[str]:
     workers = status.get("workers")
     if not isinstance(workers, list) or not any(serves(worker) for worker in workers):
         found.append("no worker serves")
-    elif not found and status.get("inside_networks") == []:
+    elif not found and status.get("inside_networks") == [] and status.get("placement") != "bridge":
+        # On a bridge the port tells the sides.
         found.append("the inside interfaces have no network yet, so no mail server is known")
     elif not found and rules.get("queues") == []:
         found.append("the rules send no connection to a worker")

@@ -26,7 +26,7 @@ _TOOLS: Final = ("iptables-restore", "iptables-save", "ip6tables-restore", "ip6t
 _ABLE: Final = {
     Placement.ROUTER: "routes between interfaces",
     Placement.HOST: "nothing is asked of it",
-    Placement.BRIDGE: "shows frames of the bridge to iptables and nft",
+    Placement.BRIDGE: "shows frames of the bridge to iptables and nft; those with a VLAN tag pass in clear",
 }
 
 

@@ -101,6 +101,8 @@ def facts(status: Mapping[str, Any]) -> Iterator[str]:
 def rest(status: Mapping[str, Any]) -> Iterator[str]:
     """Of `facts` what is not sessions."""
     yield from _peers_and_bypassed(status)
+    if status.get("placement") == "bridge":
+        yield "note: frames with a VLAN tag are not looked at on the bridge; mail in them passes in clear"
     yield from _workers(status)
     yield from _confinement(status)
     yield from _alarms(status)

@@ -375,6 +375,7 @@ class Supervisor:
             "since": int(self._began),
             "identity": self._site.fingerprint,
             "rotation": self._site.as_json(),
+            "placement": self._config.placement.value,
             "wanted": keeper.wanted.value,
             "inside_networks": [str(network) for network in self._config.inside_networks],
             "rules": {

@@ -45,5 +45,6 @@ PICTURES: Mapping[str, Callable[[], str]] = {
     "pictures/protocol.svg": pictures.protocol,
     "pictures/router.svg": pictures.router,
     "pictures/host.svg": pictures.host,
+    "pictures/bridge.svg": pictures.bridge,
 }
 """Whole files below docs/."""

@@ -193,3 +193,38 @@ def host() -> str:
     drawing.text(224, 197, "octets", size=11)
     drawing.text(800, 166, "encrypted", ink=_DARK, size=11)
     return drawing.svg()
+
+
+# --- The placement "bridge" -----------------------------------------------------------------------------
+
+
+def bridge() -> str:
+    drawing = Drawing(1000, 430, "The placement bridge: the gateway in the cable, without an address")
+    drawing.box((20, 310, 150, 60), ["mail server", "192.0.2.25"])
+    drawing.box((830, 310, 150, 60), ["switch, router", "the Internet"])
+    drawing.parts.append(
+        f'<rect x="230" y="30" width="540" height="370" rx="10" fill="none" stroke="{_SOFT}" '
+        'stroke-dasharray="6 4"/>'
+    )
+    drawing.text(500, 22, "one Linux bridge, two ports, no address", ink=_SOFT)
+    drawing.box((260, 60, 150, 50), ["iptables", "NFQUEUE, marks"])
+    drawing.box((420, 60, 160, 50), ["gate", "SYN: ours? dial"], ours=True)
+    drawing.box((590, 60, 150, 50), ["supervisor", "rules, peers, health"], ours=True)
+    drawing.box((420, 150, 160, 50), ["worker", "two sockets, a session"], ours=True)
+    drawing.box((420, 235, 160, 40), ["nm1 | nm0, a port"])
+    drawing.box((260, 320, 480, 40), ["br0: all else, and all when we are dead"])
+    drawing.arrow((335, 318, 335, 112))
+    drawing.arrow((410, 85, 418, 85))
+    drawing.arrow((500, 110, 500, 148), dashed=True)
+    drawing.arrow((640, 110, 560, 148), dashed=True)
+    drawing.arrow((470, 318, 470, 277))
+    drawing.arrow((470, 235, 470, 202))
+    drawing.arrow((530, 200, 530, 233))
+    drawing.arrow((530, 275, 530, 318))
+    drawing.arrow((170, 340, 258, 340))
+    drawing.arrow((740, 340, 828, 340), dark=True)
+    drawing.text(318, 220, "SYN", size=11, anchor="end")
+    drawing.text(462, 302, "marked frames", size=11, anchor="end")
+    drawing.text(538, 302, "in the names and MACs of both", size=11, anchor="start")
+    drawing.text(785, 332, "encrypted", ink=_DARK, size=11)
+    return drawing.svg()

@@ -1,4 +1,4 @@
-"""What was before us, noted in 255 octets of an interface's alias, and read again by whatever process undoes it."""
+"""What was before us, noted in an interface's alias (255 octets), and read by whatever process undoes it."""
 
 from __future__ import annotations
 

@@ -92,6 +92,10 @@ def test_silent_daemon(control: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "NO, mail passes in clear: the inside interfaces have no network yet, so no mail server is known",
         ),
         (
+            {"inside_networks": [], "placement": "bridge"},
+            "YES, mail to and from sites with a gateway is protected now",
+        ),
+        (
             {"inside_networks": ["10.11.0.0/24"]},
             "YES, mail to and from sites with a gateway is protected now",
         ),
