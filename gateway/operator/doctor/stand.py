@@ -12,8 +12,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -30,7 +31,6 @@ from gateway.intercept.objects import LOOPBACK, RULE_PRIORITY
 _T = TypeVar("_T")
 _CLONE_NEWNET: Final = 0x40000000
 CLIENT: Final = {4: "198.18.25.1", 6: "2001:2:0:25::1"}
-SERVER: Final = {4: "198.19.25.1", 6: "2001:2:0:26::1"}
 _WHOLE: Final = {4: 32, 6: 128}
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _CABLES: Final = ("nm-doctor-in", "nm-doctor-out")
@@ -82,7 +82,9 @@ class Stand:
 
     client: Space | Here
     server: Space
-    families: tuple[int, ...]
+    server_at: Mapping[int, str]
+    """Its address by family: another one each time, since a server that never offers anything becomes a dead
+    end (docs/configuration.md), which the gate lets pass."""
 
 
 @contextlib.contextmanager
@@ -90,6 +92,7 @@ def standing(config: Config, families: tuple[int, ...]) -> Iterator[Stand]:
     """Built, and taken away whatever happens. Raises EnvironmentFailureError."""
     with contextlib.ExitStack() as stack:
         client: Space | Here
+        there = _drawn(families)
         try:
             server = Space()
             stack.callback(server.close)
@@ -97,24 +100,30 @@ def standing(config: Config, families: tuple[int, ...]) -> Iterator[Stand]:
             kernel.with_routes(_removed)
             if config.placement is Placement.HOST:
                 client = Here()
-                _lay(server, _CABLES[1], "", (SERVER, CLIENT), families)
-                kernel.with_routes(lambda ip: _settle(ip, families))
+                _lay(server, _CABLES[1], "", (there, CLIENT), families)
+                kernel.with_routes(lambda ip: _settle(ip, there))
             else:
                 client = Space()
                 stack.callback(client.close)
-                _lay(client, _CABLES[0], config.inside[0], (CLIENT, SERVER), families)
-                _lay(server, _CABLES[1], config.outside[0], (SERVER, CLIENT), families)
-                kernel.with_routes(lambda ip: _route(ip, config, families))
+                _lay(client, _CABLES[0], config.inside[0], (CLIENT, there), families)
+                _lay(server, _CABLES[1], config.outside[0], (there, CLIENT), families)
+                kernel.with_routes(lambda ip: _route(ip, config, there))
         except (OSError, NetlinkError) as error:
             raise EnvironmentFailureError(f"its cables cannot be laid: {error}") from None
-        yield Stand(client, server, families)
+        yield Stand(client, server, there)
+
+
+def _drawn(families: tuple[int, ...]) -> dict[int, str]:
+    number = 1 + secrets.randbelow(0xFFFE)
+    addresses = {4: f"198.19.{number >> 8}.{number & 0xFF}", 6: f"2001:2:0:26::{number:x}"}
+    return {version: addresses[version] for version in families}
 
 
 def _lay(
     space: Space,
     cable: str,
     side: str,
-    ends: tuple[dict[int, str], dict[int, str]],
+    ends: tuple[Mapping[int, str], Mapping[int, str]],
     families: tuple[int, ...],
 ) -> None:
     """`ends`: the address that lives in the space, and the one that it speaks to. `side`: see `_near_end`."""
@@ -153,7 +162,9 @@ def _hand_on(ip: Any, index: int, to: int, families: tuple[int, ...]) -> None:
         )
 
 
-def _far_end(near_mac: str, ends: tuple[dict[int, str], dict[int, str]], families: tuple[int, ...]) -> str:
+def _far_end(
+    near_mac: str, ends: tuple[Mapping[int, str], Mapping[int, str]], families: tuple[int, ...]
+) -> str:
     with IPRoute() as ip:
         index = ip.link_lookup(ifname=_FAR_END)[0]
         for one in (ip.link_lookup(ifname=LOOPBACK)[0], index):
@@ -169,7 +180,9 @@ def _far_end(near_mac: str, ends: tuple[dict[int, str], dict[int, str]], familie
     return mac
 
 
-def _known(ip: Any, interface: str, addresses: dict[int, str], mac: str, families: tuple[int, ...]) -> None:
+def _known(
+    ip: Any, interface: str, addresses: Mapping[int, str], mac: str, families: tuple[int, ...]
+) -> None:
     """Nobody on these cables is asked for addresses."""
     for version in families:
         ip.neigh(
@@ -193,7 +206,7 @@ def _on_link(version: int) -> dict[str, str]:
 # --- Routes ------------------------------------------------------------------------------------------
 
 
-def _route(ip: Any, config: Config, families: tuple[int, ...]) -> None:
+def _route(ip: Any, config: Config, server: Mapping[int, str]) -> None:
     """To each end by its cable, for what our sockets send and for what only passes through.
 
     Whoever asks where a packet of theirs should have come from (rp_filter, `fib`) hears: from the side.
@@ -202,9 +215,9 @@ def _route(ip: Any, config: Config, families: tuple[int, ...]) -> None:
     sides = (config.inside[0], config.outside[0])
     sockets = (bits.accepted, bits.dialled)
     for ends, cable, side, other, mark in zip(
-        (CLIENT, SERVER), _CABLES, sides, reversed(sides), sockets, strict=True
+        (CLIENT, server), _CABLES, sides, reversed(sides), sockets, strict=True
     ):
-        for version in families:
+        for version in server:
             family, to = _FAMILIES[version], f"{ends[version]}/{_WHOLE[version]}"
             for table, interface in ((_TO_CABLE, cable), (_TO_SIDE, side)):
                 index = ip.link_lookup(ifname=interface)[0]
@@ -216,15 +229,15 @@ def _route(ip: Any, config: Config, families: tuple[int, ...]) -> None:
             ip.rule("add", priority=first + 2, table=_TO_SIDE, **where)
 
 
-def _settle(ip: Any, families: tuple[int, ...]) -> None:
+def _settle(ip: Any, server: Mapping[int, str]) -> None:
     """The client is this machine: an address on the cable, and the way to the server by it."""
     index = ip.link_lookup(ifname=_CABLES[1])[0]
-    for version in families:
+    for version, there in server.items():
         family, length = _FAMILIES[version], _WHOLE[version]
         _give_address(ip, index, version, CLIENT[version])
-        to = f"{SERVER[version]}/{length}"
+        to = f"{there}/{length}"
         ip.route("add", family=family, dst=to, oif=index, table=_TO_CABLE, **_on_link(version))
-        where = {"family": family, "dst": SERVER[version], "dst_len": length}
+        where = {"family": family, "dst": there, "dst_len": length}
         ip.rule("add", priority=RULE_PRIORITY + 1, table=_TO_CABLE, **where)
 
 

@@ -21,7 +21,7 @@ from gateway.config import Placement
 from gateway.operator.doctor import machine, nftables
 from gateway.operator.doctor.saved import Rule, parse
 from gateway.operator.doctor.snapshot import Snapshot
-from gateway.operator.doctor.stand import CLIENT, SERVER, Stand, standing
+from gateway.operator.doctor.stand import CLIENT, Stand, standing
 from gateway.operator.doctor.trouble import Trouble, shell
 from gateway.policy import limits
 
@@ -109,7 +109,7 @@ def families(seen: Snapshot) -> tuple[int, ...]:
 def tried(seen: Snapshot) -> Iterator[Trouble]:
     """One connection for each family. Raises EnvironmentFailureError where it cannot be made."""
     with standing(seen.config, families(seen)) as stand:
-        for version in stand.families:
+        for version in stand.server_at:
             before = machine.dumps()
             trial = _connected(stand, version, seen.config.ports[0])
             if trial.outcome is not Outcome.CARRIED:
@@ -120,11 +120,12 @@ def tried(seen: Snapshot) -> Iterator[Trouble]:
 
 
 def _connected(stand: Stand, version: int, port: int) -> Trial:
+    address = stand.server_at[version]
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(stand.server.run(lambda: _listening(version, port)))
+        listener = stack.enter_context(stand.server.run(lambda: _listening(version, address, port)))
         client = stack.enter_context(stand.client.run(lambda: _client(version)))
         try:
-            client.connect((SERVER[version], port))
+            client.connect((address, port))
         except OSError as error:
             name = errno.errorcode.get(error.errno or 0, "timeout")
             silent = isinstance(error, TimeoutError) or error.errno in (errno.EHOSTUNREACH, errno.ETIMEDOUT)
@@ -142,12 +143,12 @@ def _connected(stand: Stand, version: int, port: int) -> Trial:
     return Trial(version, Outcome.CARRIED if carried else Outcome.PASSED_BY)
 
 
-def _listening(version: int, port: int) -> socket.socket:
+def _listening(version: int, address: str, port: int) -> socket.socket:
     listener = socket.socket(_FAMILIES[version], socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.IPPROTO_TCP, _TCP_SAVE_SYN, 1)
     listener.settimeout(limits.TRIAL_SECONDS)
-    listener.bind((SERVER[version], port))
+    listener.bind((address, port))
     listener.listen()
     return listener
 
