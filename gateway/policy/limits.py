@@ -364,6 +364,8 @@ LINK_MESSAGE_OCTETS: Final = 128 * 1024
 """One message between supervisor and worker; counters are the largest (some KB)."""
 LINK_MESSAGES_PER_TURN: Final = 64
 """Messages taken from one link per turn of the loop."""
+SAID_TEXT_LETTERS: Final = 16 * 1024
+"""One text in a worker's message: a whole EHLO reply and more."""
 COUNTER_NAMES: Final = 256
 """Different counters of one kind that a worker may tell of: twice as many as there are reasons."""
 COUNTERS_EVERY_SECONDS: Final = 1.0

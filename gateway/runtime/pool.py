@@ -39,6 +39,7 @@ from gateway.runtime.handover import Heirloom
 from gateway.runtime.hardening import LAYERS, Confinement
 from gateway.runtime.link import Link, Message
 from gateway.runtime.order import Order, Presented
+from gateway.runtime.said import require_said
 
 _OF_ALL_WORKERS = frozenset({SourceSeen.DROPPED.value, SourceSeen.WENT_ON.value})
 """What a client did that counts in a row, whichever worker saw it."""
@@ -394,6 +395,7 @@ class Pool:
     def _told(self, worker: WorkerProcess, message: Message) -> None:
         """Nothing that it says, if others have taken it over, may keep this process from its work."""
         try:
+            require_said(message)
             self._understood(worker, message)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             told = f"{type(error).__name__}: {error}"

@@ -101,6 +101,8 @@ def test_status_says_what_is_in_force(sites: Sites) -> None:
     assert f"workers: confined by {', '.join(hardening.LAYERS)}\n" in said
     assert "signer: pid=" in said
     assert sites.alarms("a", "worker-unconfined") == []
+    for letter in "ab":
+        assert sites.alarms(letter, "internal") == [], "what workers say is what they may say"
 
 
 # --- What they hold -----------------------------------------------------------------------------------------

@@ -60,6 +60,7 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/runtime/signer.py": ("tests/unit/runtime/test_signer.py",),
     "gateway/runtime/signing.py": ("tests/unit/runtime/test_signer.py",),
     "gateway/runtime/pool.py": ("tests/unit/runtime/test_pool.py",),
+    "gateway/runtime/said.py": ("tests/unit/runtime/test_pool.py",),
     "gateway/runtime/link.py": ("tests/unit/runtime/test_pool.py",),
     "gateway/runtime/supervisor.py": ("tests/unit/runtime/test_pool.py",),
     "gateway/intercept/ruleset.py": ("tests/unit/intercept/test_ruleset.py",),

@@ -71,6 +71,17 @@ _link.lacks(
     "if type(port) is not int or not 0 < port < 1 << 16:",
     "if False:",
 )
+_said = Room("gateway/runtime/said.py")
+_said.lacks(
+    "a number that a worker tells fits where it is written",
+    "return type(told) is int and 0 <= told < 1 << 32",
+    "return type(told) is int",
+)
+_said.lacks(
+    "an identity that a worker tells has an identity's length",
+    "_hex(ED25519_PUBLIC_OCTETS, ED25519_PUBLIC_OCTETS)",
+    "_hex(0, 99)",
+)
 _supervisor = Room("gateway/runtime/supervisor.py")
 _supervisor.lacks(
     "a pinned peer is no dead end",
@@ -84,5 +95,5 @@ _shell.lacks(
     "return cut",
 )
 CONFINEMENT: Final[tuple[Mutant, ...]] = mutants_of(
-    _signer, _signing, _ruleset, _pool, _link, _supervisor, _shell
+    _signer, _signing, _ruleset, _pool, _link, _said, _supervisor, _shell
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from gateway.intercept.ruleset import Slot
 from gateway.observe.counters import Counters, Direction, Tally, empty_snapshot
 from gateway.peers.pins import Destination, MetPeer
 from gateway.policy import limits
+from gateway.runtime import said
 from gateway.runtime.causes import Causes
 from gateway.runtime.hardening import LAYERS, Confinement
 from gateway.runtime.link import Link
@@ -141,6 +143,72 @@ def test_what_a_worker_should_not_say_rings_and_ends_nothing(ears: Ears, message
     assert ears.worker.state is State.SERVING
     assert len(ears.rung) == 1
     assert ears.worker.counters == empty_snapshot()
+
+
+GOOD: dict[str, Any] = {
+    "identity": "05" * 32,
+    "epoch": 20_000,
+    "full": True,
+    "new": True,
+    "address": "192.0.2.7",
+    "port": 25,
+    "client": "2001:db8::9",
+    "seen": "upgraded",
+    "name": "6d78",
+    "host": "mx.example",
+    "keywords": "PIPELINING",
+    "likely": "reset-unclear",
+    "reason": "offer-missing",
+    "session": "0123456789abcdef",
+    "subject": "192.0.2.7:25",
+    "detail": "",
+}
+ODD: tuple[Any, ...] = (
+    *(0, -1, 1 << 31, 1 << 63, 1 << 64, 10**30, 1.5, float("nan"), True, None, [], {}),
+    *("", "x", "05", "zz", "ff" * 32, "\x1b[31m\n", "a" * 100_000, "\ud800", "\0", "::1", "2001:DB8::7"),
+)
+
+
+def test_nothing_that_a_worker_can_say_breaks_what_hears_it(ears: Ears) -> None:
+    """Random messages, each nearly right; all that is written from them can be read back."""
+    chance = random.Random(4)
+    supervisor = ears.supervisor
+
+    async def hear_all() -> None:
+        for _ in range(1500):
+            kind = chance.choice([*said._FIELDS])
+            names = [name.rstrip("?") for name in said._FIELDS[kind]]
+            body = {
+                name: GOOD[name] if chance.random() < 0.8 else chance.choice(ODD)
+                for name in names
+                if name != "statement"
+            }
+            if chance.random() < 0.2:
+                serial = chance.choice((7, *ODD))
+                body["statement"] = {"old": "05" * 32, "new": "06" * 32, "serial": serial}
+            ears.hear({kind: body})
+
+    asyncio.run(hear_all())
+    supervisor._sources.write()
+    assert supervisor._store is not None
+    for pin in supervisor._store.pins():
+        assert supervisor._store.history(pin.destination)
+    assert supervisor._source_store is not None
+    assert supervisor._source_store.sources()
+    assert ears.dead_ends.known
+    assert all(reason is Reason.INTERNAL for reason, _ in ears.rung)
+
+
+@pytest.mark.parametrize("kind", said._FIELDS)
+def test_what_workers_do_say_is_heard(ears: Ears, kind: str) -> None:
+    body = {name.rstrip("?"): GOOD.get(name.rstrip("?")) for name in said._FIELDS[kind]}
+    body.pop("statement", None)
+
+    async def hear() -> None:
+        ears.hear({kind: body, "of a later version": 1})
+
+    asyncio.run(hear())
+    assert ears.rung == []
 
 
 def test_a_pinned_peer_is_no_dead_end_whoever_says_so(ears: Ears) -> None:
