@@ -8,6 +8,7 @@ nothing. Kernel threads are never strangers: they carry our packets.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable
@@ -92,8 +93,10 @@ def process_seconds(pids: Iterable[int]) -> float:
     """CPU seconds that these processes (all their threads) have run so far, to the nanosecond."""
     total = 0
     for pid in pids:
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            total += int((thread / "schedstat").read_text().split()[0])
+        # A tool that a daemon runs now and then is gone soon.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                total += int((thread / "schedstat").read_text().split()[0])
     return total / 1e9
 
 

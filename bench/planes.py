@@ -16,7 +16,7 @@ import fcntl
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
@@ -117,11 +117,12 @@ def standing(
     source: Path | None = None,
     names: tuple[str, ...] | None = None,
     configuration: str = "",
+    change: Callable[[Plane, str], str] | None = None,
 ) -> Iterator[dict[AnyKind, Plane]]:
     """The planes, ready for mail (unless `start` is False); taken down again whatever happens.
 
     `source`: another tree to run the daemons from. `names`: the nodes with a gateway, if others than the
-    variant's. `configuration`: lines for theirs.
+    variant's. `configuration`: lines for theirs. `change` makes a plane's configuration another.
 
     `owner` is the command whose planes these are. Raises SystemExit if the same command runs already: its
     namespaces have the same names.
@@ -152,7 +153,7 @@ def standing(
                 plane.folder.mkdir(mode=0o755)
                 _build(plane)
             if start:
-                _start_daemons(list(planes.values()), configuration)
+                _start_daemons(list(planes.values()), configuration, change)
             yield planes
         finally:
             # A second signal must not end the tidying half way; what it waits for is bounded.
@@ -169,13 +170,16 @@ def _build(plane: Plane) -> None:
     _add_pairs(plane)
 
 
-def _start_daemons(planes: list[Plane], configuration: str) -> None:
-    every = [one for plane in planes for one in plane.gateways]
-    for one in every:
+def _start_daemons(
+    planes: list[Plane], configuration: str, change: Callable[[Plane, str], str] | None
+) -> None:
+    every = [(plane, one) for plane in planes for one in plane.gateways]
+    for plane, one in every:
         gateways.prepare(one)
-        one.configuration.write_text(one.configuration.read_text() + configuration)
+        text = one.configuration.read_text() + configuration
+        one.configuration.write_text(change(plane, text) if change is not None else text)
         gateways.start(one)
-    for one in every:
+    for _, one in every:
         gateways.wait_ready(one)
 
 

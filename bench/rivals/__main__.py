@@ -23,7 +23,7 @@ from bench.clock import Budget
 from bench.rivals import comparison, growth, measures
 from bench.rivals import report as pages
 from bench.rivals.measures import MEASURES, Race, Scale
-from bench.rivals.variants import Rival, stand_all
+from bench.rivals.variants import Rival, configured, stand_all
 from gateway.errors import EnvironmentFailureError
 from gateway.lab import gateways
 
@@ -46,7 +46,7 @@ def main() -> int:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     began = time.monotonic()
     try:
-        found = measure(asked.names or list(NAMES), scale, quick=asked.quick)
+        found = measure(asked.names or list(NAMES), scale, quick=asked.quick, results=asked.results)
     except EnvironmentFailureError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -60,23 +60,31 @@ def main() -> int:
     return 0
 
 
-def measure(names: list[str], scale: Scale, *, quick: bool) -> dict[str, Any]:
+def measure(names: list[str], scale: Scale, *, quick: bool, results: Path | None) -> dict[str, Any]:
+    """Keeps the race's figures in `results` before the growth is measured, which may fail by itself."""
     found: dict[str, Any] = {"machine": report.machine(), "quick": quick}
     budget = Budget(scale.total_seconds)
     kept = scale.parts["growth"] if "growth" in names else 0.0
     if set(names) & set(MEASURES):
         found |= _raced(names, scale, budget.part(budget.left - kept))
+        _compare(found)
+        if results is not None:
+            _keep(found, results)
     if "growth" in names:
         found["growth"] = growth.growth(scale, budget)
+    _compare(found)
+    return found
+
+
+def _compare(found: dict[str, Any]) -> None:
     found["ratios"] = comparison.ratios(found)
     if "sessions" in found:
         found["cpu_ms_added"] = comparison.cpu_ms_added(found)
     found["bars"] = [bar.as_json() for bar in comparison.bars(found)]
-    return found
 
 
 def _raced(names: list[str], scale: Scale, budget: Budget) -> dict[str, Any]:
-    with planes.standing("rivals", list(Rival)) as standing:
+    with planes.standing("rivals", list(Rival), change=configured) as standing:
         stand_all(standing)
         race = Race(standing, scale, budget, load.esmtp_source(standing[Rival.DIRECT].folder))
         with race.sinks():
@@ -110,8 +118,8 @@ def _keep(found: dict[str, Any], folder: Path) -> None:
     for name, picture in plots.pictures(found).items():
         (folder / f"{name}.svg").write_text(picture)
     name = "rivals" if set(found) & {"sessions", "latency", "delivery", "bulk"} else "growth"
-    rows = found.pop("rows", [])
-    (folder / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    rows = found.get("rows", [])
+    (folder / f"{name}.json").write_text(json.dumps(found | {"rows": len(rows)}, indent=1) + "\n")
     if rows:
         (folder / f"{name}-rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 

@@ -54,6 +54,7 @@ def _pairs(rates: Mapping[Rival, list[float]], cpu: Mapping[Rival, list[float]])
         "cpu_channel_vs_stunnel": (cpu, Rival.CHANNEL, Rival.STUNNEL),
         "cpu_channel_vs_postfix_tls": (cpu, Rival.CHANNEL, Rival.POSTFIX),
         "cpu_clear_vs_haproxy": (cpu, Rival.CLEAR, Rival.HAPROXY),
+        "cpu_dead_end_vs_direct": (cpu, Rival.DEAD_END, Rival.DIRECT),
     }
     return {
         name: figures.ratios(values[upper], values[lower]).as_json()
@@ -126,7 +127,7 @@ def ratios(results: Json) -> Json:
             load: _median(entry["ratios"], "sessions_channel_vs_stunnel") for load, entry in loads.items()
         }
         found["sessions_channel_vs_postfix_tls"] = _worst(loads, "sessions_channel_vs_postfix_tls", min)
-        for name in ("cpu_channel_vs_stunnel", "cpu_clear_vs_haproxy"):
+        for name in ("cpu_channel_vs_stunnel", "cpu_clear_vs_haproxy", "cpu_dead_end_vs_direct"):
             busy = {load: loads[load] for load in BUSY_LOADS if load in loads}
             found[name] = _worst(busy, name, max)
     if "bulk" in results:
@@ -147,8 +148,13 @@ def cpu_ms_added(results: Json) -> Json:
     """By one gateway to a session, the worse of the busy loads."""
     loads = [results["sessions"][load] for load in BUSY_LOADS if load in results.get("sessions", {})]
     found = {}
-    for variant, share, name in (("clear", 1.0, "clear"), ("channel", 0.5, "channel_per_gateway")):
-        medians = [entry["cpu_ms_added"][variant]["median"] * share for entry in loads]
+    for variant, share, name in (
+        ("clear", 1.0, "clear"),
+        ("channel", 0.5, "channel_per_gateway"),
+        ("dead-end", 1.0, "dead_end"),
+    ):
+        every = [entry["cpu_ms_added"] for entry in loads if variant in entry["cpu_ms_added"]]
+        medians = [one[variant]["median"] * share for one in every]
         if medians:
             found[name] = round(max(medians), 6)
     return found
@@ -207,6 +213,8 @@ def bars(results: Json) -> list[Bar]:
                 "CPU added by each gateway in the channel", True, 0.8, added.get("channel_per_gateway"), " ms"
             ),
         ]
+        if "dead_end" in added:
+            found.append(Bar("CPU added by a remembered dead end", True, 0.1, added["dead_end"], " ms"))
     if "bulk" in results:
         found += [
             Bar("bulk, channel to stunnel pair", False, 1.0, quotients["bulk_channel_vs_stunnel"]),

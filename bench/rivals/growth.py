@@ -24,6 +24,7 @@ from bench.clock import Budget
 from bench.planes import Plane, Variant
 from bench.rivals import comparison, holding
 from bench.rivals.measures import MAIL_OCTETS, Scale, say
+from bench.rivals.variants import replaced
 from gateway.peers.database import Answer, Database
 from gateway.peers.pins import Destination, MetPeer
 from gateway.peers.store import PinStore
@@ -73,7 +74,11 @@ def growth(scale: Scale, budget: Budget) -> Json:
 def _standing(stack: contextlib.ExitStack, workers: int, *more: Variant) -> dict[Variant, Plane]:
     owner = f"growth{workers}"
     return stack.enter_context(
-        planes.standing(owner, [*more, Variant.CHANNEL], configuration=f"workers = {workers}\n")
+        planes.standing(
+            owner,
+            [*more, Variant.CHANNEL],
+            change=lambda _, text: replaced(text, "[daemon]", f"[daemon]\nworkers = {workers}"),
+        )
     )
 
 
@@ -261,9 +266,7 @@ def fill(path: Path, first: int, last: int) -> None:
 
 
 def destination(number: int) -> Destination:
-    """Spread over the addresses, as peers are: neighbours in number are none in the file."""
-    spread = number * 2654435761 % 2**24
-    return Destination(f"10.{spread >> 16}.{spread >> 8 & 255}.{spread & 255}", 25)
+    return Destination(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 25)
 
 
 def look_ups(path: Path, count: int) -> Json:

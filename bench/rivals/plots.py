@@ -23,6 +23,7 @@ COLOURS: Final = {
     Rival.STUNNEL: "#cf222e",
     Rival.POSTFIX: "#8250df",
     Rival.CHANNEL: "#0550ae",
+    Rival.DEAD_END: "#4ac26b",
 }
 HASH_SALT: Final = "nightmail"
 """So that the same figures give the same file."""

@@ -28,6 +28,8 @@ class Made:
     """The nodes on which something runs that costs memory."""
     stores: bool = False
     """Answers the sender before the receiver has the mail."""
+    settings: tuple[str, str] | None = None
+    """A line of the lab's configuration of our gateways, and what it is here."""
     sealed: Callable[[Plane], int] | None = None
     """How many sessions so far were encrypted, by the rival's own account."""
 
@@ -41,6 +43,7 @@ class Rival(enum.Enum):
     STUNNEL = "stunnel"
     POSTFIX = "postfix"
     CHANNEL = "channel"
+    DEAD_END = "dead-end"
 
     @property
     def made(self) -> Made:
@@ -69,7 +72,25 @@ VARIANTS: Final[dict[Rival, Made]] = {
         sealed=postfix.sealed_sessions,
     ),
     Rival.CHANNEL: Made("Nightmail pair, in the channel", gateways=("gw-a", "gw-b"), nodes=("gw-a", "gw-b")),
+    Rival.DEAD_END: Made(
+        "Nightmail, the servers known as dead ends",
+        gateways=("gw-a",),
+        settings=("minutes = 0", "minutes = 30"),
+    ),
 }
+
+
+def configured(plane: Plane, text: str) -> str:
+    """The configuration of the plane's gateways. Raises ValueError where the lab's is not what it was."""
+    assert isinstance(plane.variant, Rival)
+    settings = plane.variant.made.settings
+    return text if settings is None else replaced(text, *settings)
+
+
+def replaced(text: str, line: str, by: str) -> str:
+    if text.count(line + "\n") != 1:
+        raise ValueError(f"the lab's configuration does not hold {line!r} once")
+    return text.replace(line + "\n", by + "\n")
 
 
 def stand_all(planes: dict[Rival, Plane]) -> None:

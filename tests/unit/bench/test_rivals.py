@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from bench.rivals import comparison, driver, haproxy, places, postfix, stunnel
-from bench.rivals.variants import VARIANTS, Rival
+from bench.rivals.variants import VARIANTS, Rival, replaced
+from gateway.lab import gateways
 
 RULES = {
     "tproxy": places.tproxy_rules("inside", "outside"),
@@ -97,9 +98,16 @@ def test_every_variant_is_in_the_table_and_has_what_stands_on_its_nodes() -> Non
     assert set(VARIANTS) == set(Rival)
     for variant in Rival:
         made = variant.made
-        assert set(made.gateways) <= set(made.nodes)
-        assert bool(made.nodes) == (variant is not Rival.DIRECT)
         assert bool(made.stand) == (bool(made.nodes) and not made.gateways)
+        if made.nodes and made.gateways:
+            assert made.nodes == made.gateways
+
+
+def test_a_gateways_setting_is_changed_or_the_bench_stops() -> None:
+    assert replaced(gateways.CONFIGURATION, "minutes = 0", "minutes = 30").count("minutes = 30") == 1
+    assert replaced(gateways.CONFIGURATION, "[daemon]", "[daemon]\nworkers = 4").count("workers = 4") == 1
+    with pytest.raises(ValueError, match="does not hold"):
+        replaced("", "minutes = 0", "minutes = 30")
 
 
 # --- The driver ------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ RATES = {
     Rival.STUNNEL: 100.0,
     Rival.POSTFIX: 150.0,
     Rival.CHANNEL: 300.0,
+    Rival.DEAD_END: 4000.0,
 }
 
 
