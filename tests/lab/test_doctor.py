@@ -390,6 +390,13 @@ CASES = [
         "rules",
         "of our rules are missing, the first: iptables raw -A NIGHTMAIL-PREROUTING",
     ),
+    Case(
+        "rules-in-old-tables",
+        "iptables-legacy -A INPUT -s 192.0.2.66 -j DROP",
+        "legacy",
+        "1 rule stands in the old tables of iptables-legacy",
+        "iptables -D INPUT -s 192.0.2.66 -j DROP",
+    ),
     Case("daemon-killed", "kill -KILL {daemon}; while kill -0 {daemon}; do :; done", "daemon", "no daemon"),
 ]
 
@@ -422,6 +429,38 @@ def test_trouble(site: Site, case: Case) -> None:
     finally:
         site.shell(case.restore.format(folder=site.folder, **pids), must=False)
     assert not (site.folder / "pasted").exists()
+
+
+def test_numbers_of_another_program(site: Site) -> None:
+    """Here that is another gateway's daemon, which has its own folders and the same numbers."""
+    second = Site(site.folder / "second")
+    second.folder.mkdir()
+    (second.folder / "bin").symlink_to(site.folder / "bin")
+    second.configuration.write_text(CONFIGURATION.format(folder=second.folder))
+    for words in (
+        "kernel.first_listen_port: another program has port",
+        "kernel.first_queue: another program",
+    ):
+        (found,) = [one for one in second.troubles() if words in one["what"]]
+        second.shell(found["mend"])
+        assert not [one for one in second.troubles() if words in one["what"]]
+
+
+def test_frames_of_a_bridge(site: Site) -> None:
+    """As Docker leaves a machine: br_netfilter is on for every bridge, here for one that is an inside."""
+    second = Site(site.folder / "bridged")
+    second.folder.mkdir()
+    (second.folder / "bin").symlink_to(site.folder / "bin")
+    second.configuration.write_text(CONFIGURATION.format(folder=second.folder).replace("lan", "br-in"))
+    site.shell(
+        "ip link add br-in type bridge; ip link set br-in up; sysctl -qw net.bridge.bridge-nf-call-iptables=1"
+    )
+    try:
+        (found,) = [one for one in second.troubles() if one["check"] == "bridge-nf"]
+        second.shell(found["mend"])
+        assert not [one for one in second.troubles() if one["check"] == "bridge-nf"]
+    finally:
+        site.shell("ip link del br-in")
 
 
 def test_nothing_is_left(site: Site) -> None:

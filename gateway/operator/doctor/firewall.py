@@ -149,7 +149,7 @@ def old_tables(seen: Snapshot) -> Iterator[Trouble]:
         if not count or _is_the_same(dump, seen.dumps.get(family, "")):
             continue
         yield Trouble(
-            f"{count} rules stand in the old tables of {tool}-legacy, beside those of nftables",
+            f"{count} rule{'s stand' if count > 1 else ' stands'} in the old tables of {tool}-legacy, beside those of nftables",
             "packets meet both, and each tool shows only its own: a rule there can stop mail unseen",
             f"{tool}-legacy-save | {tool}-restore --noflush && {_flush(family)}",
         )

@@ -275,13 +275,16 @@ def _daemon(config: Config) -> Daemon:
 
 
 def _orphans() -> Iterator[int]:
-    """Workers in this network namespace, while no daemon answers for them."""
+    """Workers in this network namespace whose daemon has died: others have taken them up."""
     here = Path("/proc/thread-self/ns/net").stat().st_ino
     for entry in _listing(Path("/proc")):
         if not entry.name.isdecimal() or _WORKER not in _text(entry / "cmdline").split("\0"):
             continue
-        with contextlib.suppress(OSError):
-            if (entry / "ns/net").stat().st_ino == here:
+        with contextlib.suppress(OSError, IndexError):  # it may end meanwhile
+            parent = _text(entry / "stat").rpartition(")")[2].split()[1]
+            # A daemon is the same program as its workers; who takes up orphans is not.
+            theirs = (Path("/proc") / parent / "exe").resolve() == (entry / "exe").resolve()
+            if (entry / "ns/net").stat().st_ino == here and not theirs:
                 yield int(entry.name)
 
 
