@@ -148,8 +148,9 @@ def old_tables(seen: Snapshot) -> Iterator[Trouble]:
         tool = "iptables" if family == 4 else "ip6tables"
         if not count or _is_the_same(dump, seen.dumps.get(family, "")):
             continue
+        rules = f"{count} rules stand" if count > 1 else "1 rule stands"
         yield Trouble(
-            f"{count} rule{'s stand' if count > 1 else ' stands'} in the old tables of {tool}-legacy, beside those of nftables",
+            f"{rules} in the old tables of {tool}-legacy, beside those of nftables",
             "packets meet both, and each tool shows only its own: a rule there can stop mail unseen",
             f"{tool}-legacy-save | {tool}-restore --noflush && {_flush(family)}",
         )
