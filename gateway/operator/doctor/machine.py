@@ -1,7 +1,7 @@
 """Reads the machine into a `Snapshot`; changes nothing
 
-The only file of the doctor that asks kernel, disk and daemon. What cannot be read stays at its default, so
-that one closed door does not hide all other rooms.
+Beside `network` the only file of the doctor that asks kernel, disk and daemon. What cannot be read stays at
+its default, so that one closed door does not hide all other rooms.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,18 +30,14 @@ from gateway.intercept.wanted import Wanted, read_wanted
 from gateway.operator import lifecycle
 from gateway.operator import status as asking
 from gateway.operator.check import is_free, missing_tools
+from gateway.operator.doctor import network
 from gateway.operator.doctor.snapshot import (
-    Address,
     Clock,
     Daemon,
     Disk,
     File,
     Identity,
-    Link,
     Memory,
-    Neighbour,
-    Route,
-    RoutingRule,
     Snapshot,
 )
 from gateway.peers.store import PinStore
@@ -68,13 +63,6 @@ _OF_AN_INTERFACE: Final = (
     "net/ipv6/conf/{}/disable_ipv6",
 )
 _WORKER: Final = "gateway.runtime.worker"
-_IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000  # <linux/if.h>
-_RTN_UNICAST: Final = 1  # <linux/rtnetlink.h>
-_MAIN_TABLE: Final = 254
-_NTF_ROUTER: Final = 0x80  # <linux/neighbour.h>
-_NUD_USABLE: Final = 0x02 | 0x04 | 0x08 | 0x10 | 0x80  # reachable, stale, delay, probe, permanent
-_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
-_ANYWHERE: Final = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - a route's destination, nothing is bound to it
 _STA_UNSYNC: Final = 0x0040  # <linux/timex.h>
 _UCRED: Final = struct.Struct("3i")
 
@@ -120,77 +108,11 @@ def snapshot(config: Config, path: Path, *, is_default: bool) -> Snapshot:
         orphans=() if daemon.pid else tuple(_orphans()),
     )
     with contextlib.suppress(EnvironmentFailureError):
-        seen = kernel.with_routes(lambda ip: _with_network(seen, ip))
+        seen = kernel.with_routes(lambda ip: network.seen_with(seen, ip))
     return replace(seen, sysctls=_sysctls(seen))
 
 
-# --- The network -------------------------------------------------------------------------------------
-
-
-def _with_network(seen: Snapshot, ip: Any) -> Snapshot:
-    names: dict[int, str] = {link["index"]: link.get_attr("IFLA_IFNAME") for link in ip.get_links()}
-    return replace(
-        seen,
-        links=tuple(_link(link) for link in ip.get_links()),
-        addresses=tuple(
-            Address(
-                names.get(one["index"], ""), ip_interface(f"{one.get_attr('IFA_ADDRESS')}/{one['prefixlen']}")
-            )
-            for one in ip.get_addr()
-        ),
-        routes=tuple(_routes(ip, names)),
-        routing_rules=tuple(_routing_rules(ip)),
-        neighbours=tuple(_neighbours(ip, names)),
-    )
-
-
-def _link(link: Any) -> Link:
-    information = link.get_attr("IFLA_LINKINFO")
-    return Link(
-        link["index"],
-        link.get_attr("IFLA_IFNAME"),
-        bool(link["flags"] & _IFF_UP),
-        bool(link["flags"] & _IFF_LOWER_UP),
-        link.get_attr("IFLA_MTU"),
-        (information.get_attr("IFLA_INFO_KIND") or "") if information else "",
-    )
-
-
-def _routes(ip: Any, names: Mapping[int, str]) -> Iterator[Route]:
-    for version in kernel.families():
-        for route in ip.get_routes(family=_FAMILIES[version], table=_MAIN_TABLE):
-            if route["type"] != _RTN_UNICAST:
-                continue
-            hops = route.get_attr("RTA_MULTIPATH") or []
-            indexes = [route.get_attr("RTA_OIF"), *(hop["oif"] for hop in hops)]
-            where = route.get_attr("RTA_DST") or _ANYWHERE[version]
-            yield Route(
-                ip_network(f"{where}/{route['dst_len']}"),
-                tuple(names.get(index, "") for index in indexes if index),
-                route.get_attr("RTA_GATEWAY") or "",
-                route.get_attr("RTA_PRIORITY") or 0,
-            )
-
-
-def _routing_rules(ip: Any) -> Iterator[RoutingRule]:
-    asks = ("FRA_SRC", "FRA_DST", "FRA_FWMARK", "FRA_IIFNAME", "FRA_OIFNAME", "FRA_IP_PROTO", "FRA_UID_RANGE")
-    for version in kernel.families():
-        for rule in ip.get_rules(family=_FAMILIES[version]):
-            narrow = any(rule.get_attr(name) is not None for name in asks)
-            yield RoutingRule(
-                version,
-                rule.get_attr("FRA_PRIORITY") or 0,
-                rule.get_attr("FRA_TABLE") or rule["table"],
-                narrow,
-            )
-
-
-def _neighbours(ip: Any, names: Mapping[int, str]) -> Iterator[Neighbour]:
-    for version in kernel.families():
-        for one in ip.get_neighbours(family=_FAMILIES[version]):
-            address = one.get_attr("NDA_DST")
-            if address and one["state"] & _NUD_USABLE:
-                yield Neighbour(names.get(one["ifindex"], ""), address, bool(one["flags"] & _NTF_ROUTER))
+# --- Switches of the kernel ---------------------------------------------------------------------------
 
 
 def _sysctls(seen: Snapshot) -> dict[str, str]:
