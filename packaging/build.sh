@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 out=$(realpath -m "${1:-dist}")
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
-packages=(debhelper dpkg-dev fakeroot gcc libc6-dev python3-dev python3-venv libnetfilter-queue-dev)
+packages=(debhelper build-essential fakeroot python3-dev python3-venv libnetfilter-queue-dev)
 missing=()
 for package in "${packages[@]}"; do
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")

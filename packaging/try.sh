@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# Tries the Debian package on fresh Debians: packaging/try.sh [RELEASE...]   (default: bookworm trixie)
+# As root. Makes a bare root file system of each release, builds the package in a copy of it, installs it in another,
+# and lets mail flow through it in each placement, in namespaces of their own; then takes everything away and looks
+# for what is left. One line for each step that holds; exit status 0 only if all do.
+# DEBIAN_MIRROR: where the packages come from (default: what mmdebstrap uses by itself).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ "$(id -u)" = 0 ] || { echo "try: makes root file systems and namespaces, and needs root" >&2; exit 2; }
+releases=("$@")
+[ ${#releases[@]} -gt 0 ] || releases=(bookworm trixie)
+if ! command -v mmdebstrap >/dev/null; then
+    apt-get update -qq >&2
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mmdebstrap >/dev/null
+fi
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/nightmail-try.XXXXXX")
+trap 'rm -rf --one-file-system "$work"' EXIT
+trap 'exit 130' INT TERM
+holds() { printf '%-9s %s\n' "$release" "$1"; }
+fails() { printf '%-9s FAILED: %s\n' "$release" "$1"; exit 1; }
+
+# In namespaces of its own, whose end is the end of every process and mount in them. "network": the machine's own, to
+# fetch packages by; "alone": one without any way out.
+inside() {
+    local root=$1 net=$2
+    shift 2
+    local flags=(--mount --pid --fork --uts --ipc --kill-child)
+    [ "$net" = network ] || flags+=(--net)
+    # shellcheck disable=SC2016  # expanded by the shell inside
+    unshare "${flags[@]}" bash -euc '
+        root=$1; shift
+        mount --bind "$root" "$root"
+        mount -t proc proc "$root/proc"
+        mount -t sysfs sysfs "$root/sys"
+        mount -t tmpfs tmpfs "$root/run"
+        mount --rbind /dev "$root/dev"
+        mount --make-rslave "$root/dev"
+        ip link set lo up 2>/dev/null || true
+        exec chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 \
+            DEBIAN_FRONTEND=noninteractive "$@"' inside "$root" "$@"
+}
+
+install_in() {
+    local root=$1
+    shift
+    inside "$root" network apt-get install -y -qq --no-install-recommends "$@" >"$work/log" 2>&1 ||
+        { cat "$work/log" >&2; fails "apt-get install $*"; }
+}
+
+try() { # RELEASE is the loop's
+    local base=$work/base build=$work/build root=$work/root
+    mmdebstrap --quiet --mode=root --variant=minbase --include=ca-certificates,iproute2 "$release" "$base" \
+        ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >"$work/log" 2>&1 || { cat "$work/log" >&2; fails "bare root file system"; }
+    # How packages are fetched, and whose certificates are trusted, is the machine's business, here as there.
+    if [ -f /etc/pip.conf ]; then cp /etc/pip.conf "$base/etc/pip.conf"; fi
+    cp -r /usr/local/share/ca-certificates "$base/usr/local/share/"
+    chroot "$base" update-ca-certificates >/dev/null 2>&1
+    cp --remove-destination /etc/resolv.conf "$base/etc/resolv.conf"
+    printf '#!/bin/sh\nexit 101\n' >"$base/usr/sbin/policy-rc.d"
+    chmod 755 "$base/usr/sbin/policy-rc.d"
+    inside "$base" network apt-get update -qq >"$work/log" 2>&1 || { cat "$work/log" >&2; fails "apt-get update"; }
+    cp -a "$base" "$build"
+    mkdir "$build/source"
+    git ls-files -z | tar --null -T - -cf - | tar -C "$build/source" -xf -
+    inside "$build" network /source/packaging/build.sh /dist >"$work/log" 2>&1 ||
+        { cat "$work/log" >&2; fails "packaging/build.sh"; }
+    holds "the package builds: $(cd "$build/dist" && ls ./*.deb)"
+
+    cp -a "$base" "$root"
+    cp "$build"/dist/*.deb "$root/nightmail.deb"
+    cp packaging/tried.sh "$root/tried.sh"
+    install_in "$root" /nightmail.deb
+    rm "$root/nightmail.deb"
+    holds "the package installs"
+    # The lab's needs, not the gateway's.
+    install_in "$root" postfix openssl tcpdump
+    inside "$root" alone /tried.sh "$release" || fails "trying it"
+    inside "$root" network dpkg --purge nightmail >"$work/log" 2>&1 || { cat "$work/log" >&2; fails "dpkg --purge"; }
+    left=$(find "$root" -xdev -iname '*nightmail*' -not -path "$root/proc/*")
+    [ -z "$left" ] || fails "left after the purge: $left"
+    ! grep -q nightmail "$root/etc/passwd" "$root/etc/group" || fails "its user is left after the purge"
+    holds "purged, and nothing is left"
+    rm -rf --one-file-system "$base" "$build" "$root"
+}
+
+for release in "${releases[@]}"; do try; done
