@@ -153,8 +153,8 @@ class World:
             deadline = time.monotonic() + READY_SECONDS
             while not facts.exists() or not facts.stat().st_size:
                 if time.monotonic() > deadline:
-                    raise SystemExit(
-                        f"chaos: {module} does not start: {(folder / f'{module}.log').read_text()}"
+                    raise EnvironmentFailureError(
+                        f"{module} does not start: {(folder / f'{module}.log').read_text()}"
                     )
                 time.sleep(0.02)
         self._watch = self.lab.watch("b")
@@ -186,7 +186,7 @@ class World:
             if oldest >= moment:
                 return
             if time.monotonic() > deadline:
-                raise SystemExit(f"chaos: the load has not come to an end after {seconds:.0f} s")
+                raise EnvironmentFailureError(f"the load has not come to an end after {seconds:.0f} s")
             time.sleep(0.1)
 
     def _post(self) -> None:
@@ -234,7 +234,7 @@ class World:
         clients = processes.read_pid_file(self.lab.place.folder / "clients.pid")
         if clients is None:
             words = (self.lab.place.folder / "clients.log").read_text().strip()
-            raise SystemExit(f"chaos: the load has ended: {words[-400:]}")
+            raise EnvironmentFailureError(f"the load has ended: {words[-400:]}")
         clients.signal(signal.SIGUSR1)
 
     # --- What faults need ------------------------------------------------------------------------------

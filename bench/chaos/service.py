@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from gateway.errors import EnvironmentFailureError
 from gateway.lab import gateways, processes
 from gateway.lab.gateways import Gateway
 
@@ -60,7 +61,10 @@ class Service:
     def switch_off(self) -> None:
         """Stays off until `switch_on`."""
         self._wanted.clear()
+        killed = self.everything()
         self.kill()
+        for process in killed:
+            process.wait_gone(READY_SECONDS)
 
     def switch_on(self) -> None:
         self._wanted.set()
@@ -70,8 +74,8 @@ class Service:
         deadline = time.monotonic() + READY_SECONDS
         while not ((status := gateways.ask(self.gateway)) and gateways.serves(status)):
             if time.monotonic() > deadline:
-                raise SystemExit(
-                    f"chaos: {self.gateway.node.name} does not serve: {gateways.last_words(self.gateway)}"
+                raise EnvironmentFailureError(
+                    f"{self.gateway.node.name} does not serve: {gateways.last_words(self.gateway)}"
                 )
             time.sleep(0.05)
 
@@ -116,15 +120,15 @@ class Service:
     def status(self) -> dict[str, Any]:
         answer = gateways.ask(self.gateway)
         if answer is None:
-            raise SystemExit(
-                f"chaos: {self.gateway.node.name} does not answer: {gateways.last_words(self.gateway)}"
+            raise EnvironmentFailureError(
+                f"{self.gateway.node.name} does not answer: {gateways.last_words(self.gateway)}"
             )
         return answer
 
     def supervisor(self) -> int:
         process = self.gateway.process
         if process is None:
-            raise SystemExit(f"chaos: {self.gateway.node.name} does not run")
+            raise EnvironmentFailureError(f"{self.gateway.node.name} does not run")
         return process.pid
 
     def workers(self) -> list[int]:
@@ -149,7 +153,7 @@ class Service:
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
             assert holder.stdout is not None
             if holder.stdout.readline() != b"held\n":
-                raise SystemExit(f"chaos: the memory of {self.gateway.node.name} cannot be locked")
+                raise EnvironmentFailureError(f"the memory of {self.gateway.node.name} cannot be locked")
             yield
             holder.communicate(timeout=READY_SECONDS)
 
@@ -183,6 +187,8 @@ class Service:
         deadline = time.monotonic() + READY_SECONDS
         while not ready.exists():
             if time.monotonic() > deadline or not holder.alive:
-                raise SystemExit(f"chaos: no file system for {one.node.name}: {gateways.last_words(one)}")
+                raise EnvironmentFailureError(
+                    f"no file system for {one.node.name}: {gateways.last_words(one)}"
+                )
             time.sleep(0.01)
         return holder

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from scripts.blocks import house, limits, octets, pictures, proof, states, vectors
+from scripts.blocks import faults, house, limits, octets, pictures, proof, states, vectors
 
 BLOCKS: Mapping[str, Callable[[], str]] = {
     "answer-octets": octets.answer_octets,
     "answer-payload-octets": octets.answer_payload_octets,
+    "faults": faults.catalogue,
+    "faults-measured": faults.measured,
+    "faults-put-back": faults.put_back,
     "files": house.files,
     "flags": octets.flags,
     "frame-octets": octets.frame_octets,
