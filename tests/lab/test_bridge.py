@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -518,6 +519,51 @@ def test_a_reload_under_load_breaks_nothing(sites: Sites, server: MailServer) ->
 def reached_the_gate(sites: Sites, letter: str) -> int:
     saved = sites.sh(sites.home(letter), "iptables-save -c -t raw").splitlines()
     return sum(int(line[1:].split(":")[0]) for line in saved if line.endswith("-j NIGHTMAIL-GATE"))
+
+
+def test_a_forged_frame_from_outside_teaches_nothing_of_an_address_inside(
+    sites: Sites, server: MailServer
+) -> None:
+    """Else what we send to the mail server would go to the forger's side, and mail would stand still."""
+    target = sites.address("mta-b", False)
+    mail(sites, "mta-c", server, target, b"so that it is known inside")
+    station, router = mac_of(sites.namespace("mta-b"), "eth0"), mac_of(sites.namespace("wire"), "gw-b")
+    packet = IP(src=target, dst=target) / TCP(sport=25, dport=25, flags="A")
+    with Cable(sites.namespace("wire"), "gw-b") as wire, Cable(sites.namespace("mta-b"), "eth0") as cable:
+        sites.sh("gw-b", "nft flush map bridge nightmail now4", "nft flush map bridge nightmail last4")
+        frame = bytes(Ether(src=router.hex(":"), dst=station.hex(":")) / packet)
+        wire.send(frame)
+        eventually(lambda: frame in cable.arrived(), what="the forged frame, which passes like any other")
+    assert mail(sites, "mta-c", server, target, b"as before") < 1.0
+
+
+def test_where_no_more_macs_can_be_learned_mail_passes_as_it_is(sites: Sites, server: MailServer) -> None:
+    """A flood of forged addresses fills the map: what cannot be answered for is not taken."""
+    target = sites.address("mta-b", False)
+    supervisor = sites.supervisor("b")
+    # It would put the table back as it was.
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        table = sites.sh("gw-b", "nft -s -t list table bridge nightmail")
+        begin = table.index("map now4")
+        end = table.index("}", begin)
+        full = table[:begin] + re.sub(r"size \d+", "size 1", table[begin:end]) + table[end:]
+        text = "delete table bridge nightmail\n" + full
+        text += "add element bridge nightmail now4 { 192.0.2.77 : 02:00:00:00:00:77 }\n"
+        processes.run_in(sites.namespace("gw-b"), ["nft", "-f", "-"], stdin=text.encode())
+        gated = reached_the_gate(sites, "b")
+        assert mail(sites, "mta-c", server, target, b"in clear") < 1.0
+        assert reached_the_gate(sites, "b") == gated
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+
+    def put_back() -> bool:
+        listing = sites.sh("gw-b", "nft -s -t list table bridge nightmail")
+        return re.search(r"size 1$", listing, re.MULTILINE) is None
+
+    eventually(put_back, what="our table")
+    assert mail(sites, "mta-c", server, target, b"through the gate") < 1.0
+    assert reached_the_gate(sites, "b") == gated + 1
 
 
 def reaches(sites: Sites, client: str, server: str, v6: bool) -> bool:
