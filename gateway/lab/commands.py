@@ -116,7 +116,8 @@ def lab() -> None:
     type=click.Choice([placement.value for placement in INTERFACES]),
     default=Placement.ROUTER.value,
     show_default=True,
-    help="Where the gateways stand: on the routers gw-a and gw-b, or on the mail servers mta-a and mta-b.",
+    help="Where the gateways stand: on the routers gw-a and gw-b, on the mail servers mta-a and mta-b, "
+    "or on gw-a and gw-b as bridges without an address.",
 )
 @click.option("--tls", "offer_starttls", is_flag=True, help="mta-b offers STARTTLS itself.")
 @as_json

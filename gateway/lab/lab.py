@@ -368,12 +368,14 @@ class Lab:
         """Facts for `lab status`."""
         line = wan.now(self.line)
         nodes = {}
+        bridges = self.topology.with_role(Role.GATEWAY) if self.gateways_stand is Placement.BRIDGE else []
         for node in self.topology.nodes.values():
             namespace = self.namespace(node.name)
+            addresses = {} if node in bridges else node.addresses
             nodes[node.name] = {
                 "namespace": namespace,
                 "role": node.role.value,
-                "addresses": {name: {"v4": pair.v4, "v6": pair.v6} for name, pair in node.addresses.items()},
+                "addresses": {name: {"v4": pair.v4, "v6": pair.v6} for name, pair in addresses.items()},
                 "processes": len(processes.living_in([namespace])),
             }
         for one in self.gateways:
