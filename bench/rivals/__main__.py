@@ -29,6 +29,7 @@ from gateway.lab import gateways
 
 RESULTS: Final = Path(__file__).parent.parent / "results"
 NAMES: Final = (*MEASURES, "growth")
+RACED: Final = ("idle_bytes", "sessions", "bulk", "latency", "delivery")
 LAST_RESORT_SECONDS: Final = 60
 PR_SET_CHILD_SUBREAPER: Final = 36
 
@@ -111,17 +112,18 @@ def _sealed(standing: dict[Rival, planes.Plane]) -> dict[str, int]:
 
 
 def _keep(found: dict[str, Any], folder: Path) -> None:
-    # Only who has the bench's own extra has what draws.
-    from bench.rivals import plots
-
+    """The figures first: whatever happens to the pictures, what was measured is there."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, picture in plots.pictures(found).items():
-        (folder / f"{name}.svg").write_text(picture)
-    name = "rivals" if set(found) & {"sessions", "latency", "delivery", "bulk"} else "growth"
+    name = "rivals" if set(found) & set(RACED) else "growth"
     rows = found.get("rows", [])
     (folder / f"{name}.json").write_text(json.dumps(found | {"rows": len(rows)}, indent=1) + "\n")
     if rows:
         (folder / f"{name}-rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    # Only who has the bench's own extra has what draws.
+    from bench.rivals import plots
+
+    for picture, text in plots.pictures(found).items():
+        (folder / f"{picture}.svg").write_text(text)
 
 
 def _asked() -> argparse.Namespace:

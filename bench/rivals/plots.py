@@ -122,10 +122,10 @@ def _latency(figure: Figure, found: Json) -> None:
 
 def _delivery(figure: Figure, found: Json) -> None:
     measured = found["delivery"]
-    sizes = list(next(iter(measured.values())))
-    for axes, size in zip(figure.subplots(1, len(sizes)), sizes, strict=True):
-        entries = [by_size[size] for by_size in measured.values()]
-        _bars(axes, [f"{rtt} ms" for rtt in measured], _by_variant(entries, "seconds"))
+    sizes = sorted({size for by_size in measured.values() for size in by_size}, reverse=True)
+    for axes, size in zip(figure.subplots(1, len(sizes), squeeze=False)[0], sizes, strict=True):
+        entries = {rtt: by_size[size] for rtt, by_size in measured.items() if size in by_size}
+        _bars(axes, [f"{rtt} ms" for rtt in entries], _by_variant(list(entries.values()), "seconds"))
         axes.set(title=f"time to delivery of a mail of {size}, s", xlabel="round trip")
     axes.legend()
 

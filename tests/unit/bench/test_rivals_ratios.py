@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bench.load import Anyway, Round
-from bench.rivals import comparison
+from bench.rivals import comparison, report
 from bench.rivals.variants import Rival
 
 NOTHING = Anyway(0.0, 0.0)
@@ -96,14 +96,63 @@ def test_delivery_is_compared_pair_by_pair() -> None:
     assert found["ratios"]["channel_vs_direct"]["median"] == pytest.approx(1.1)
 
 
+def measured() -> dict[str, Any]:
+    """A report with all parts, as small as it may be."""
+    times = comparison.time_figures([0.1, 0.2, None])
+    delivered = comparison.delivery_figures({variant: [0.1] for variant in RATES})
+    level = {"cpu_ms_per_session": 3.0, "direct_cpu_ms_per_session": 0.2, "idle_cpu_per_second": 0.1}
+    return results() | {
+        "machine": {"cpus": 2, "cpu": "a CPU", "kernel": "6", "python": "3", "load_average_at_start": 0.1},
+        "idle_bytes": {"channel": {"gw-a": 12_000, "gw-b": 11_000}, "stunnel": {"gw-a": 90_000}},
+        "latency": {
+            "rtt_ms": 20,
+            "sessions_per_second": 90.0,
+            "by_variant": {variant.value: times for variant in RATES},
+        },
+        # Large mails are timed over one of the lines only.
+        "delivery": {"20": {"4KB": delivered}, "80": {"4KB": delivered, "1MB": delivered}},
+        "growth": {
+            "peers": {
+                "curve": [
+                    {"peers": n, "look_up_us": 15.0, "unknown_us": 5.0, "opening_ms": 1.0, "file_octets": n}
+                    for n in (10, 1000)
+                ],
+                "look_up_most_vs_fewest": 1.0,
+            },
+            "workers": {
+                "curve": [
+                    {"workers": n, "sessions_per_second": 200.0, "cpu_ms_per_session": 3.0} for n in (1, 2)
+                ],
+                "cpu_2_vs_1": 1.0,
+            },
+            "sessions": {
+                "octets_without": 1000,
+                "curve": [{"sessions": n, "octets": 1000 + n, **level} for n in (10, 1000)],
+                "cpu_exponent": 0.0,
+                "memory_exponent": 1.0,
+            },
+        },
+    }
+
+
+def test_the_page_and_the_bars_are_of_everything_that_was_measured() -> None:
+    found = measured()
+    found["ratios"] = comparison.ratios(found)
+    found["bars"] = [bar.as_json() for bar in comparison.bars(found)]
+    page = report.text(found)
+    for words in ("20 parallel", "p99 never", "80 ms round trip, 1MB", "1000 peers", "1000 open", "MISSED"):
+        assert words in page
+    assert {"time_20ms_channel_vs_direct", "time_80ms_channel_vs_direct"} <= set(found["ratios"])
+    assert len(found["bars"]) == 15
+
+
 def test_pictures_are_whole_svg_with_the_machine_under_each() -> None:
     pytest.importorskip("matplotlib", reason="only the extra bench has it")
     from bench.rivals import plots
 
-    machine = {"cpus": 2, "cpu": "a CPU", "kernel": "6", "python": "3", "load_average_at_start": 0.1}
-    found = results() | {"machine": machine}
+    found = measured()
     drawn = plots.pictures(found)
-    assert set(drawn) == {"sessions", "bulk"}
+    assert set(drawn) == {"sessions", "bulk", "latency", "delivery", "growth"}
     for picture in drawn.values():
         assert picture.rstrip().endswith("</svg>")
         assert "a CPU" in picture
