@@ -128,7 +128,9 @@ def filter_calls(rules: tuple[system_calls.Rule, ...]) -> list[str]:
 def _bring_near(folder: str, place: str) -> None:
     """In a view of the file system of this process's own. Where that cannot be had, it does not see it."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_CLONE_NEWNS) == 0 and libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None) == 0:
+    if libc.unshare(_CLONE_NEWNS) != 0:
+        return
+    if not libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None):
         libc.mount(os.fsencode(folder), os.fsencode(place), None, _MS_BIND, None)
         libc.mount(None, os.fsencode(place), None, _MS_BIND | _MS_REMOUNT | _MS_RDONLY, None)
 

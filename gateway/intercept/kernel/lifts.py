@@ -216,9 +216,9 @@ def _is_attached(links: Links, lift: BridgeLift) -> bool:
 
 
 def _has_entry(ip: Any, links: Links, lift: BridgeLift) -> bool:
-    port = links[lift.port]["index"]
+    port, hardware = links[lift.port]["index"], lift.mac
     return any(
-        entry["ifindex"] == port and entry.get_attr("NDA_LLADDR") == lift.mac and entry.get_attr("NDA_MASTER")
+        entry["ifindex"] == port and entry.get_attr("NDA_LLADDR") == hardware and entry.get_attr("NDA_MASTER")
         for entry in ip.get_neighbours(family=socket.AF_BRIDGE)
     )
 

@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import stat
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,10 +69,16 @@ def test_readers_pass_through_the_state_folder_and_see_nothing_of_it(tmp_path: P
     confinements.share(tmp_path / "nowhere", 61_000)
 
 
+def let_pass(folder: Path) -> None:
+    """Everybody may pass from the folder of temporary files to this one; pytest's own are closed."""
+    while folder != Path(tempfile.gettempdir()):
+        folder.chmod(0o711)
+        folder = folder.parent
+
+
 def test_a_folder_that_workers_cannot_pass_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    for folder in [tmp_path, *tmp_path.parents[:2]]:
-        folder.chmod(0o711)
+    let_pass(tmp_path)
     closed = tmp_path / "closed"
     config = replace(Config(), state_dir=closed / "not-there-yet" / "state")
     user = User("somebody", 61_000, 61_000)
@@ -91,8 +98,7 @@ def test_a_folder_that_workers_cannot_pass_is_named(tmp_path: Path, monkeypatch:
 @needs_root
 def test_a_reader_who_may_not_write_reads_what_is_written_then(tmp_path: Path) -> None:
     """Another process, of the readers' group: with the files that SQLite keeps beside the file."""
-    for folder in [tmp_path, *tmp_path.parents[:2]]:
-        folder.chmod(0o711)
+    let_pass(tmp_path)
     state = tmp_path / "state"
     state.mkdir()
     confinements.share(state, 61_000)
