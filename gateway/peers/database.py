@@ -205,9 +205,10 @@ class Database:
             # pin is on disk when it counts; writes are rare.
             connection.execute("PRAGMA journal_mode = WAL").fetchone()
             connection.execute("PRAGMA synchronous = FULL")
-        (fault,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if fault != "ok":
-            raise NotOurFileError(fault)
+        if self._may_write or self._path.stat().st_size <= limits.CHECKED_BY_READERS_OCTETS:
+            (fault,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if fault != "ok":
+                raise NotOurFileError(fault)
         try:
             schema.require(connection, may_write=self._may_write)
         except EnvironmentFailureError as error:

@@ -103,9 +103,12 @@ SERVER_ANSWERS_SECONDS: Final = 10.0
 """Inbound: a server that answered so recently is taken to answer: accept first, then dial."""
 TELL_ANSWER_SECONDS: Final = 1.0
 """A worker tells the others so often that an inside server answers."""
+CHECKED_BY_READERS_OCTETS: Final = 8 * 1024 * 1024
+"""A worker that opens a memory of peers of so much looks it through, in some 10 ms. With a million peers that
+takes 0.5 s, and who stands still for so long counts as hung: a larger file its writer alone looks through."""
 DEAD_END_AFTER_SESSIONS: Final = 8
 """Sessions in a row to one server that were offered nothing, in one worker, before it is a dead end."""
-DEAD_END_ONE_IN: Final = 16
+DEAD_END_ONE_IN: Final = 32
 """Of the SYNs to a dead end one in so many is judged all the same: a new gateway there is found by it."""
 DEAD_ENDS: Final = 8192
 """In the kernel, each family, some 100 octets each."""

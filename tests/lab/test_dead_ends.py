@@ -68,7 +68,7 @@ def test_a_dead_end_is_not_judged_until_a_gateway_is_found_there(sites: Sites, v
         seen += limits.DEAD_END_AFTER_SESSIONS
         eventually(lambda: begun(sites) == seen, what="each of the first sessions seen")
 
-        # The first of a round is judged or the last: of sixteen exactly one is.
+        # The first of a round is judged or the last: of all exactly one is.
         send(sites, server, v6, limits.DEAD_END_ONE_IN)
         went_by = limits.DEAD_END_ONE_IN - 1
         eventually(lambda: counted(sites) - went_before == went_by, what="what went by in the status")

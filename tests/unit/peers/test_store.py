@@ -16,6 +16,7 @@ from gateway.errors import EnvironmentFailureError, Reason
 from gateway.peers.pins import Acceptance, Destination, MetPeer, PathFailures, Pin
 from gateway.peers.schema import SCHEMA_VERSION
 from gateway.peers.store import PinStore
+from gateway.policy import limits
 
 HERE = Destination("192.0.2.7", 25)
 THERE = Destination("2001:db8::7", 25)
@@ -300,6 +301,20 @@ def test_corrupt_file_is_moved_aside_and_told(path: Path, damage: "type[None]") 
     with PinStore(path) as store:
         assert store.take_facts() == []
         assert store.lookup(HERE) is not None
+
+
+def test_a_large_file_is_looked_through_by_its_writer_alone(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that looks through the pins of a million peers stands still for too long."""
+    with PinStore(path) as store:
+        store.remember(HERE, met(), NOW)
+    damage_page(path)
+    with pytest.raises(EnvironmentFailureError), PinStore.read_only(path):
+        pass
+    monkeypatch.setattr(limits, "CHECKED_BY_READERS_OCTETS", path.stat().st_size - 1)
+    with PinStore.read_only(path):
+        pass
 
 
 def test_second_corruption_in_the_same_second_overwrites_nothing(path: Path) -> None:
