@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -46,6 +47,8 @@ class Ran:
 
 
 def main(everything: bool) -> int:
+    # Who was started in the background of a script ignores it, and so would everything that tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     ran = [run_linter(kind, command) for kind, command in LINTERS.items()]
     ran.append(run_proof("proof", []))
     ran.append(run_proof("mutants", ["--mutants"] if everything else ["--mutants", "--sample"]))

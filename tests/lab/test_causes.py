@@ -208,7 +208,10 @@ class DamagesOffer(Edits):
     def edited(self, piece: Piece) -> bytes:
         if piece.kind is not Kind.REPLY or b"XNIGHTMAIL 1 1/4 " not in piece.octets:
             return piece.octets
-        return altered(piece.octets, piece.octets.index(b"XNIGHTMAIL 1 1/4 ") + 40)
+        at = piece.octets.index(b"XNIGHTMAIL 1 1/4 ") + 40
+        # Another letter of the offer's alphabet: with one that is not, it would be no offer.
+        other = b"B" if piece.octets[at : at + 1] == b"A" else b"A"
+        return piece.octets[:at] + other + piece.octets[at + 1 :]
 
 
 class IsAnother(Edits):
