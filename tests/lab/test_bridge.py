@@ -727,7 +727,7 @@ def test_what_others_take_away_is_put_back(sites: Sites, server: MailServer, har
     eventually(lambda: lifts(sites, "a"), what="the way out of the bridge and back")
     eventually(lambda: test_fail_open.ours(sites.kernel_state("a")) == before, what="all of our rules")
     eventually(lambda: not sites.status("a")["rules"]["missing"], what="a status without missing rules")
-    assert sites.alarms("a", "rules-missing")
+    eventually(lambda: sites.alarms("a", "rules-missing"), what="an alarm in the log")
     sites.wait_ready("a")
     known = decided(sites, "a")
     mail(sites, "mta-a", server, test_fail_open.targets(sites)[0], b"after harm")

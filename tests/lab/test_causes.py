@@ -263,8 +263,13 @@ def test_the_sending_gateway_names_what_he_does(
 def test_the_receiving_gateway_says_that_octets_came_damaged(acquainted: Sites, server: MailServer) -> None:
     with in_the_middle(acquainted, DamagesUp):
         send(acquainted, server)
-    failed = [one for one in told(acquainted, "b", "session decided") if one["reason"] == "handshake-failed"]
-    assert [one["likely"] for one in failed] == ["frames-damaged"] * 2
+
+    def failed() -> list[str]:
+        decided = told(acquainted, "b", "session decided")
+        return [one["likely"] for one in decided if one["reason"] == "handshake-failed"]
+
+    eventually(lambda: len(failed()) == 2, what="both failures in the log of the receiving gateway")
+    assert failed() == ["frames-damaged"] * 2
 
 
 def test_a_gateway_that_is_off_looks_like_one(acquainted: Sites, server: MailServer) -> None:
