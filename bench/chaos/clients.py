@@ -24,16 +24,26 @@ import uvloop
 from bench.chaos.facts import Writer
 from bench.chaos.server import MARK
 
-PROBE_EVERY_SECONDS = 0.02
 PATIENCE_SECONDS = 20.0
 """A client's own timer, for a greeting and for each reply. Above the kernel's fifth SYN."""
-MAIL_EVERY_SECONDS = 0.4
 AGAIN_SECONDS = 0.1
-MAILS_PER_SESSION = 30
-"""Then it ends in order and another begins; at SIGUSR1 as well, so that each fault meets sessions made before
-it."""
-SMALL_OCTETS, LARGE_OCTETS, LARGE_EVERY = 2_000, 60_000, 4
+LARGE_EVERY = 4
 LINE = b"A line of seventy-six characters, as most of them are in mail that people.\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How much of everything; times in seconds."""
+
+    probe_every: float | None = 0.02
+    """None: no probes at all."""
+    mail_every: float = 0.4
+    mails_per_session: int = 30
+    """Then it ends in order and another begins; at SIGUSR1 as well, so that each fault meets sessions made
+    before it."""
+    small_octets: int = 2_000
+    large_octets: int = 60_000
+    tell_every: float = 0.1
 
 
 class RefusedError(Exception):
@@ -85,6 +95,7 @@ class Load:
 
     facts: Writer
     targets: list[str]
+    pace: Pace = field(default_factory=Pace)
     under_way: dict[int, float] = field(default_factory=dict)
     """What has not ended -> when it began."""
     count: int = 0
@@ -96,7 +107,9 @@ class Load:
         loop.add_signal_handler(signal.SIGTERM, ended.set)
         loop.add_signal_handler(signal.SIGUSR1, self._renew)
         tasks = [asyncio.create_task(self._send_steadily(target)) for target in self.targets]
-        tasks += [asyncio.create_task(self._probe_steadily()), asyncio.create_task(self._tell_time())]
+        tasks.append(asyncio.create_task(self._tell_time()))
+        if self.pace.probe_every is not None:
+            tasks.append(asyncio.create_task(self._probe_steadily(self.pace.probe_every)))
         waiting = asyncio.create_task(ended.wait())
         done, _ = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
@@ -111,7 +124,7 @@ class Load:
         """So that the command knows when everything that began before a moment has ended."""
         while True:
             self.facts.tell("oldest", began=min(self.under_way.values(), default=time.monotonic()))
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(self.pace.tell_every)
 
     @contextlib.contextmanager
     def _begun(self) -> Any:
@@ -125,7 +138,7 @@ class Load:
 
     # --- Probes ----------------------------------------------------------------------------------------
 
-    async def _probe_steadily(self) -> None:
+    async def _probe_steadily(self, every: float) -> None:
         probing: set[asyncio.Task[None]] = set()
         due = time.monotonic()
         turn = 0
@@ -135,7 +148,7 @@ class Load:
             task.add_done_callback(probing.discard)
             turn += 1
             # A late turn is not made up for: then this very process was late, and nobody's fault is measured.
-            due = max(due + PROBE_EVERY_SECONDS, time.monotonic())
+            due = max(due + every, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
 
     async def _probe(self, target: str) -> None:
@@ -162,16 +175,16 @@ class Load:
         sent, generation = 0, self.generation
         while True:
             name = f"{os.getpid()}-{target}-{sent}"
-            octets = LARGE_OCTETS if sent % LARGE_EVERY == 0 else SMALL_OCTETS
+            octets = self.pace.small_octets if sent % LARGE_EVERY else self.pace.large_octets
             talk = await self._send(target, talk, name, octets)
             sent += 1
-            if sent % MAILS_PER_SESSION == 0 or generation != self.generation:
+            if sent % self.pace.mails_per_session == 0 or generation != self.generation:
                 generation = self.generation
                 with contextlib.suppress(*TROUBLE):
                     await talk.say(b"QUIT")
                 talk.close()
                 talk = None
-            await asyncio.sleep(MAIL_EVERY_SECONDS)
+            await asyncio.sleep(self.pace.mail_every)
 
     async def _send(self, target: str, talk: Talk | None, name: str, octets: int) -> Talk:
         """Until it is taken; the session on which it was."""

@@ -44,9 +44,10 @@ IN_DOUBT: Final = "message may be sent more than once"
 class World:
     """One lab with its load."""
 
-    def __init__(self, *, guarded: bool) -> None:
+    def __init__(self, *, guarded: bool, name: str = "") -> None:
+        """`name` keeps its lab apart from others; it is part of the namespaces' names."""
         self.guarded = guarded
-        name = "with" if guarded else "without"
+        name = name or ("with" if guarded else "without")
         self.lab = Lab(
             place=Place(
                 prefix=f"nmc-{name}-",
@@ -76,10 +77,15 @@ class World:
             self.sh(node, "sysctl -qw net.ipv6.conf.all.keep_addr_on_down=1 net.ipv4.icmp_ratelimit=0")
         self._give_addresses()
         if self.guarded:
-            self.services = {letter: Service(self.lab.gateway(letter)) for letter in "ab"}
+            self.services = {letter: self._service(letter) for letter in "ab"}
             with ThreadPoolExecutor() as pool:
                 list(pool.map(Service.start, self.services.values()))
         self._start_load()
+        self._watch = self.lab.watch("b")
+        threading.Thread(target=self._post, daemon=True).start()
+
+    def _service(self, letter: str) -> Service:
+        return Service(self.lab.gateway(letter))
 
     def down(self) -> None:
         self._posting.set()
@@ -127,38 +133,27 @@ class World:
             self.sh("mta-b", f"{tool} -w -t nat -A PREROUTING {to}")
 
     def _start_load(self) -> None:
+        self._start_process("server", "mta-b", "bench.chaos.server", str(SINK_PORT))
+        self._start_process("ear", "wire", "bench.chaos.ear")
+        self._start_process("clients", "mta-a", "bench.chaos.clients", *self.targets)
+
+    def _start_process(self, name: str, node: str, module: str, *words: str) -> None:
+        """One process of the load, and wait for its first fact."""
         folder = self.lab.place.folder
-        for node, module, words in (
-            ("mta-b", "server", [str(SINK_PORT)]),
-            ("wire", "ear", []),
-            ("mta-a", "clients", self.targets),
-        ):
-            facts = folder / f"{module}.facts"
-            self._readers.append(Reader(facts))
-            command = [
-                "env",
-                f"PYTHONPATH={ROOT}",
-                sys.executable,
-                "-m",
-                f"bench.chaos.{module}",
-                str(facts),
-                *words,
-            ]
-            processes.start_in(
-                self.lab.namespace(node),
-                command,
-                log=folder / f"{module}.log",
-                pid_file=folder / f"{module}.pid",
-            )
-            deadline = time.monotonic() + READY_SECONDS
-            while not facts.exists() or not facts.stat().st_size:
-                if time.monotonic() > deadline:
-                    raise EnvironmentFailureError(
-                        f"{module} does not start: {(folder / f'{module}.log').read_text()}"
-                    )
-                time.sleep(0.02)
-        self._watch = self.lab.watch("b")
-        threading.Thread(target=self._post, daemon=True).start()
+        facts, log = folder / f"{name}.facts", folder / f"{name}.log"
+        self._readers.append(Reader(facts))
+        python = ["env", f"PYTHONPATH={ROOT}", sys.executable, "-m", module]
+        processes.start_in(
+            self.lab.namespace(node),
+            [*python, str(facts), *words],
+            log=log,
+            pid_file=folder / f"{name}.pid",
+        )
+        deadline = time.monotonic() + READY_SECONDS
+        while not facts.exists() or not facts.stat().st_size:
+            if time.monotonic() > deadline:
+                raise EnvironmentFailureError(f"{name} does not start: {log.read_text()}")
+            time.sleep(0.02)
 
     # --- The load --------------------------------------------------------------------------------------
 

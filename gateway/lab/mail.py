@@ -41,6 +41,8 @@ class Mail:
     sender: str
     recipient: str
     attachment_octets: int = 0
+    others: tuple[str, ...] = ()
+    """Further recipients, of the envelope alone."""
 
     @property
     def words(self) -> dict[str, bytes]:
@@ -107,7 +109,7 @@ def inject(instance: Instance, mails: list[Mail]) -> None:
     try:
         with _Session(instance.namespace) as session:
             for mail in mails:
-                session.sendmail(mail.sender, [mail.recipient], mail.octets())
+                session.sendmail(mail.sender, [mail.recipient, *mail.others], mail.octets())
     except (OSError, smtplib.SMTPException) as error:
         raise EnvironmentFailureError(f"{instance.node.name} did not take the mail: {error}") from None
 
