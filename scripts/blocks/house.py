@@ -18,7 +18,7 @@ def layers() -> str:
     contracts = project["tool"]["importlinter"]["contracts"]
     [contract] = [contract for contract in contracts if contract["type"] == "layers"]
     lines = [layer.replace("gateway.", "") for layer in contract["layers"]]
-    return "\n".join(["```", *lines, "```"])
+    return "\n".join(["```text", *lines, "```"])
 
 
 def files() -> str:

@@ -298,4 +298,4 @@ def noise_patterns() -> str:
             lines.append(f"  {arrow} {', '.join(token.value for token in tokens)}")
     if PATTERNS[OfferForm.FULL] is not IXHFS:
         raise ValueError("the full form is IXhfs")
-    return "\n".join(["```", *lines, "```"])
+    return "\n".join(["```text", *lines, "```"])

@@ -42,7 +42,7 @@ def _handshake(form: str) -> dict[str, Any]:
 
 
 def _fenced(lines: list[str]) -> str:
-    return "\n".join(["```", *lines, "```"])
+    return "\n".join(["```text", *lines, "```"])
 
 
 def _hex(vector: dict[str, Any], names: tuple[tuple[str, str], ...]) -> list[str]:

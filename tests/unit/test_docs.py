@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from gateway import config
 from gateway.errors import Reason
 from scripts import docs
 from scripts.blocks import BLOCKS, PICTURES
+from tests import pages
+from tests.pages import PAGES, TAGS
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 
@@ -91,3 +94,42 @@ def test_links_between_the_documents_lead_somewhere(path: Path) -> None:
         there = path.parent / name if name else path
         assert there.exists(), target
         assert not anchor or anchor in _anchors(there.read_text()), target
+
+
+# --- Blocks ---------------------------------------------------------------------------------------------
+
+_OURS = re.compile(
+    r"^(?:[$#] )?(?:sudo )?"
+    r"(?:nightmail (?!gateway)[a-z-]+\b(?!:)|(?:scripts|packaging|vagrant)/\S|systemctl )"
+)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_block_says_what_it_is(page: str) -> None:
+    wrong = {block.line: block.tag for block in pages.blocks(page) if block.tag not in TAGS}
+    assert not wrong, "`sh` for commands, `text` for what is not typed (tests/pages.py)"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_command_hides_in_a_block_that_is_not_run(page: str) -> None:
+    others = [block for block in pages.blocks(page) if block.tag != "sh"]
+    assert not [(one.line, line) for one in others for line in one.text.splitlines() if _OURS.match(line)]
+
+
+def test_a_configuration_that_is_shown_is_one(tmp_path: Path) -> None:
+    shown = [block for page in PAGES for block in pages.blocks(page) if block.tag == "toml"]
+    assert shown
+    for block in shown:
+        (tmp_path / "nightmail.toml").write_text(block.text)
+        config.load(tmp_path / "nightmail.toml")
+
+
+def test_blocks_are_found_with_their_headings_and_commands() -> None:
+    text = (
+        "# One\n\n```sh\nls -l   # a word\n\n# nothing\ncat \\\n  a\n```\n\n## Two\n\n```text\n# Three\n```\n"
+    )
+    first, second = pages.blocks_of(text, "page.md")
+    assert (first.heading, first.line, first.tag, first.commands) == ("One", 3, "sh", ["ls -l", "cat a"])
+    assert (second.heading, second.line, second.text) == ("Two", 13, "# Three")
+    with pytest.raises(ValueError, match=r"page\.md:1: a block does not end"):
+        pages.blocks_of("```text\n", "page.md")
