@@ -101,7 +101,7 @@ def in_full(pin: Pin) -> Iterator[str]:
 
 def trouble_in_words(trouble: Trouble | None) -> Iterator[str]:
     if trouble is not None:
-        yield f"  last trouble {when(trouble.at)}, likely: {trouble.likely.value} (see docs/operations.md)"
+        yield f"  last trouble {when(trouble.at)}, likely: {trouble.likely.value} (see docs/messages.md)"
 
 
 def trouble_as_json(trouble: Trouble | None) -> dict[str, Any] | None:

@@ -57,7 +57,7 @@ def _answer(found: Ping) -> str:
         return f"NO, no session: {found.trouble}"
     if reason in (Reason.NO_OFFER, None):
         return "NO, a session is in clear: nobody there offers more"
-    return f"NO, a session is in clear: {reason.value} (docs/operations.md)"
+    return f"NO, a session is in clear: {reason.value} (docs/messages.md)"
 
 
 def _offer(found: Ping) -> Iterator[str]:

@@ -4,7 +4,7 @@
 
 A guess for people, in one word; nothing is decided by it, and an active attacker can choose what it says.
 Where a reset came from cannot be seen in a session: `with_reset` says it, once somebody has asked the kernel.
-Counterparts: `peers.looks` (what is remembered), docs/operations.md (what each word means to a person).
+Counterparts: `peers.looks` (what is remembered), docs/messages.md (what each word means to a person).
 """
 
 from __future__ import annotations

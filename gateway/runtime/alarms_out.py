@@ -193,7 +193,8 @@ def mail(alarm: Alarm, to: str, again_hours: int) -> bytes:
         lines.append(f"{'and:':9} {alarm.suppressed} times since the last time that it was told")
     lines += [
         "",
-        "What it means and what to do stands in operations.md (Reasons), under the word behind 'what'.",
+        "What it means and what to do stands in docs/messages.md (/usr/share/doc/nightmail),",
+        "under the word behind 'what'.",
         "`nightmail status` on the gateway says how it is now.",
         f"The same alarm about the same is told again after {again_hours} hours at the earliest.",
     ]

@@ -14,24 +14,28 @@ from scripts.blocks import BLOCKS, PICTURES
 from tests import pages
 from tests.pages import PAGES, TAGS
 
-OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+MESSAGES = "docs/messages.md"
+LEAST_LETTERS = 60
+"""Of a paragraph that says what a word means and what to do."""
 
 
-def _explained() -> set[str]:
-    """Every word in the first column of a table."""
-    words: set[str] = set()
-    for line in OPERATIONS.read_text().splitlines():
-        if line.startswith("| `"):
-            words |= set(re.findall(r"`([a-z-]+)`", line.split("|")[1]))
-    return words
+def _explained() -> dict[str, str]:
+    """Each word that is a heading, with what stands below it."""
+    parts = re.split(r"^#+ (.*)\n", (pages.ROOT / MESSAGES).read_text(), flags=re.MULTILINE)
+    return {
+        head.strip("`"): text for head, text in zip(parts[1::2], parts[2::2], strict=True) if head[0] == "`"
+    }
 
 
-def test_every_reason_is_explained_to_the_operator() -> None:
-    assert {reason.value for reason in Reason} - _explained() == set()
+def test_every_reason_has_a_paragraph_for_the_operator() -> None:
+    thin = {
+        reason.value for reason in Reason if len(_explained().get(reason.value, "").strip()) < LEAST_LETTERS
+    }
+    assert not thin, MESSAGES
 
 
 def test_nothing_is_explained_that_is_never_said() -> None:
-    assert _explained() - {reason.value for reason in Reason} == set()
+    assert _explained().keys() - {reason.value for reason in Reason} == set()
 
 
 # --- What is generated in the documents -----------------------------------------------------------------

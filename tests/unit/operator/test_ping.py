@@ -120,7 +120,7 @@ def test_a_remembered_peer_without_its_offer(tmp_path: Path) -> None:
     assert found.decision.reason is Reason.OFFER_MISSING
     assert (tmp_path / "peers.db").read_bytes() == before
     lines = list(telling.told(found))
-    assert lines[0].endswith("NO, a session is in clear: offer-missing (docs/operations.md)")
+    assert lines[0].endswith("NO, a session is in clear: offer-missing (docs/messages.md)")
     assert "  peer: one is remembered there, and has not been met (`nightmail peers show`)" in lines
     assert telling.as_json(found)["remembered"] is True
 

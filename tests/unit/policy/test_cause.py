@@ -1,4 +1,4 @@
-"""What it likely was, sight by sight: the table that docs/operations.md explains."""
+"""What it likely was, sight by sight: the table that docs/messages.md explains."""
 
 from dataclasses import replace
 
