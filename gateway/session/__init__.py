@@ -1,6 +1,7 @@
 """One SMTP connection through one gateway, without input or output.
 
 `events` go in, `commands` come out: `machine.handle(event, now) -> list[Command]`. `sending` is the gateway
-on the sender's side, `receiving` the one on the receiver's; `channel` is what both do after the handshake;
-`context` is what a session is told about its surroundings.
+on the sender's side, `receiving` the one on the receiver's; `machine` and `channel` are what both have in
+common; `context` is what a session is told about its surroundings. Of the sending side: `attempt` is one
+dial's offer and handshake, `second_look` what the next dial must show, `unoffered` a server without an offer.
 """

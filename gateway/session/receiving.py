@@ -8,7 +8,7 @@ Counterpart: `session.sending`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from gateway.crypto.frames import Frame, FrameKind, FrameReader
@@ -16,7 +16,7 @@ from gateway.crypto.handshake import HandshakeResult, OfferForm, ReceivingHandsh
 from gateway.crypto.messages import OfferFlags
 from gateway.crypto.params import Params
 from gateway.crypto.records import RecordLayer, RecordType
-from gateway.errors import IdentityHashed, LocalMisuseError, PeerProtocolError, Reason
+from gateway.errors import IdentityHashed, PeerProtocolError, Reason
 from gateway.peers.sources import (
     CAME_IN_CLEAR,
     SourceSeen,
@@ -34,9 +34,7 @@ from gateway.session.commands import (
     NoteDecision,
     NoteFact,
     NoteSource,
-    PauseReading,
     RelayInClear,
-    ResumeReading,
     SendEnd,
     SendOctets,
     SendReset,
@@ -46,14 +44,13 @@ from gateway.session.context import ReceivingContext
 from gateway.session.events import (
     DeadlineReached,
     EndReceived,
-    Event,
     OctetsReceived,
     OfferSigned,
     ResetReceived,
     Side,
 )
 from gateway.session.flights import Flights, now_and_then
-from gateway.session.in_channel import InChannel
+from gateway.session.machine import Handler, Machine, Table
 from gateway.smtp.capability import (
     VERB_LINE,
     OfferSize,
@@ -80,37 +77,23 @@ class State(IdentityHashed):
     OVER = "over"
 
 
-Key = tuple[State, type[Event], Side | None]
-
-
-class ReceivingSession(InChannel):
-    """`handle(event, now)` answers commands; `deadline` is when it wants `DeadlineReached`, or None."""
+class ReceivingSession(Machine):
+    """From the accepted connection and the dialled one to the end of both."""
 
     def __init__(self, context: ReceivingContext) -> None:
+        super().__init__()
         self._context = context
         self._observer = Observer(Role.RECEIVING)
         self._handshake: ReceivingHandshake | None = None
-        self._channel: Channel | None = None
         self._frames = FrameReader()
         self._reply = b""
         self._pending = b""
-        self._paused = False
         self.state = State.OBSERVING
-        self.deadline: float | None = None
 
     @property
     def waits_for_silence(self) -> bool:
         """Whether `deadline` is that of a large flight's end: it only counts while the near side is read."""
         return self.state is State.CHANNEL
-
-    def handle(self, event: Event, now: float) -> list[Command]:
-        side = getattr(event, "side", None)
-        handler = self._TABLE.get((self.state, type(event), side))
-        if handler is None:
-            if self.state in (State.OVER, State.RELAYED):
-                return []
-            raise LocalMisuseError(f"{type(event).__name__} {side} in state {self.state.value}")
-        return handler(self, event, now)
 
     # --- Before the decision -------------------------------------------------------------------------
 
@@ -206,8 +189,7 @@ class ReceivingSession(InChannel):
         commands = self._answer(frames) if frames else []
         if self.state is State.ANSWERING:
             # The receiver is not read before its words can be sealed.
-            self._paused = True
-            commands.append(PauseReading(Side.NEAR))
+            commands += self._pause_near()
         return commands
 
     def _receiver_spoke_unasked(self, event: OctetsReceived, now: float) -> list[Command]:
@@ -266,9 +248,7 @@ class ReceivingSession(InChannel):
         if now_and_then(self._context.entropy):
             flights.add(RecordType.IGNORABLE)
         commands += [SendOctets(Side.FAR, flights.at_once()), *self._upgraded(result)]
-        if self._paused:
-            self._paused = False
-            commands.append(ResumeReading(Side.NEAR))
+        commands += self._resume_near()
         return commands + self._channelled(self._channel.far_frames(frames))
 
     def _upgraded(self, result: HandshakeResult) -> list[Command]:
@@ -361,7 +341,8 @@ class ReceivingSession(InChannel):
         self.deadline = None
         return [decision, RelayInClear()]
 
-    _TABLE: ClassVar[dict[Key, Callable[..., list[Command]]]] = {
+    _DONE = frozenset({State.OVER, State.RELAYED})
+    _TABLE: ClassVar[Table] = {
         (State.OBSERVING, OctetsReceived, Side.FAR): _observe_client,
         (State.OBSERVING, OctetsReceived, Side.NEAR): _observe_receiver,
         (State.OBSERVING, EndReceived, Side.FAR): _ended_early,
@@ -393,15 +374,15 @@ class ReceivingSession(InChannel):
         (State.ANSWERING, EndReceived, Side.FAR): _answer_ended,
         (State.ANSWERING, ResetReceived, Side.FAR): _reset_early,
         (State.ANSWERING, ResetReceived, Side.NEAR): _reset_early,
-        (State.CHANNEL, OctetsReceived, Side.NEAR): InChannel._channel_near_octets,
-        (State.CHANNEL, OctetsReceived, Side.FAR): InChannel._channel_far_octets,
-        (State.CHANNEL, DeadlineReached, None): InChannel._channel_silent,
-        (State.CHANNEL, EndReceived, Side.NEAR): InChannel._channel_ended,
-        (State.CHANNEL, EndReceived, Side.FAR): InChannel._channel_ended,
-        (State.CHANNEL, ResetReceived, Side.NEAR): InChannel._channel_reset,
-        (State.CHANNEL, ResetReceived, Side.FAR): InChannel._channel_reset,
+        (State.CHANNEL, OctetsReceived, Side.NEAR): Machine._channel_near_octets,
+        (State.CHANNEL, OctetsReceived, Side.FAR): Machine._channel_far_octets,
+        (State.CHANNEL, DeadlineReached, None): Machine._channel_silent,
+        (State.CHANNEL, EndReceived, Side.NEAR): Machine._channel_ended,
+        (State.CHANNEL, EndReceived, Side.FAR): Machine._channel_ended,
+        (State.CHANNEL, ResetReceived, Side.NEAR): Machine._channel_reset,
+        (State.CHANNEL, ResetReceived, Side.FAR): Machine._channel_reset,
     }
-    _NEXT: ClassVar[dict[Callable[..., list[Command]], set[State]]] = {
+    _NEXT: ClassVar[dict[Handler, set[State]]] = {
         _observe_client: {State.OBSERVING, State.RELAYED},
         _observe_receiver: {State.OBSERVING, State.SIGNING, State.RELAYED},
         _signed: {State.OFFERED, State.RELAYED},
@@ -414,9 +395,9 @@ class ReceivingSession(InChannel):
         _more_answer: {State.ANSWERING, State.CHANNEL, State.OVER},
         _answer_late: {State.OVER},
         _answer_ended: {State.OVER},
-        InChannel._channel_far_octets: {State.CHANNEL, State.OVER},
-        InChannel._channel_ended: {State.CHANNEL, State.OVER},
-        InChannel._channel_reset: {State.OVER},
+        Machine._channel_far_octets: {State.CHANNEL, State.OVER},
+        Machine._channel_ended: {State.CHANNEL, State.OVER},
+        Machine._channel_reset: {State.OVER},
         _ended_early: {State.RELAYED},
         _reset_early: {State.OVER},
     }

@@ -15,6 +15,18 @@ from gateway.smtp.observer import Observer
 
 
 @dataclass(frozen=True, slots=True)
+class FirstLook:
+    """What the first dial has shown: the sender knows it, and every other dial must show the same."""
+
+    ehlo: bytes
+    """All that the sender said up to and with its EHLO line."""
+    host: bytes
+    """The host name in the greeting."""
+    reply: bytes
+    """The EHLO reply without its offer."""
+
+
+@dataclass(frozen=True, slots=True)
 class Same:
     """The same server said the same; `offer` is the fresh offer, None where there is none."""
 
@@ -35,13 +47,11 @@ class Continue:
 
 
 class SecondLook:
-    """Feed it what the far side says; `ehlo` is all that the sender said up to and with its EHLO line."""
+    """Feed it what the far side says."""
 
-    def __init__(self, ehlo: bytes, seen_host: bytes, seen_reply: bytes) -> None:
+    def __init__(self, seen: FirstLook) -> None:
         self._observer = Observer(Role.SENDING)
-        self._ehlo = ehlo
-        self._seen_host = seen_host
-        self._seen_reply = seen_reply
+        self._seen = seen
         self._said = False
 
     def receiver_octets(self, octets: bytes) -> Same | Differs | Continue:
@@ -53,7 +63,7 @@ class SecondLook:
         if self._said or self._observer.stage is not Stage.EHLO:
             return Continue()
         self._said = True
-        said = self._observer.sender_octets(self._ehlo)
+        said = self._observer.sender_octets(self._seen.ehlo)
         if any(isinstance(one, Unparsed) for one in said):
             return Differs()
         return Continue(b"".join(one.octets for one in said if isinstance(one, Passed)))
@@ -61,6 +71,6 @@ class SecondLook:
     def _compare(self, reply: bytes) -> Same | Differs:
         greeting = self._observer.greeting
         split = split_offer(reply)
-        if host_name(greeting) != self._seen_host or split.stripped != self._seen_reply:
+        if host_name(greeting) != self._seen.host or split.stripped != self._seen.reply:
             return Differs()
         return Same(greeting, split.offer)

@@ -366,6 +366,8 @@ TARGETS = (
         sending_session,
         (
             "gateway.session.sending",
+            "gateway.session.attempt",
+            "gateway.session.unoffered",
             "gateway.session.channel",
             "gateway.session.second_look",
             "gateway.session.rollover",

@@ -46,6 +46,11 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
         "tests/unit/session/test_sending.py",
         "tests/unit/session/test_rollover.py",
     ),
+    "gateway/session/attempt.py": (
+        "tests/unit/session/test_sending.py",
+        "tests/unit/session/test_rollover.py",
+    ),
+    "gateway/session/unoffered.py": ("tests/unit/session/test_sending.py",),
     "gateway/session/receiving.py": ("tests/unit/session/test_receiving.py",),
     "gateway/session/first_flight.py": ("tests/unit/session/test_sending.py",),
     "gateway/session/second_look.py": ("tests/unit/session/test_sending.py",),

@@ -8,14 +8,9 @@ from tests.mutants.mutant import Mutant, Room, mutants_of
 
 _sending = Room("gateway/session/sending.py")
 _sending.lacks(
-    "nothing but a record proves R",
-    "            if frames[0].kind is not FrameKind.RECORD:",
-    "            if False:",
-)
-_sending.lacks(
     "S waits for R's first record so long and no longer",
-    "        self.state = self._confirming\n        self.deadline = now + limits.HANDSHAKE_SECONDS",
-    "        self.state = self._confirming\n        self.deadline = None",
+    "        self.deadline = now + limits.HANDSHAKE_SECONDS",
+    "        self.deadline = None",
 )
 _sending.lacks(
     "the third dial goes on in clear",
@@ -33,24 +28,19 @@ _sending.lacks(
     "            return self._give_up(Reason.REDIAL_DIFFERS)",
 )
 _sending.lacks(
-    "a pinned peer that has lost its offer in an odd reply rings",
-    "        lost = unparsed.reason in _LOST_OFFER and",
-    "        lost = False and",
-)
-_sending.lacks(
     "an octet of the receiver before the verb rings where a peer is pinned",
     "        return [told, *self._relay(Decision.in_clear(Reason.NO_VERB, alarm=pinned))]",
     "        return [told, *self._relay(Decision.in_clear(Reason.NO_VERB))]",
 )
 _sending.lacks(
     "a pinned peer's 421 before the verb ends the session",
-    '        if pinned and event.octets.startswith(b"%d" % _CLOSING) and event.octets.endswith(b"\\n"):',
+    "        if pinned and unoffered.closes_unasked(event.octets):",
     "        if False:",
 )
 _sending.lacks(
     "a pinned peer's 421 for a greeting or a reply ends the session",
-    "                if observation.code == _CLOSING and self._context.pin is not None:",
-    "                if False:",
+    "        if unoffered.closes(unparsed) and pin is not None:",
+    "        if False:",
 )
 _sending.lacks(
     "a pinned peer's end before the verb rings",
@@ -59,22 +49,17 @@ _sending.lacks(
 )
 _sending.lacks(
     "our own identity at a pinned address rings",
-    "                alarm = self._context.pin is not None\n",
-    "                alarm = False\n",
+    "            alarm = self._context.pin is not None\n            return",
+    "            alarm = False\n            return",
 )
 _sending.lacks(
     "our own identity is no failed handshake",
-    "            if error.reason is Reason.OWN_IDENTITY:",
-    "            if False:",
-)
-_sending.lacks(
-    "a redial's handshake binds that dial's greeting",
-    "            prologue(greeting + self._seen_reply, self._ehlo),",
-    "            prologue(self._observer.greeting + self._seen_reply, self._ehlo),",
+    "        if error.reason is Reason.OWN_IDENTITY:",
+    "        if False:",
 )
 _sending.lacks(
     "a failed handshake never goes on over the same connection",
-    '        return [NoteFact("handshake-failed", reason, told, self._failure_seen), Redial()]',
+    '        return [NoteFact("handshake-failed", reason, told, self._failure), Redial()]',
     "        return self._relay(Decision.in_clear(reason))",
 )
 _sending.lacks(
@@ -83,14 +68,33 @@ _sending.lacks(
     "        (State.CONFIRMING, EndReceived, Side.FAR): _redialled,",
 )
 _sending.lacks(
-    "the size rule tells WEAKER from rightly short",
-    "        full_fits = offer_fits(self._seen_reply) is OfferSize.FULL",
-    "        full_fits = False",
+    "a stranger that promises a statement gets nothing before it",
+    "        if self._attempt.waits_for_statement:",
+    "        if False:",
 )
 _sending.lacks(
-    "a stranger that promises a statement gets nothing before it",
-    "        self._confirming = State.AWAITING_STATEMENT if waits else State.CONFIRMING",
-    "        self._confirming = State.CONFIRMING",
+    "a redial's handshake binds that dial's greeting",
+    "            attempt = Attempt(self._context, self._seen, greeting, offer)",
+    "            attempt = Attempt(self._context, self._seen, self._observer.greeting, offer)",
+)
+
+_attempt = Room("gateway/session/attempt.py")
+_attempt.lacks(
+    "nothing but a record proves R",
+    "        if frames[0].kind is not FrameKind.RECORD:",
+    "        if False:",
+)
+_attempt.lacks(
+    "the size rule tells WEAKER from rightly short",
+    "        full_fits = offer_fits(seen.reply) is OfferSize.FULL",
+    "        full_fits = False",
+)
+
+_unoffered = Room("gateway/session/unoffered.py")
+_unoffered.lacks(
+    "a pinned peer that has lost its offer in an odd reply rings",
+    "    lost = unparsed.reason in _LOST_OFFER and",
+    "    lost = False and",
 )
 
 _receiving = Room("gateway/session/receiving.py")
@@ -133,7 +137,7 @@ _receiving.lacks(
 )
 _receiving.lacks(
     "the receiver is not read before its words can be sealed",
-    "            self._paused = True\n            commands.append(PauseReading(Side.NEAR))\n",
+    "            commands += self._pause_near()\n",
     "            pass\n",
 )
 
@@ -157,13 +161,13 @@ _flight.lacks(
 _look = Room("gateway/session/second_look.py")
 _look.lacks(
     "a redial's host name is compared",
-    "        if host_name(greeting) != self._seen_host or split.stripped != self._seen_reply:",
-    "        if split.stripped != self._seen_reply:",
+    "        if host_name(greeting) != self._seen.host or split.stripped != self._seen.reply:",
+    "        if split.stripped != self._seen.reply:",
 )
 _look.lacks(
     "a redial's reply is compared",
-    "        if host_name(greeting) != self._seen_host or split.stripped != self._seen_reply:",
-    "        if host_name(greeting) != self._seen_host:",
+    "        if host_name(greeting) != self._seen.host or split.stripped != self._seen.reply:",
+    "        if host_name(greeting) != self._seen.host:",
 )
 _look.lacks(
     "a redial's greeting must be one",
@@ -173,4 +177,4 @@ _look.lacks(
     "            if isinstance(observation, EhloReply):",
 )
 
-SESSION: Final[tuple[Mutant, ...]] = mutants_of(_sending, _receiving, _flight, _look)
+SESSION: Final[tuple[Mutant, ...]] = mutants_of(_sending, _attempt, _unoffered, _receiving, _flight, _look)

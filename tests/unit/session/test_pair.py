@@ -325,7 +325,7 @@ def assert_all_is_well_or_told(pair: Pair) -> None:
 def stalled(pair: Pair) -> bool:
     """A changed length: a frame that never becomes whole. The mail servers' own timers end that."""
     return any(
-        machine is not None and machine.state.value == "channel" and machine._frames.held_octets > 0
+        machine is not None and machine.state.value == "channel" and machine._channel._frames.held_octets > 0
         for machine in (pair.s, pair.r)
     )
 

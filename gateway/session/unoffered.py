@@ -1,0 +1,51 @@
+"""What the sending gateway makes of a server without an offer: in its reply, or without a reply at all.
+
+A pinned one that has lost its offer is told as such, however it was lost: one line feed put in on the wire
+would else be a silent way back to clear. Counterparts: `session.attempt`, which judges an offer;
+`policy.decision`, which decides.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.errors import Reason
+from gateway.peers.comparison import Observed, compare
+from gateway.peers.looks import look_of
+from gateway.peers.pins import Pin
+from gateway.policy.cause import Sighting
+from gateway.policy.decision import Decision, decide
+from gateway.smtp.capability import host_name
+from gateway.smtp.events import Unparsed
+
+_LOST_OFFER: Final = frozenset(
+    {Reason.EHLO_REFUSED, Reason.ODD_REPLY, Reason.ODD_GREETING, Reason.GREETING_REFUSED}
+)
+_CLOSING: Final = 421
+
+
+def of_reply(pin: Pin | None, greeting: bytes, reply: bytes) -> tuple[Decision, Sighting | None]:
+    """A complete EHLO reply without an offer; what was to be seen of it, where a peer is pinned."""
+    look = Sighting(Reason.OFFER_MISSING, look_of(host_name(greeting), reply)) if pin is not None else None
+    return _missing(pin), look
+
+
+def of_no_reply(pin: Pin | None, unparsed: Unparsed) -> Decision:
+    """A greeting or a reply that cannot carry an offer. A 421 is the receiver's own business, and who greets
+    with HELO or talks out of turn is the sender."""
+    lost = unparsed.reason in _LOST_OFFER and unparsed.code != _CLOSING and pin is not None
+    return _missing(pin) if lost else Decision.in_clear(unparsed.reason)
+
+
+def closes(unparsed: Unparsed) -> bool:
+    """Whether the receiver has said that the session is over, in place of a greeting or a reply."""
+    return unparsed.code == _CLOSING
+
+
+def closes_unasked(octets: bytes) -> bool:
+    """The same, behind the reply."""
+    return octets.startswith(b"%d" % _CLOSING) and octets.endswith(b"\n")
+
+
+def _missing(pin: Pin | None) -> Decision:
+    return decide(compare(pin, Observed.missing()))
