@@ -1,4 +1,4 @@
-"""X25519, Ed25519, ML-KEM-768, ChaCha20-Poly1305, HMAC and HKDF: each wrapped once, with its refusals.
+"""X25519, Ed25519, ML-KEM-768, ChaCha20-Poly1305 and HKDF: each wrapped once, with its refusals.
 
 The only file that imports PyNaCl and cryptography. It knows sizes and what a primitive must refuse, and
 nothing of messages. Whatever a peer can cause surfaces as `CryptoRefusedError`, never as an exception of
@@ -19,6 +19,8 @@ import nacl.exceptions
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric import mlkem
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA512
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from gateway.errors import CryptoRefusedError, LocalMisuseError, Reason
 
@@ -186,15 +188,16 @@ def sha512(data: bytes) -> bytes:
     return hashlib.sha512(data).digest()
 
 
-def hmac_sha512(key: bytes, data: bytes) -> bytes:
-    return hmac.digest(key, data, "sha512")
+_SHA512: Final = SHA512()
 
 
 def hkdf(chaining_key: bytes, input_key_material: bytes) -> tuple[bytes, bytes]:
-    """Noise's HKDF (revision 34, 4.3) with two outputs of 64 octets: RFC 5869 with an empty info."""
-    temporary = hmac_sha512(chaining_key, input_key_material)
-    first = hmac_sha512(temporary, b"\x01")
-    return first, hmac_sha512(temporary, first + b"\x02")
+    """Noise's HKDF (revision 34, 4.3) with two outputs of 64 octets: RFC 5869 with an empty info.
+
+    In one call: three of `hmac.digest` take twice as long, and a handshake needs five of these.
+    """
+    both = HKDF(_SHA512, 2 * HASH_OCTETS, chaining_key, None).derive(input_key_material)
+    return both[:HASH_OCTETS], both[HASH_OCTETS:]
 
 
 def argon2id(passphrase: bytes, salt: bytes, passes: int, octets: int) -> bytes:

@@ -7,6 +7,7 @@ and HKDF come from another library or another part of one. Checks as much as a p
 from __future__ import annotations
 
 import hashlib
+import hmac
 import struct
 from dataclasses import dataclass, field
 
@@ -14,13 +15,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from cryptography.hazmat.primitives.hashes import SHA512
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 
 def derive(chaining_key: bytes, secret: bytes) -> tuple[bytes, bytes]:
-    both = HKDF(algorithm=SHA512(), length=128, salt=chaining_key, info=b"").derive(secret)
-    return both[:64], both[64:]
+    extracted = hmac.digest(chaining_key, secret, "sha512")
+    first = hmac.digest(extracted, b"\1", "sha512")
+    return first, hmac.digest(extracted, first + b"\2", "sha512")
 
 
 class Transcript:
