@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 
 class Child:
@@ -34,14 +34,19 @@ class Child:
         words: Sequence[str],
         inherited: Sequence[int],
         on_end: Callable[[int], None],
+        environment: Mapping[str, str] | None = None,
     ) -> Child:
-        """`python -m module words`, with these descriptors and no other. Raises OSError."""
+        """`python -m module words`, with these descriptors and no other. Raises OSError.
+
+        `environment`: what it has beside ours, unless ours says otherwise.
+        """
         # -P: a root process must not import from the directory it happens to stand in.
         command = [sys.executable, "-P", "-m", module, *words]
         # All other descriptors are close-on-exec; a dup2 onto itself clears the flag in the child alone.
         actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
         actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in inherited]  # type: ignore[misc]
-        pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=actions)
+        variables = {**(environment or {}), **os.environ}
+        pid = os.posix_spawn(sys.executable, command, variables, file_actions=actions)
         return cls(loop, pid, on_end)
 
     @property

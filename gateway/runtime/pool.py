@@ -33,6 +33,7 @@ from gateway.observe.counters import (
 from gateway.observe.log import Level, Log
 from gateway.peers.sources import SourceSeen
 from gateway.policy import limits
+from gateway.runtime import environment
 from gateway.runtime.child import Child
 from gateway.runtime.confinements import seen_by_workers
 from gateway.runtime.handover import Heirloom
@@ -279,6 +280,7 @@ class Pool:
             [str(theirs.fileno())],
             [theirs.fileno(), signing, *listeners],
             lambda status: self._ended(worker, status),
+            environment.WORKER,
         )
         theirs.close()
         worker.state = State.STARTING

@@ -9,14 +9,18 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
 from gateway.runtime.child import Child
 
 
-def run(module: str, words: list[str], inherited: list[int]) -> int:
+def run(
+    module: str, words: list[str], inherited: list[int], environment: dict[str, str] | None = None
+) -> int:
     async def waited() -> int:
         loop = asyncio.get_running_loop()
         told: list[int] = []
-        child = Child.start(loop, module, words, inherited, told.append)
+        child = Child.start(loop, module, words, inherited, told.append, environment)
         status = await child.wait()
         assert told == [status]
         assert child.has_ended
@@ -59,3 +63,12 @@ def test_a_child_of_somebody_else_s_making_is_taken_over_and_killed() -> None:
         return status
 
     assert asyncio.run(taken_over()) == -signal.SIGKILL
+
+
+def test_what_it_is_told_beside_our_environment_does_not_replace_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NIGHTMAIL_OURS", "1")
+    said = {"NIGHTMAIL_OURS": "2", "NIGHTMAIL_ITS": "3"}
+    work = "import os; os._exit(os.environ['NIGHTMAIL_OURS'] + os.environ['NIGHTMAIL_ITS'] != '13')"
+    assert run("timeit", ["-n1", "-r1", work], [], said) == 0
