@@ -1,8 +1,9 @@
 """`scripts/bench --against REV`: this tree and another revision of it, side by side in one run.
 
 Planes of both stand at the same time and take turns: a machine that gets slow is slow for both. Beside them
-one plane whose receiving gateway offers and is never taken at its word, and one whose gateway never offers:
-what the offer costs a session that is never upgraded. Counterparts: `planes`, `load`, `figures`.
+one plane whose receiving gateway offers in each session and is never taken at its word, one whose gateway
+lets such clients rest, as it does by default, and one whose gateway never offers: what the offer costs a
+session that is never upgraded. Counterparts: `planes`, `load`, `figures`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ WARM_SESSIONS: Final = 300
 IDLE_SECONDS: Final = 2.0
 ROOT: Final = Path(product.__file__).parent.parent
 NEVER: Final = '[exceptions]\nnever_offer = ["0.0.0.0/0", "::/0"]\n'
+EACH_SESSION: Final = "\n[offers]\nrest = false\n"
+"""As in the lab's configuration; an older revision may not know the word."""
 
 
 def measure(revision: str, *, quick: bool) -> dict[str, Any]:
@@ -35,9 +38,25 @@ def measure(revision: str, *, quick: bool) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         tree = stack.enter_context(_tree_of(revision))
         now = stack.enter_context(planes.standing("now", list(Variant)))
-        before = stack.enter_context(planes.standing("before", [Variant.CLEAR, Variant.CHANNEL], source=tree))
+        knows = "offers.rest" in (tree / "gateway" / "config.py").read_text()
+        before = stack.enter_context(
+            planes.standing(
+                "before",
+                [Variant.CLEAR, Variant.CHANNEL],
+                source=tree,
+                change=lambda _, text: text if knows else text.replace(EACH_SESSION, ""),
+            )
+        )
         # Only the receiving side has a gateway here: its offer is read by nobody.
         offers = stack.enter_context(planes.standing("offers", [Variant.CLEAR], names=("gw-b",)))
+        rests = stack.enter_context(
+            planes.standing(
+                "rests",
+                [Variant.CLEAR],
+                names=("gw-b",),
+                change=lambda _, text: text.replace(EACH_SESSION, ""),
+            )
+        )
         never = stack.enter_context(
             planes.standing("never", [Variant.CLEAR], names=("gw-b",), configuration=NEVER)
         )
@@ -48,6 +67,7 @@ def measure(revision: str, *, quick: bool) -> dict[str, Any]:
             "channel-now": now[Variant.CHANNEL],
             "channel-before": before[Variant.CHANNEL],
             "offers": offers[Variant.CLEAR],
+            "offers-rest": rests[Variant.CLEAR],
             "never-offers": never[Variant.CLEAR],
         }
         for plane in standing.values():
@@ -98,13 +118,14 @@ def _figures(rounds: dict[str, list[load.Round]], anyway: load.Anyway) -> dict[s
         for name in rounds
         if name != "direct"
     }
-    extra = [one - other for one, other in zip(cpu["offers"], cpu["never-offers"], strict=True)]
-    of_all = [one - direct for one, direct in zip(cpu["offers"], cpu["direct"], strict=True)]
     quotients = {
         "channel_own_cpu_now_vs_before": figures.ratios(own["channel-now"], own["channel-before"]),
         "clear_own_cpu_now_vs_before": figures.ratios(own["clear-now"], own["clear-before"]),
-        "offer_share_of_what_is_added": figures.ratios(extra, of_all),
     }
+    for name, share in (("offers", "offer"), ("offers-rest", "offer_now_and_then")):
+        extra = [one - other for one, other in zip(cpu[name], cpu["never-offers"], strict=True)]
+        of_all = [one - direct for one, direct in zip(cpu[name], cpu["direct"], strict=True)]
+        quotients[f"{share}_share_of_what_is_added"] = figures.ratios(extra, of_all)
     for kind in ("channel", "clear"):
         now, then = (
             [one - direct for one, direct in zip(cpu[f"{kind}-{when}"], cpu["direct"], strict=True)]

@@ -80,6 +80,8 @@ class Config:
     log_to: str = "stderr"
     dead_end_minutes: int = 30
     """0: every session is looked at."""
+    offers_rest: bool = True
+    """False: also those get an offer in each session who have ignored many."""
     alarm_again_hours: int = 24
     alarm_command: tuple[str, ...] = ()
     alarm_mail_to: str = ""
@@ -242,6 +244,12 @@ def _ports(value: object) -> tuple[int, ...]:
         raise _BadValueError(allowed) from None
 
 
+def _yes_or_no(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _BadValueError("true or false")
+    return value
+
+
 def _mask(value: object) -> Marks:
     allowed = "eight neighbouring bits, such as 0xff000000"
     if not isinstance(value, int) or isinstance(value, bool):
@@ -325,6 +333,7 @@ KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "log.file": ("log_file", _log_file),
     "log.to": ("log_to", _outlet(outlets.log_place)),
     "dead_ends.minutes": ("dead_end_minutes", _integer(0, 1440)),
+    "offers.rest": ("offers_rest", _yes_or_no),
     "limits.sessions": ("sessions", _integer(1, 1_000_000)),
     "limits.sessions_per_source": ("sessions_per_source", _integer(1, 1_000_000)),
     "limits.handshakes_per_second": ("handshakes_per_second", _integer(1, 100_000)),

@@ -44,6 +44,7 @@ class Reason(IdentityHashed):
     NEVER = "never"
     NEVER_OFFER = "never-offer"
     SOURCE_RESTS = "source-rests"
+    OFFERS_IGNORED = "offers-ignored"
     SIGNER_SILENT = "signer-silent"
     OWN_IDENTITY = "own-identity"
     RECENTLY_FAILED = "recently-failed"

@@ -120,6 +120,7 @@ def receiving(
     source: Source = NOBODY,
     source_rests: bool = False,
     overloaded: bool = False,
+    offers_ignored: Callable[[], bool] = lambda: False,
     sender_of: Callable[[bytes], Sender] = Sender,
 ) -> ReceivingSession:
     drawn = entropy or entropy_for_testing_only(label)
@@ -136,6 +137,7 @@ def receiving(
             source=source,
             source_rests=source_rests,
             overloaded=overloaded,
+            offers_ignored=offers_ignored,
             sender_of=sender_of,
         )
     )

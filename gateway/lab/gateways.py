@@ -38,6 +38,9 @@ run_dir = "{run}"
 [dead_ends]
 # A lab is there to show each session.
 minutes = 0
+
+[offers]
+rest = false
 """
 
 INTERFACES: Final = {

@@ -63,7 +63,7 @@ def _answer(found: Ping) -> str:
 def _offer(found: Ping) -> Iterator[str]:
     if found.offer is None:
         if found.fits is not None:
-            yield "offer: none"
+            yield "offer: none; one in four sessions has one where this address has ignored many: ask again"
         return
     if found.offer is OfferSize.FULL:
         yield "offer: hybrid, X25519 and ML-KEM-768"

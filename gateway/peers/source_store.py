@@ -19,6 +19,10 @@ _SOURCE: Final = "address, upgraded_day, name, drops, rest_until, seen_day"
 _SENDER: Final = "identity, epoch, seen_day"
 _ONE_SOURCE: Final = f"SELECT {_SOURCE} FROM sources WHERE address = ?"  # noqa: S608
 _ONE_SENDER: Final = f"SELECT {_SENDER} FROM senders WHERE identity = ?"  # noqa: S608
+# The texts of a network's addresses stand together in the table's own order.
+_UPGRADED_BETWEEN: Final = (
+    "SELECT EXISTS (SELECT 1 FROM sources WHERE upgraded_day > 0 AND address >= ? AND address < ?)"
+)
 _ALL_SOURCES: Final = f"SELECT {_SOURCE} FROM sources ORDER BY address"  # noqa: S608
 _PUT_SOURCE: Final = f"INSERT OR REPLACE INTO sources ({_SOURCE}) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608
 _PUT_SENDER: Final = f"INSERT OR REPLACE INTO senders ({_SENDER}) VALUES (?, ?, ?)"  # noqa: S608
@@ -66,6 +70,17 @@ class SourceStore:
         def read(connection: sqlite3.Connection) -> Source:
             row = connection.execute(_ONE_SOURCE, (address,)).fetchone()
             return Source(*row) if row else Source(address)
+
+        return self._database.read(read)
+
+    def has_upgraded_among(self, beginnings: Iterable[str]) -> bool:
+        """Whether any address whose text begins so has upgraded."""
+
+        def read(connection: sqlite3.Connection) -> bool:
+            return any(
+                connection.execute(_UPGRADED_BETWEEN, (one, one[:-1] + chr(ord(one[-1]) + 1))).fetchone()[0]
+                for one in beginnings
+            )
 
         return self._database.read(read)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from ipaddress import ip_address
 from typing import Final
 
 from gateway.errors import IdentityHashed, Reason
@@ -115,6 +116,24 @@ def after_endorsement(sender: Sender, epoch: int, today: int) -> Sender:
 def is_another(source: Source, name: bytes) -> bool:
     """Whether who greets so is another mailer behind the address than the one that upgraded."""
     return bool(source.name) and bool(name) and source.name != name
+
+
+def beginnings(address: str) -> tuple[str, ...]:
+    """How the texts of all addresses of its network begin (/24, or /48 with IPv6), and those of no other one.
+
+    Several, since a text may leave out a run of zeros (RFC 5952). Empty for what is no site's address: it
+    has no neighbours. Raises ValueError.
+    """
+    parsed = ip_address(address)
+    if parsed.version == 4:
+        return (address[: address.rindex(".") + 1],)
+    first, second, third = (int(part, 16) for part in parsed.exploded.split(":")[:3])
+    if not first:
+        return ()
+    found = [f"{first:x}:{second:x}:{third:x}:"]
+    if not third:
+        found.append(f"{first:x}:{second:x}::" if second else f"{first:x}::")
+    return tuple(found)
 
 
 @lru_cache(maxsize=limits.LOOKS_CACHED)

@@ -58,6 +58,12 @@ SOURCE_DROPS_IN_A_ROW: Final = 2
 chance, and a mailer that cannot read us must get its mail through."""
 SOURCE_REST_SECONDS: Final = 24 * 3600
 """That while."""
+OFFERS_IGNORED_IN_A_ROW: Final = 32
+"""Offers in a row that a source has ignored, after which it gets fewer: so many mails of a stranger show that
+he has no gateway, and nobody's first sessions are without an offer;"""
+OFFERS_REST_ONE_IN: Final = 4
+"""of its further sessions one in so many has an offer: a gateway that is installed there is found by its
+fourth session, before S takes R for a dead end (`DEAD_END_AFTER_SESSIONS`)."""
 PARAMS_VERSION_OCTETS: Final = 64
 """A software version in PARAMS; it ends up in one log line."""
 FLIGHT_FLOOR_OCTETS: Final = 512
@@ -114,6 +120,10 @@ DEAD_ENDS: Final = 8192
 """In the kernel, each family, some 100 octets each."""
 DEAD_ENDS_COUNTED: Final = 4096
 """Servers whose sessions in clear one worker counts."""
+SOURCES_IGNORING: Final = 8192
+"""Sources whose ignored offers a worker counts, some 150 octets each; who is forgotten gets offers again."""
+NEIGHBOURS_CACHED: Final = 1024
+"""Networks of which a worker keeps in mind whether somebody there has upgraded."""
 DEAD_ENDS_COUNTED_EVERY_SECONDS: Final = 5.0
 """So often the kernel is asked how many SYNs passed to dead ends."""
 HELD_SYNS: Final = 4096

@@ -18,9 +18,10 @@ from gateway.peers.look_store import LookStore
 from gateway.peers.looks import Look
 from gateway.peers.pins import Destination, Pin
 from gateway.peers.source_store import SourceStore
-from gateway.peers.sources import Sender, Source, SourceSeen, after_drop, after_going_on
+from gateway.peers.sources import Sender, Source, SourceSeen, after_drop, after_going_on, beginnings
 from gateway.peers.store import PinStore
 from gateway.policy import limits
+from gateway.policy.ignored_offers import Neighbourhood
 
 Answer = TypeVar("Answer")
 Key = TypeVar("Key")
@@ -134,8 +135,18 @@ class SourceReader:
             self._look_up_sender, limits.SOURCE_CACHE_SECONDS, limits.SOURCE_CACHE_ENTRIES
         )
 
+        self._networks: _Recent[tuple[str, ...], bool] = _Recent(
+            self._look_up_network, limits.SOURCE_CACHE_SECONDS, limits.NEIGHBOURS_CACHED
+        )
+
     def source_of(self, address: str) -> Source:
         return self._sources.of(address)
+
+    def neighbourhood_of(self, address: str) -> Neighbourhood:
+        if self._sources.of(address).has_upgraded:
+            return Neighbourhood.ITSELF
+        known = self._networks.of(beginnings(address))
+        return Neighbourhood.NEIGHBOUR if known else Neighbourhood.NOBODY
 
     def sender_of(self, identity: bytes) -> Sender:
         return self._senders.of(identity)
@@ -144,6 +155,12 @@ class SourceReader:
         """The supervisor is about to write these."""
         self._sources.put(source.address, source)
         self._senders.put(sender.identity, sender)
+        self._networks.put(beginnings(source.address), True)
+
+    def forget_for_a_while(self, address: str) -> None:
+        """Another worker's client has upgraded for the first time: the supervisor is about to write it."""
+        self._sources.forget(address)
+        self._networks.put(beginnings(address), True)
 
     def learn(self, address: str, seen: SourceSeen) -> None:
         """A client dropped an offer, or went on, here or at another worker.
@@ -156,6 +173,10 @@ class SourceReader:
 
     def _look_up_source(self, address: str) -> Source:
         return self._memory.ask(lambda database: SourceStore(database).source(address), Source(address))
+
+    def _look_up_network(self, beginnings: tuple[str, ...]) -> bool:
+        """In doubt somebody there has upgraded: who remembers us may miss an offer, nobody an omitted one."""
+        return self._memory.ask(lambda database: SourceStore(database).has_upgraded_among(beginnings), True)
 
     def _look_up_sender(self, identity: bytes) -> Sender:
         return self._memory.ask(lambda database: SourceStore(database).sender(identity), Sender(identity))

@@ -43,7 +43,7 @@ from gateway.runtime.order import Order, Presented
 from gateway.runtime.said import require_said
 
 _OF_ALL_WORKERS = frozenset({SourceSeen.DROPPED.value, SourceSeen.WENT_ON.value})
-"""What a client did that counts in a row, whichever worker saw it."""
+"""What a client did that counts in a row, whichever worker saw it; a first upgrade is for all as well."""
 
 
 class State(enum.Enum):
@@ -421,7 +421,8 @@ class Pool:
         elif "answered" in message:
             self._tell_others(worker, message)
         else:
-            if message.get("source", {}).get("seen") in _OF_ALL_WORKERS:
+            source = message.get("source", {})
+            if source.get("seen") in _OF_ALL_WORKERS or source.get("new"):
                 self._tell_others(worker, message)
             self._on_message(message)
 

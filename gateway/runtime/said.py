@@ -101,6 +101,7 @@ _FIELDS: Final[dict[str, dict[str, Check]]] = {
         "name?": _hex(0, limits.NAME_OCTETS),
         "identity?": _IDENTITY,
         "epoch?": _number,
+        "new?": _flag,
     },
     "cause": {**_WHERE, "client": _address, "likely": _word(Reason), "session?": _text},
     "alarm": {

@@ -13,7 +13,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import ip_address
 from typing import Protocol
 
@@ -33,6 +33,7 @@ from gateway.policy import limits
 from gateway.policy.budget import HandshakeBudget
 from gateway.policy.cause import Sighting, likely
 from gateway.policy.dead_end import ClearRuns
+from gateway.policy.ignored_offers import IgnoredOffers, Neighbourhood
 from gateway.runtime.connection import Connection, Machine
 from gateway.runtime.link import Message
 from gateway.runtime.order import Presented
@@ -83,7 +84,9 @@ class Sources(Protocol):
 
     def source_of(self, address: str) -> Source: ...
     def sender_of(self, identity: bytes) -> Sender: ...
+    def neighbourhood_of(self, address: str) -> Neighbourhood: ...
     def expect(self, source: Source, sender: Sender) -> None: ...
+    def forget_for_a_while(self, address: str) -> None: ...
     def learn(self, address: str, seen: SourceSeen) -> None: ...
 
 
@@ -117,6 +120,7 @@ class Sessions:
         self._ahead: deque[Ephemerals] = deque()
         self._roles: dict[Connection, Role] = {}
         self._clear_runs = ClearRuns()
+        self._ignored = IgnoredOffers()
         self._bank = Bank(config.held_octets, config.held_octets_per_source)
         self._handshakes = HandshakeBudget(
             config.handshakes_per_second, config.handshakes_per_source, loop.time()
@@ -255,17 +259,31 @@ class Sessions:
     def note_source(self, connection: Connection, note: NoteSource) -> None:
         assert isinstance(connection.flow, Flow)
         address, now = connection.flow.source, int(time.time())
-        learnt = {"address": address, "seen": note.seen.value}
+        learnt: Message = {"address": address, "seen": note.seen.value}
         if note.seen is SourceSeen.UPGRADED:
             today = now // limits.DAY_SECONDS
-            source = after_upgrade(self._sources.source_of(address), note.name, today)
+            before = self._sources.source_of(address)
+            source = after_upgrade(before, note.name, today)
             sender = after_endorsement(self._sources.sender_of(note.identity), note.epoch, today)
+            is_new = not (before.has_upgraded and self._sources.sender_of(note.identity).epoch)
             self._sources.expect(source, sender)
-            learnt["name"] = note.name.hex()
-            self._tell({"source": {**learnt, "identity": note.identity.hex(), "epoch": note.epoch}})
+            if is_new:
+                self._ignored.somebody_is_new()
+            who = {"name": note.name.hex(), "identity": note.identity.hex(), "epoch": note.epoch}
+            self._tell({"source": {**learnt, **who, "new": is_new}})
         else:
+            if note.seen is SourceSeen.DROPPED:
+                self._ignored.anything_else(address)
             self._sources.learn(address, note.seen)
             self._tell({"source": learnt})
+
+    def learn_source(self, address: str, seen: SourceSeen) -> None:
+        """What another worker has seen: a client's drops and goings-on, and upgrades that were the first."""
+        if seen is SourceSeen.UPGRADED:
+            self._sources.forget_for_a_while(address)
+            self._ignored.somebody_is_new()
+        else:
+            self._sources.learn(address, seen)
 
     def note_decision(self, connection: Connection, note: NoteDecision) -> None:
         direction = _DIRECTION[self._roles[connection]]
@@ -284,6 +302,8 @@ class Sessions:
         )
         if self._config.dead_end_minutes and direction is Direction.OUT:
             self._note_offers(connection, note.reason)
+        if direction is Direction.IN:
+            self._note_taking(connection, note)
         if note.reason is Reason.HANDSHAKE_FAILED and direction is Direction.OUT:
             self._note_failure(connection)
         if note.alarm:
@@ -325,6 +345,14 @@ class Sessions:
             self._clear_runs.anything_else(server)
         elif self._clear_runs.offered_nothing(server):
             self._tell({"dead-end": {"address": server[0], "port": server[1]}})
+
+    def _note_taking(self, connection: Connection, note: NoteDecision) -> None:
+        """Whether the client took our offer, tried to, or ignored it."""
+        assert isinstance(connection.flow, Flow)
+        if note.reason is Reason.NO_VERB:
+            self._ignored.ignored(connection.flow.source)
+        elif note.upgraded or note.reason is Reason.HANDSHAKE_FAILED:
+            self._ignored.anything_else(connection.flow.source)
 
     def note_fact(self, connection: Connection, note: NoteFact) -> None:
         cause = self._likely(connection, _DIRECTION[self._roles[connection]], note.seen)
@@ -402,8 +430,12 @@ class Sessions:
             overloaded=not self._may_handshake(flow, source),
             source=source,
             source_rests=source.rest_until > 0 and source.rests(int(time.time())),
+            offers_ignored=partial(self._rests, flow.source),
             sender_of=self._sources.sender_of,
         )
+
+    def _rests(self, source: str) -> bool:
+        return self._config.offers_rest and self._ignored.rests(source, self._sources.neighbourhood_of)
 
     def _may_handshake(self, flow: Flow, source: Source) -> bool:
         granted = self._handshakes.grants(flow.source, is_known=source.has_upgraded, now=self._loop.time())

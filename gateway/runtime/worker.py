@@ -53,7 +53,6 @@ class Worker:
         self._counters = Counters()
         self._link = Link(loop, link, self._told, self._supervisor_gone)
         memory = Memory(order.config.pins_file, self._memory_unreadable)
-        self._sources = SourceReader(memory)
         signing = Signing(loop, socket.socket(fileno=order.signing), self._signer_silent)
         self._sessions = Sessions(
             loop,
@@ -64,7 +63,7 @@ class Worker:
             self._counters,
             self._link.send,
             PinReader(memory),
-            self._sources,
+            SourceReader(memory),
             signing.sign,
         )
         layout = layout_of(order.config)
@@ -149,7 +148,8 @@ class Worker:
             address, port = message["answered"]
             self._intake.server_answers((address, port))
         elif "source" in message:
-            self._sources.learn(message["source"]["address"], SourceSeen(message["source"]["seen"]))
+            said = message["source"]
+            self._sessions.learn_source(said["address"], SourceSeen(said["seen"]))
 
     def _roles(self, inside_networks: Iterable[Network]) -> Roles:
         layout = layout_of(self._config)

@@ -61,5 +61,7 @@ class ReceivingContext:
     """So many offers are made already that this connection gets none."""
     source_rests: bool = False
     """It dropped our offers, and gets none now."""
+    offers_ignored: Callable[[], bool] = lambda: False
+    """Whether its client ignores offers, and gets none now; asked once, where one would be made."""
     sender_of: Callable[[bytes], Sender] = Sender
     """What is remembered of an identity of a sending gateway."""

@@ -117,19 +117,9 @@ class ReceivingSession(Machine):
 
     def _reply_complete(self, reply: bytes, now: float) -> list[Command]:
         size = offer_fits(reply)
-        refusal = (
-            Reason.NEVER_OFFER
-            if not self._context.may_offer
-            else Reason.OFFER_BY_INNER_GATEWAY
-            if carries_keyword(reply)
-            else Reason.OVERLOADED
-            if self._context.overloaded
-            else Reason.SOURCE_RESTS
-            if self._context.source_rests
-            else Reason.NO_ROOM_FOR_OFFER
-        )
-        if size is None or refusal is not Reason.NO_ROOM_FOR_OFFER:
-            return [SendOctets(Side.FAR, reply), *self._relay(refusal)]
+        refusal = self._why_no_offer(reply, size)
+        if size is None or refusal is not None:
+            return [SendOctets(Side.FAR, reply), *self._relay(refusal or Reason.NO_ROOM_FOR_OFFER)]
         context = self._context
         self._handshake = ReceivingHandshake(
             context.keys.identity,
@@ -146,6 +136,20 @@ class ReceivingSession(Machine):
         self.state = State.SIGNING
         self.deadline = now + limits.SIGN_SECONDS
         return [SignOffer(self._handshake.to_sign(form, flags))]
+
+    def _why_no_offer(self, reply: bytes, size: OfferSize | None) -> Reason | None:
+        context = self._context
+        if not context.may_offer:
+            return Reason.NEVER_OFFER
+        if carries_keyword(reply):
+            return Reason.OFFER_BY_INNER_GATEWAY
+        if context.overloaded:
+            return Reason.OVERLOADED
+        if context.source_rests:
+            return Reason.SOURCE_RESTS
+        if size is None:
+            return Reason.NO_ROOM_FOR_OFFER
+        return Reason.OFFERS_IGNORED if context.offers_ignored() else None
 
     # --- Signing: the identity is in another process --------------------------------------------------
 

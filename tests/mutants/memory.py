@@ -93,4 +93,55 @@ _decision.lacks(
     "    return False",
 )
 
-MEMORY: Final[tuple[Mutant, ...]] = mutants_of(_comparison, _pins, _store, _decision)
+_ignored = Room("gateway/policy/ignored_offers.py")
+_ignored.lacks(
+    "who has upgraded goes on getting offers", "Neighbourhood.ITSELF: True", "Neighbourhood.ITSELF: False"
+)
+_ignored.lacks(
+    "neighbours of one that has upgraded go on getting offers",
+    "Neighbourhood.NEIGHBOUR: True",
+    "Neighbourhood.NEIGHBOUR: False",
+)
+_ignored.lacks(
+    "whoever is new ends the rest of all", "        self._counts.clear()", "        self._counts.copy()"
+)
+_ignored.lacks(
+    "a client that rests gets an offer now and then",
+    "    return Run.ITS_TURN if without >= limits.OFFERS_REST_ONE_IN - 1 else Run.LONG",
+    "    return Run.LONG",
+)
+
+_memory = Room("gateway/runtime/memory.py")
+_memory.lacks(
+    "where the memory cannot be read nobody rests",
+    "SourceStore(database).has_upgraded_among(beginnings), True)",
+    "SourceStore(database).has_upgraded_among(beginnings), False)",
+)
+
+_sessions = Room("gateway/runtime/sessions.py")
+_sessions.lacks(
+    "a client whose handshake failed rests no more",
+    "        elif note.upgraded or note.reason is Reason.HANDSHAKE_FAILED:",
+    "        elif note.upgraded:",
+)
+_sessions.lacks(
+    "a client that broke off behind an offer rests no more",
+    "            if note.seen is SourceSeen.DROPPED:",
+    "            if False:",
+)
+_sessions.lacks(
+    "a first upgrade ends the rest of all in this worker",
+    "            if is_new:\n",
+    "            if False:\n",
+)
+
+_workers = Room("gateway/runtime/pool.py")
+_workers.lacks(
+    "a first upgrade is told to all workers",
+    ' or source.get("new"):',
+    ":",
+)
+
+MEMORY: Final[tuple[Mutant, ...]] = mutants_of(
+    _comparison, _pins, _store, _decision, _ignored, _memory, _sessions, _workers
+)

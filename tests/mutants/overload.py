@@ -92,7 +92,7 @@ _budget.lacks(
 _receiving = Room("gateway/session/receiving.py")
 _receiving.lacks(
     "nothing is offered beyond the budget",
-    "            else Reason.OVERLOADED\n            if self._context.overloaded\n",
+    "        if context.overloaded:\n            return Reason.OVERLOADED\n",
     "",
 )
 

@@ -105,18 +105,18 @@ _receiving.lacks(
 )
 _receiving.lacks(
     "a gateway further in wins",
-    "            if carries_keyword(reply)",
-    '            if carries_keyword(b"")',
+    "        if carries_keyword(reply):",
+    '        if carries_keyword(b""):',
 )
 _receiving.lacks(
     "no offer to those on the operator's list",
-    "            if not self._context.may_offer",
-    "            if self._context.may_offer is None",
+    "        if not context.may_offer:",
+    "        if context.may_offer is None:",
 )
 _receiving.lacks(
     "a source that rests gets no offer",
-    "            if self._context.source_rests",
-    "            if self._context.source_rests is None",
+    "        if context.source_rests:",
+    "        if context.source_rests is None:",
 )
 _receiving.lacks(
     "no answer where the receiver has spoken behind the reply",

@@ -88,6 +88,8 @@ file = ""
 to = "journal"
 [dead_ends]
 minutes = 5
+[offers]
+rest = false
 [limits]
 sessions = 100
 sessions_per_source = 10
@@ -127,6 +129,7 @@ listen = "unix:/run/nm/metrics.sock"
         log_level="debug",
         log_to="journal",
         dead_end_minutes=5,
+        offers_rest=False,
         alarm_again_hours=1,
         alarm_command=("/usr/local/bin/tell", "--all", "two words"),
         alarm_mail_to="postmaster@a.example",
@@ -206,6 +209,8 @@ BAD = [
     ("limits.held_megabytes", "0", "a whole number from 1 to 100000"),
     ("alarms.again_after_hours", "169", "from 1 to 168"),
     ("dead_ends.minutes", "-1", "from 0 to 1440"),
+    ("offers.rest", "1", "true or false"),
+    ("offers.rest", '"no"', "true or false"),
     ("alarms.command", '"/bin/tell me"', "a list of words"),
     ("alarms.command", '["tell"]', "an absolute path"),
     ("alarms.command", '["/bin/../tell"]', "an absolute path"),

@@ -9,7 +9,7 @@ from gateway.errors import EnvironmentFailureError
 from gateway.peers import source_store
 from gateway.peers.database import Database
 from gateway.peers.source_store import SourceCounts, SourceStore
-from gateway.peers.sources import Sender, Source, after_drop, after_upgrade
+from gateway.peers.sources import Sender, Source, after_drop, after_upgrade, beginnings
 from gateway.policy import limits
 
 NOW = 1_800_000_000
@@ -51,6 +51,16 @@ def test_remembers_over_a_reopening(store: SourceStore, database: Database, tmp_
     with pytest.raises(EnvironmentFailureError, match="written"):
         reader.put([peer(2)], [], TODAY)
     again.close()
+
+
+def test_who_has_upgraded_of_a_network(store: SourceStore) -> None:
+    """By the beginnings of addresses; who only dropped offers does not count."""
+    store.put([peer(1), after_upgrade(Source("198.51.100.255"), b"mail", TODAY), stranger(1)], [], TODAY)
+    for address in ("2001:db8::ffff", "2001:db8:0:1::1", "198.51.100.1"):
+        assert store.has_upgraded_among(beginnings(address)), address
+    for address in ("2001:db8:1::1", "2001:db9::1", "198.51.10.1", "198.51.101.1", "192.0.2.1", "192.0.2.9"):
+        assert not store.has_upgraded_among(beginnings(address)), address
+    assert not store.has_upgraded_among(())
 
 
 def test_counts(store: SourceStore) -> None:

@@ -1,5 +1,7 @@
 """What follows for a client from what a session has seen of it."""
 
+from ipaddress import IPv4Address, IPv6Address
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from gateway.peers.sources import (
     after_endorsement,
     after_going_on,
     after_upgrade,
+    beginnings,
     greeting_name,
     is_another,
 )
@@ -111,3 +114,40 @@ def test_it_rests_if_and_only_if_the_last_two_were_drops_and_it_never_upgraded(w
         assert source.rests(now) == (row >= limits.SOURCE_DROPS_IN_A_ROW and not upgraded and fresh)
         assert 0 <= source.drops <= limits.SOURCE_DROPS_IN_A_ROW
         assert source.has_upgraded == upgraded
+
+
+# --- Neighbours ---------------------------------------------------------------------------------------------
+
+PARTS = st.one_of(st.just(0), st.integers(0, 0xFFFF))
+
+
+def near(one: str, other: str) -> bool:
+    return other.startswith(beginnings(one))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.integers(0, 31))
+def test_neighbours_of_an_ipv4_address_share_24_bits(one: int, noise: int, kept: int) -> None:
+    other = one ^ (noise >> kept)
+    first, second = str(IPv4Address(one)), str(IPv4Address(other))
+    assert near(first, second) is (one >> 8 == other >> 8)
+
+
+@given(
+    st.integers(1, 0xFFFF),
+    st.tuples(PARTS, PARTS),
+    st.tuples(PARTS, PARTS),
+    st.tuples(*[PARTS] * 5),
+    st.data(),
+)
+def test_neighbours_of_an_ipv6_address_share_48_bits(
+    first: int, mine: tuple[int, int], theirs: tuple[int, int], rest: tuple[int, ...], data: st.DataObject
+) -> None:
+    """However their texts leave out zeros."""
+    one = ":".join(f"{part:x}" for part in (first, *mine, *data.draw(st.tuples(*[PARTS] * 5))))
+    other = str(IPv6Address(":".join(f"{part:x}" for part in (first, *theirs, *rest))))
+    assert near(str(IPv6Address(one)), other) is (mine == theirs)
+
+
+@pytest.mark.parametrize("address", ["::1", "::ffff:192.0.2.1"])
+def test_what_is_no_sites_address_has_no_neighbours(address: str) -> None:
+    assert beginnings(address) == ()

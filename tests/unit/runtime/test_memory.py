@@ -13,6 +13,7 @@ from gateway.peers.source_store import SourceStore
 from gateway.peers.sources import Sender, Source, SourceSeen, after_upgrade
 from gateway.peers.store import PinStore
 from gateway.policy import limits
+from gateway.policy.ignored_offers import Neighbourhood
 from gateway.runtime.memory import Memory, PinReader, SourceReader
 
 HERE = Destination("192.0.2.7", 25)
@@ -79,6 +80,34 @@ def test_two_drops_seen_anywhere_are_two_in_a_row(memory: Memory) -> None:
     assert not sources.source_of(CLIENT).rest_until
     sources.learn(CLIENT, SourceSeen.DROPPED)
     assert sources.source_of(CLIENT).rest_until
+
+
+def test_who_has_upgraded_near_a_client(database: Database, memory: Memory, no_cache: None) -> None:
+    sources = SourceReader(memory)
+    assert sources.neighbourhood_of(CLIENT) is Neighbourhood.NOBODY
+    SourceStore(database).put([after_upgrade(Source("198.51.100.9"), b"mail", 20_000)], [], 20_000)
+    assert sources.neighbourhood_of(CLIENT) is Neighbourhood.NEIGHBOUR
+    assert sources.neighbourhood_of("198.51.101.1") is Neighbourhood.NOBODY
+    SourceStore(database).put([after_upgrade(Source(CLIENT), b"mail", 20_000)], [], 20_000)
+    assert sources.neighbourhood_of(CLIENT) is Neighbourhood.ITSELF
+
+
+@pytest.mark.parametrize("here", [True, False], ids=["this worker", "another worker"])
+def test_the_first_upgrade_near_a_client_is_believed_at_once(memory: Memory, here: bool) -> None:
+    """Also where the worker has looked just before, and the file does not know it yet."""
+    sources = SourceReader(memory)
+    assert sources.neighbourhood_of(CLIENT) is Neighbourhood.NOBODY
+    near = after_upgrade(Source("198.51.100.9"), b"mail", 20_000)
+    if here:
+        sources.expect(near, Sender(b"B" * 32, 20_000, 20_000))
+    else:
+        sources.forget_for_a_while(near.address)
+    assert sources.neighbourhood_of(CLIENT) is Neighbourhood.NEIGHBOUR
+
+
+def test_where_the_file_cannot_be_read_everybody_may_have_a_gateway_near(tmp_path: Path) -> None:
+    sources = SourceReader(Memory(tmp_path / "nowhere.db", lambda detail: None))
+    assert sources.neighbourhood_of(CLIENT) is Neighbourhood.NEIGHBOUR
 
 
 def test_a_worker_keeps_only_so_much_in_mind(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ import random
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -254,3 +255,25 @@ def test_a_packet_that_is_no_message_is_passed_over(loop: asyncio.AbstractEventL
     assert heard == [{"ready": 7}]
     link.close()
     theirs.close()
+
+
+@pytest.mark.parametrize(
+    ("seen", "is_told"),
+    [
+        ({"seen": "upgraded", "new": True}, True),
+        ({"seen": "upgraded", "new": False}, False),
+        ({"seen": "upgraded"}, False),
+        ({"seen": "dropped"}, True),
+        ({"seen": "went-on"}, True),
+    ],
+)
+def test_what_the_other_workers_are_told_of_a_client(ears: Ears, seen: dict[str, Any], is_told: bool) -> None:
+    """That somebody has upgraded for the first time, so that nobody of his site rests with them."""
+    others: list[Any] = []
+    other = WorkerProcess(Slot(1, 2501, 12526), (), state=State.SERVING)
+    other.link = cast("Link", SimpleNamespace(send=others.append))
+    ears.pool.workers += [ears.worker, other]
+    said = {"source": {"address": "192.0.2.7", "name": "6d78", "identity": "05" * 32, "epoch": 1, **seen}}
+    ears.hear(said)
+    assert others == ([said] if is_told else [])
+    assert ears.rung == []

@@ -149,3 +149,39 @@ def test_a_source_that_rests_gets_the_reply_as_it_is() -> None:
     book = offered(source=DROPPED, source_rests=True)
     assert (book.to_far, book.relayed) == (GREETING + REPLY, True)
     assert book.decision.reason is Reason.SOURCE_RESTS
+
+
+# --- Who ignores offers -------------------------------------------------------------------------------------
+
+
+def test_a_source_that_ignores_offers_gets_the_reply_as_it_is() -> None:
+    book = offered(offers_ignored=lambda: True)
+    assert book.to_far == GREETING + REPLY
+    assert (book.decision.upgraded, book.decision.reason) == (False, Reason.OFFERS_IGNORED)
+    assert not book.decision.alarm
+
+
+def test_a_turn_is_taken_only_where_an_offer_would_be_made() -> None:
+    """Once for each, and not by a session that would have had none anyway."""
+    asked: list[str] = []
+
+    def ask() -> bool:
+        asked.append("asked")
+        return False
+
+    offered(offers_ignored=ask)
+    assert asked == ["asked"]
+    offered(offers_ignored=ask, may_offer=False)
+    offered(offers_ignored=ask, overloaded=True)
+    offered(offers_ignored=ask, source_rests=True)
+    no_room = Playbook(receiving(offers_ignored=ask))
+    no_room.near(GREETING)
+    no_room.far(EHLO)
+    no_room.near(
+        b"250-" + b"x" * 400 + b"\r\n" + b"".join(b"250-" + b"y" * 400 + b"\r\n" for _ in range(5)) + REPLY
+    )
+    assert no_room.decision.reason is Reason.NO_ROOM_FOR_OFFER
+    helo = Playbook(receiving(offers_ignored=ask))
+    helo.near(GREETING)
+    helo.far(b"HELO a.example\r\n")
+    assert asked == ["asked"]

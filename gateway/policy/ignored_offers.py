@@ -1,0 +1,85 @@
+"""Sources that read offers and take none, session after session: when does one get fewer of them? Pure.
+
+An offer to a source without a gateway is the dearest part of its session, and for nothing. So it rests, but
+never quite: a gateway that is installed there is found within a few sessions. Whatever hints at a gateway
+makes it an offer in each session; in doubt it gets one, since whoever remembers us and sees none rings.
+Mirror image of `dead_end`. Counterpart: `session.receiving`, which asks where it would make an offer.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from gateway.errors import IdentityHashed
+from gateway.policy import limits
+
+
+class Run(IdentityHashed):
+    """How many offers in a row a source has ignored."""
+
+    SHORT = "short"
+    LONG = "long"
+    ITS_TURN = "its-turn"
+    """Long, and the sessions behind the last offer were without one."""
+
+
+class Neighbourhood(IdentityHashed):
+    """Who of the source's network has upgraded, as far as is remembered."""
+
+    NOBODY = "nobody"
+    NEIGHBOUR = "neighbour"
+    """Another address of its network: a site with several of them remembers us through any."""
+    ITSELF = "itself"
+
+
+GETS_AN_OFFER: Final[dict[Run, dict[Neighbourhood, bool]]] = {
+    Run.SHORT: dict.fromkeys(Neighbourhood, True),
+    Run.LONG: {Neighbourhood.NOBODY: False, Neighbourhood.NEIGHBOUR: True, Neighbourhood.ITSELF: True},
+    Run.ITS_TURN: dict.fromkeys(Neighbourhood, True),
+}
+"""Total. docs/protocol.md, "Whether R offers", is this table in words."""
+
+
+def run_of(count: int) -> Run:
+    """`count`: offers ignored in a row, and behind that the sessions that came without one."""
+    without = count - limits.OFFERS_IGNORED_IN_A_ROW
+    if without < 0:
+        return Run.SHORT
+    return Run.ITS_TURN if without >= limits.OFFERS_REST_ONE_IN - 1 else Run.LONG
+
+
+class IgnoredOffers:
+    """One worker's count for each source; bounded, the ones heard of least recently go first."""
+
+    def __init__(self) -> None:
+        self._counts: OrderedDict[str, int] = OrderedDict()
+
+    def rests(self, source: str, neighbourhood: Callable[[str], Neighbourhood]) -> bool:
+        """Whether this session gets no offer; one that gets none is counted. Asks only where it matters."""
+        count = self._counts.get(source, 0)
+        run = run_of(count)
+        if run is Run.SHORT:
+            return False
+        self._counts.move_to_end(source)
+        if GETS_AN_OFFER[run][neighbourhood(source)]:
+            self._counts[source] = limits.OFFERS_IGNORED_IN_A_ROW
+            return False
+        self._counts[source] = count + 1
+        return True
+
+    def ignored(self, source: str) -> None:
+        """It had an offer, and has spoken on in clear."""
+        count = self._counts.pop(source, 0)
+        self._counts[source] = count + 1 if run_of(count) is Run.SHORT else count
+        if len(self._counts) > limits.SOURCES_IGNORING:
+            self._counts.popitem(last=False)
+
+    def anything_else(self, source: str) -> None:
+        """Something there answers offers, or breaks off at them: what was counted is worth nothing."""
+        self._counts.pop(source, None)
+
+    def somebody_is_new(self) -> None:
+        """A gateway that was not known: more of its addresses may be among those that rest."""
+        self._counts.clear()
