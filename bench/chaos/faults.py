@@ -133,13 +133,14 @@ for _letter, _side in (("a", ""), ("b", "-b")):
         ("worker", "one worker", _one),
         ("workers", "all workers", _all),
         ("supervisor", "the supervisor", _supervisor),
+        ("everything", "every process of the daemon, at once,", _everything),
     ):
         fault(
             f"{_name}-stopped{_side}",
             f"SIGSTOP to {_who} {_at}",
             "SIGCONT",
             seconds=3.0,
-            quick=_name == "workers" and not _side,
+            quick=_name in ("workers", "everything") and not _side,
         )(_stopped(_letter, _whom))
 for _name, _who, _whom in (("worker", "one worker", _one), ("workers", "all workers", _all)):
     fault(
@@ -148,6 +149,40 @@ for _name, _who, _whom in (("worker", "one worker", _one), ("workers", "all work
         "its sessions end, and the supervisor starts another",
         seconds=3.0,
     )(_struck("a", _whom, signal.SIGTERM))
+
+
+@fault(
+    "everything-frozen",
+    "a control group with every process of the daemon in it is frozen",
+    "it is thawed",
+    seconds=3.0,
+)
+def _frozen(world: World) -> Iterator[None]:
+    service = world.services.get("a")
+    if service is None:
+        yield
+        return
+    first, second = Path("/sys/fs/cgroup/freezer"), Path("/sys/fs/cgroup")
+    root = first if first.is_dir() else second
+    switch, off, on = ("freezer.state", "THAWED", "FROZEN") if first.is_dir() else ("cgroup.freeze", "0", "1")
+    group = root / f"nightmail-chaos-frozen-{os.getpid()}"
+    group.mkdir()
+    try:
+        for pid in _everything(service):
+            (group / "cgroup.procs").write_text(str(pid))
+        (group / switch).write_text(on)
+        yield
+    finally:
+        (group / switch).write_text(off)
+        _leave_group(group, root)
+
+
+def _leave_group(group: Path, root: Path) -> None:
+    """What is in the group moves back, and the group goes."""
+    for pid in (group / "cgroup.procs").read_text().split():
+        with contextlib.suppress(OSError):
+            (root / "cgroup.procs").write_text(pid)
+    group.rmdir()
 
 
 @fault(
@@ -192,10 +227,7 @@ def _memory(world: World) -> Iterator[None]:
         (group / "cgroup.procs").write_text(str(_one(service)[0]))
         yield
     finally:
-        for pid in (group / "cgroup.procs").read_text().split():
-            with contextlib.suppress(OSError):
-                (root / "cgroup.procs").write_text(pid)
-        group.rmdir()
+        _leave_group(group, root)
 
 
 def _descriptors_of(pid: int) -> int:

@@ -10,6 +10,8 @@ which set them.
     0x40 | 0x80 an ICMP error of this very box, turned back to the dialled socket that it is about
     1 to 4      a SYN that is to be answered as refused, unreachable, or prohibited
     5           a SYN to a dead end, which passes without being judged
+    6           a SYN that passes by a gate for which nobody vouches; taken off again behind the gate
+    0x40 | i    on a datagram that never leaves this box: the worker in slot i lives
     0x1f        a frame on a bridge that is to pass as it is
 """
 
@@ -24,6 +26,7 @@ _DIALLED: Final = 0x80
 _TAKEN: Final = 0x40
 _ACCEPTED: Final = 0x20
 _SPARED: Final = 5
+_UNVOUCHED: Final = 6
 _UNTOUCHED: Final = 0x1F
 SLOTS: Final = 32
 """Five bits of slot number: workers of the running generation and of the one that drains."""
@@ -94,6 +97,16 @@ class MarkBits:
     def spared(self) -> int:
         """A SYN that the gate does not see."""
         return _SPARED * self.unit
+
+    @property
+    def unvouched(self) -> int:
+        """A SYN that must not wait for a worker that nobody has heard of lately."""
+        return _UNVOUCHED * self.unit
+
+    @property
+    def kinds(self) -> int:
+        """Those bits that tell a slot's mark, which has `taken` alone of them, from a socket's."""
+        return (_DIALLED | _TAKEN | _ACCEPTED) * self.unit
 
     @property
     def rest(self) -> int:

@@ -20,6 +20,7 @@ CHAIN_PREFIX: Final = "NIGHTMAIL-"
 FAMILIES: Final = (4, 6)
 LOOPBACK: Final = "lo"
 
+VOUCHING_CHAIN: Final = "vouching"
 _GATE_CHAIN: Final = f"{CHAIN_PREFIX}GATE"
 GATE_LINE: Final = "# $gate"
 
@@ -113,7 +114,7 @@ def gate_rules(live_queues: Iterable[int]) -> list[str]:
     worker that holds the first one, and iptables has none for both families. It lasts as long as the dead
     worker's successor takes to bind its queue again.
     """
-    run = _longest_run(sorted(set(live_queues)))
+    run = queues_served(live_queues)
     if not run:
         return []
     where = f"--queue-num {run[0]}" if len(run) == 1 else f"--queue-balance {run[0]}:{run[-1]}"
@@ -123,6 +124,22 @@ def gate_rules(live_queues: Iterable[int]) -> list[str]:
 def render_gate(live_queues: Iterable[int]) -> str:
     """Input of iptables-restore, the same for both families, that swaps the gate chain and nothing else."""
     return "\n".join(["*raw", f":{_GATE_CHAIN} - [0:0]", *gate_rules(live_queues), "COMMIT", ""])
+
+
+def queues_served(live_queues: Iterable[int]) -> list[int]:
+    """Those of them that the gate sends SYNs to, in order."""
+    return _longest_run(sorted(set(live_queues)))
+
+
+def render_vouching(slot_ports: Iterable[int], *, alive: Iterable[int] = ()) -> str:
+    """Input of nft: SYNs come to the gate only while each of these slots' workers has been heard of lately.
+
+    `alive`: marks of slots that count as heard of right now.
+    """
+    chain = f"inet {NFT_TABLE} {VOUCHING_CHAIN}"
+    lines = [f"flush chain {chain}", *(f"add rule {chain} jump vouched_{port}" for port in slot_ports)]
+    marks = ", ".join(map(hex, alive))
+    return "\n".join([*lines, *([f"add element inet {NFT_TABLE} alive {{ {marks} }}"] if marks else []), ""])
 
 
 def _longest_run(numbers: list[int]) -> list[int]:

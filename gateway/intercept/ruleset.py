@@ -22,6 +22,7 @@ from gateway.errors import EnvironmentFailureError, LocalMisuseError
 from gateway.intercept.marks import SLOTS, MarkBits, Verdict
 from gateway.intercept.objects import GATE_LINE, NFT_TABLE, IptablesRules, KernelObject, NftTable
 from gateway.intercept.placements import layout_of
+from gateway.intercept.pulse import PULSE_PORT
 from gateway.policy import limits
 
 _Kind = TypeVar("_Kind")
@@ -132,6 +133,10 @@ def _values(config: Config, bits: MarkBits) -> dict[str, str]:
         "dialled": hex(bits.dialled),
         "accepted": hex(bits.accepted),
         "spared": hex(bits.spared),
+        "unvouched": hex(bits.unvouched),
+        "kinds": hex(bits.kinds),
+        "pulse_port": str(PULSE_PORT),
+        "vouched_milliseconds": str(limits.VOUCHED_MILLISECONDS),
         "dead_ends": str(limits.DEAD_ENDS),
         "dead_end_one_in": str(limits.DEAD_END_ONE_IN),
         "refuse": hex(bits.answer(Verdict.REFUSE)),

@@ -221,6 +221,12 @@ EVENTS_PER_TURN: Final = 256
 """Sockets that are served in one turn of the loop, before its timers and other descriptors get theirs."""
 HUNG_AFTER_SECONDS: Final = 0.35
 """The supervisor takes a worker's queue out of the rules after so long without proof (0.5 s in all)."""
+VOUCHED_MILLISECONDS: Final = 800
+"""The kernel itself lets SYNs pass by the gate when a worker that serves has not been heard of for so long:
+for when the supervisor is frozen as well. More than the supervisor takes for one hung worker (0.5 s in all,
+and 0.1 s to change the rules), or the mail of all workers would pass in clear because of it; less than the
+second that the kernel of a client waits with its next SYN. In a pause of the daemon that is longer, and would
+else be a delay only, mail passes in clear, and is counted as `bypassed`."""
 KILL_HUNG_AFTER_SECONDS: Final = 10.0
 """A worker hung for so long is killed: its clients get a reset instead of waiting for their own timers."""
 RULES_CHECK_SECONDS: Final = 0.5

@@ -27,6 +27,7 @@ from gateway.intercept.admission import Bounds
 from gateway.intercept.gate import Roles
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.placements import InsideNetworks, layout_of
+from gateway.intercept.pulse import Pulse
 from gateway.observe import sinks
 from gateway.observe.counters import Counters, Tally
 from gateway.observe.log import Level
@@ -83,6 +84,7 @@ class Worker:
             bounds=_bounds(order.config),
         )
         self._sessions.dialler = self._intake
+        self._pulse = Pulse(MarkBits(order.config.marks.mask), order.slot)
         self._draining = False
         self._retiring_from: float | None = None
         self._counted_at = 0.0
@@ -105,7 +107,7 @@ class Worker:
         self._end_if_idle()
 
     def _alive(self) -> None:
-        """The proof that this loop turns; log and counters go out with it."""
+        """The proof that this loop turns, to kernel and supervisor; log and counters go out with it."""
         now = time.monotonic()  # the loop's own clock stands still within a turn
         if now - self._alive_at > limits.HUNG_AFTER_SECONDS:
             self._log.fact("worker", "slept", level=Level.NOTICE, seconds=round(now - self._alive_at, 3))
@@ -113,6 +115,7 @@ class Worker:
         self._alive_at = now
         self._poller.rest_behind(now + limits.READS_BEHIND_ALIVE_SECONDS)
         self._loop.call_later(limits.ALIVE_EVERY_SECONDS, self._alive)
+        self._pulse.beat()
         self._link.send_alive()
         self._sessions.draw_ahead()
         self._log.flush()

@@ -17,6 +17,7 @@ from gateway.intercept import ruleset, tproxy
 from gateway.intercept.gate import Claim, CloseUnclaimed, Dial, DialOutcome, Gate, GiveVerdict, Refusal, Roles
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.nfqueue import SynQueue
+from gateway.intercept.pulse import Pulse
 from gateway.intercept.syn import parse_syn
 
 
@@ -42,6 +43,7 @@ class Worker:
         self.queue = SynQueue(self.slot.queue, self.packet)
         self.loop.add_reader(self.queue.fd(), self.queue.run)
         self.start(self.ticks())
+        self.start(self.pulse())
 
     def start(self, work) -> None:
         task = self.loop.create_task(work)
@@ -52,6 +54,12 @@ class Worker:
         while True:
             await asyncio.sleep(0.2)
             self.carry_out(self.gate.tick(self.loop.time()))
+
+    async def pulse(self) -> None:
+        pulse = Pulse(self.bits, self.slot.index)
+        while True:
+            pulse.beat()
+            await asyncio.sleep(0.1)
 
     def packet(self, token, payload: bytes, mark: int, interface: str) -> None:
         flow = parse_syn(payload)

@@ -69,6 +69,8 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/runtime/link.py": ("tests/unit/runtime/test_pool.py",),
     "gateway/runtime/supervisor.py": ("tests/unit/runtime/test_pool.py",),
     "gateway/intercept/ruleset.py": ("tests/unit/intercept/test_ruleset.py",),
+    "gateway/intercept/kernel/__init__.py": ("tests/unit/intercept/test_kernel.py",),
+    "gateway/intercept/kernel/nft.py": ("tests/unit/intercept/test_kernel.py",),
     "gateway/observe/exposition.py": ("tests/unit/observe/test_exposition.py",),
     "gateway/outlets.py": ("tests/unit/test_config.py",),
     "gateway/runtime/alarms_out.py": ("tests/unit/runtime/test_alarms_out.py",),

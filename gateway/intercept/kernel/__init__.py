@@ -31,7 +31,8 @@ from gateway.intercept.kernel.lifts import Lifts
 from gateway.intercept.kernel.nft import NftTables
 from gateway.intercept.kernel.routing import Routing, families, with_routes
 from gateway.intercept.kernel.sysctls import Sysctls
-from gateway.intercept.objects import LOOPBACK, BridgeLift, NftTable
+from gateway.intercept.marks import MarkBits
+from gateway.intercept.objects import LOOPBACK, BridgeLift, NftTable, queues_served
 from gateway.intercept.placements import InsideNetworks, layout_of
 from gateway.intercept.ruleset import RuleSet
 
@@ -62,6 +63,7 @@ class KernelRules:
         # What acts on a mark stands before what gives it.
         tables = (config.table, config.bridge_table)
         self._kinds: Sequence[Kind] = (Lifts(), Routing(tables), self._nft, self._sysctls, self._iptables)
+        self._marks = MarkBits(config.marks.mask)
         self._wanted: RuleSet | None = None
         self._seen_generation: int | None = None
 
@@ -72,6 +74,7 @@ class KernelRules:
         What others have put into the kernel is not touched.
         """
         self._wanted, self._iptables.live, self._seen_generation = wanted, tuple(live_queues), None
+        self._nft.vouching = self._vouching(self._iptables.live)
         try:
             for kind in self._kinds:
                 kind.put(_of(kind, wanted))
@@ -100,11 +103,23 @@ class KernelRules:
                 return False
         self._sysctls.recall()
         self._wanted, self._seen_generation = wanted, None
+        self._nft.vouching = self._vouching(self._iptables.live)
         return True
 
     def swap_gate(self, live_queues: Iterable[int]) -> None:
-        """Send SYNs to these queues from now on (to none: everything passes). One transaction a family."""
-        self._iptables.swap_gate(live_queues)
+        """Send SYNs to these queues from now on (to none: everything passes). One transaction a family.
+
+        First the gate: a worker that hangs is out of it before the kernel misses that one's proof of life.
+        """
+        live = tuple(live_queues)
+        self._iptables.swap_gate(live)
+        self._nft.swap_vouching(self._vouching(live))
+
+    def _vouching(self, live: Sequence[int]) -> dict[int, int]:
+        """Port -> mark of those slots that the gate sends SYNs to."""
+        slots = {slot.queue: slot for slot in self._wanted.slots} if self._wanted is not None else {}
+        serving = [slots[queue] for queue in queues_served(live) if queue in slots]
+        return {slot.port: self._marks.take(slot.index) for slot in serving}
 
     def missing(self) -> list[str]:
         """What should stand and does not, in words for a log; empty if all is well.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import struct
@@ -11,13 +12,14 @@ from typing import Final
 
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept.kernel.commands import run, start
-from gateway.intercept.objects import NFT_TABLE, KernelObject, NftTable
+from gateway.intercept.objects import NFT_TABLE, VOUCHING_CHAIN, KernelObject, NftTable, render_vouching
 from gateway.policy import limits
 
 _NOTE: Final = "former/"
 """An empty chain by such a name is a note: so the kernel remembers what to give back, whoever does it."""
 _NOTE_FAMILY: Final = "inet"
 _NOTE_CHAIN: Final = re.compile(rf"\n?\tchain {_NOTE}(\S+) \{{\n\t\}}\n")
+_VOUCHING: Final = re.compile(rf"(?<=\tchain {VOUCHING_CHAIN} \{{\n)((?:\t\t.*\n)*)")
 
 
 class NftTables:
@@ -29,6 +31,8 @@ class NftTables:
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
         self._listings: dict[str, str] = {}
+        self.vouching: dict[int, int] = {}
+        """Slots whose workers the gate needs: port -> mark."""
 
     def missing(self, wanted: Sequence[NftTable]) -> list[str]:
         lines: list[str] = []
@@ -38,6 +42,8 @@ class NftTables:
                 lines += [f"nft {line.strip()}" for line in table.text.splitlines()[2:] if line.strip()]
             elif listing != self._listings.get(table.family, listing):
                 lines.append(f"nft table {table.family} {table.name}: its rules differ from ours")
+        if self._listings and not lines:
+            lines += self._missing_vouching()
         return lines
 
     def surplus(self, wanted: Sequence[NftTable]) -> list[str]:
@@ -49,9 +55,25 @@ class NftTables:
         known = notes()
         families = {table.family for table in wanted}
         removal = [_removal(family) for family in _families_present() if family not in families]
-        run(["nft", "-f", "-"], "".join([*removal, *(table.text for table in wanted), _noting(known)]))
+        texts = (table.text for table in wanted)
+        # Who serves has been heard of as long as the old table stood.
+        vouching = render_vouching(self.vouching, alive=self.vouching.values())
+        run(["nft", "-f", "-"], "".join([*removal, *texts, _noting(known), vouching]))
         self._texts = {table.family: table.text for table in wanted}
         self._listings = {table.family: _listing(table.family) or "" for table in wanted}
+
+    def swap_vouching(self, vouching: Mapping[int, int]) -> None:
+        """The gate needs these workers from now on. Where the table is gone it comes back with them."""
+        self.vouching = dict(vouching)
+        with contextlib.suppress(EnvironmentFailureError):
+            run(["nft", "-f", "-"], render_vouching(self.vouching))
+
+    def _missing_vouching(self) -> list[str]:
+        found = _VOUCHING.search(_raw_listing(_NOTE_FAMILY) or "")
+        present = [line.strip() for line in found[1].splitlines()] if found else []
+        if present == [f"jump vouched_{port}" for port in self.vouching]:
+            return []
+        return [f"nft chain {_NOTE_FAMILY} {NFT_TABLE} {VOUCHING_CHAIN}: its rules differ from ours"]
 
     def take_away(self) -> None:
         run(["nft", "-f", "-"], "".join(map(_removal, _families_present())))
@@ -118,9 +140,10 @@ def _removal(family: str) -> str:
 
 
 def _listing(family: str) -> str | None:
-    """Our table without notes and without the contents of its sets; None if it is not there."""
+    """Our table without notes, without the contents of its sets, and without what the gate needs just now;
+    None if it is not there."""
     listing = _raw_listing(family)
-    return listing if listing is None else _NOTE_CHAIN.sub("", listing)
+    return listing if listing is None else _VOUCHING.sub("", _NOTE_CHAIN.sub("", listing))
 
 
 def _raw_listing(family: str) -> str | None:

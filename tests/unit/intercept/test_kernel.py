@@ -11,6 +11,7 @@ from gateway.config import Config
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel, ruleset
 from gateway.intercept.kernel import nft
+from gateway.intercept.marks import MarkBits
 from gateway.intercept.objects import IptablesRules, KernelObject, NftTable, Sysctl
 
 CONFIG = Config(inside=("lan",), outside=("wan",))
@@ -132,3 +133,47 @@ def test_notes_in_a_listing_are_read_and_not_taken_for_rules(monkeypatch: pytest
     monkeypatch.setattr(nft, "_raw_listing", lambda family: listing)
     assert nft.notes() == {"net/ipv4/tcp_early_demux": "1", "a.b/c-d": "x"}
     assert nft._listing("inet") == "table inet nightmail {\n\tchain leaving {\n\t\taccept\n\t}\n}\n"
+
+
+def vouching(*ports: int) -> str:
+    jumps = "".join(f"\t\tjump vouched_{port}\n" for port in ports)
+    return (
+        f"table inet nightmail {{\n\tchain vouching {{\n{jumps}\t}}\n\n\tchain x {{\n\t\taccept\n\t}}\n}}\n"
+    )
+
+
+def test_who_must_live_for_the_gate_follows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every switch of the gate; what others make of it is missing, and comes back with the table."""
+    told: list[str] = []
+    stands = [vouching()]
+    monkeypatch.setattr(nft, "run", lambda command, text="": told.append(text) or "")
+    monkeypatch.setattr(nft, "_raw_listing", lambda family: stands[0])
+    table = NftTable("table inet nightmail {}\n")
+    tables = nft.NftTables()
+    tables.vouching = {12525: 0x40}
+    tables.put([table])
+    assert told[-1].endswith(
+        "flush chain inet nightmail vouching\n"
+        "add rule inet nightmail vouching jump vouched_12525\n"
+        "add element inet nightmail alive { 0x40 }\n"
+    )
+    stands[0] = vouching(12525)
+    assert tables.missing([table]) == []
+    tables.swap_vouching({12526: 0x41})
+    assert told[-1] == (
+        "flush chain inet nightmail vouching\nadd rule inet nightmail vouching jump vouched_12526\n"
+    ), "whoever comes new has to prove that it lives"
+    assert tables.missing([table]) == ["nft chain inet nightmail vouching: its rules differ from ours"]
+    stands[0] = vouching(12526)
+    assert tables.missing([table]) == []
+
+
+def test_the_gate_needs_those_workers_alone_that_it_sends_syns_to(
+    rules: kernel.KernelRules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = ruleset.render(CONFIG, ruleset.all_slots(CONFIG))
+    first = CONFIG.first_queue
+    rules.apply(wanted, [first, first + 1, first + 3])
+    bits = MarkBits(CONFIG.marks.mask)
+    port = CONFIG.first_listen_port
+    assert rules._nft.vouching == {port: bits.take(0), port + 1: bits.take(1)}

@@ -1,0 +1,150 @@
+"""Every process of a gateway stands still at once, the watchdog too: mail goes on all the same.
+
+A debugger, a frozen control group, a machine that swaps: nobody is left who could take a queue out of the
+rules, so the kernel lets mail pass by itself. In each placement.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from gateway.config import Placement
+from gateway.lab import processes
+from tests.lab import probes
+from tests.lab.probes import Load, MailServer, Sites, eventually, failure, mail
+from tests.lab.test_fail_open import targets
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+LETTERS = pytest.mark.parametrize("letter", ["a", "b"])
+BAR_SECONDS = 1.0
+
+
+@pytest.fixture(scope="module", params=list(Placement), ids=lambda placement: placement.value)
+def built(request: pytest.FixtureRequest) -> Iterator[Sites]:
+    with probes.built(placement=request.param) as sites:
+        sites.acquaint()
+        yield sites
+
+
+@pytest.fixture
+def sites(built: Sites) -> Iterator[Sites]:
+    built.settle()
+    yield built
+
+
+@pytest.fixture
+def server4(sites: Sites) -> Iterator[MailServer]:
+    with MailServer(sites, "mta-b", False) as server:
+        yield server
+
+
+@pytest.fixture
+def server6(sites: Sites) -> Iterator[MailServer]:
+    with MailServer(sites, "mta-b", True) as server:
+        yield server
+
+
+def processes_of(sites: Sites, letter: str) -> list[int]:
+    """All of the daemon: the supervisor and its children."""
+    supervisor = sites.supervisor(letter)
+    living = processes.living_in([sites.gateway(letter).namespace])
+    ours = [each.pid for each in living if os.getsid(each.pid) == os.getsid(supervisor)]
+    assert {supervisor, *sites.workers(letter)} < set(ours), "no signer?"
+    return ours
+
+
+@pytest.fixture
+def frozen(sites: Sites) -> Iterator[Callable[[str], None]]:
+    """Stops all processes of a gateway; they go on afterwards whatever happened."""
+    pids: list[int] = []
+
+    def freeze(letter: str) -> None:
+        pids.extend(processes_of(sites, letter))
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+
+    yield freeze
+    for pid in pids:
+        if processes.start_time(pid) is not None:
+            os.kill(pid, signal.SIGCONT)
+
+
+@LETTERS
+def test_new_connections_pass_a_gateway_whose_every_process_is_frozen(
+    sites: Sites, server4: MailServer, server6: MailServer, frozen: Callable[[str], None], letter: str
+) -> None:
+    bypassed = sites.status(letter)["bypassed"]
+    pids = processes_of(sites, letter)
+    frozen(letter)
+    at = time.monotonic()
+    first = {}
+    for target in targets(sites):  # both families: each until one gets through
+        while failure(sites, "mta-a", target, timeout=0.1)[0] != "connected":
+            assert time.monotonic() < at + 5 * BAR_SECONDS, f"nobody gets through to {target}"
+        first[target] = time.monotonic() - at
+    assert max(first.values()) <= BAR_SECONDS, first
+    with Load(sites, "mta-a", targets(sites)) as load:
+        load.wait(40)
+    assert not [each for each in load.attempts if each.failure or each.seconds > 0.5]
+    for server, target in zip((server4, server6), targets(sites), strict=True):
+        mail(sites, "mta-a", server, target, b"while nobody of ours moved")
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    eventually(lambda: sites.serving(letter) == 2, what="serving again")
+    told = eventually(lambda: sites.status(letter)["bypassed"] - bypassed, 10.0, "a count of what passed")
+    assert told >= 40
+    before = upgraded(sites)
+    mail(sites, "mta-a", server4, targets(sites)[0], b"and protected again")
+    eventually(lambda: upgraded(sites) == before + 1, what="a protected session")
+
+
+def upgraded(sites: Sites) -> int:
+    return sum(sites.status("a")["counters"]["decided"]["out"]["upgraded"].values())
+
+
+@LETTERS
+def test_it_is_the_kernels_watch_that_lets_them_pass(
+    sites: Sites, server4: MailServer, frozen: Callable[[str], None], letter: str
+) -> None:
+    """With that chain empty, what is frozen holds mail for as long as it stays so."""
+    target = targets(sites)[0]
+    home = sites.home(letter)
+    vouched = sites.sh(home, "nft list chain inet nightmail vouching")
+    assert vouched.count("jump vouched_") == 2
+    frozen(letter)
+    sites.sh(home, "nft flush chain inet nightmail vouching")
+    assert failure(sites, "mta-a", target, timeout=3 * BAR_SECONDS)[0] == "timeout"
+
+
+def test_one_hung_worker_does_not_send_the_mail_of_all_past_the_gate(
+    sites: Sites, server4: MailServer, server6: MailServer
+) -> None:
+    """The supervisor takes it out before the kernel misses it."""
+    before = unvouched(sites)
+    pid = sites.workers("a")[0]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        at = time.monotonic()
+        with Load(sites, "mta-a", targets(sites)) as load:
+            load.wait(40, since=at + 2.0)
+    finally:
+        if processes.start_time(pid) is not None:  # one that hangs for long is killed
+            os.kill(pid, signal.SIGCONT)
+    eventually(lambda: sites.serving("a") == 2, what="serving again")
+    assert unvouched(sites) == before
+
+
+def unvouched(sites: Sites) -> int:
+    """SYNs that the kernel has let pass of itself."""
+    found = re.search(r"packets (\d+)", sites.sh(sites.home("a"), "nft list chain inet nightmail unvouched"))
+    assert found is not None
+    return int(found[1])
