@@ -229,6 +229,9 @@ second that the kernel of a client waits with its next SYN. In a pause of the da
 else be a delay only, mail passes in clear, and is counted as `bypassed`."""
 KILL_HUNG_AFTER_SECONDS: Final = 10.0
 """A worker hung for so long is killed: its clients get a reset instead of waiting for their own timers."""
+READY_SECONDS: Final = 60.0
+"""The service manager is told that we are ready when connections come to a worker, or after so long: what it
+holds back for us (the network, mail servers) must not wait for workers that do not come up; mail passes."""
 RULES_CHECK_SECONDS: Final = 0.5
 """The supervisor looks so often whether all of our rules still stand."""
 INSIDE_LOOK_SECONDS: Final = 2.0

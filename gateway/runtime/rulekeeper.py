@@ -46,6 +46,8 @@ class RuleKeeper:
         self._on_gate = on_gate
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rules")
         self._dirty = asyncio.Event()
+        self.guarded = asyncio.Event()
+        """Mail has come before a worker's eyes once; from then on."""
         self._stands = False
         self._not_ours_from = 0
         self._passed_lately = 0
@@ -86,6 +88,8 @@ class RuleKeeper:
                     if self._stands:
                         await self._in_thread(self._swap)
                     self._on_gate(self.queues if self._stands else [])
+                    if self._stands and self.queues:
+                        self.guarded.set()
                 else:
                     await self._in_thread(self._look)
                 if turn % limits.BYPASS_COUNT_EVERY_CHECKS == 1:

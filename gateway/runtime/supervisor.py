@@ -149,7 +149,7 @@ class Supervisor:
         looking = asyncio.create_task(self._keep_inside())
         event = "started" if heritage is None else "reloaded"
         self._log.fact("daemon", event, version=__version__, identity=self._site.fingerprint)
-        _tell_systemd("READY=1")
+        readying = asyncio.create_task(self._tell_ready())
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hung_up)
@@ -157,7 +157,7 @@ class Supervisor:
         if not self._anew:
             _tell_systemd("STOPPING=1")
             self._log.fact("daemon", "stopping", reason=Reason.STOPPED)
-        for task in (sparing, keeping, flushing, writing, presenting, looking):
+        for task in (readying, sparing, keeping, flushing, writing, presenting, looking):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -174,6 +174,14 @@ class Supervisor:
         self._log.close()
 
     # --- Reload ------------------------------------------------------------------------------------------
+
+    async def _tell_ready(self) -> None:
+        """What is started behind us may send mail: by then it is looked at, if the rules are wanted."""
+        if self._keeper.wanted is Wanted.UP:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limits.READY_SECONDS):
+                    await self._keeper.guarded.wait()
+        _tell_systemd("READY=1")
 
     def _hung_up(self) -> None:
         self._reloading = asyncio.ensure_future(self._reload())
