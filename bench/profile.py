@@ -93,7 +93,14 @@ def main() -> int:
 
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.profile", description="Where a gateway's time goes.")
-    parser.add_argument("variants", nargs="*", type=Variant, default=[Variant.CLEAR, Variant.CHANNEL])
+    names = ", ".join(variant.value for variant in Variant if variant is not Variant.DIRECT)
+    parser.add_argument(
+        "variants",
+        nargs="*",
+        type=Variant,
+        default=[Variant.CLEAR, Variant.CHANNEL],
+        help=f"only these of: {names}",
+    )
     parser.add_argument("--sampler", choices=["py-spy", "cprofile"])
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--parallel", type=int, default=200)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from scripts.blocks import faults, house, limits, octets, pictures, proof, states, vectors
+from scripts.blocks import faults, house, limits, octets, overview, pictures, proof, states, vectors
 
 BLOCKS: Mapping[str, Callable[[], str]] = {
     "answer-octets": octets.answer_octets,
@@ -46,6 +46,8 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
 
 PICTURES: Mapping[str, Callable[[], str]] = {
     "pictures/protocol.svg": pictures.protocol,
+    "pictures/listener.svg": overview.listener,
+    "pictures/reach.svg": overview.reach,
     "pictures/router.svg": pictures.router,
     "pictures/host.svg": pictures.host,
     "pictures/bridge.svg": pictures.bridge,

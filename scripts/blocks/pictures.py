@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html import escape
 
-_INK, _SOFT, _DARK, _PAPER = "#1f2328", "#656d76", "#0550ae", "#ffffff"
+INK, SOFT, DARK, _PAPER = "#1f2328", "#656d76", "#0550ae", "#ffffff"
 _FONT = "ui-monospace, SFMono-Regular, Menlo, Consolas, monospace"
 
 
@@ -20,14 +20,14 @@ class Drawing:
     parts: list[str] = field(default_factory=list)
 
     def text(
-        self, x: int, y: int, words: str, *, anchor: str = "middle", ink: str = _INK, size: int = 13
+        self, x: int, y: int, words: str, *, anchor: str = "middle", ink: str = INK, size: int = 13
     ) -> None:
         self.parts.append(
             f'<text x="{x}" y="{y}" text-anchor="{anchor}" fill="{ink}" font-size="{size}">'
             f"{escape(words)}</text>"
         )
 
-    def line(self, ends: tuple[int, int, int, int], *, ink: str = _SOFT, style: str = "") -> None:
+    def line(self, ends: tuple[int, int, int, int], *, ink: str = SOFT, style: str = "") -> None:
         x1, y1, x2, y2 = ends
         self.parts.append(f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="{ink}" {style}/>')
 
@@ -38,24 +38,24 @@ class Drawing:
             else 'marker-end="url(#clear)" stroke-width="1.5"'
         )
         dashes = ' stroke-dasharray="5 4"' if dashed else ""
-        self.line(ends, ink=_DARK if dark else _INK, style=style + dashes)
+        self.line(ends, ink=DARK if dark else INK, style=style + dashes)
 
     def box(self, place: tuple[int, int, int, int], lines: Iterable[str], *, ours: bool = False) -> None:
         x, y, width, height = place
-        ink, fill = (_DARK, "#ddf4ff") if ours else (_INK, "#f6f8fa")
+        ink, fill = (DARK, "#ddf4ff") if ours else (INK, "#f6f8fa")
         self.parts.append(
             f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="6" fill="{fill}" stroke="{ink}"/>'
         )
         words = list(lines)
         top = y + height // 2 - 9 * (len(words) - 1) + 4
         for number, one in enumerate(words):
-            self.text(x + width // 2, top + 18 * number, one, ink=ink if number == 0 else _INK)
+            self.text(x + width // 2, top + 18 * number, one, ink=ink if number == 0 else INK)
 
     def svg(self) -> str:
         markers = "".join(
             f'<marker id="{name}" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="{size}" '
             f'markerHeight="{size}" orient="auto"><path d="M0 0L10 5L0 10z" fill="{ink}"/></marker>'
-            for name, ink, size in (("clear", _INK, 8), ("dark", _DARK, 5))
+            for name, ink, size in (("clear", INK, 8), ("dark", DARK, 5))
         )
         head = (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width} {self.height}" '
@@ -112,16 +112,16 @@ def protocol() -> str:
     for x, words in zip(_COLUMNS, ("sender", "S", "R", "receiver"), strict=True):
         ours = len(words) == 1
         drawing.box((x - 70, 16, 140, 30), [f"gateway {words}" if ours else words], ours=ours)
-        drawing.line((x, 46, x, height - 20), ink=_DARK if ours else _SOFT)
+        drawing.line((x, 46, x, height - 20), ink=DARK if ours else SOFT)
     for number, (begin, end, words, dark) in enumerate(_MESSAGES):
         y = top + step * number + 16
         inward = 6 if end > begin else -6
         drawing.arrow((_COLUMNS[begin] + inward, y, _COLUMNS[end] - inward, y), dark=dark)
         middle = (_COLUMNS[begin] + _COLUMNS[end]) // 2
-        drawing.text(middle, y - 6, words, ink=_DARK if dark else _INK, size=12)
+        drawing.text(middle, y - 6, words, ink=DARK if dark else INK, size=12)
         if number in _NOTES:
-            drawing.text(middle, y + 13, _NOTES[number], ink=_SOFT, size=11)
-    drawing.text(500, height - 6, "thick and blue: encrypted", ink=_DARK, size=12)
+            drawing.text(middle, y + 13, _NOTES[number], ink=SOFT, size=11)
+    drawing.text(500, height - 6, "thick and blue: encrypted", ink=DARK, size=12)
     return drawing.svg()
 
 
@@ -133,10 +133,10 @@ def router() -> str:
     drawing.box((20, 150, 150, 60), ["mail server", "192.0.2.25"])
     drawing.box((830, 150, 150, 60), ["the Internet", "any port 25"])
     drawing.parts.append(
-        f'<rect x="230" y="30" width="540" height="340" rx="10" fill="none" stroke="{_SOFT}" '
+        f'<rect x="230" y="30" width="540" height="340" rx="10" fill="none" stroke="{SOFT}" '
         'stroke-dasharray="6 4"/>'
     )
-    drawing.text(500, 22, "one Linux router, two interfaces", ink=_SOFT)
+    drawing.text(500, 22, "one Linux router, two interfaces", ink=SOFT)
     drawing.box((260, 60, 150, 50), ["iptables", "NFQUEUE, marks"])
     drawing.box((420, 60, 160, 50), ["gate", "SYN: ours? dial"], ours=True)
     drawing.box((260, 155, 150, 50), ["nft tproxy", "marked packets"])
@@ -156,7 +156,7 @@ def router() -> str:
     drawing.arrow((740, 330, 890, 212))
     drawing.text(200, 112, "SYN", size=11)
     drawing.text(212, 172, "octets", size=11)
-    drawing.text(785, 172, "encrypted", ink=_DARK, size=11)
+    drawing.text(785, 172, "encrypted", ink=DARK, size=11)
     return drawing.svg()
 
 
@@ -167,10 +167,10 @@ def host() -> str:
     drawing = Drawing(1000, 430, "The placement host: the gateway on the mail server itself")
     drawing.box((830, 175, 150, 60), ["the Internet", "any port 25"])
     drawing.parts.append(
-        f'<rect x="20" y="30" width="750" height="380" rx="10" fill="none" stroke="{_SOFT}" '
+        f'<rect x="20" y="30" width="750" height="380" rx="10" fill="none" stroke="{SOFT}" '
         'stroke-dasharray="6 4"/>'
     )
-    drawing.text(395, 22, "one machine: mail server and gateway", ink=_SOFT)
+    drawing.text(395, 22, "one machine: mail server and gateway", ink=SOFT)
     drawing.box((40, 175, 150, 60), ["mail server", "192.0.2.25"])
     drawing.box((260, 60, 150, 50), ["iptables", "NFQUEUE, marks"])
     drawing.box((420, 60, 160, 50), ["gate", "SYN: ours? dial"], ours=True)
@@ -191,7 +191,7 @@ def host() -> str:
     drawing.arrow((750, 370, 890, 237))
     drawing.text(214, 128, "SYN", size=11)
     drawing.text(224, 197, "octets", size=11)
-    drawing.text(800, 166, "encrypted", ink=_DARK, size=11)
+    drawing.text(800, 166, "encrypted", ink=DARK, size=11)
     return drawing.svg()
 
 
@@ -203,10 +203,10 @@ def bridge() -> str:
     drawing.box((20, 310, 150, 60), ["mail server", "192.0.2.25"])
     drawing.box((830, 310, 150, 60), ["switch, router", "the Internet"])
     drawing.parts.append(
-        f'<rect x="230" y="30" width="540" height="370" rx="10" fill="none" stroke="{_SOFT}" '
+        f'<rect x="230" y="30" width="540" height="370" rx="10" fill="none" stroke="{SOFT}" '
         'stroke-dasharray="6 4"/>'
     )
-    drawing.text(500, 22, "one Linux bridge, two ports, no address", ink=_SOFT)
+    drawing.text(500, 22, "one Linux bridge, two ports, no address", ink=SOFT)
     drawing.box((260, 60, 150, 50), ["iptables", "NFQUEUE, marks"])
     drawing.box((420, 60, 160, 50), ["gate", "SYN: ours? dial"], ours=True)
     drawing.box((590, 60, 150, 50), ["supervisor", "rules, peers, health"], ours=True)
@@ -226,5 +226,5 @@ def bridge() -> str:
     drawing.text(318, 220, "SYN", size=11, anchor="end")
     drawing.text(462, 302, "marked frames", size=11, anchor="end")
     drawing.text(538, 302, "in the names and MACs of both", size=11, anchor="start")
-    drawing.text(785, 332, "encrypted", ink=_DARK, size=11)
+    drawing.text(785, 332, "encrypted", ink=DARK, size=11)
     return drawing.svg()

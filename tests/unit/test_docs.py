@@ -82,22 +82,44 @@ def test_a_marker_that_is_wrong_is_an_error(text: str) -> None:
 # --- Links ----------------------------------------------------------------------------------------------
 
 
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_PLOTS = pages.ROOT / "bench" / "results"
+"""Drawn by `scripts/bench`: tests/unit/bench/test_rivals_ratios.py draws them again."""
+
+
 def _anchors(text: str) -> set[str]:
     """As GitHub makes them of headings."""
     heads = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
-@pytest.mark.parametrize("path", sorted(docs.DOCS.glob("*.md")), ids=lambda path: path.name)
-def test_links_between_the_documents_lead_somewhere(path: Path) -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_links_between_the_documents_lead_somewhere(page: str) -> None:
+    path = pages.ROOT / page
     text = path.read_text()
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+    for target in _LINK.findall(text):
         if "://" in target:
             continue
         name, _, anchor = target.partition("#")
         there = path.parent / name if name else path
         assert there.exists(), target
         assert not anchor or anchor in _anchors(there.read_text()), target
+
+
+def test_every_page_is_named_in_the_readme() -> None:
+    named = set(_LINK.findall((pages.ROOT / "README.md").read_text()))
+    assert set(PAGES) - {"README.md", "CHANGELOG.md"} - named == set()
+
+
+def test_every_picture_is_drawn_by_a_script_and_shown() -> None:
+    shown = {
+        (pages.ROOT / page).parent.joinpath(target).resolve()
+        for page in PAGES
+        for target in re.findall(r"!\[[^]]*\]\(([^)\s]+)\)", (pages.ROOT / page).read_text())
+    }
+    drawn = {docs.DOCS / name for name in PICTURES} | set(_PLOTS.glob("*.svg"))
+    kept = {path for folder in ("docs", "bench", "vagrant") for path in (pages.ROOT / folder).rglob("*.svg")}
+    assert shown == drawn == kept
 
 
 # --- Blocks ---------------------------------------------------------------------------------------------

@@ -1,0 +1,140 @@
+"""The command blocks of the documents that are for a gateway, run on one, each line in the order of the page.
+
+What stands in for what a reader has: the lab's mail server for the documents' example addresses, a start of
+`nightmail run` for systemd (`packaging/try.sh` has the true one), and on a bridge the names of its ports.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from gateway.config import Placement
+from tests import pages
+from tests.lab import probes, seat
+from tests.lab.probes import MailServer, Sites
+from tests.lab.seat import Seat
+from tests.pages import PAGES, Block
+from tests.stages import Run, Stage, run_of
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+EXAMPLES: Final = ("ADDRESS", "192.0.2.7", "mail.example.org")
+"""Mail servers of others, in the documents."""
+SERVICE: Final = {
+    "nightmail run": Seat.start,
+    "systemctl enable --now nightmail": Seat.start,
+    "systemctl disable --now nightmail": Seat.stop,
+}
+PORTS: Final = {"outside": "eth0", "inside": "eth1"}
+"""The lab's names of a bridge's ports, and those in the documents."""
+Section = list[Block]
+
+
+def sections() -> dict[str, Section]:
+    """Blocks that belong together: those under one heading, with the configurations between them."""
+    found = {}
+    for page in PAGES:
+        for heading, group in itertools.groupby(pages.blocks(page), lambda block: block.heading):
+            blocks = [block for block in group if block.tag in ("sh", "toml")]
+            if any(block.tag == "sh" and run_of(block).stage is Stage.GATEWAY for block in blocks):
+                found[f"{page}, {heading}"] = blocks
+    return found
+
+
+SECTIONS: Final = sections()
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Both sites; gateway b serves, and a mail server stands behind it."""
+
+    sites: Sites
+    server: MailServer
+
+    def mail(self) -> None:
+        """From site a; it arrives, and gateway b has carried it sealed."""
+        before = self._sealed()
+        probes.mail(self.sites, "mta-a", self.server, self.sites.address("mta-b", v6=False), b"good evening")
+        probes.eventually(lambda: self._sealed() > before, what="one more sealed session at b")
+
+    def _sealed(self) -> int:
+        decided = self.sites.status("b")["counters"]["decided"]["in"]
+        return sum(decided.get("upgraded", {}).values())
+
+
+@pytest.fixture(scope="module")
+def labs() -> Iterator[Labs]:
+    """Both sites in each placement, built when first asked for; gateway b serves in them."""
+    with ExitStack() as stack:
+        yield Labs(stack)
+
+
+class Labs(dict[Placement, Ground]):
+    def __init__(self, stack: ExitStack) -> None:
+        super().__init__()
+        self._stack = stack
+
+    def __missing__(self, placement: Placement) -> Ground:
+        sites = self._stack.enter_context(probes.built(start=False, placement=placement))
+        if placement is Placement.BRIDGE:
+            for theirs, documents in PORTS.items():
+                node = sites.home("a")
+                sites.sh(node, f"ip link set {theirs} down", f"ip link set {theirs} name {documents}")
+                sites.sh(node, f"ip link set {documents} up")
+        sites.start("b")
+        server, _ = (self._stack.enter_context(MailServer(sites, "mta-b", v6)) for v6 in (False, True))
+        self[placement] = Ground(sites, server)
+        return self[placement]
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_commands_do_what_the_page_says(name: str, labs: Labs, tmp_path: Path) -> None:
+    section = SECTIONS[name]
+    (placement,) = {run_of(block).placement for block in section if block.tag == "sh"}
+    ground = labs[placement]
+    with seat.taken(ground.sites.namespace(ground.sites.home("a")), tmp_path) as operator:
+        for block in section:
+            if block.tag == "toml":
+                operator.write("/etc/nightmail/nightmail.toml", block.text)
+            elif run_of(block).stage is Stage.GATEWAY:
+                make_ready(run_of(block), operator, ground)
+                follow(block, operator, ground)
+        operator.run("nightmail down")
+
+
+def make_ready(run: Run, operator: Seat, ground: Ground) -> None:
+    """As the page takes the machine to be."""
+    if run.new_machine:
+        operator.stop()
+        operator.run("nightmail down; rm -rf /var/lib/nightmail/*")
+    if run.serves and not operator.runs:
+        operator.start()
+        ground.mail()
+
+
+def follow(block: Block, operator: Seat, ground: Ground) -> None:
+    """Each line as it stands there. One that starts the gateway is followed by mail, which must be sealed."""
+    for command in block.commands:
+        if command in SERVICE:
+            SERVICE[command](operator)
+            if operator.runs:
+                ground.mail()
+            continue
+        status, said = operator.run(meant(command, ground.sites))
+        assert status == 0, f"{block.name}: {command}: exit status {status}: {said}"
+
+
+def meant(command: str, sites: Sites) -> str:
+    for example in EXAMPLES:
+        command = command.replace(example, sites.address("mta-b", v6=False))
+    return command
