@@ -1,7 +1,7 @@
 """A worker's look into the memory of peers and of sources. Unreadable memory is an alarm, never a stop.
 
 Reads the file through short-lived caches, so that a session costs one look into a dictionary; writes nothing.
-Counterpart: `supervisor`, the only writer, which hears from `sessions` what is to be remembered.
+Counterpart: `peer_memory`, the only writer, which hears from `sessions` what is to be remembered.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """All sessions of one worker: makes their machines, counts and logs what they decide, forwards facts.
 
 The only place where a session meets clock, randomness, memory of peers and log. Counterparts: `intake`,
-which brings pairs of sockets; `connection`, which runs one session; `supervisor`, which gets the facts.
+which brings pairs of sockets; `connection`, which runs one session; `hearing`, which gets the facts.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ Counterparts: `memory` (how workers read it), `peers.sources` (what follows from
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -84,6 +85,12 @@ class SourceMemory:
             self.counts = store.counts(int(time.time()))
         except EnvironmentFailureError as error:
             self._trouble(str(error))
+
+    async def keep(self) -> None:
+        """Runs until cancelled."""
+        while True:
+            await asyncio.sleep(limits.SOURCES_WRITE_SECONDS)
+            self.write()
 
     def count(self) -> None:
         """What is there at the start."""

@@ -67,7 +67,7 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/runtime/pool.py": ("tests/unit/runtime/test_pool.py",),
     "gateway/runtime/said.py": ("tests/unit/runtime/test_pool.py",),
     "gateway/runtime/link.py": ("tests/unit/runtime/test_pool.py",),
-    "gateway/runtime/supervisor.py": ("tests/unit/runtime/test_pool.py",),
+    "gateway/runtime/hearing.py": ("tests/unit/runtime/test_pool.py",),
     "gateway/intercept/ruleset.py": ("tests/unit/intercept/test_ruleset.py",),
     "gateway/intercept/kernel/__init__.py": ("tests/unit/intercept/test_kernel.py",),
     "gateway/intercept/kernel/nft.py": ("tests/unit/intercept/test_kernel.py",),

@@ -82,11 +82,11 @@ _said.lacks(
     "_hex(ED25519_PUBLIC_OCTETS, ED25519_PUBLIC_OCTETS)",
     "_hex(0, 99)",
 )
-_supervisor = Room("gateway/runtime/supervisor.py")
-_supervisor.lacks(
+_hearing = Room("gateway/runtime/hearing.py")
+_hearing.lacks(
     "a pinned peer is no dead end",
-    "        if not pinned:\n            self._dead_ends.found",
-    "        if True:\n            self._dead_ends.found",
+    "        if not self._memory.may_be_pinned(destination):",
+    "        if True:",
 )
 _shell = Room("gateway/cli/shell.py")
 _shell.lacks(
@@ -95,5 +95,5 @@ _shell.lacks(
     "return cut",
 )
 CONFINEMENT: Final[tuple[Mutant, ...]] = mutants_of(
-    _signer, _signing, _ruleset, _pool, _link, _said, _supervisor, _shell
+    _signer, _signing, _ruleset, _pool, _link, _said, _hearing, _shell
 )

@@ -1,6 +1,6 @@
 """What a worker says is not believed to be well formed: it may be others who say it.
 
-With a real supervisor's ears, and no process. Counterpart: tests/lab, where workers are real ones.
+With real ears, and no process. Counterpart: tests/lab, where workers are real ones.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ import pytest
 from gateway.config import Config
 from gateway.errors import Reason
 from gateway.intercept.ruleset import Slot
+from gateway.observe import sinks
 from gateway.observe.counters import Counters, Direction, Tally, empty_snapshot
 from gateway.peers.pins import Destination, MetPeer
+from gateway.peers.source_store import SourceStore
 from gateway.policy import limits
 from gateway.runtime import said
 from gateway.runtime.causes import Causes
 from gateway.runtime.hardening import LAYERS, Confinement
+from gateway.runtime.hearing import Hearing
 from gateway.runtime.link import Link
 from gateway.runtime.order import Presented
+from gateway.runtime.peer_memory import PeerMemory
 from gateway.runtime.pool import Pool, State, WorkerProcess
-from gateway.runtime.supervisor import Supervisor
 
 PRESENTED = Presented(bytes(32), bytes(32), 1, 15, bytes(64))
 
@@ -53,16 +56,16 @@ class Kernel:
 
 
 class Ears:
-    """A pool and a supervisor that listen to one worker."""
+    """A pool that listens to one worker, and what hears of it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, folder: Path) -> None:
         state = folder / "state"
         state.mkdir(0o700)
         config = Config(state_dir=state, run_dir=folder / "run", log_file=folder / "log")
-        self.supervisor = Supervisor(config)
-        self.supervisor._open_store()
+        self.log = sinks.opened(config, config.log_file)
+        self.memory = PeerMemory(config.pins_file, None, self.log, self._ring)
+        self.memory.open()
         self.dead_ends = Kernel()
-        self.supervisor._dead_ends = self.dead_ends  # type: ignore[assignment]
         self.asked: list[tuple[str, str]] = []
         """What nft would be asked about resets."""
 
@@ -70,8 +73,10 @@ class Ears:
             self.asked.append((server, client))
             return None
 
-        self.supervisor._causes = Causes(was_odd, self.supervisor._log, self.supervisor._remember_trouble)
+        causes = Causes(was_odd, self.log, self.memory.note_cause)
+        hearing = Hearing(self.memory, self.dead_ends, causes, self._ring)  # type: ignore[arg-type]
         self.rung: list[tuple[Reason, str]] = []
+        """What the pool has rung for."""
 
         async def made() -> Pool:
             return Pool(
@@ -80,14 +85,16 @@ class Ears:
                 PRESENTED,
                 Confinement(None, None),
                 lambda slot: -1,
-                self.supervisor._log,
+                self.log,
                 lambda: None,
-                self.supervisor._told,
+                hearing.hear,
                 lambda reason, subject, detail: self.rung.append((reason, detail)),
             )
 
         self.pool = loop.run_until_complete(made())
         self.worker = WorkerProcess(Slot(0, 2500, 12525), (), state=State.SERVING)
+
+    def _ring(self, reason: Reason, subject: str, detail: str, cause: Reason | None = None) -> None: ...
 
     def hear(self, message: Any) -> None:
         self.pool._told(self.worker, message)
@@ -97,9 +104,9 @@ class Ears:
 def ears(loop: asyncio.AbstractEventLoop, tmp_path: Path) -> Iterator[Ears]:
     ears = Ears(loop, tmp_path)
     yield ears
-    assert ears.supervisor._store is not None
-    ears.supervisor._store.close()
-    ears.supervisor._log.close()
+    assert ears.memory.pins is not None
+    ears.memory.pins.close()
+    ears.log.close()
 
 
 @pytest.mark.parametrize(
@@ -173,7 +180,6 @@ ODD: tuple[Any, ...] = (
 def test_nothing_that_a_worker_can_say_breaks_what_hears_it(ears: Ears) -> None:
     """Random messages, each nearly right; all that is written from them can be read back."""
     chance = random.Random(4)
-    supervisor = ears.supervisor
 
     async def hear_all() -> None:
         for _ in range(1500):
@@ -190,12 +196,12 @@ def test_nothing_that_a_worker_can_say_breaks_what_hears_it(ears: Ears) -> None:
             ears.hear({kind: body})
 
     asyncio.run(hear_all())
-    supervisor._sources.write()
-    assert supervisor._store is not None
-    for pin in supervisor._store.pins():
-        assert supervisor._store.history(pin.destination)
-    assert supervisor._source_store is not None
-    assert supervisor._source_store.sources()
+    ears.memory.sources.write()
+    assert ears.memory.pins is not None
+    for pin in ears.memory.pins.pins():
+        assert ears.memory.pins.history(pin.destination)
+    assert ears.memory.database is not None
+    assert SourceStore(ears.memory.database).sources()
     assert ears.dead_ends.known
     assert all(reason is Reason.INTERNAL for reason, _ in ears.rung)
 
@@ -214,8 +220,8 @@ def test_what_workers_do_say_is_heard(ears: Ears, kind: str) -> None:
 
 def test_a_pinned_peer_is_no_dead_end_whoever_says_so(ears: Ears) -> None:
     pinned, other = Destination("192.0.2.7", 25), Destination("192.0.2.8", 25)
-    assert ears.supervisor._store is not None
-    ears.supervisor._store.remember(pinned, MetPeer(b"\x05" * 32, 20_000, True), 1_800_000_000)
+    assert ears.memory.pins is not None
+    ears.memory.pins.remember(pinned, MetPeer(b"\x05" * 32, 20_000, True), 1_800_000_000)
     for one in (pinned, other):
         ears.hear({"dead-end": {"address": one.address, "port": one.port}})
     assert (ears.dead_ends.known, ears.rung) == ([other], [])

@@ -1,4 +1,4 @@
-"""Weeks of mail as the supervisor hears of it: what rings, and how often; with a real memory on disk.
+"""Weeks of mail as the workers tell of it: what rings, and how often; with a real memory on disk.
 
 A simulated day is 12 sessions for each server, two hours apart. Every scenario asks the same: does it end
 in alarms for ever? Sessions are `compare` and `decide` over the pin, as `session.sending` uses them.
@@ -14,16 +14,19 @@ import pytest
 
 from gateway.config import Config
 from gateway.errors import Reason
+from gateway.observe import sinks
+from gateway.observe.counters import AlarmBell
 from gateway.peers.comparison import Observed, compare
 from gateway.peers.history import Happening
 from gateway.peers.pins import Destination, MetPeer, MetStatement, updated
 from gateway.peers.store import PinStore
 from gateway.policy import limits
 from gateway.policy.decision import decide, waits_for_statement
-from gateway.runtime import supervisor as supervising
+from gateway.runtime import hearing as hears
 from gateway.runtime.causes import Causes
 from gateway.runtime.dead_ends import DeadEnds
-from gateway.runtime.supervisor import Supervisor
+from gateway.runtime.hearing import Hearing
+from gateway.runtime.peer_memory import PeerMemory
 
 BEGAN = 1_800_000_000
 DAY = 86400
@@ -44,7 +47,9 @@ class Weeks:
 
     config: Config
     clock: list[float]
-    supervisor: Supervisor
+    memory: PeerMemory
+    hearing: Hearing
+    bell: AlarmBell
     rung: list[tuple[int, Reason, str]] = field(default_factory=list)
     reasons: set[Reason] = field(default_factory=set)
 
@@ -65,8 +70,8 @@ class Weeks:
         full: bool = True,
     ) -> None:
         """One session with a server that offers as `offers`, or not at all."""
-        assert self.supervisor._store is not None
-        pin = self.supervisor._store.lookup(to)
+        assert self.memory.pins is not None
+        pin = self.memory.pins.lookup(to)
         if offers is None:
             decision = decide(compare(pin, Observed.missing()))
         else:
@@ -94,9 +99,9 @@ class Weeks:
         self._told({"remember": {**told, **who, **shown}})
 
     def _told(self, message: dict[str, object]) -> None:
-        before = {(alarm.reason, alarm.subject): alarm.at for alarm in self.supervisor._bell.known(self.now)}
-        self.supervisor._told(message)
-        for alarm in self.supervisor._bell.known(self.now):
+        before = {(alarm.reason, alarm.subject): alarm.at for alarm in self.bell.known(self.now)}
+        self.hearing.hear(message)
+        for alarm in self.bell.known(self.now):
             if before.get((alarm.reason, alarm.subject)) != alarm.at:
                 self.rung.append((self.day, alarm.reason, alarm.subject))
 
@@ -113,8 +118,12 @@ def weeks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Weeks]:
     state = tmp_path / "state"
     state.mkdir(0o700)
     config = Config(state_dir=state, run_dir=tmp_path / "run", log_file=tmp_path / "log")
-    monkeypatch.setattr(supervising.time, "time", lambda: clock[0])
-    supervisor = Supervisor(config)
+    monkeypatch.setattr(hears.time, "time", lambda: clock[0])
+    log = sinks.opened(config, config.log_file)
+    bell = AlarmBell(config.alarm_again_hours * limits.HOUR_SECONDS)
+
+    def rings(reason: Reason, subject: str, detail: str, cause: Reason | None = None) -> None:
+        bell.ring(reason, subject, int(clock[0]), detail, cause.value if cause is not None else "")
 
     async def no_rules(work: Callable[[], None]) -> None:
         """None stand here."""
@@ -122,16 +131,16 @@ def weeks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Weeks]:
     async def nobody_knows(server: str, client: str) -> bool | None:
         return None
 
-    supervisor._dead_ends = DeadEnds(0, no_rules, lambda sessions: None, supervisor._log)
-    supervisor._causes = Causes(nobody_knows, supervisor._log, supervisor._remember_trouble)
-    supervisor._open_store()
-    assert supervisor._store is not None
+    memory = PeerMemory(config.pins_file, None, log, rings)
+    dead_ends = DeadEnds(0, no_rules, lambda sessions: None, log)
+    hearing = Hearing(memory, dead_ends, Causes(nobody_knows, log, memory.note_cause), rings)
+    memory.open()
+    assert memory.pins is not None
     # Ten thousand writes a test: the disk need not have them all.
-    supervisor._store.database.read(lambda connection: connection.execute("PRAGMA synchronous = OFF").close())
-    yield Weeks(config, clock, supervisor)
-    assert supervisor._store is not None
-    supervisor._store.close()
-    supervisor._log.close()
+    memory.pins.database.read(lambda connection: connection.execute("PRAGMA synchronous = OFF").close())
+    yield Weeks(config, clock, memory, hearing, bell)
+    memory.pins.close()
+    log.close()
 
 
 def history_of(weeks: Weeks, to: Destination) -> list[Happening]:
