@@ -2,7 +2,8 @@
 
 marks      pure: the eight bits of the packet mark that are ours, and what each says
 syn        pure: one IPv4 or IPv6 packet -> whose connection to where
-gate       pure: held SYNs, dials and their outcomes -> verdicts; who sends, who receives
+roles      pure: who sends, who receives: which role we have for a SYN
+gate       pure: held SYNs, dials and their outcomes -> verdicts
 placements pure: where the gateway stands, one file each: what differs between router, host and bridge
 objects    pure: the kinds of thing that we put into the kernel, as data
 ruleset    pure: Config -> a list of those, with the texts for iptables-restore and nft

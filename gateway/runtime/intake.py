@@ -25,12 +25,11 @@ from gateway.intercept.gate import (
     Gate,
     GateCommand,
     GiveVerdict,
-    Refusal,
-    Roles,
     Verdict,
 )
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.nfqueue import HeldPacket, SynQueue
+from gateway.intercept.roles import Refusal, Roles
 from gateway.intercept.syn import Flow, parse_syn
 from gateway.observe.counters import Counters, Tally
 from gateway.policy import limits

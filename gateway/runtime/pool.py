@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import pickle
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 from gateway.config import Config, Network
 from gateway.errors import Reason
@@ -41,71 +39,10 @@ from gateway.runtime.hardening import LAYERS, Confinement
 from gateway.runtime.link import Link, Message
 from gateway.runtime.order import Order, Presented
 from gateway.runtime.said import require_said
+from gateway.runtime.worker_process import State, WorkerProcess
 
 _OF_ALL_WORKERS = frozenset({SourceSeen.DROPPED.value, SourceSeen.WENT_ON.value})
 """What a client did that counts in a row, whichever worker saw it; a first upgrade is for all as well."""
-
-
-class State(enum.Enum):
-    STARTING = "starting"
-    SERVING = "serving"
-    HUNG = "hung"
-    DRAINING = "draining"
-    DEAD = "dead"
-
-
-@dataclass(eq=False)
-class WorkerProcess:
-    """One slot and the process that serves it now."""
-
-    slot: Slot
-    listeners: tuple[socket.socket, ...]
-    generation: int = 0
-    """Counts the reloads. One generation serves at a time; older ones finish their sessions."""
-    state: State = State.DEAD
-    process: Child | None = None
-    link: Link | None = None
-    alive_at: float = 0.0
-    started_at: float = 0.0
-    restarts: int = 0
-    rest_seconds: float = limits.RESTART_SECONDS
-    told: Presented | None = None
-    """Who it believes the site to be."""
-    told_inside: tuple[Network, ...] | None = None
-    """Which networks it believes to lie inside."""
-    confined: list[str] = field(default_factory=list)
-    """The layers that are in force, as it says itself."""
-    counters: Snapshot = field(default_factory=empty_snapshot)
-
-    def as_json(self) -> dict[str, Any]:
-        tallies = self.counters["tallies"]
-        return {
-            "slot": self.slot.index,
-            "generation": self.generation,
-            "state": self.state.value,
-            "pid": self.process.pid if self.process and not self.process.has_ended else None,
-            "queue": self.slot.queue,
-            "sessions": tallies.get("sessions-open", 0),
-            "restarts": self.restarts,
-            "confined": self.confined,
-        }
-
-    def as_heirloom(self) -> Heirloom:
-        """For the next supervisor; this one must not use the worker any more."""
-        assert self.process is not None
-        assert self.link is not None
-        return Heirloom(
-            self.slot.index,
-            self.slot.queue,
-            self.slot.port,
-            self.generation,
-            self.process.pid,
-            self.state is State.DRAINING,
-            self.restarts,
-            self.link.detach(),
-            tuple(listener.detach() for listener in self.listeners),
-            self.counters,
-        )
 
 
 class Pool:

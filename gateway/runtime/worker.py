@@ -24,10 +24,10 @@ import uvloop
 from gateway.config import Config, Network
 from gateway.errors import EnvironmentFailureError, Reason
 from gateway.intercept.admission import Bounds
-from gateway.intercept.gate import Roles
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.placements import InsideNetworks, layout_of
 from gateway.intercept.pulse import Pulse
+from gateway.intercept.roles import Roles
 from gateway.observe import sinks
 from gateway.observe.counters import Counters, Tally
 from gateway.observe.log import Level

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
-
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.errors import Reason
 from gateway.intercept.gate import (
     Claim,
     CloseUnclaimed,
@@ -18,8 +15,6 @@ from gateway.intercept.gate import (
     Gate,
     GateCommand,
     GiveVerdict,
-    Refusal,
-    Roles,
     Verdict,
 )
 from gateway.intercept.syn import Flow
@@ -34,89 +29,6 @@ def flow(port: int = 40025, source: str = "192.0.2.1", server: str = "198.51.100
 
 
 ONE, TWO, THREE = flow(1), flow(2), flow(3)
-
-
-# --- Roles ----------------------------------------------------------------------------------------------
-
-ROLES = Roles(
-    ["lan"],
-    ["wan"],
-    [ip_network("10.1.0.0/16"), ip_network("2001:db8:1::/48")],
-    [ip_network("10.1.9.0/24")],
-)
-PASS = Refusal(Verdict.PASS, Reason.NOT_OURS)
-SPOOFED = Refusal(Verdict.DROP, Reason.SPOOFED_INSIDE_SOURCE)
-
-
-@pytest.mark.parametrize(
-    ("interface", "source", "destination", "expected"),
-    [
-        ("lan", "10.1.0.2", "192.0.2.1", SENDING),
-        ("lan", "2001:db8:1::2", "2001:db8:2::1", SENDING),
-        ("lan", "192.0.2.9", "192.0.2.1", SENDING),
-        ("lan", "10.1.0.2", "10.1.5.5", PASS),
-        ("wan", "192.0.2.1", "10.1.0.2", RECEIVING),
-        ("wan", "2001:db8:2::1", "2001:db8:1::2", RECEIVING),
-        ("wan", "192.0.2.1", "192.0.2.2", PASS),
-        ("wan", "10.1.0.3", "10.1.0.2", SPOOFED),
-        ("wan", "10.1.0.3", "192.0.2.2", SPOOFED),
-        ("wan", "10.1.9.3", "10.1.0.2", RECEIVING),
-        ("dmz", "192.0.2.1", "10.1.0.2", PASS),
-        ("", "10.1.0.2", "192.0.2.1", PASS),
-    ],
-)
-def test_roles(interface: str, source: str, destination: str, expected: Role | Refusal) -> None:
-    assert ROLES.of(Flow(source, 40025, destination, 25), interface) == expected
-
-
-@pytest.mark.parametrize(
-    ("interface", "source", "destination", "expected"),
-    [
-        ("", "10.1.0.2", "192.0.2.1", SENDING),
-        ("", "10.1.0.2", "10.1.0.3", PASS),
-        ("eth0", "192.0.2.1", "10.1.0.2", RECEIVING),
-        ("ppp7", "2001:db8:2::1", "2001:db8:1::2", RECEIVING),
-        ("eth0", "192.0.2.1", "192.0.2.2", PASS),
-        ("eth0", "10.1.0.2", "10.1.0.3", SPOOFED),
-    ],
-)
-def test_roles_on_the_mail_server_itself(
-    interface: str, source: str, destination: str, expected: Role | Refusal
-) -> None:
-    """What this machine sends comes in by no interface; every interface is outside."""
-    own = [ip_network("10.1.0.2/32"), ip_network("10.1.0.3/32"), ip_network("2001:db8:1::2/128")]
-    assert Roles([""], None, own).of(Flow(source, 1025, destination, 25), interface) == expected
-
-
-@pytest.mark.parametrize(
-    ("networks", "port", "source", "expected"),
-    [
-        ((), "eth1", "10.1.0.2", Role.SENDING),
-        ((), "eth0", "10.1.0.2", Role.RECEIVING),
-        ((), "eth2", "10.1.0.2", Refusal(Verdict.PASS, Reason.NOT_OURS)),
-        (("10.1.0.0/16",), "eth1", "10.1.0.2", Role.SENDING),
-        (("10.1.0.0/16",), "eth0", "10.1.0.2", Refusal(Verdict.DROP, Reason.SPOOFED_INSIDE_SOURCE)),
-    ],
-)
-def test_on_a_bridge_the_port_tells_the_side_and_named_networks_more(
-    networks: tuple[str, ...], port: str, source: str, expected: Role | Refusal
-) -> None:
-    roles = Roles(["eth1"], ["eth0"], map(ip_network, networks), side_tells=True)
-    assert roles.of(Flow(source, 1025, "192.0.2.9", 25), port) == expected
-
-
-@pytest.mark.parametrize(
-    ("source", "destination", "expected"),
-    [
-        ("10.1.0.2", "192.0.2.1", SENDING),
-        ("192.0.2.1", "10.1.0.2", RECEIVING),
-        ("10.1.0.2", "10.1.0.3", PASS),
-        ("192.0.2.1", "192.0.2.2", PASS),
-    ],
-)
-def test_roles_of_a_one_armed_router(source: str, destination: str, expected: Role | Refusal) -> None:
-    roles = Roles(["eth0"], ["eth0"], [ip_network("10.1.0.0/16")])
-    assert roles.of(Flow(source, 40025, destination, 25), "eth0") == expected
 
 
 # --- Sending --------------------------------------------------------------------------------------------

@@ -31,7 +31,8 @@ from gateway.runtime.hearing import Hearing
 from gateway.runtime.link import Link
 from gateway.runtime.order import Presented
 from gateway.runtime.peer_memory import PeerMemory
-from gateway.runtime.pool import Pool, State, WorkerProcess
+from gateway.runtime.pool import Pool
+from gateway.runtime.worker_process import State, WorkerProcess
 
 PRESENTED = Presented(bytes(32), bytes(32), 1, 15, bytes(64))
 
