@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Tries the Debian package on fresh Debians: packaging/try.sh [RELEASE...]   (default: bookworm trixie)
 # As root. Makes a bare root file system of each release, builds the package in a copy of it, installs it in another,
-# and lets mail flow through it in each placement, in namespaces of their own; then takes everything away and looks
-# for what is left. One line for each step that holds; exit status 0 only if all do.
+# and lets mail flow through it in each placement, in namespaces of their own; boots that root's own systemd and tries
+# the service; then takes everything away and looks for what is left. One line for each step that holds; exit status 0 only if all do.
 # DEBIAN_MIRROR: where the packages come from (default: what mmdebstrap uses by itself).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,7 +15,12 @@ if ! command -v mmdebstrap >/dev/null; then
 fi
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/nightmail-try.XXXXXX")
-trap 'rm -rf --one-file-system "$work"' EXIT
+group=$(basename "$work") # the control group of what is booted
+finish() {
+    halt_it
+    rm -rf --one-file-system "$work"
+}
+trap finish EXIT
 trap 'exit 130' INT TERM
 holds() { printf '%-9s %s\n' "$release" "$1"; }
 fails() { printf '%-9s FAILED: %s\n' "$release" "$1"; exit 1; }
@@ -39,6 +44,54 @@ inside() {
         ip link set lo up 2>/dev/null || true
         exec chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 \
             DEBIAN_FRONTEND=noninteractive "$@"' inside "$root" "$@"
+}
+
+# Boots a root's own systemd, in namespaces without any way out and in a control group of its own.
+boot() {
+    local root=$1
+    mkdir "$work/groups"
+    mount -t cgroup2 cgroup2 "$work/groups"
+    mkdir "$work/groups/$group"
+    # shellcheck disable=SC2016  # expanded by the shell inside
+    bash -euc '
+        echo $$ >"$2/cgroup.procs"
+        exec unshare --mount --pid --fork --uts --ipc --net --cgroup --kill-child bash -euc "$3" boot "$1"' boot \
+        "$root" "$work/groups/$group" '
+        root=$1
+        mount --bind "$root" "$root"
+        mount -t proc proc "$root/proc"
+        mount -t sysfs sysfs "$root/sys"
+        mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
+        mount -t tmpfs tmpfs "$root/run"
+        mount -t tmpfs tmpfs "$root/tmp"
+        mount --rbind /dev "$root/dev"
+        mount --make-rslave "$root/dev"
+        mount -t devpts -o newinstance devpts "$root/dev/pts"
+        ip link set lo up
+        exec chroot "$root" /usr/bin/env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin \
+            /lib/systemd/systemd --unit=multi-user.target --log-target=journal' \
+        </dev/null >"$work/boot.log" 2>&1 &
+    booted=$!
+    local until=$((SECONDS + 60))
+    until in_booted systemctl is-system-running 2>/dev/null | grep -q -e running -e degraded; do
+        [ "$SECONDS" -lt "$until" ] || { cat "$work/boot.log" >&2; fails "systemd does not boot"; }
+        sleep 0.2
+    done
+}
+
+in_booted() {
+    nsenter -t "$(pgrep -P "$booted")" --all --root --wd /usr/bin/env -i HOME=/root \
+        PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
+}
+
+halt_it() { # Everything in its namespaces ends with it.
+    [ -n "${booted:-}" ] || return 0
+    pkill -KILL -P "$booted" || kill "$booted" 2>/dev/null || true
+    wait "$booted" 2>/dev/null || true
+    booted=
+    find "$work/groups/$group" -depth -type d -exec rmdir {} \;
+    umount "$work/groups"
+    rmdir "$work/groups"
 }
 
 install_in() {
@@ -76,11 +129,15 @@ try() { # RELEASE is the loop's
     # The lab's needs, not the gateway's.
     install_in "$root" postfix openssl tcpdump
     inside "$root" alone /tried.sh "$release" || fails "trying it"
-    inside "$root" network dpkg --purge nightmail >"$work/log" 2>&1 || { cat "$work/log" >&2; fails "dpkg --purge"; }
+    install_in "$root" systemd-sysv dbus
+    cp packaging/booted.sh "$root/booted.sh"
+    boot "$root"
+    in_booted /booted.sh "$release" || fails "trying its service"
+    halt_it
     left=$(find "$root" -xdev -iname '*nightmail*' -not -path "$root/proc/*")
-    [ -z "$left" ] || fails "left after the purge: $left"
-    ! grep -q nightmail "$root/etc/passwd" "$root/etc/group" || fails "its user is left after the purge"
-    holds "purged, and nothing is left"
+    [ -z "$left" ] || fails "left of it: $left"
+    ! grep -q nightmail "$root/etc/passwd" "$root/etc/group" || fails "its user is left"
+    holds "nothing is left of it"
     rm -rf --one-file-system "$base" "$build" "$root"
 }
 
