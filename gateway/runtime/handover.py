@@ -35,6 +35,15 @@ class Heirloom:
     link: int
     listeners: tuple[int, ...]
     counters: Snapshot
+    confined: tuple[str, ...] = ()
+    """The layers of its confinement that are in force."""
+
+    @classmethod
+    def from_json(cls, told: dict[str, Any]) -> Self:
+        """From any version: what that did not know has its default, what is not known here is left out."""
+        known = {name: told[name] for name in cls.__slots__ if name in told}
+        lists = {name: tuple(known[name]) for name in ("listeners", "confined") if name in known}
+        return cls(**{**known, **lists})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +62,7 @@ class Handover:
 
     @classmethod
     def from_json(cls, told: dict[str, Any]) -> Self:
-        workers = tuple(
-            Heirloom(**{**worker, "listeners": tuple(worker["listeners"])}) for worker in told["workers"]
-        )
+        workers = tuple(map(Heirloom.from_json, told["workers"]))
         # A version without signers had none to leave.
         signers = tuple(told.get("signers", ()))
         return cls(

@@ -234,6 +234,7 @@ class Pool:
             State.DRAINING if heir.draining else State.SERVING,
             restarts=heir.restarts,
             counters=heir.counters,
+            confined=list(heir.confined),
         )
         worker.started_at = worker.alive_at = self._loop.time()
         self._join(worker, socket.socket(fileno=heir.link))

@@ -79,4 +79,5 @@ class WorkerProcess:
             self.link.detach(),
             tuple(listener.detach() for listener in self.listeners),
             self.counters,
+            tuple(self.confined),
         )

@@ -42,6 +42,7 @@ def told(link: int, listener: int) -> dict[str, object]:
         "link": link,
         "listeners": [listener],
         "counters": empty_snapshot(),
+        "confined": ["user", "system-calls"],
     }
     return {
         "workers": [worker],
@@ -95,3 +96,12 @@ def test_the_descriptors_of_a_failed_exec_are_told(monkeypatch: pytest.MonkeyPat
         left = handover.Handover.from_json(told(link.fileno(), link.fileno()))
         with pytest.raises(EnvironmentFailureError, match="/nonexistent/python"):
             handover.execute_anew(left)
+
+
+def test_what_another_version_left_is_taken_as_far_as_it_is_known() -> None:
+    left = told(8, 9)
+    (worker,) = left["workers"]  # type: ignore[misc]
+    del worker["confined"]
+    worker["mood"] = "good"
+    (heir,) = handover.Handover.from_json(left).workers
+    assert (heir.pid, heir.listeners, heir.confined) == (77, (9,), ())
