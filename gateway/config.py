@@ -86,6 +86,8 @@ class Config:
     alarm_command: tuple[str, ...] = ()
     alarm_mail_to: str = ""
     alarm_sendmail: Path = Path("/usr/sbin/sendmail")
+    alarm_server: tuple[str, int] | None = None
+    """Takes the mail by SMTP, in place of `alarm_sendmail`."""
     metrics_listen: outlets.Listen | None = None
     sessions: int = limits.SESSIONS
     sessions_per_source: int = limits.SESSIONS_PER_SOURCE
@@ -343,6 +345,7 @@ KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "alarms.command": ("alarm_command", _outlet(outlets.command)),
     "alarms.mail_to": ("alarm_mail_to", _outlet(outlets.mail_to)),
     "alarms.sendmail": ("alarm_sendmail", _outlet(outlets.program)),
+    "alarms.server": ("alarm_server", _outlet(outlets.mail_server)),
     "metrics.listen": ("metrics_listen", _outlet(outlets.listen)),
 }
 """Key as it is spelled in the file -> field of `Config`, and the check of its value."""

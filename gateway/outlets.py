@@ -7,7 +7,7 @@ Counterparts: `config`, `runtime.metrics`, `runtime.alarms_out`, `observe.sinks`
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Final
 
@@ -70,6 +70,28 @@ def program(value: object) -> Path:
     if not isinstance(value, str) or not _is_absolute(value):
         raise ValueError("an absolute path without ..")
     return Path(value)
+
+
+def mail_server(value: object) -> tuple[str, int] | None:
+    """A host name or an address, and a port (25 if none is named); None: mail goes by `sendmail`."""
+    if value == "":
+        return None
+    match = re.fullmatch(_SERVER, value) if isinstance(value, str) else None
+    port = int(match[3] or SMTP_PORT) if match else 0
+    if match is None or not 1 <= port <= 65535:
+        raise ValueError('a mail server such as "mail.example.org", "192.0.2.1:2525", "[2001:db8::1]", or ""')
+    if match[1] is not None:
+        try:
+            IPv6Address(match[1])
+        except ValueError:
+            raise ValueError(f"{match[1]!r} in brackets is no IPv6 address") from None
+    return match[1] or match[2], port
+
+
+SMTP_PORT: Final = 25
+_SERVER: Final = (
+    r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?))(?::([0-9]{1,5}))?"
+)
 
 
 def log_place(value: object) -> str:

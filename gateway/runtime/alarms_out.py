@@ -3,7 +3,7 @@
 The bell has decided that it rings; here it is told, at most once a day for each cause, over restarts too.
 Every value is escaped and bounded before it leaves, for what a peer says may stand in it. No shell is used, a
 command gets its time and no more, and its failure is told once.
-Counterparts: `observe.counters.AlarmBell`, `peers.alarm_store`.
+Counterparts: `observe.counters.AlarmBell`, `peers.alarm_store`, `alarm_mail`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from gateway.observe.counters import Alarm
 from gateway.observe.log import Level, Log, printable
 from gateway.peers.alarm_store import AlarmStore
 from gateway.policy import limits
+from gateway.runtime import alarm_mail
 
 _KEPT_VARIABLES: Final = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ")
 
@@ -148,7 +150,19 @@ class AlarmsOut:
             octets = json.dumps(facts(alarm), sort_keys=True).encode() + b"\n"
             yield _Child("command", config.alarm_command, octets)
         if config.alarm_mail_to:
-            words = (str(config.alarm_sendmail), "-i", config.alarm_mail_to)
+            words: tuple[str, ...] = (str(config.alarm_sendmail), "-i", config.alarm_mail_to)
+            if config.alarm_server is not None:
+                # A process too, so that whatever a mail server does with its time has the same end.
+                host, port = config.alarm_server
+                words = (
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    alarm_mail.__name__,
+                    host,
+                    str(port),
+                    config.alarm_mail_to,
+                )
             yield _Child("mail", words, mail(alarm, config.alarm_mail_to, config.alarm_again_hours))
 
 

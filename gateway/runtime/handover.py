@@ -41,9 +41,9 @@ class Heirloom:
     @classmethod
     def from_json(cls, told: dict[str, Any]) -> Self:
         """From any version: what that did not know has its default, what is not known here is left out."""
-        known = {name: told[name] for name in cls.__slots__ if name in told}
-        lists = {name: tuple(known[name]) for name in ("listeners", "confined") if name in known}
-        return cls(**{**known, **lists})
+        known: dict[str, Any] = {name: told[name] for name in cls.__slots__ if name in told}
+        known |= {name: tuple(known[name]) for name in ("listeners", "confined") if name in known}
+        return cls(**known)
 
 
 @dataclass(frozen=True, slots=True)

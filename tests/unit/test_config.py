@@ -101,6 +101,7 @@ again_after_hours = 1
 command = ["/usr/local/bin/tell", "--all", "two words"]
 mail_to = "postmaster@a.example"
 sendmail = "/usr/lib/sendmail"
+server = "[2001:db8::25]:2525"
 [metrics]
 listen = "unix:/run/nm/metrics.sock"
 """
@@ -134,6 +135,7 @@ listen = "unix:/run/nm/metrics.sock"
         alarm_command=("/usr/local/bin/tell", "--all", "two words"),
         alarm_mail_to="postmaster@a.example",
         alarm_sendmail=Path("/usr/lib/sendmail"),
+        alarm_server=("2001:db8::25", 2525),
         metrics_listen=Path("/run/nm/metrics.sock"),
         sessions=100,
         sessions_per_source=10,
@@ -222,6 +224,10 @@ BAD = [
     ("alarms.mail_to", '"a@b.example\\nBcc: c@d.example"', "an address"),
     ("alarms.mail_to", f'"{"a" * 250}@b.example"', "an address"),
     ("alarms.sendmail", '"sendmail"', "an absolute path"),
+    ("alarms.server", '"-oProxy"', "a mail server"),
+    ("alarms.server", '"mail.a.example:65536"', "a mail server"),
+    ("alarms.server", '"2001:db8::1"', "a mail server"),
+    ("alarms.server", '"[1:2]"', "no IPv6 address"),
     ("metrics.listen", '"192.0.2.1:9425"', "the loopback alone"),
     ("metrics.listen", '"0.0.0.0:9425"', "the loopback alone"),
     ("metrics.listen", '"[::]:9425"', "the loopback alone"),

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import socket
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -130,6 +131,56 @@ def test_the_postmaster_gets_a_mail(tmp_path: Path) -> None:
     ):
         assert words in text
     assert not mail.defects
+
+
+class MailServer:
+    """Answers as many lines as it is given replies for, and keeps what it was told."""
+
+    def __init__(self, *replies: bytes) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address: tuple[str, int] = self._listener.getsockname()
+        self.lines: list[bytes] = []
+        self._replies = replies
+        self._serving = threading.Thread(target=self._serve)
+        self._serving.start()
+
+    def _serve(self) -> None:
+        with self._listener.accept()[0] as session, session.makefile("rwb", buffering=0) as stream:
+            stream.write(b"220 mail.a.test ESMTP\r\n")
+            for reply in self._replies:
+                self.lines.append(stream.readline())
+                while reply.startswith(b"250 taken") and self.lines[-1] not in (b".\r\n", b""):
+                    self.lines.append(stream.readline())
+                stream.write(reply + b"\r\n")
+
+    def close(self) -> None:
+        self._serving.join(PATIENCE)
+        self._listener.close()
+
+
+def test_a_mail_server_gets_the_mail_where_one_is_named(tmp_path: Path) -> None:
+    server = MailServer(b"250 mail.a.test", b"250 ok", b"250 ok", b"354 go on", b"250 taken", b"221 bye")
+    out = Out(tmp_path, alarm_mail_to="postmaster@a.test", alarm_server=server.address)
+    rung(out, ALARM)
+    server.close()
+    assert "alarms told by=mail" in out.told()
+    out.close()
+    assert [line.rstrip().lower() for line in server.lines[1:4]] == [
+        b"mail from:<postmaster@a.test>",
+        b"rcpt to:<postmaster@a.test>",
+        b"data",
+    ]
+    assert b"what:     offer-missing\r\n" in server.lines
+
+
+def test_a_mail_server_that_refuses_is_a_failure_with_its_words(tmp_path: Path) -> None:
+    server = MailServer(b"250 mail.a.test", b"250 ok", b"550 5.1.1 nobody here", b"250 ok", b"221 bye")
+    out = Out(tmp_path, alarm_mail_to="postmaster@a.test", alarm_server=server.address)
+    rung(out, ALARM)
+    server.close()
+    assert "alarms failed by=mail" in out.told()
+    assert "nobody here" in out.told()
+    out.close()
 
 
 evil_texts = st.text(max_size=400) | st.sampled_from(

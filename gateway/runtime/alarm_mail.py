@@ -1,0 +1,30 @@
+"""Hands one alarm to a mail server by SMTP: `python -m gateway.runtime.alarm_mail HOST PORT ADDRESS <MAIL`.
+
+A process of its own, for a box without a mail system, or whose service may run nothing that is set-group-ID.
+The mail goes in clear, as by `sendmail`: from this machine, to the site's own server.
+Counterpart: `alarms_out`.
+"""
+
+from __future__ import annotations
+
+import smtplib
+import sys
+
+from gateway.policy import limits
+
+
+def main(host: str, port: str, address: str) -> int:
+    """Exit status 1, and what went wrong in one line on standard error, if the server did not take it."""
+    # Text and not octets: those would go with bare line feeds, as they stand.
+    mail = sys.stdin.buffer.read().decode("ascii")
+    try:
+        with smtplib.SMTP(host, int(port), timeout=limits.ALARM_COMMAND_SECONDS) as server:
+            server.sendmail(address, [address], mail)
+    except (OSError, smtplib.SMTPException) as error:
+        print(f"{host}:{port}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
