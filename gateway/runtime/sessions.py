@@ -1,7 +1,7 @@
 """All sessions of one worker: makes their machines, counts and logs what they decide, forwards facts.
 
-The only place where a session meets clock, randomness, memory of peers and log. Counterparts: `intake`,
-which brings pairs of sockets; `connection`, which runs one session; `hearing`, which gets the facts.
+Counterparts: `intake`, which brings pairs of sockets; `surroundings`, which a session is made of;
+`connection`, which runs one session; `hearing`, which gets the facts.
 """
 
 from __future__ import annotations
@@ -11,15 +11,11 @@ import os
 import socket
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable
-from functools import lru_cache, partial
-from ipaddress import ip_address
 from typing import Protocol
 
-from gateway.config import Config, Network
-from gateway.crypto.keys import EndorsementCache, Ephemerals
-from gateway.crypto.messages import DialledAddress, OfferForm
+from gateway.config import Config
+from gateway.crypto.messages import OfferForm
 from gateway.errors import Reason
 from gateway.intercept.admission import Limit
 from gateway.intercept.gate import DialOutcome
@@ -27,20 +23,18 @@ from gateway.intercept.syn import Flow
 from gateway.observe.counters import Counters, Direction, Tally
 from gateway.observe.log import Level, Log, session_id
 from gateway.peers.looks import Look, with_look
-from gateway.peers.pins import Destination, MetPeer, MetStatement, Pin, updated
-from gateway.peers.sources import Sender, Source, SourceSeen, after_endorsement, after_upgrade
+from gateway.peers.pins import Destination, MetPeer, MetStatement, updated
+from gateway.peers.sources import SourceSeen, after_endorsement, after_upgrade
 from gateway.policy import limits
-from gateway.policy.budget import HandshakeBudget
 from gateway.policy.cause import Sighting, likely
 from gateway.policy.dead_end import ClearRuns
-from gateway.policy.ignored_offers import IgnoredOffers, Neighbourhood
 from gateway.runtime.connection import Connection, Machine
 from gateway.runtime.link import Message
-from gateway.runtime.order import Presented
 from gateway.runtime.poller import Poller
 from gateway.runtime.pressure import Bank
+from gateway.runtime.surroundings import Surroundings
 from gateway.session.commands import NoteDecision, NoteFact, NoteSource, RememberPeer
-from gateway.session.context import ReceivingContext, SendingContext
+from gateway.session.context import ReceivingContext
 from gateway.session.receiving import ReceivingSession
 from gateway.session.sending import SendingSession
 from gateway.smtp.events import Role
@@ -69,27 +63,6 @@ class Dialler(Protocol):
     def ended(self, flow: Flow, *, by_reset: bool) -> None: ...
 
 
-class Pins(Protocol):
-    """The memory of peers, as sessions see it."""
-
-    def pin_of(self, destination: Destination) -> Pin | None: ...
-    def is_resting(self, destination: Destination) -> bool: ...
-    def looks_of(self, destination: Destination) -> tuple[Look, ...]: ...
-    def expect_looks(self, destination: Destination, looks: tuple[Look, ...]) -> None: ...
-    def forget_for_a_while(self, destination: Destination) -> None: ...
-
-
-class Sources(Protocol):
-    """The memory of clients, as sessions see it."""
-
-    def source_of(self, address: str) -> Source: ...
-    def sender_of(self, identity: bytes) -> Sender: ...
-    def neighbourhood_of(self, address: str) -> Neighbourhood: ...
-    def expect(self, source: Source, sender: Sender) -> None: ...
-    def forget_for_a_while(self, address: str) -> None: ...
-    def learn(self, address: str, seen: SourceSeen) -> None: ...
-
-
 class Sessions:
     """Takes pairs of connected sockets; `open` holds the sessions that have not ended."""
 
@@ -98,12 +71,10 @@ class Sessions:
         loop: asyncio.AbstractEventLoop,
         poller: Poller,
         config: Config,
-        presented: Presented,
         log: Log,
         counters: Counters,
         tell: Callable[[Message], bool],
-        pins: Pins,
-        sources: Sources,
+        surroundings: Surroundings,
         sign: Callable[[bytes, Callable[[bytes | None], None]], None],
     ) -> None:
         self._loop = loop
@@ -112,19 +83,14 @@ class Sessions:
         self._log = log
         self._counters = counters
         self._tell = tell
-        self._pins = pins
-        self._sources = sources
+        self._surroundings = surroundings
+        self._pins = surroundings.pins
+        self._sources = surroundings.sources
+        self._ignored = surroundings.ignored
         self._sign = sign
-        self._endorsements = EndorsementCache()
-        self.present(presented)
-        self._ahead: deque[Ephemerals] = deque()
         self._roles: dict[Connection, Role] = {}
         self._clear_runs = ClearRuns()
-        self._ignored = IgnoredOffers()
         self._bank = Bank(config.held_octets, config.held_octets_per_source)
-        self._handshakes = HandshakeBudget(
-            config.handshakes_per_second, config.handshakes_per_source, loop.time()
-        )
         self._told_over: dict[str, float] = {}
         self.dialler: Dialler | None = None
         self.on_empty: Callable[[], None] | None = None
@@ -133,28 +99,18 @@ class Sessions:
     def open(self) -> int:
         return len(self._roles)
 
-    def present(self, presented: Presented) -> None:
-        """Who the site is, for sessions that begin from now on."""
-        self._keys = presented.keys
-        self._statements = presented.statements
-
     def abort_all(self) -> None:
         for connection in list(self._roles):
             connection.abort()
-
-    def draw_ahead(self) -> None:
-        """In idle time: offers then cost no key generation while a client waits."""
-        if len(self._ahead) < limits.EPHEMERALS_AHEAD:
-            self._ahead.append(Ephemerals.draw(os.urandom))
 
     # --- From the intake -------------------------------------------------------------------------------
 
     def pair_ready(self, flow: Flow, role: Role, accepted: socket.socket, dialled: socket.socket) -> None:
         machine: Machine
         if role is Role.SENDING:
-            near, far, machine = accepted, dialled, SendingSession(self._sending_context(flow))
+            near, far, machine = accepted, dialled, SendingSession(self._surroundings.sending(flow))
         else:
-            near, far, machine = dialled, accepted, ReceivingSession(self._receiving_context(flow))
+            near, far, machine = dialled, accepted, ReceivingSession(self._receiving(flow))
         account = self._bank.opened(flow.source)
         connection = Connection(
             self._loop, self._poller, self, machine, flow, session_id(os.urandom), near, far, account
@@ -164,6 +120,13 @@ class Sessions:
         self._counters.set(Tally.SESSIONS_OPEN, len(self._roles))
         self._fact(connection, "begun", direction=_DIRECTION[role], source=_source(flow), to=_server(flow))
         connection.start()
+
+    def _receiving(self, flow: Flow) -> ReceivingContext:
+        context = self._surroundings.receiving(flow, self._loop.time())
+        if context.overloaded:
+            self._counters.add(Tally.OVER_HANDSHAKES)
+            self._tell_over("handshakes", flow.source)
+        return context
 
     def dial_failed(self, flow: Flow, role: Role, outcome: DialOutcome) -> None:
         reason = _DIAL_REASON.get(outcome, Reason.INTERNAL)
@@ -394,81 +357,8 @@ class Sessions:
         if not self._roles and self.on_empty is not None:
             self.on_empty()
 
-    # --- Surroundings of one session -------------------------------------------------------------------
-
-    def _sending_context(self, flow: Flow) -> SendingContext:
-        today = _today()
-        destination = Destination(flow.destination, flow.destination_port)
-        refusal = None
-        if _listed(self._config.never, flow.source) or _listed(self._config.never, flow.destination):
-            refusal = Reason.NEVER
-        elif self._pins.is_resting(destination):
-            refusal = Reason.RECENTLY_FAILED
-        return SendingContext(
-            keys=self._keys,
-            dialled=_dialled(flow.destination, flow.destination_port),
-            pin=self._pins.pin_of(destination),
-            today=today,
-            entropy=os.urandom,
-            refusal=refusal,
-        )
-
-    def _receiving_context(self, flow: Flow) -> ReceivingContext:
-        today = _today()
-        unwanted = self._config.never + self._config.never_offer
-        source = self._sources.source_of(flow.source)
-        return ReceivingContext(
-            keys=self._keys,
-            dialled=_dialled(flow.destination, flow.destination_port),
-            own_addresses=self._is_own_address,
-            today=today,
-            entropy=os.urandom,
-            draw_ephemerals=self._draw_ephemerals,
-            endorsements=self._endorsements,
-            statements=self._statements,
-            may_offer=not (_listed(unwanted, flow.source) or _listed(unwanted, flow.destination)),
-            overloaded=not self._may_handshake(flow, source),
-            source=source,
-            source_rests=source.rest_until > 0 and source.rests(int(time.time())),
-            offers_ignored=partial(self._rests, flow.source),
-            sender_of=self._sources.sender_of,
-        )
-
-    def _rests(self, source: str) -> bool:
-        return self._config.offers_rest and self._ignored.rests(source, self._sources.neighbourhood_of)
-
-    def _may_handshake(self, flow: Flow, source: Source) -> bool:
-        granted = self._handshakes.grants(flow.source, is_known=source.has_upgraded, now=self._loop.time())
-        if not granted:
-            self._counters.add(Tally.OVER_HANDSHAKES)
-            self._tell_over("handshakes", flow.source)
-        return granted
-
-    def _draw_ephemerals(self) -> Ephemerals:
-        return self._ahead.popleft() if self._ahead else Ephemerals.draw(os.urandom)
-
-    def _is_own_address(self, dialled: DialledAddress) -> bool:
-        return _listed(self._config.nat_addresses, dialled.address)
-
     def _fact(self, connection: Connection, event: str, **fields: object) -> None:
         self._log.fact("session", event, session=connection.session_id, **fields)  # type: ignore[arg-type]
-
-
-@lru_cache(maxsize=limits.ADDRESSES_CACHED)
-def _dialled(address: str, port: int) -> DialledAddress:
-    return DialledAddress.from_text(address, port)
-
-
-def _today() -> int:
-    return int(time.time()) // limits.DAY_SECONDS
-
-
-@lru_cache(maxsize=limits.ADDRESSES_CACHED)
-def _listed(networks: tuple[Network, ...], address: str) -> bool:
-    if not networks:
-        return False
-    parsed = ip_address(address)
-    return any(parsed in network for network in networks if network.version == parsed.version)
 
 
 def _statement(statement: MetStatement | None) -> Message:

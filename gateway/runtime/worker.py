@@ -41,6 +41,7 @@ from gateway.runtime.order import Order, Presented
 from gateway.runtime.poller import Poller
 from gateway.runtime.sessions import Sessions
 from gateway.runtime.signing import Signing
+from gateway.runtime.surroundings import Surroundings
 
 
 class Worker:
@@ -55,16 +56,17 @@ class Worker:
         self._link = Link(loop, link, self._told, self._supervisor_gone)
         memory = Memory(order.config.pins_file, self._memory_unreadable)
         signing = Signing(loop, socket.socket(fileno=order.signing), self._signer_silent)
+        self._surroundings = Surroundings(
+            order.config, order.presented, PinReader(memory), SourceReader(memory), loop.time()
+        )
         self._sessions = Sessions(
             loop,
             self._poller,
             order.config,
-            order.presented,
             self._log,
             self._counters,
             self._link.send,
-            PinReader(memory),
-            SourceReader(memory),
+            self._surroundings,
             signing.sign,
         )
         layout = layout_of(order.config)
@@ -117,7 +119,7 @@ class Worker:
         self._loop.call_later(limits.ALIVE_EVERY_SECONDS, self._alive)
         self._pulse.beat()
         self._link.send_alive()
-        self._sessions.draw_ahead()
+        self._surroundings.draw_ahead()
         self._log.flush()
         if self._retiring_from is not None:
             self._retire_if_quiet(now - self._retiring_from)
@@ -144,7 +146,7 @@ class Worker:
         elif "retire" in message:
             self._retiring_from = self._retiring_from or time.monotonic()
         elif "site" in message:
-            self._sessions.present(Presented.from_json(message["site"]))
+            self._surroundings.present(Presented.from_json(message["site"]))
         elif "inside" in message:
             self._intake.roles = self._roles(map(ip_network, message["inside"]))
         elif "answered" in message:

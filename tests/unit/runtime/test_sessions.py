@@ -24,6 +24,7 @@ from gateway.runtime.memory import Memory, PinReader, SourceReader
 from gateway.runtime.order import Presented
 from gateway.runtime.poller import Poller
 from gateway.runtime.sessions import Sessions
+from gateway.runtime.surroundings import Surroundings
 from gateway.session.commands import NoteDecision, NoteSource
 from gateway.smtp.events import Role
 from tests.playbook import R_KEYS
@@ -45,18 +46,21 @@ class Worker:
         endorsed = R_KEYS.endorsed
         self.said: list[Message] = []
         self.sources = SourceReader(memory)
+        config = config or Config()
+        presented = Presented(
+            R_KEYS.identity.octets, bytes(range(32)), endorsed.static.epoch, endorsed.not_after, bytes(64)
+        )
+        self._surroundings = Surroundings(
+            config, presented, PinReader(memory), self.sources, self._loop.time()
+        )
         self.sessions = Sessions(
             self._loop,
             self._poller,
-            config or Config(),
-            Presented(
-                R_KEYS.identity.octets, bytes(range(32)), endorsed.static.epoch, endorsed.not_after, bytes(64)
-            ),
+            config,
             Log(LogSink.to_file(folder / "log")),
             Counters(),
             lambda message: self.said.append(message) or True,  # type: ignore[func-returns-value]
-            PinReader(memory),
-            self.sources,
+            self._surroundings,
             lambda to_sign, signed: None,
         )
 
@@ -66,7 +70,7 @@ class Worker:
 
     def rests(self, client: str = CLIENT) -> bool:
         """Whether the next session of that client gets no offer."""
-        return self.sessions._receiving_context(flow(client)).offers_ignored()
+        return self._surroundings.receiving(flow(client), self._loop.time()).offers_ignored()
 
     def decided(self, reason: Reason, client: str = CLIENT) -> None:
         upgraded = reason in (Reason.UPGRADED, Reason.UPGRADED_OLD_EPOCH)

@@ -1,0 +1,138 @@
+"""What a worker tells a new session: keys, the operator's lists, what is remembered of the other side.
+
+Counterparts: `session.context`, which is what is told; `sessions`, which asks; `memory`, which remembers.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from functools import lru_cache, partial
+from ipaddress import ip_address
+from typing import Protocol
+
+from gateway.config import Config, Network
+from gateway.crypto.keys import EndorsementCache, Ephemerals
+from gateway.crypto.messages import DialledAddress
+from gateway.errors import Reason
+from gateway.intercept.syn import Flow
+from gateway.peers.looks import Look
+from gateway.peers.pins import Destination, Pin
+from gateway.peers.sources import Sender, Source, SourceSeen
+from gateway.policy import limits
+from gateway.policy.budget import HandshakeBudget
+from gateway.policy.ignored_offers import IgnoredOffers, Neighbourhood
+from gateway.runtime.order import Presented
+from gateway.session.context import ReceivingContext, SendingContext
+
+
+class Pins(Protocol):
+    """The memory of peers, as sessions see it."""
+
+    def pin_of(self, destination: Destination) -> Pin | None: ...
+    def is_resting(self, destination: Destination) -> bool: ...
+    def looks_of(self, destination: Destination) -> tuple[Look, ...]: ...
+    def expect_looks(self, destination: Destination, looks: tuple[Look, ...]) -> None: ...
+    def forget_for_a_while(self, destination: Destination) -> None: ...
+
+
+class Sources(Protocol):
+    """The memory of clients, as sessions see it."""
+
+    def source_of(self, address: str) -> Source: ...
+    def sender_of(self, identity: bytes) -> Sender: ...
+    def neighbourhood_of(self, address: str) -> Neighbourhood: ...
+    def expect(self, source: Source, sender: Sender) -> None: ...
+    def forget_for_a_while(self, address: str) -> None: ...
+    def learn(self, address: str, seen: SourceSeen) -> None: ...
+
+
+class Surroundings:
+    """Of all sessions of one worker, which began at `began`."""
+
+    def __init__(
+        self, config: Config, presented: Presented, pins: Pins, sources: Sources, began: float
+    ) -> None:
+        self._config = config
+        self.pins = pins
+        self.sources = sources
+        self.ignored = IgnoredOffers()
+        self._endorsements = EndorsementCache()
+        self._ahead: deque[Ephemerals] = deque()
+        self._handshakes = HandshakeBudget(config.handshakes_per_second, config.handshakes_per_source, began)
+        self.present(presented)
+
+    def present(self, presented: Presented) -> None:
+        """Who the site is, for sessions that begin from now on."""
+        self._keys = presented.keys
+        self._statements = presented.statements
+
+    def draw_ahead(self) -> None:
+        """In idle time: offers then cost no key generation while a client waits."""
+        if len(self._ahead) < limits.EPHEMERALS_AHEAD:
+            self._ahead.append(Ephemerals.draw(os.urandom))
+
+    def sending(self, flow: Flow) -> SendingContext:
+        destination = Destination(flow.destination, flow.destination_port)
+        refusal = None
+        if _listed(self._config.never, flow.source) or _listed(self._config.never, flow.destination):
+            refusal = Reason.NEVER
+        elif self.pins.is_resting(destination):
+            refusal = Reason.RECENTLY_FAILED
+        return SendingContext(
+            keys=self._keys,
+            dialled=_dialled(flow.destination, flow.destination_port),
+            pin=self.pins.pin_of(destination),
+            today=_today(),
+            entropy=os.urandom,
+            refusal=refusal,
+        )
+
+    def receiving(self, flow: Flow, now: float) -> ReceivingContext:
+        """Takes a handshake from the budget; `now` in seconds, of the clock that `began` was of."""
+        unwanted = self._config.never + self._config.never_offer
+        source = self.sources.source_of(flow.source)
+        granted = self._handshakes.grants(flow.source, is_known=source.has_upgraded, now=now)
+        return ReceivingContext(
+            keys=self._keys,
+            dialled=_dialled(flow.destination, flow.destination_port),
+            own_addresses=self._is_own_address,
+            today=_today(),
+            entropy=os.urandom,
+            draw_ephemerals=self._draw_ephemerals,
+            endorsements=self._endorsements,
+            statements=self._statements,
+            may_offer=not (_listed(unwanted, flow.source) or _listed(unwanted, flow.destination)),
+            overloaded=not granted,
+            source=source,
+            source_rests=source.rest_until > 0 and source.rests(int(time.time())),
+            offers_ignored=partial(self._rests, flow.source),
+            sender_of=self.sources.sender_of,
+        )
+
+    def _rests(self, source: str) -> bool:
+        return self._config.offers_rest and self.ignored.rests(source, self.sources.neighbourhood_of)
+
+    def _draw_ephemerals(self) -> Ephemerals:
+        return self._ahead.popleft() if self._ahead else Ephemerals.draw(os.urandom)
+
+    def _is_own_address(self, dialled: DialledAddress) -> bool:
+        return _listed(self._config.nat_addresses, dialled.address)
+
+
+@lru_cache(maxsize=limits.ADDRESSES_CACHED)
+def _dialled(address: str, port: int) -> DialledAddress:
+    return DialledAddress.from_text(address, port)
+
+
+def _today() -> int:
+    return int(time.time()) // limits.DAY_SECONDS
+
+
+@lru_cache(maxsize=limits.ADDRESSES_CACHED)
+def _listed(networks: tuple[Network, ...], address: str) -> bool:
+    if not networks:
+        return False
+    parsed = ip_address(address)
+    return any(parsed in network for network in networks if network.version == parsed.version)
