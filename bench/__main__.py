@@ -1,5 +1,5 @@
 """`scripts/bench [--json] [--quick] [NAME...]`: all measurements in one run, within bounds of time.
-`scripts/bench [--json] [--quick] --against REV`: this tree and another revision, side by side.
+`scripts/bench [--json] [--quick] --against REV [NAME...]`: this tree and another revision, side by side.
 
 Prints a page, or with --json one object; progress goes to standard error. Whatever happens (a signal, a
 failure, the time is over) the namespaces and every process in them are gone at the end.
@@ -39,7 +39,7 @@ def main() -> int:
     began = time.monotonic()
     try:
         if asked.against:
-            found = against.measure(asked.against, quick=asked.quick)
+            found = against.measure(asked.against, asked.names, quick=asked.quick)
         else:
             found = _measure(asked.names, scale, quick=asked.quick)
     except EnvironmentFailureError as error:
@@ -57,12 +57,12 @@ def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description="What Nightmail costs, measured.")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a page")
     parser.add_argument("--quick", action="store_true", help="under two minutes, for a first look")
-    parser.add_argument("--against", metavar="REV", help="compare CPU with that git revision")
+    parser.add_argument("--against", metavar="REV", help="compare with that git revision")
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"only these of: {', '.join(scenarios.SCENARIOS)}"
     )
     asked = parser.parse_args()
-    unknown = set(asked.names) - set(scenarios.SCENARIOS)
+    unknown = set(asked.names) - set(against.MEASURES if asked.against else scenarios.SCENARIOS)
     if unknown:
         parser.error(f"no such measurement: {', '.join(sorted(unknown))}")
     return asked

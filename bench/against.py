@@ -1,24 +1,23 @@
-"""`scripts/bench --against REV`: this tree and another revision of it, side by side in one run.
+"""`scripts/bench --against REV [sessions|bulk|delivery ...]`: this tree and another revision, side by side.
 
 Planes of both stand at the same time and take turns: a machine that gets slow is slow for both. Beside them
 one plane whose receiving gateway offers in each session and is never taken at its word, one whose gateway
 lets such clients rest, as it does by default, and one whose gateway never offers: what the offer costs a
-session that is never upgraded. Counterparts: `planes`, `load`, `figures`.
+session that is never upgraded. Counterparts: `planes`, `load`, `figures`;
+`revisions`; `transfers`, which does bulk and delivery.
 """
 
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import gateway as product
-from bench import figures, load, planes, report
+from bench import figures, load, planes, report, transfers
 from bench.planes import Plane, Variant
+from bench.revisions import EACH_SESSION, standing_of, tree_of
 
 PARALLEL: Final = (20, 200)
 MAIL_OCTETS: Final = 4096
@@ -27,26 +26,23 @@ QUICK_TURNS: Final = 3
 ROUND_SESSIONS: Final = {Variant.DIRECT: 3000, Variant.CLEAR: 1500, Variant.CHANNEL: 800}
 WARM_SESSIONS: Final = 300
 IDLE_SECONDS: Final = 2.0
-ROOT: Final = Path(product.__file__).parent.parent
 NEVER: Final = '[exceptions]\nnever_offer = ["0.0.0.0/0", "::/0"]\n'
-EACH_SESSION: Final = "\n[offers]\nrest = false\n"
-"""As in the lab's configuration; an older revision may not know the word."""
 
 
-def measure(revision: str, *, quick: bool) -> dict[str, Any]:
-    """Raises SystemExit for a revision that git does not know."""
+def measure(revision: str, names: Sequence[str], *, quick: bool) -> dict[str, Any]:
+    """Sessions alone where nothing is named. Raises SystemExit for a revision that git does not know."""
+    found: dict[str, Any] = {"machine": report.machine(), "against": revision, "quick": quick}
+    with tree_of(revision) as tree:
+        for name in names or ["sessions"]:
+            found[name] = MEASURES[name](tree, quick=quick)
+    return found
+
+
+def sessions(tree: Path, *, quick: bool) -> dict[str, Any]:
+    """Many small mails, by how many at a time."""
     with contextlib.ExitStack() as stack:
-        tree = stack.enter_context(_tree_of(revision))
         now = stack.enter_context(planes.standing("now", list(Variant)))
-        knows = "offers.rest" in (tree / "gateway" / "config.py").read_text()
-        before = stack.enter_context(
-            planes.standing(
-                "before",
-                [Variant.CLEAR, Variant.CHANNEL],
-                source=tree,
-                change=lambda _, text: text if knows else text.replace(EACH_SESSION, ""),
-            )
-        )
+        before = stack.enter_context(standing_of(tree, [Variant.CLEAR, Variant.CHANNEL]))
         # Only the receiving side has a gateway here: its offer is read by nobody.
         offers = stack.enter_context(planes.standing("offers", [Variant.CLEAR], names=("gw-b",)))
         rests = stack.enter_context(
@@ -74,20 +70,26 @@ def measure(revision: str, *, quick: bool) -> dict[str, Any]:
             stack.enter_context(load.sink(plane))
         program = load.esmtp_source(now[Variant.DIRECT].folder)
         turns = QUICK_TURNS if quick else TURNS
-        by_parallel = {str(count): _loaded(standing, program, count, turns) for count in PARALLEL}
-    return {"machine": report.machine(), "against": revision, "quick": quick, "sessions": by_parallel}
+        return {str(count): _loaded(standing, program, count, turns) for count in PARALLEL}
+
+
+MEASURES: Final[dict[str, Callable[..., dict[str, Any]]]] = {
+    "sessions": sessions,
+    "bulk": transfers.bulk,
+    "delivery": transfers.delivered,
+}
 
 
 def text(found: dict[str, Any]) -> str:
     lines = [f"this tree against {found['against']}; medians, in brackets the middle half of the turns"]
-    for parallel, entry in found["sessions"].items():
+    for parallel, entry in found.get("sessions", {}).items():
         lines.append(f"  {parallel} parallel, 4 KB mails")
         for key, one in entry["cpu_ms_added"].items():
             lines.append(f"    CPU added, {key:24} {_band(one)} ms")
         for key, one in entry["ratios"].items():
             lines.append(f"    {key:35} {_band(one)}")
         lines.append(f"    other work meanwhile: {_band(entry['strangers_share'])} CPUs")
-    return "\n".join(lines)
+    return "\n".join([*lines, *transfers.text(found)])
 
 
 def _band(one: dict[str, float]) -> str:
@@ -138,15 +140,3 @@ def _figures(rounds: dict[str, list[load.Round]], anyway: load.Anyway) -> dict[s
         "ratios": {name: one.as_json() for name, one in quotients.items()},
         "strangers_share": figures.summary(strangers).as_json(),
     }
-
-
-@contextlib.contextmanager
-def _tree_of(revision: str) -> Iterator[Path]:
-    """A copy of that revision's files, gone afterwards."""
-    done = subprocess.run(["git", "-C", str(ROOT), "archive", revision], capture_output=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"bench: {done.stderr.decode().strip()}")
-    with tempfile.TemporaryDirectory(prefix="nightmail-against-") as folder:
-        # Python 3.11.2's tarfile, Debian 12's, knows no filter yet.
-        subprocess.run(["tar", "-x", "-C", folder], input=done.stdout, check=True)
-        yield Path(folder)
