@@ -138,7 +138,6 @@ def _values(config: Config, bits: MarkBits) -> dict[str, str]:
         "pulse_port": str(PULSE_PORT),
         "vouched_milliseconds": str(limits.VOUCHED_MILLISECONDS),
         "dead_ends": str(limits.DEAD_ENDS),
-        "dead_end_one_in": str(limits.DEAD_END_ONE_IN),
         "refuse": hex(bits.answer(Verdict.REFUSE)),
         "host_unreachable": hex(bits.answer(Verdict.HOST_UNREACHABLE)),
         "net_unreachable": hex(bits.answer(Verdict.NET_UNREACHABLE)),

@@ -44,7 +44,7 @@ class Story:
     trouble: Trouble | None = None
     source: Source | None = None
     dead_end: bool = False
-    """The kernel lets SYNs there by, all but one in some."""
+    """The kernel lets SYNs there by."""
 
     @property
     def verdict(self) -> Reason | None:

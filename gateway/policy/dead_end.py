@@ -1,7 +1,9 @@
 """Destinations that offer nothing, session after session: when is one worth no more looks for a while? Pure.
 
-A dead end costs nothing: the kernel lets its SYNs by, without asking us. The price is that a gateway which is
-installed there is found later. Counterpart: `runtime.dead_ends`, which tells the kernel.
+A dead end costs nothing: the kernel lets its SYNs by, without asking us, until it forgets it. Then the next
+session looks again, and if that is offered nothing either, the while begins anew. It does not grow: one
+session in half an hour costs nothing, and a gateway that is installed there is found within that time.
+Counterpart: `runtime.dead_ends`, which tells the kernel.
 """
 
 from __future__ import annotations
@@ -25,6 +27,11 @@ class ClearRuns:
         if len(self._runs) > limits.DEAD_ENDS_COUNTED:
             self._runs.popitem(last=False)
         return run >= limits.DEAD_END_AFTER_SESSIONS
+
+    def was_dead_end(self, destination: Hashable) -> None:
+        """Another worker has found it to be one: a single session is enough here, too."""
+        self._runs[destination] = limits.DEAD_END_AFTER_SESSIONS - 1
+        self.offered_nothing(destination)
 
     def anything_else(self, destination: Hashable) -> None:
         """A session there went another way: what was counted is worth nothing."""

@@ -113,9 +113,8 @@ CHECKED_BY_READERS_OCTETS: Final = 8 * 1024 * 1024
 """A worker that opens a memory of peers of so much looks it through, in some 10 ms. With a million peers that
 takes 0.5 s, and who stands still for so long counts as hung: a larger file its writer alone looks through."""
 DEAD_END_AFTER_SESSIONS: Final = 8
-"""Sessions in a row to one server that were offered nothing, in one worker, before it is a dead end."""
-DEAD_END_ONE_IN: Final = 32
-"""Of the SYNs to a dead end one in so many is judged all the same: a new gateway there is found by it."""
+"""Sessions in a row to one server that were offered nothing, in one worker, before it is a dead end. Once it
+was one, a single session makes it one again."""
 DEAD_ENDS: Final = 8192
 """In the kernel, each family, some 100 octets each."""
 DEAD_ENDS_COUNTED: Final = 4096

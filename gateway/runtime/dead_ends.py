@@ -1,6 +1,6 @@
 """Dead ends in the kernel: put there when a worker has found one, taken out when it turns out to be none.
 
-The kernel forgets each by itself after a time, and lets one in some SYNs through to a worker before that.
+The kernel forgets each by itself after a time: then the next session is seen, and finds it so again, or not.
 What goes by is counted as sessions in clear, so that no share of protected sessions looks better than it is.
 Counterparts: `policy.dead_end` (when), `intercept.kernel` (how), `runtime.rulekeeper` (whose thread it is).
 """
@@ -49,6 +49,11 @@ class DeadEnds:
         if destination in self._until or destination in self._changes:
             self._change(destination, False)
 
+    def is_none_at(self, address: str) -> None:
+        """The same, whatever the port."""
+        for destination in [one for one in self._until if one.address == address]:
+            self._change(destination, False)
+
     def _change(self, destination: Destination, dead: bool) -> None:
         self._changes[destination] = dead
         self._news.set()
@@ -62,21 +67,23 @@ class DeadEnds:
             self._news.clear()
             changes, self._changes = self._changes, {}
             counted: list[int] = []
+            # From before the kernel's own time begins: whoever comes when that is over must be heard.
+            until = time.monotonic() + self._seconds
             try:
                 await self._while_standing(partial(_carry, changes, self._seconds, counted))
             except EnvironmentFailureError as error:
                 self._log.fact("gate", "dead-ends-failed", level=Level.NOTICE, detail=str(error))
                 continue
             if counted:
-                self._note(changes)
+                self._note(changes, until)
                 self._count(counted[0])
 
-    def _note(self, changes: dict[Destination, bool]) -> None:
+    def _note(self, changes: dict[Destination, bool], until: float) -> None:
         now = time.monotonic()
-        self._until = {one: until for one, until in self._until.items() if until > now}
+        self._until = {one: its for one, its in self._until.items() if its > now}
         for destination, dead in changes.items():
             if dead:
-                self._until[destination] = now + self._seconds
+                self._until[destination] = until
                 self._log.fact("gate", "dead-end", to=str(destination), seconds=self._seconds)
             else:
                 self._until.pop(destination, None)

@@ -13,10 +13,11 @@ from gateway.errors import Reason
 from gateway.peers.history import Happening
 from gateway.peers.looks import Look
 from gateway.peers.pins import Destination
+from gateway.peers.sources import SourceSeen
 from gateway.policy.own_path import OwnPath
 from gateway.runtime.causes import Causes
 from gateway.runtime.dead_ends import DeadEnds
-from gateway.runtime.link import Message, told_destination
+from gateway.runtime.link import Message, told_address, told_destination
 from gateway.runtime.peer_memory import PeerMemory, told_peer
 
 _TROUBLE: Final = {Reason.OFFER_MISSING: Happening.MISSING, Reason.HANDSHAKE_FAILED: Happening.FAILED}
@@ -42,7 +43,7 @@ class Hearing:
         elif "failure" in message:
             self._memory.note_failure(told_destination(message["failure"]))
         elif "source" in message:
-            self._memory.sources.note(message["source"])
+            self._met_client(message["source"])
         elif "look" in message:
             self._looked(message["look"])
         elif "dead-end" in message:
@@ -58,6 +59,12 @@ class Hearing:
         if self._memory.remember(destination, met, statement, now, new=bool(peer.get("new"))):
             self._own_path.well(met.identity, now)
             self._dead_ends.is_none(destination)
+
+    def _met_client(self, source: dict[str, Any]) -> None:
+        self._memory.sources.note(source)
+        if source["seen"] == SourceSeen.UPGRADED.value:
+            # Who sends through a gateway has one for the way back, too, where the address is the same.
+            self._dead_ends.is_none_at(told_address(source["address"]))
 
     def _looked(self, look: dict[str, Any]) -> None:
         keywords = tuple(look["keywords"].encode("latin-1").split())

@@ -363,6 +363,8 @@ class Pool:
             if source.get("seen") in _OF_ALL_WORKERS or source.get("new"):
                 self._tell_others(worker, message)
             self._on_message(message)
+            if "dead-end" in message:  # behind what looks whether it names an address
+                self._tell_others(worker, message)
 
     def _tell_unconfined(self, worker: WorkerProcess) -> None:
         missing = [layer for layer in LAYERS if layer not in worker.confined]

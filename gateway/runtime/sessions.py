@@ -309,6 +309,10 @@ class Sessions:
         elif self._clear_runs.offered_nothing(server):
             self._tell({"dead-end": {"address": server[0], "port": server[1]}})
 
+    def learn_dead_end(self, address: str, port: int) -> None:
+        """Another worker has found one: when the kernel has forgotten it, one session here finds it again."""
+        self._clear_runs.was_dead_end((address, port))
+
     def _note_taking(self, connection: Connection, note: NoteDecision) -> None:
         """Whether the client took our offer, tried to, or ignored it."""
         assert isinstance(connection.flow, Flow)

@@ -152,6 +152,8 @@ class Worker:
         elif "answered" in message:
             address, port = message["answered"]
             self._intake.server_answers((address, port))
+        elif "dead-end" in message:
+            self._sessions.learn_dead_end(message["dead-end"]["address"], message["dead-end"]["port"])
         elif "source" in message:
             said = message["source"]
             self._sessions.learn_source(said["address"], SourceSeen(said["seen"]))

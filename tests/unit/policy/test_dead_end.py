@@ -18,6 +18,20 @@ def test_it_takes_a_run_of_sessions_and_then_each_one_says_so() -> None:
     assert said == [False] * (limits.DEAD_END_AFTER_SESSIONS - 1) + [True] * 4
 
 
+def test_what_another_worker_has_found_takes_one_session() -> None:
+    runs = ClearRuns()
+    runs.was_dead_end(HERE)
+    assert runs.offered_nothing(HERE)
+    assert not runs.offered_nothing(THERE)
+
+
+def test_what_another_worker_has_found_is_forgotten_as_one_s_own() -> None:
+    runs = ClearRuns()
+    runs.was_dead_end(HERE)
+    runs.anything_else(HERE)
+    assert not runs.offered_nothing(HERE)
+
+
 @given(st.lists(st.booleans(), max_size=60))
 def test_anything_else_begins_the_count_anew(offered: list[bool]) -> None:
     runs = ClearRuns()

@@ -28,7 +28,7 @@ from gateway.runtime import said
 from gateway.runtime.causes import Causes
 from gateway.runtime.hardening import LAYERS, Confinement
 from gateway.runtime.hearing import Hearing
-from gateway.runtime.link import Link
+from gateway.runtime.link import Link, Message
 from gateway.runtime.order import Presented
 from gateway.runtime.peer_memory import PeerMemory
 from gateway.runtime.pool import Pool
@@ -49,11 +49,15 @@ class Kernel:
 
     def __init__(self) -> None:
         self.known: list[Destination] = []
+        self.ended: list[str] = []
 
     def found(self, destination: Destination) -> None:
         self.known.append(destination)
 
     def is_none(self, destination: Destination) -> None: ...
+
+    def is_none_at(self, address: str) -> None:
+        self.ended.append(address)
 
 
 class Ears:
@@ -226,6 +230,37 @@ def test_a_pinned_peer_is_no_dead_end_whoever_says_so(ears: Ears) -> None:
     for one in (pinned, other):
         ears.hear({"dead-end": {"address": one.address, "port": one.port}})
     assert (ears.dead_ends.known, ears.rung) == ([other], [])
+
+
+class Heard:
+    """The link to a worker, as far as it is spoken to."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    def send(self, message: Message) -> bool:
+        self.messages.append(message)
+        return True
+
+
+def test_the_other_workers_hear_of_a_dead_end_so_that_one_session_finds_it_again(ears: Ears) -> None:
+    told, other = {"dead-end": {"address": "192.0.2.8", "port": 25}}, Heard()
+    ears.pool.workers += [ears.worker, WorkerProcess(Slot(1, 2501, 12526), (), link=other)]  # type: ignore[arg-type]
+    ears.hear(told)
+    assert other.messages == [told]
+    ears.hear({"dead-end": {"address": "mx.example", "port": 25}})
+    assert other.messages == [told]
+
+
+def test_whose_mail_comes_encrypted_is_no_dead_end_any_more(ears: Ears) -> None:
+    async def hear() -> None:
+        source = {name: GOOD[name] for name in ("name", "identity", "epoch")} | {"address": "192.0.2.8"}
+        ears.hear({"source": source | {"seen": "dropped"}})
+        assert ears.dead_ends.ended == []
+        ears.hear({"source": source | {"seen": "upgraded"}})
+
+    asyncio.run(hear())
+    assert ears.dead_ends.ended == ["192.0.2.8"]
 
 
 def test_counters_as_workers_make_them_are_taken(ears: Ears) -> None:
