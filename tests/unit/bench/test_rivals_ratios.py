@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -157,3 +159,27 @@ def test_pictures_are_whole_svg_with_the_machine_under_each() -> None:
         assert picture.rstrip().endswith("</svg>")
         assert "a CPU" in picture
     assert drawn == plots.pictures(found)
+
+
+RESULTS = Path(__file__).parents[3] / "bench" / "results"
+"""What docs/performance.md shows; `scripts/bench rivals` writes figures and pictures in one go."""
+
+
+def test_the_pictures_that_are_kept_are_of_the_run_whose_figures_are_kept() -> None:
+    machine = json.loads((RESULTS / "rivals.json").read_text())["machine"]
+    words = (
+        f"Linux {machine['kernel']}, Python {machine['python']}, load {machine['load_average_at_start']} at"
+    )
+    kept = list(RESULTS.glob("*.svg"))
+    assert len(kept) == 5
+    assert not [path.name for path in kept if words not in path.read_text()]
+
+
+def test_the_pictures_that_are_kept_are_drawn_from_the_figures_that_are_kept() -> None:
+    pytest.importorskip("matplotlib", reason="only the extra bench has it")
+    from bench.rivals import plots
+
+    drawn = plots.pictures(json.loads((RESULTS / "rivals.json").read_text()))
+    assert {path.stem for path in RESULTS.glob("*.svg")} == drawn.keys()
+    for name, text in drawn.items():
+        assert (RESULTS / f"{name}.svg").read_text() == text, name
