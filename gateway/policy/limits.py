@@ -396,6 +396,9 @@ STOP_SECONDS: Final = 20.0
 RETIRE_SECONDS: Final = 3.0
 """How long a retiring worker finishes dials of SYNs it holds before it lets them pass: their clients' second
 retransmission comes then, and goes to its successor."""
+DRAIN_AWAITED_SECONDS: Final = 5.0
+"""A worker that takes nothing new waits so long for clients that it let in and that have not come: the
+kernel's third answer to their SYN goes out after 3 s. Whoever comes later is reset; most were forged."""
 RELOAD_SECONDS: Final = 20.0
 """How long the new program has to say whether it takes the configuration; only an operator waits for it."""
 RESTART_SECONDS: Final = 0.05

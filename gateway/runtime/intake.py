@@ -143,6 +143,11 @@ class Intake:
         """No client that was let in is still on its way to a session."""
         return not self._dials and not self._gate.awaited
 
+    @property
+    def dials(self) -> int:
+        """Connections to servers under way. Where nothing is taken any more, their clients are connected."""
+        return len(self._dials)
+
     def stop_taking(self) -> None:
         """Judge no more: what is held passes, the queue goes back, and the kernel bypasses us.
 

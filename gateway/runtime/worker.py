@@ -88,6 +88,7 @@ class Worker:
         self._sessions.dialler = self._intake
         self._pulse = Pulse(MarkBits(order.config.marks.mask), order.slot)
         self._draining = False
+        self._draining_from = 0.0
         self._retiring_from: float | None = None
         self._counted_at = 0.0
         self._alive_at = time.monotonic()
@@ -102,6 +103,7 @@ class Worker:
         if self._draining:
             return
         self._draining = True
+        self._draining_from = time.monotonic()
         self._link.send({"drains": True})  # unasked: so that nobody's SYNs come here any more
         self._intake.stop_taking()
         self._sessions.on_empty = self._end_if_idle
@@ -179,7 +181,10 @@ class Worker:
         self.drain()
 
     def _end_if_idle(self) -> None:
-        if self._sessions.open or not self._intake.is_idle:
+        if self._sessions.open or self._intake.dials:
+            return
+        waited = time.monotonic() - self._draining_from
+        if not self._intake.is_idle and waited < limits.DRAIN_AWAITED_SECONDS:
             return
         self._report()
         self._log.flush()

@@ -17,7 +17,7 @@ import pytest
 
 from gateway.lab import network
 from tests.lab import probes
-from tests.lab.probes import TOOLS, Dialogue, Load, MailServer, Sites, eventually, mail
+from tests.lab.probes import TOOLS, Dialogue, Load, MailServer, Sites, eventually, kill, mail, wait_gone
 
 pytestmark = [
     pytest.mark.kernel,
@@ -171,3 +171,14 @@ def test_a_flood_leaves_real_mail_flowing(sites: Sites, v6: bool) -> None:
         assert mail(sites, "mta-c", server, target, b"afterwards") < 1.0
         with Dialogue(sites.connect("mta-a", target)) as dialogue:
             dialogue.begin()
+
+
+def test_clients_that_never_come_keep_no_worker_without_a_supervisor(sites: Sites) -> None:
+    """They were let in, and would be waited for a minute; whoever is under way still gets its session."""
+    with MailServer(sites, "mta-b", False) as server:
+        mail(sites, "mta-a", server, sites.address("mta-b", False), b"the server answers")
+        workers = sites.workers("b")
+        forge(sites, False, 20)
+        eventually(lambda: gate_count(sites, False) >= 20, what="all at the gate")
+        kill(sites.supervisor("b"))
+        wait_gone(*workers, seconds=8.0)
