@@ -1,5 +1,5 @@
-"""`scripts/chaos [--json] [--quick] [--list] [NAME...]`: each fault with and without gateways, under one
-load.
+"""`scripts/chaos [--json] [--quick] [--placement P] [--list] [NAME...]`: each fault, with and without
+gateways, under one load.
 
 Prints a table, or with --json one object; progress goes to standard error. Whatever happens (a signal, a
 failure) the labs and every process in them are gone at the end. Exit status 1 where a fault misses the bar.
@@ -26,6 +26,7 @@ from bench.chaos import ground
 from bench.chaos.faults import FAULTS, Fault
 from bench.chaos.ground import World
 from bench.chaos.judge import Seen, Window, figures, judge
+from gateway.config import Placement
 from gateway.errors import EnvironmentFailureError
 
 STEADY_SECONDS: Final = 1.0
@@ -47,12 +48,14 @@ def main() -> int:
         return 1
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _break_off)
-    chosen = [each for each in FAULTS.values() if each.name in asked.names]
+    placement = Placement(asked.placement)
+    possible = [each for each in FAULTS.values() if placement in each.placements]
+    chosen = [each for each in possible if each.name in asked.names]
     if not asked.names:
-        chosen = [each for each in FAULTS.values() if each.quick or not asked.quick]
+        chosen = [each for each in possible if each.quick or not asked.quick]
     began = time.monotonic()
     try:
-        rows = measure(chosen)
+        rows = measure(chosen, placement)
     except EnvironmentFailureError as error:
         print(f"chaos: {error}", file=sys.stderr)
         return 1
@@ -62,6 +65,7 @@ def main() -> int:
     missed = [each.name for each in chosen if each.name not in met]
     found = {
         "machine": report.machine(),
+        "placement": placement.value,
         "seconds": round(time.monotonic() - began, 1),
         "faults": rows,
         "missed": missed,
@@ -70,10 +74,10 @@ def main() -> int:
     return 1 if missed else 0
 
 
-def measure(chosen: list[Fault], progress: Any = sys.stderr) -> list[dict[str, Any]]:
+def measure(chosen: list[Fault], placement: Placement, progress: Any = sys.stderr) -> list[dict[str, Any]]:
     """One row of figures for each fault, in order."""
     rows = []
-    with ground.standing() as worlds:
+    with ground.standing(placement) as worlds:
         for each in chosen:
             try:
                 row = strike(each, worlds)
@@ -182,6 +186,12 @@ def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/chaos", description="What mail notices when things break.")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--quick", action="store_true", help="the most telling ones, in under three minutes")
+    parser.add_argument(
+        "--placement",
+        choices=[each.value for each in Placement],
+        default=Placement.ROUTER.value,
+        help="where the gateways stand; a router, if nothing is said",
+    )
     parser.add_argument("--list", action="store_true", help="what there is, and nothing more")
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these; --list shows all")
     asked = parser.parse_args()

@@ -23,13 +23,20 @@ from typing import Final
 
 from bench.chaos.ground import World
 from bench.chaos.service import Service
+from gateway.config import Placement
 from gateway.errors import EnvironmentFailureError
 from gateway.lab import gateways, wan
+from gateway.lab.topology import MAIL_INTERFACE
 
 DAY: Final = 86_400.0
 TOOLS: Final = ("iptables", "ip6tables")
 BLOCKED_SECONDS: Final = 5.0
 PUT_BACK_SECONDS: Final = 10.0
+
+
+EVERYWHERE: Final = frozenset(Placement)
+BETWEEN: Final = frozenset({Placement.ROUTER, Placement.BRIDGE})
+"""Where the gateway is no mail server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +52,25 @@ class Fault:
     """Why it breaks sessions by itself; empty if it does not."""
     quick: bool = False
     """In the short selection."""
+    placements: frozenset[Placement] = EVERYWHERE
+    """Where it can happen."""
 
 
 FAULTS: Final[dict[str, Fault]] = {}
 
 
 def fault(
-    name: str, what: str, undone: str, *, seconds: float = 2.0, breaks_tcp: str = "", quick: bool = False
+    name: str,
+    what: str,
+    undone: str,
+    *,
+    seconds: float = 2.0,
+    breaks_tcp: str = "",
+    quick: bool = False,
+    placements: frozenset[Placement] = EVERYWHERE,
 ) -> Callable[[Callable[[World], Iterator[None]]], Callable[[World], Iterator[None]]]:
     def add(act: Callable[[World], Iterator[None]]) -> Callable[[World], Iterator[None]]:
-        FAULTS[name] = Fault(name, what, undone, act, seconds, breaks_tcp, quick)
+        FAULTS[name] = Fault(name, what, undone, act, seconds, breaks_tcp, quick, placements)
         return act
 
     return add
@@ -430,7 +446,7 @@ def _rules(*commands: str, stdin: str = "") -> Callable[[World], Iterator[None]]
         for command in commands:
             # Where nothing of ours stands there may be nothing to take away.
             with contextlib.suppress(*(() if world.guarded else (EnvironmentFailureError,))):
-                world.feed("gw-a", command, stdin)
+                world.feed(world.home("a"), command, stdin)
         if world.guarded:
             at = time.monotonic()
             while _ours(world) != before and time.monotonic() < at + PUT_BACK_SECONDS:
@@ -443,11 +459,13 @@ def _rules(*commands: str, stdin: str = "") -> Callable[[World], Iterator[None]]
 
 def _ours(world: World) -> list[str]:
     """Our rules, routing rules and routes; without counters, and without what a set of nft holds."""
-    lines = [f"{tool} {line}" for tool in TOOLS for line in world.sh("gw-a", f"{tool}-save").splitlines()]
-    lines += world.sh("gw-a", "nft -s -t list ruleset").splitlines()
+    lines = [
+        f"{tool} {line}" for tool in TOOLS for line in world.sh(world.home("a"), f"{tool}-save").splitlines()
+    ]
+    lines += world.sh(world.home("a"), "nft -s -t list ruleset").splitlines()
     for family in ("-4", "-6"):
-        lines += world.sh("gw-a", f"ip {family} rule").splitlines()
-        lines += world.sh("gw-a", f"ip {family} route show table all").splitlines()
+        lines += world.sh(world.home("a"), f"ip {family} rule").splitlines()
+        lines += world.sh(world.home("a"), f"ip {family} route show table all").splitlines()
     return sorted(line for line in lines if any(name in line for name in ("NIGHTMAIL", "nightmail", "2525")))
 
 
@@ -513,12 +531,12 @@ def _down_and_up(world: World) -> Iterator[None]:
 
 @fault(
     "conntrack-flushed",
-    "the connection tracking table of both routers is emptied",
+    "the connection tracking table of both gateways' machines is emptied",
     "nothing to undo",
     quick=True,
 )
 def _conntrack_flushed(world: World) -> Iterator[None]:
-    for node in ("gw-a", "gw-b"):
+    for node in map(world.home, "ab"):
         # Without entries to delete the tool says so by its status.
         world.sh(node, "sh -c conntrack${IFS}-F;conntrack${IFS}-F${IFS}-f${IFS}ipv6;true")
     yield
@@ -536,15 +554,15 @@ table inet chaos_full {
 
 @fault(
     "conntrack-full",
-    "no new entry in the connection tracking table of router a (injected: the limit is the machine's)",
+    "no new entry in the connection tracking table of gateway a (injected: the limit is the machine's)",
     "room again",
 )
 def _conntrack_full(world: World) -> Iterator[None]:
-    world.feed("gw-a", "nft -f -", FULL)
+    world.feed(world.home("a"), "nft -f -", FULL)
     try:
         yield
     finally:
-        world.sh("gw-a", "nft delete table inet chaos_full")
+        world.sh(world.home("a"), "nft delete table inet chaos_full")
 
 
 OVERRUN_SYNS: Final = 20_000
@@ -604,14 +622,16 @@ def _routes(world: World, node: str, interface: str) -> list[str]:
     return [f"ip {family} route replace {line} dev {interface}" for family, line in lines]
 
 
-def _interface_down(interface: str) -> Callable[[World], Iterator[None]]:
+def _interface_down(place: str) -> Callable[[World], Iterator[None]]:
     def act(world: World) -> Iterator[None]:
-        back = _routes(world, "gw-a", interface)
-        world.sh("gw-a", f"ip link set {interface} down")
+        node = world.home("a")
+        interface = MAIL_INTERFACE if world.placement is Placement.HOST else place
+        back = _routes(world, node, interface)
+        world.sh(node, f"ip link set {interface} down")
         time.sleep(0.5)  # the fault itself: so long it is down
-        world.sh("gw-a", f"ip link set {interface} up")
+        world.sh(node, f"ip link set {interface} up")
         for command in back:
-            world.sh("gw-a", command)
+            world.sh(node, command)
         yield
 
     return act
@@ -620,10 +640,12 @@ def _interface_down(interface: str) -> Callable[[World], Iterator[None]]:
 for _interface in ("outside", "inside"):
     fault(
         f"interface-{_interface}-down",
-        f"router a's interface {_interface} is down for half a second",
+        f"gateway a's interface {_interface} is down for half a second",
         "up, with its routes",
         seconds=3.0,
         quick=_interface == "outside",
+        # The mail server itself has one interface, and that is outside.
+        placements=EVERYWHERE if _interface == "outside" else BETWEEN,
     )(_interface_down(_interface))
 
 
@@ -631,6 +653,7 @@ for _interface in ("outside", "inside"):
     "address-changed",
     "router a gets another address on the wire, and loses the one it had",
     "the old one again",
+    placements=frozenset({Placement.ROUTER}),
 )
 def _address(world: World) -> Iterator[None]:
     changes = (

@@ -20,6 +20,7 @@ from typing import Any, Final
 from bench.chaos.facts import Fact, Reader
 from bench.chaos.judge import Posted
 from bench.chaos.service import Service
+from gateway.config import Placement
 from gateway.errors import EnvironmentFailureError
 from gateway.lab import gateways, network, postfix, processes
 from gateway.lab.lab import Lab, Place
@@ -44,16 +45,21 @@ IN_DOUBT: Final = "message may be sent more than once"
 class World:
     """One lab with its load."""
 
-    def __init__(self, *, guarded: bool, name: str = "") -> None:
-        """`name` keeps its lab apart from others; it is part of the namespaces' names."""
+    def __init__(self, *, guarded: bool, name: str = "", placement: Placement = Placement.ROUTER) -> None:
+        """`name` keeps its lab apart from others; it is part of the namespaces' names.
+
+        Without gateways, `placement` says what stands where they would: a router, or a plain bridge.
+        """
         self.guarded = guarded
+        self.placement = placement
         name = name or ("with" if guarded else "without")
         self.lab = Lab(
             place=Place(
                 prefix=f"nmc-{name}-",
                 folder=Path(f"/var/tmp/nightmail-chaos-{name}"),
                 lock=Path(f"/run/nightmail-chaos-{name}.lock"),
-            )
+            ),
+            placement=placement,
         )
         self.services: dict[str, Service] = {}
         self.facts: list[Fact] = []
@@ -73,7 +79,7 @@ class World:
         listener = self.lab.listener.process
         if listener is not None:  # it would keep every octet
             listener.signal(signal.SIGTERM)
-        for node in ("gw-a", "gw-b"):
+        for node in {self.home(letter) for letter in "ab"} | {"gw-a", "gw-b"}:
             self.sh(node, "sysctl -qw net.ipv6.conf.all.keep_addr_on_down=1 net.ipv4.icmp_ratelimit=0")
         self._give_addresses()
         if self.guarded:
@@ -95,6 +101,10 @@ class World:
             self._watch.close()
         with contextlib.suppress(EnvironmentFailureError):
             self.lab.down()
+
+    def home(self, letter: str) -> str:
+        """The node that a gateway is on, or would be."""
+        return f"mta-{letter}" if self.placement is Placement.HOST else f"gw-{letter}"
 
     @property
     def targets(self) -> list[str]:
@@ -119,7 +129,11 @@ class World:
                         pass
 
     def _give_addresses(self) -> None:
-        """The raw mail server has addresses of its own, beside Postfix, which has port 25 of all of them."""
+        """The raw mail server has addresses of its own, beside Postfix, which has port 25 of all of them.
+
+        So they lead to another port; or, where a gateway on the same machine would not take that, Postfix
+        lets go of them.
+        """
         lines = [
             f"addr add {each}/{'64' if ':' in each else '24'} dev eth0"
             for each in self.targets + self._strangers
@@ -127,13 +141,28 @@ class World:
         processes.run_in(
             self.lab.namespace("mta-b"), ["ip", "-batch", "-"], stdin="\n".join([*lines, ""]).encode()
         )
+        if self.placement is Placement.HOST:
+            self._narrow_postfix()
+            return
         for each in self.targets + self._strangers:
             tool = "ip6tables" if ":" in each else "iptables"
             to = f"-p tcp -d {each} --dport 25 -j REDIRECT --to-ports {SINK_PORT}"
             self.sh("mta-b", f"{tool} -w -t nat -A PREROUTING {to}")
 
+    def _narrow_postfix(self) -> None:
+        """It listens on its own addresses alone."""
+        server = self.lab.mail_server("b")
+        home = server.node.home
+        with (server.config / "main.cf").open("a") as main:
+            main.write(f"inet_interfaces = {home.v4}, {home.v6}\n")
+        for word in ("stop", "start"):
+            processes.run_in(server.namespace, ["postfix", "-c", str(server.config), word])
+
     def _start_load(self) -> None:
-        self._start_process("server", "mta-b", "bench.chaos.server", str(SINK_PORT))
+        where = [str(SINK_PORT)]
+        if self.placement is Placement.HOST:
+            where = ["25", *self.targets, *self._strangers]
+        self._start_process("server", "mta-b", "bench.chaos.server", *where)
         self._start_process("ear", "wire", "bench.chaos.ear")
         self._start_process("clients", "mta-a", "bench.chaos.clients", *self.targets)
 
@@ -267,9 +296,9 @@ _SOURCE: Final = re.compile(r" source=\S+:(\d+)\b")
 
 
 @contextlib.contextmanager
-def standing() -> Iterator[tuple[World, World]]:
+def standing(placement: Placement = Placement.ROUTER) -> Iterator[tuple[World, World]]:
     """With gateways, without; taken down again whatever happens."""
-    worlds = World(guarded=True), World(guarded=False)
+    worlds = World(guarded=True, placement=placement), World(guarded=False, placement=placement)
     with contextlib.ExitStack() as stack:
         for world in worlds:
             stack.enter_context(world.lab.locked())

@@ -1,7 +1,7 @@
 """The mail server that the raw sessions send to: takes every mail, and writes down which and whether whole.
 
-`python -m bench.chaos.server FACTS PORT`, in the receiving mail server's namespace. It never refuses, never
-closes first, and writes a mail down before it answers for it, as a mail server does.
+`python -m bench.chaos.server FACTS PORT [ADDRESS...]`, in the receiving mail server's namespace. It never
+refuses, never closes first, and writes a mail down before it answers for it, as a mail server does.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -76,16 +77,16 @@ class Session(asyncio.Protocol):
         self._facts.tell("taken", name=name, whole=whole, at=time.monotonic())
 
 
-async def serve(facts: Writer, port: int) -> None:
+async def serve(facts: Writer, port: int, addresses: Sequence[str]) -> None:
     """Until SIGTERM."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
-    for host in ("0.0.0.0", "::"):
+    for host in addresses:
         await loop.create_server(lambda: Session(facts), host, port, backlog=1024)
     facts.tell("ready")
     await ended.wait()
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(Writer(Path(sys.argv[1])), int(sys.argv[2])))
+    uvloop.run(serve(Writer(Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3:] or ("0.0.0.0", "::")))
