@@ -119,6 +119,10 @@ class Pool:
         ]
 
     @property
+    def any_hung(self) -> bool:
+        return any(worker.state is State.HUNG for worker in self.workers)
+
+    @property
     def slots(self) -> tuple[Slot, ...]:
         """Of all that live, in whichever generation."""
         return tuple(worker.slot for worker in self.workers)

@@ -23,7 +23,8 @@ from gateway.policy import limits
 class RuleKeeper:
     """`live` answers the queues that live now, `not_ours` how many SYNs the workers let pass because
     they are between two outsiders or two insiders. `on_gate` is told, in the loop, where the gate sends SYNs
-    after each switch. `bypassed` is what the daemon that this process was before has counted."""
+    after each switch. `hung` answers whether a worker does not judge what it holds. `bypassed` is what the
+    daemon that this process was before has counted."""
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class RuleKeeper:
         log: Log,
         alarm: Callable[[Reason, str, str], None],
         on_gate: Callable[[list[int]], None],
+        hung: Callable[[], bool],
         bypassed: int = 0,
     ) -> None:
         self._config = config
@@ -44,6 +46,7 @@ class RuleKeeper:
         self._log = log
         self._alarm = alarm
         self._on_gate = on_gate
+        self._hung = hung
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rules")
         self._dirty = asyncio.Event()
         self.guarded = asyncio.Event()
@@ -161,6 +164,9 @@ class RuleKeeper:
         live = self._live()
         self._kernel.swap_gate(live)
         self.queues = live
+        if self._hung():
+            # The few that the others hold just now come again with them.
+            self._kernel.release_held()
         self._log.fact("rules", "gate", queues=",".join(map(str, live)) or "none")
 
     def _look(self) -> None:

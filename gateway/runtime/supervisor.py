@@ -142,6 +142,7 @@ class Supervisor:
             self._log,
             self._alarm,
             self._pool.gate_is,
+            lambda: self._pool.any_hung,
             heritage.bypassed if heritage is not None else 0,
         )
         self._dead_ends = DeadEnds(

@@ -410,19 +410,26 @@ def test_a_kill_under_load_leaves_nobody_hanging(
     assert mail(sites, "mta-a", server, targets[0], b"after all that") < 1.0
 
 
-@pytest.mark.long
-def test_a_hung_worker_keeps_what_it_held_until_it_is_killed_and_nothing_else(
-    sites: Sites, server: MailServer
+@BOTH_FAMILIES
+def test_a_hung_worker_does_not_keep_what_this_very_machine_sent(
+    sites: Sites, server: MailServer, server6: MailServer, v6: bool
 ) -> None:
-    """The kernel sends no SYN again while it holds the first one itself: so ten seconds, not one."""
-    target = test_fail_open.targets(sites)[0]
-    for pid in sites.workers("a"):
-        os.kill(pid, signal.SIGSTOP)  # for good: they will be killed
-    began = time.monotonic()
-    sites.connect("mta-a", target, timeout=30.0).close()
-    assert 1.0 < time.monotonic() - began < limits.KILL_HUNG_AFTER_SECONDS + 6.0
-    assert mail(sites, "mta-a", server, target, b"and the next one at once") < 1.0
-    eventually(lambda: sites.serving("a") == 2, 30.0, "new workers")
+    """The kernel sends no SYN again while it holds the first one itself: so it has to be let go of."""
+    target = test_fail_open.targets(sites)[v6]
+    pids = sites.workers("a")
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        sites.connect("mta-a", target, timeout=30.0).close()
+        took = time.monotonic() - began
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    # In a queue for 0.5 s, and then it comes with the kernel's first timer.
+    assert 0.5 < took < 1.0 + 0.5
+    assert mail(sites, "mta-a", server6 if v6 else server, target, b"and the next one at once") < 1.0
+    eventually(lambda: sites.serving("a") == 2, 30.0, "the workers again")
 
 
 @pytest.mark.parametrize("letter", ["a", "b"])

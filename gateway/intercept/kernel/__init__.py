@@ -64,6 +64,7 @@ class KernelRules:
         tables = (config.table, config.bridge_table)
         self._kinds: Sequence[Kind] = (Lifts(), Routing(tables), self._nft, self._sysctls, self._iptables)
         self._marks = MarkBits(config.marks.mask)
+        self._holds_own = layout_of(config).holds_own
         self._wanted: RuleSet | None = None
         self._seen_generation: int | None = None
 
@@ -114,6 +115,14 @@ class KernelRules:
         live = tuple(live_queues)
         self._iptables.swap_gate(live)
         self._nft.swap_vouching(self._vouching(live))
+
+    def release_held(self) -> None:
+        """Drop the SYNs that wait in queues, so that those who sent them send them again.
+
+        Where they do that anyway, nothing. Raises EnvironmentFailureError.
+        """
+        if self._holds_own:
+            nft.drop_held()
 
     def _vouching(self, live: Sequence[int]) -> dict[int, int]:
         """Port -> mark of those slots that the gate sends SYNs to."""

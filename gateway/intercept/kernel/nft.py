@@ -99,6 +99,15 @@ class NftTables:
         return True
 
 
+def drop_held() -> None:
+    """The kernel drops all packets that wait in queues of this namespace, as always when a hook goes.
+
+    Raises EnvironmentFailureError.
+    """
+    chain = f"chain {_NOTE_FAMILY} {NFT_TABLE} dropping_held"
+    run(["nft", "-f", "-"], f"add {chain} {{ type filter hook output priority 300; }}\ndelete {chain}\n")
+
+
 def complaint(table: NftTable) -> str | None:
     """Why nft or the kernel would not take this table, in one line; None if they would. Changes nothing."""
     try:

@@ -25,6 +25,7 @@ def layout(config: Config) -> Layout:
         inside_networks=InsideNetworks.OWN,
         keeps_port=False,
         routes_for_others=False,
+        holds_own=True,
         objects=(
             *(PolicyRule(family, LOOPBACK, bits.taken, config.table) for family in FAMILIES),
             *(LocalRoute(family, config.table) for family in FAMILIES),

@@ -40,6 +40,8 @@ class Layout:
     """Whether what we dial bears the port of its client as well as the address."""
     routes_for_others: bool
     """Whether mail comes by only on a machine that forwards."""
+    holds_own: bool = False
+    """Whether the SYNs that wait are this machine's own, of which its kernel sends none again meanwhile."""
     has_every_slot: bool = True
     """Whether rules for a slot that nobody uses cost nothing."""
     bridged: bool = False
