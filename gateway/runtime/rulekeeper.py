@@ -7,7 +7,6 @@ iptables. Counterparts: `intercept.kernel` (does it), `intercept.wanted` (what t
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -87,12 +86,7 @@ class RuleKeeper:
                 turn += 1
             try:
                 if self._dirty.is_set():
-                    self._dirty.clear()
-                    if self._stands:
-                        await self._in_thread(self._swap)
-                    self._on_gate(self.queues if self._stands else [])
-                    if self._stands and self.queues:
-                        self.guarded.set()
+                    await self._switch()
                 else:
                     await self._in_thread(self._look)
                 if turn % limits.BYPASS_COUNT_EVERY_CHECKS == 1:
@@ -100,12 +94,26 @@ class RuleKeeper:
             except EnvironmentFailureError as error:
                 self._alarm(Reason.RULES_MISSING, "rules", str(error))
 
+    async def _switch(self) -> None:
+        """Bring the gate in line with the workers' lives. Raises EnvironmentFailureError, and stays due."""
+        self._dirty.clear()
+        try:
+            if self._stands:
+                await self._in_thread(self._swap)
+        except EnvironmentFailureError:
+            # No rule has changed, so no look would find that the gate is not as it should be.
+            asyncio.get_running_loop().call_later(limits.RULES_CHECK_SECONDS, self._dirty.set)
+            raise
+        self._on_gate(self.queues if self._stands else [])
+        if self._stands and self.queues:
+            self.guarded.set()
+
     async def reset_was_odd(self, server: str, client: str) -> bool | None:
         """See `kernel.reset_was_odd`; None also where the kernel cannot be asked."""
         try:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._thread, kernel.reset_was_odd, server, client)
-        except (EnvironmentFailureError, OSError, RuntimeError, ValueError, subprocess.TimeoutExpired):
+        except (EnvironmentFailureError, OSError, RuntimeError, ValueError):
             return None
 
     def leave(self) -> None:

@@ -20,33 +20,43 @@ def run(command: Sequence[str], text: str = "") -> str:
 
 
 def succeeds(command: Sequence[str]) -> bool:
-    """For a command that answers by its exit status."""
+    """For a command that answers by its exit status. Raises as `run` does, but not for that."""
     process = start(command)
-    process.communicate(timeout=limits.TOOL_SECONDS)
+    _end(command[0], process)
     return process.returncode == 0
 
 
 def start(command: Sequence[str]) -> subprocess.Popen[str]:
-    """Begin a command, to be ended with `finish`: so that two can run at once."""
+    """Begin a command, to be ended with `finish`: so that two can run at once.
+
+    Raises EnvironmentFailureError, also where there is no process or descriptor to be had for the moment.
+    """
     try:
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
     except FileNotFoundError as error:
         raise EnvironmentFailureError(f"{command[0]} is not installed") from error
+    except OSError as error:
+        raise EnvironmentFailureError(f"{command[0]} cannot be started: {error.strerror}") from error
 
 
 def finish(tool: str, process: subprocess.Popen[str], text: str) -> str:
     """Give it its input and wait for its end; see `run`."""
+    out, complaint = _end(tool, process, text)
+    if process.returncode != 0:
+        raise EnvironmentFailureError(f"{tool}: {_first_line(complaint)}")
+    return out
+
+
+def _end(tool: str, process: subprocess.Popen[str], text: str = "") -> tuple[str, str]:
+    """What it printed, and its complaint."""
     try:
-        out, complaint = process.communicate(text, timeout=limits.TOOL_SECONDS)
+        return process.communicate(text, timeout=limits.TOOL_SECONDS)
     except subprocess.TimeoutExpired as error:
         process.kill()
         process.communicate()
         raise EnvironmentFailureError(f"{tool} has not ended after {limits.TOOL_SECONDS} s") from error
-    if process.returncode != 0:
-        raise EnvironmentFailureError(f"{tool}: {_first_line(complaint)}")
-    return out
 
 
 def _first_line(complaint: str) -> str:

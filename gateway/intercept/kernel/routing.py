@@ -99,8 +99,9 @@ def with_routes(ask: Callable[[Any], _T]) -> _T:
     with ThreadPoolExecutor(max_workers=1) as thread:
         try:
             return thread.submit(asked).result()
-        except NetlinkError as error:
-            raise EnvironmentFailureError(f"routes: {why(error.code)}") from error
+        except (NetlinkError, OSError) as error:
+            code = error.code if isinstance(error, NetlinkError) else error.errno or 0
+            raise EnvironmentFailureError(f"routes: {why(code)}") from error
 
 
 def networks_behind(interfaces: Iterable[str]) -> tuple[Network, ...]:

@@ -1,0 +1,52 @@
+"""Whatever keeps a tool from its work comes as one kind of error, and no tool is left running."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.errors import EnvironmentFailureError
+from gateway.intercept.kernel import commands
+from gateway.policy import limits
+
+
+def test_what_a_tool_prints_and_how_it_answers() -> None:
+    assert commands.run(["cat"], "a rule") == "a rule"
+    assert commands.succeeds(["true"])
+    assert not commands.succeeds(["false"])
+
+
+@pytest.mark.parametrize("use", [commands.run, commands.succeeds], ids=["run", "succeeds"])
+@pytest.mark.parametrize("code", [errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENOENT, errno.EACCES])
+def test_a_tool_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, use: Any, code: int) -> None:
+    """No process, no memory, no descriptor to be had for a moment: told, and tried again by whoever asks."""
+
+    def refuses(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(subprocess, "Popen", refuses)
+    with pytest.raises(EnvironmentFailureError, match=r"^nft"):
+        use(["nft", "list", "tables"])
+
+
+@pytest.mark.parametrize("use", [commands.run, commands.succeeds], ids=["run", "succeeds"])
+def test_a_tool_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, use: Any) -> None:
+    monkeypatch.setattr(limits, "TOOL_SECONDS", 0.3)
+    pid_file = tmp_path / "pid"
+    began = time.monotonic()
+    with pytest.raises(EnvironmentFailureError, match="has not ended"):
+        use(["sh", "-c", f"echo $$ > {pid_file}; exec sleep 60"])
+    assert time.monotonic() - began < 30
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), 0)
+
+
+def test_a_complaint_is_one_line() -> None:
+    with pytest.raises(EnvironmentFailureError, match=r"^sh: first$"):
+        commands.run(["sh", "-c", "echo; echo first >&2; echo second >&2; exit 3"])
