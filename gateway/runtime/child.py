@@ -47,7 +47,12 @@ class Child:
         actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in inherited]  # type: ignore[misc]
         variables = {**(environment or {}), **os.environ}
         pid = os.posix_spawn(sys.executable, command, variables, file_actions=actions)
-        return cls(loop, pid, on_end)
+        try:
+            return cls(loop, pid, on_end)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)  # nobody would ever hear of its end
+            os.waitpid(pid, 0)
+            raise
 
     @property
     def has_ended(self) -> bool:

@@ -43,6 +43,8 @@ from gateway.runtime.worker_process import State, WorkerProcess
 
 _OF_ALL_WORKERS = frozenset({SourceSeen.DROPPED.value, SourceSeen.WENT_ON.value})
 """What a client did that counts in a row, whichever worker saw it; a first upgrade is for all as well."""
+_MAY_HANG = frozenset({State.HUNG, State.DRAINING})
+"""One that takes nothing new is in no gate's way, but what it still carries would hang with it."""
 
 
 class Pool:
@@ -208,14 +210,30 @@ class Pool:
     # --- Life -----------------------------------------------------------------------------------------
 
     def _spawn(self, worker: WorkerProcess) -> None:
+        """Raises OSError where no process is to be had."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            worker.process = self._process(worker, ours, theirs)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        worker.state = State.STARTING
+        worker.told = self._presented
+        worker.told_inside = self._config.inside_networks
+        worker.started_at = worker.alive_at = self._loop.time()
+        self._join(worker, ours)
+
+    def _process(self, worker: WorkerProcess, ours: socket.socket, theirs: socket.socket) -> Child:
+        """Its order waits in the link for it."""
         listeners = tuple(listener.fileno() for listener in worker.listeners)
         slot, signing = worker.slot, self._signer_end(worker.slot.index)
         who, confined = self._presented, self._confinement
         config = seen_by_workers(self._config, confined)
         order = Order(config, slot.index, slot.queue, listeners, signing, who, confined)
         ours.send(pickle.dumps(order))
-        worker.process = Child.start(
+        return Child.start(
             self._loop,
             "gateway.runtime.worker",
             [str(theirs.fileno())],
@@ -223,12 +241,6 @@ class Pool:
             lambda status: self._ended(worker, status),
             environment.WORKER,
         )
-        theirs.close()
-        worker.state = State.STARTING
-        worker.told = self._presented
-        worker.told_inside = self._config.inside_networks
-        worker.started_at = worker.alive_at = self._loop.time()
-        self._join(worker, ours)
 
     def _inherit(self, heir: Heirloom) -> WorkerProcess:
         worker = WorkerProcess(
@@ -278,13 +290,23 @@ class Pool:
         self._alarm(Reason.WORKER_DIED, f"worker {worker.slot.index}", f"pid={pid} status={status}")
         if self._loop.time() - worker.started_at >= limits.STABLE_SECONDS:
             worker.rest_seconds = limits.RESTART_SECONDS
+        self._start_later(worker)
+
+    def _start_later(self, worker: WorkerProcess) -> None:
         self._loop.call_later(worker.rest_seconds, self._start_again, worker)
         worker.rest_seconds = min(2 * worker.rest_seconds, limits.RESTART_MOST_SECONDS)
 
     def _start_again(self, worker: WorkerProcess) -> None:
-        if not self._stopping and worker in self.workers:
-            worker.restarts += 1
+        if self._stopping or worker not in self.workers:
+            return
+        try:
             self._spawn(worker)
+        except OSError as error:
+            told = error.strerror
+            self._log.fact("pool", "cannot-start", level=Level.ERROR, worker=worker.slot.index, detail=told)
+            self._start_later(worker)
+        else:
+            worker.restarts += 1
 
     def _forget(self, worker: WorkerProcess, status: int) -> None:
         self.workers.remove(worker)
@@ -321,7 +343,7 @@ class Pool:
             worker.state = State.HUNG
             self._on_change()
             self._alarm(Reason.WORKER_HUNG, f"worker {worker.slot.index}", f"silent={silent:.2f}")
-        elif worker.state is State.HUNG and silent > limits.KILL_HUNG_AFTER_SECONDS:
+        elif worker.state in _MAY_HANG and silent > limits.KILL_HUNG_AFTER_SECONDS:
             self._log.fact("pool", "kill-hung", level=Level.ERROR, worker=worker.slot.index)
             worker.process.kill()
         elif worker.state is State.STARTING and silent > limits.START_SECONDS:

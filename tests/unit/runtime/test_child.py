@@ -47,6 +47,22 @@ def test_a_child_gets_the_descriptors_it_was_promised_and_no_other() -> None:
         assert not os.get_inheritable(theirs.fileno())
 
 
+def test_a_child_that_cannot_be_watched_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No descriptor is left for its pid: a process without anybody who waits for it would stay for ever."""
+
+    def refuses(pid: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    async def started() -> None:
+        with pytest.raises(OSError, match="Too many"):
+            Child.start(asyncio.get_running_loop(), "timeit", ["-n1", "-r1", "while True: pass"], [], print)
+
+    monkeypatch.setattr(os, "pidfd_open", refuses)
+    asyncio.run(started())
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
 def test_the_exit_status_is_told() -> None:
     assert run("timeit", ["-n1", "-r1", "import os; os._exit(7)"], []) == 7
     assert run("timeit", ["-n1", "-r1", "import os; os.kill(os.getpid(), 9)"], []) == -signal.SIGKILL

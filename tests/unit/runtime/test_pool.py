@@ -26,6 +26,7 @@ from gateway.peers.source_store import SourceStore
 from gateway.policy import limits
 from gateway.runtime import said
 from gateway.runtime.causes import Causes
+from gateway.runtime.child import Child
 from gateway.runtime.hardening import LAYERS, Confinement
 from gateway.runtime.hearing import Hearing
 from gateway.runtime.link import Link, Message
@@ -33,6 +34,7 @@ from gateway.runtime.order import Presented
 from gateway.runtime.peer_memory import PeerMemory
 from gateway.runtime.pool import Pool
 from gateway.runtime.worker_process import State, WorkerProcess
+from tests.unit.runtime.sockets import open_descriptors
 
 PRESENTED = Presented(bytes(32), bytes(32), 1, 15, bytes(64))
 
@@ -319,3 +321,65 @@ def test_what_the_other_workers_are_told_of_a_client(ears: Ears, seen: dict[str,
     ears.hear(said)
     assert others == ([said] if is_told else [])
     assert ears.rung == []
+
+
+# --- Lives ------------------------------------------------------------------------------------------------
+
+
+class Process:
+    """Stands for a worker's process; `killed` counts."""
+
+    pid = 7
+    has_ended = False
+
+    def __init__(self) -> None:
+        self.killed = 0
+
+    def kill(self) -> None:
+        self.killed += 1
+
+
+def test_a_worker_that_cannot_be_started_is_started_later(
+    ears: Ears, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No process to be had for a moment (a limit, no memory): the slot must not stay empty for good."""
+    tries: list[float] = []
+    started = asyncio.Event()
+
+    def starts(*_: object) -> Process:
+        tries.append(loop.time())
+        if len(tries) < 3:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        started.set()
+        return Process()
+
+    monkeypatch.setattr(Child, "start", starts)
+    monkeypatch.setattr(limits, "RESTART_SECONDS", 0.01)
+    worker = ears.worker
+    worker.process, worker.rest_seconds = Process(), 0.01  # type: ignore[assignment]
+    ears.pool.workers.append(worker)
+    monkeypatch.setattr(ears.pool, "_signer_end", lambda slot: 0)
+
+    async def served() -> None:
+        ears.pool._ended(worker, -9)
+        async with asyncio.timeout(5):
+            await started.wait()
+
+    before = open_descriptors()
+    loop.run_until_complete(served())
+    assert (len(tries), worker.state) == (3, State.STARTING)
+    assert [reason for reason, _ in ears.rung] == [Reason.WORKER_DIED]
+    assert worker.link is not None
+    worker.link.close()
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("state", [State.HUNG, State.DRAINING])
+def test_a_worker_that_is_silent_for_long_is_killed(ears: Ears, state: State) -> None:
+    """Also one that takes nothing new: its sessions would hang as long as it does."""
+    process = Process()
+    ears.worker.process, ears.worker.state = process, state  # type: ignore[assignment]
+    ears.pool._judge(ears.worker, limits.KILL_HUNG_AFTER_SECONDS - 0.1)
+    assert process.killed == 0
+    ears.pool._judge(ears.worker, limits.KILL_HUNG_AFTER_SECONDS + 0.1)
+    assert process.killed == 1
