@@ -150,6 +150,22 @@ def test_a_configuration_that_is_shown_is_one(tmp_path: Path) -> None:
         config.load(tmp_path / "nightmail.toml")
 
 
+_KEY = re.compile(r"`([a-z_]+)\.([a-z_]+)(?: = ([^`]+))?`")
+
+
+def test_a_key_that_is_named_is_one_of_the_configuration() -> None:
+    keys = set(config.KEYS)
+    sections = {name.partition(".")[0] for name in keys if "." in name}
+    named = {
+        f"{section}.{key}"
+        for page in PAGES
+        for section, key, _ in _KEY.findall((pages.ROOT / page).read_text())
+        if section in sections and key not in ("py", "db", "toml")
+    }
+    assert len(named) > 20
+    assert named - keys == set()
+
+
 def test_blocks_are_found_with_their_headings_and_commands() -> None:
     text = (
         "# One\n\n```sh\nls -l   # a word\n\n# nothing\ncat \\\n  a\n```\n\n## Two\n\n```text\n# Three\n```\n"
