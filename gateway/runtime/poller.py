@@ -70,5 +70,14 @@ class Poller:
                 return
             # One that was told before it may have ended this one, and its number may be another's by now.
             if self._ready.get(fd) is ready:
-                ready(mask)
+                try:
+                    ready(mask)
+                except Exception as error:
+                    self._failed(fd, ready, error)
         self._left = []
+
+    def _failed(self, fd: int, ready: Ready, error: Exception) -> None:
+        """A bug of ours: it must not keep the others waiting, nor fill the log with the same line."""
+        self._loop.call_exception_handler({"message": f"{ready} has failed", "exception": error})
+        if self._ready.get(fd) is ready:
+            self._epoll.modify(fd, select.EPOLLONESHOT)

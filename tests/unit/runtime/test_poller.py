@@ -145,6 +145,41 @@ def test_behind_its_moment_nothing_is_told_and_then_those_come_first_that_were_n
     run(body())
 
 
+def test_one_that_fails_keeps_none_of_the_others_waiting() -> None:
+    """Also where a turn was cut short just before it: that list must not begin with the same one for ever."""
+
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        failures: list[BaseException] = []
+        loop.set_exception_handler(lambda _, context: failures.append(context["exception"]))
+        poller = Poller(loop)
+        pairs = [pair() for _ in range(3)]
+        told: list[int] = []
+
+        def serve(number: int) -> None:
+            if number == 0:
+                raise KeyError("a bug of ours")
+            told.append(number)
+
+        poller.rest_behind(time.monotonic() - 1)
+        for number, (ours, theirs) in enumerate(pairs):
+            theirs.send(b"x")
+            poller.watch(ours.fileno(), select.EPOLLIN, lambda _, number=number: serve(number))
+        await turns()
+        assert told == []
+        poller.rest_behind(time.monotonic() + 60)
+        await until(lambda: {1, 2} <= set(told))
+        await turns()
+        assert [type(one) for one in failures] == [KeyError]
+        for ours, theirs in pairs:
+            poller.forget(ours.fileno())
+            ours.close()
+            theirs.close()
+        poller.close()
+
+    run(body())
+
+
 @pytest.mark.parametrize("more", [1, 100])
 def test_a_turn_serves_so_many_and_the_next_turn_the_others(more: int) -> None:
     async def body() -> None:
