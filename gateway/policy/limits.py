@@ -383,6 +383,8 @@ CONFIG_LINE_DOTS: Final = 512
 """Dots in one of its lines (170 addresses): a key of n parts costs the parser n * n."""
 LINK_MESSAGE_OCTETS: Final = 128 * 1024
 """One message between supervisor and worker; counters are the largest (some KB)."""
+KEEPER_RESTS_SECONDS: Final = 1.0
+"""Before something that keeps the daemon's affairs, and has failed by a bug, begins again: no spinning."""
 LINK_MESSAGES_PER_TURN: Final = 64
 """Messages taken from one link per turn of the loop."""
 SAID_TEXT_LETTERS: Final = 16 * 1024

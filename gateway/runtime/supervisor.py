@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine
+import traceback
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from gateway.runtime.control import ControlSocket
 from gateway.runtime.dead_ends import DeadEnds
 from gateway.runtime.hearing import Hearing
 from gateway.runtime.inside import Inside
+from gateway.runtime.lasting import Keeper, kept
 from gateway.runtime.order import Presented
 from gateway.runtime.peer_memory import PeerMemory
 from gateway.runtime.pool import Pool
@@ -74,7 +75,7 @@ class Supervisor:
         self._make_processes()
         self._make_keepers()
         await self._start(control)
-        async with _kept(self._lasting()):
+        async with kept(self._lasting(), self._keeper_failed):
             self._say_started()
             await self._stop.wait()
             self._say_stopping()
@@ -167,17 +168,21 @@ class Supervisor:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._hung_up)
 
-    def _lasting(self) -> list[Coroutine[Any, Any, None]]:
+    def _lasting(self) -> list[Keeper]:
         """What goes on as long as the daemon does; ended in this order."""
         return [
-            self._tell_ready(),
-            self._dead_ends.keep(),
-            self._keeper.keep(),
-            self._flush_log(),
-            self._memory.sources.keep(),
-            self._site.keep(self._present),
-            self._inside.keep(),
+            self._tell_ready,
+            self._dead_ends.keep,
+            self._keeper.keep,
+            self._flush_log,
+            self._memory.sources.keep,
+            lambda: self._site.keep(self._present),
+            self._inside.keep,
         ]
+
+    def _keeper_failed(self, error: Exception) -> None:
+        where = traceback.extract_tb(error.__traceback__)[-1].name
+        self._alarm(Reason.INTERNAL, where, f"{type(error).__name__}: {error}")
 
     def _say_started(self) -> None:
         event = "started" if self._heritage is None else "reloaded"
@@ -317,19 +322,6 @@ def run(config: Config) -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(supervised())
     return 0
-
-
-@contextlib.asynccontextmanager
-async def _kept(lasting: list[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """They run beside what stands inside, and have ended behind it."""
-    tasks = [asyncio.create_task(one) for one in lasting]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
 
 def _make_directory(path: Path) -> None:
