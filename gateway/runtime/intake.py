@@ -268,6 +268,9 @@ class Intake:
     def _tick(self) -> None:
         self._ticker = self._loop.call_later(limits.GATE_TICK_SECONDS, self._tick)
         self._execute(self._gate.tick(self._loop.time()))
+        # Of SYNs that waited for the end of their flow's last connection, and were dropped behind it.
+        for flow in [flow for flow in self._flow_roles if not self._gate.knows(flow)]:
+            del self._flow_roles[flow]
 
     # --- Dials -----------------------------------------------------------------------------------------
 
