@@ -171,6 +171,8 @@ class Connection:
 
     def drained(self, endpoint: Endpoint) -> None:
         self._other(endpoint).unhold(Hold.BY_PRESSURE)
+        if endpoint is self._far and self._timer is None and self._timer_at is not None:
+            self._timer = self._loop.call_later(limits.FLIGHT_SILENCE_SECONDS, self._deadline_reached)
 
     def closed(self, endpoint: Endpoint) -> None:
         if self._over or not (self._near.is_closed and self._far.is_closed):
@@ -225,8 +227,8 @@ class Connection:
 
     def _deadline_reached(self) -> None:
         if self._far.pending and self._machine.waits_for_silence:
-            # The line is behind: the silence may be ours, and what is held could not leave now.
-            self._timer = self._loop.call_later(limits.FLIGHT_SILENCE_SECONDS, self._deadline_reached)
+            # The line is behind: the silence may be ours, and what is held could not leave: see `drained`.
+            self._timer = None
             return
         self._timer = self._timer_at = None
         self._handle(DeadlineReached())

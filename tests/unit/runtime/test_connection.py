@@ -436,6 +436,54 @@ def test_a_paused_side_is_not_read_until_it_is_resumed() -> None:
     run(body)
 
 
+class Waiting(Scripted):
+    """One that waits for silence, and counts how often it is asked whether it does."""
+
+    def __init__(self, says: Callable[[Event], list[c.Command]]) -> None:
+        self.asked = 0
+        super().__init__(says)
+
+    @property
+    def waits_for_silence(self) -> bool:
+        self.asked += 1
+        return True
+
+    @waits_for_silence.setter
+    def waits_for_silence(self, value: bool) -> None: ...
+
+
+def test_a_line_that_stays_behind_costs_no_turn_of_the_loop() -> None:
+    """A worker may have thousands of slow readers: each is looked at when its line has moved, not before."""
+
+    async def body(loop: CountingLoop) -> None:
+        told = loop.create_future()
+
+        def says(event: Event) -> list[c.Command]:
+            if isinstance(event, DeadlineReached):
+                machine.deadline = None
+                told.set_result(None)
+                return []
+            if isinstance(event, EndReceived):
+                return [c.CloseBoth()]
+            machine.deadline = loop.time() + limits.FLIGHT_SILENCE_SECONDS
+            return [c.SendOctets(Side.FAR, octets)]
+
+        octets = bytes(1 << 20)
+        machine = Waiting(says)
+        world = World(loop, machine, small=True)
+        await world.sends(world.near, b"x")
+        await asyncio.sleep(40 * limits.FLIGHT_SILENCE_SECONDS)
+        assert (machine.asked, told.done()) == (1, False)
+        assert len(await read_exactly(loop, world.far, len(octets))) == len(octets)
+        await told
+        world.near.shutdown(socket.SHUT_WR)
+        assert await read_all(loop, world.far) == b""
+        world.far.close()
+        await world.finish()
+
+    run(body)
+
+
 @pytest.mark.parametrize("of_silence", [True, False])
 def test_silence_does_not_count_while_the_line_is_behind(of_silence: bool) -> None:
     """The near side is not read then, and would be silent for ever; every other deadline holds."""
