@@ -111,17 +111,19 @@ class SendingSession(Machine):
                 side = Side.FAR if observation.to_receiver else Side.NEAR
                 commands.append(SendOctets(side, observation.octets))
             elif isinstance(observation, Unparsed):
-                commands += self._no_reply(observation)
+                commands = self._no_reply(observation, commands)
             else:
                 commands += self._reply_complete(observation.octets, now)
         return commands
 
-    def _no_reply(self, unparsed: Unparsed) -> list[Command]:
+    def _no_reply(self, unparsed: Unparsed, passed: list[Command]) -> list[Command]:
+        """`passed`: all that was held, on its way."""
         pin = self._context.pin
         if unoffered.closes(unparsed) and pin is not None:
-            return self._end_as_told(unparsed.reason)
+            told = [one for one in passed if isinstance(one, SendOctets) and one.side is Side.NEAR]
+            return [*told, *self._end_as_told(unparsed.reason)]
         decision = unoffered.of_no_reply(pin, unparsed)
-        return [*self._resume_near(), *self._relay(decision, seen=Sighting(unparsed.reason))]
+        return [*passed, *self._resume_near(), *self._relay(decision, seen=Sighting(unparsed.reason))]
 
     def _reply_complete(self, reply: bytes, now: float) -> list[Command]:
         context, greeting = self._context, self._observer.greeting

@@ -43,6 +43,11 @@ _sending.lacks(
     "        if False:",
 )
 _sending.lacks(
+    "behind a pinned peer's 421 nothing that was held goes out",
+    "            return [*told, *self._end_as_told(unparsed.reason)]",
+    "            return [*passed, *self._end_as_told(unparsed.reason)]",
+)
+_sending.lacks(
     "a pinned peer's end before the verb rings",
     "        alarm = self._context.pin is not None\n        clear = Decision",
     "        alarm = False\n        clear = Decision",

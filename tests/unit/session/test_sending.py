@@ -942,6 +942,17 @@ def test_a_421_of_a_pinned_peer_ends_the_session(place: str) -> None:
     assert book.to_far == sent
 
 
+def test_a_421_of_a_pinned_peer_gets_nothing_of_what_was_held() -> None:
+    """Nor does a sender change that by talking on before the reply has come."""
+    book = started(pin=R_PIN)
+    book.near(b"MAIL FROM:<someone@a.example>\r\n")
+    sent = book.to_far
+    assert sent == EHLO
+    book.far(b"421 4.3.2 Shutting down\r\n")
+    assert book.closed
+    assert book.to_far == sent
+
+
 @pytest.mark.parametrize("pin", [None, R_PIN])
 def test_an_end_of_the_receiver_before_the_verb_passes_and_rings_where_it_is_pinned(pin: Pin | None) -> None:
     book = ready(FarReceivingGateway(), pin=pin)
