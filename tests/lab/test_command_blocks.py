@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from tests.stages import Run, Stage, run_of
 pytestmark = [
     pytest.mark.kernel,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    # A section is a dozen programs one after the other, each as slow as the machine is busy.
+    pytest.mark.timeout(300),
 ]
 EXAMPLES: Final = ("ADDRESS", "192.0.2.7", "mail.example.org")
 """Mail servers of others, in the documents."""
@@ -35,6 +38,11 @@ SERVICE: Final = {
     "systemctl enable --now nightmail": Seat.start,
     "systemctl disable --now nightmail": Seat.stop,
 }
+SHOWN: Final = {
+    ("docs/seeing.md", "Is mail protected now: `nightmail status`"): "nightmail status",
+    ("docs/seeing.md", "Is there a gateway, and whose: `nightmail ping`"): "nightmail ping ADDRESS",
+}
+"""Pages that show what a command says, below these headings."""
 PORTS: Final = {"outside": "eth0", "inside": "eth1"}
 """The lab's names of a bridge's ports, and those in the documents."""
 Section = list[Block]
@@ -138,3 +146,24 @@ def meant(command: str, sites: Sites) -> str:
     for example in EXAMPLES:
         command = command.replace(example, sites.address("mta-b", v6=False))
     return command
+
+
+def test_what_a_page_shows_of_an_answer_is_in_the_answer(labs: Labs, tmp_path: Path) -> None:
+    ground = labs[Placement.ROUTER]
+    with seat.taken(ground.sites.namespace(ground.sites.home("a")), tmp_path) as operator:
+        operator.start()
+        ground.mail()
+        for (page, heading), command in SHOWN.items():
+            (shown,) = [one for one in pages.blocks(page) if (one.heading, one.tag) == (heading, "text")]
+            status, said = operator.run(meant(command, ground.sites))
+            assert status == 0, said
+            labels = set(filter(None, map(label, shown.text.splitlines())))
+            assert len(labels) > 2
+            assert labels <= {label(line) for line in said.splitlines()}, said
+        operator.run("nightmail down")
+
+
+def label(line: str) -> str:
+    """What a line is about: its words up to the first mark; nothing where it begins with a figure."""
+    found = re.match(r" *([A-Za-z][A-Za-z ]*)[:,]", line)
+    return found.group(1) if found else ""
