@@ -42,6 +42,8 @@ class Level(IdentityHashed):
 
 _WEIGHTS: Final = {level: weight for weight, level in enumerate(Level)}
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.,:;/@%+*~!?()\[\]<>{}|&$#^-]+")
+_UNESCAPED: Final = re.compile(r"[ !#-\[\]-~]*")
+"""Printable ASCII but quotation mark and backslash: nearly every text that is quoted."""
 _WORD: Final = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _CUT: Final = "..."
 _CUT_FIELD: Final = " cut=yes"
@@ -62,8 +64,10 @@ def escaped(value: Value, most: int = limits.ENV_TEXT_OCTETS) -> str:
 
 def printable(text: str, most: int = limits.ENV_TEXT_OCTETS) -> str:
     """What is between those quotes: at most `most` printable octets of ASCII."""
-    pieces: list[str] = []
     room = most - len(_CUT)
+    if len(text) <= room and _UNESCAPED.fullmatch(text):
+        return text
+    pieces: list[str] = []
     for character in text[: most + 1]:
         piece = _escape(character)
         if len(piece) > room:
