@@ -65,6 +65,8 @@ def listener(family: socket.AddressFamily, port: int, marks: MarkBits) -> socket
     except OSError as error:
         raise EnvironmentFailureError(f"no transparent socket: {_why(error)}") from error
     try:
+        # What it accepts inherits this, as it does the options below.
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         made.bind((LOOPBACK[family], port))
         made.listen(limits.LISTEN_BACKLOG)
     except OSError as error:
@@ -120,13 +122,11 @@ def flow_of_accepted(accepted: socket.socket, source: tuple[str, int]) -> Flow:
 def prepare_accepted(accepted: socket.socket) -> None:
     """What an accepted socket needs and does not inherit."""
     accepted.setblocking(False)
-    accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _transparent(family: socket.AddressFamily, mark: int) -> socket.socket:
-    made = socket.socket(family, socket.SOCK_STREAM)
+    made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        made.setblocking(False)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             made.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)

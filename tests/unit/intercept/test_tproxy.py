@@ -52,3 +52,23 @@ def test_a_port_is_in_use_while_somebody_listens_there() -> None:
         port = listener.getsockname()[1]
         assert tproxy.is_in_use(port)
     assert not tproxy.is_in_use(port)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs CAP_NET_ADMIN")
+def test_what_is_accepted_sends_small_writes_at_once_and_blocks_nobody() -> None:
+    with tproxy.listener(socket.AF_INET, 0, MarkBits(0xFF000000)) as listener:
+        listener.setblocking(True)
+        with socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+            with accepted:
+                tproxy.prepare_accepted(accepted)
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                assert not os.get_blocking(accepted.fileno())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs CAP_NET_ADMIN")
+def test_a_listener_blocks_nobody() -> None:
+    with tproxy.listener(socket.AF_INET, 0, MarkBits(0xFF000000)) as listener:
+        assert not os.get_blocking(listener.fileno())
+        with pytest.raises(BlockingIOError):
+            listener.accept()
