@@ -5,7 +5,6 @@ Holds no protocol knowledge. Counterpart: `session.events` and `session.commands
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Callable
 from typing import Protocol
@@ -15,6 +14,7 @@ from gateway.policy import limits
 from gateway.runtime.endpoint import Endpoint, Hold
 from gateway.runtime.poller import Poller
 from gateway.runtime.pressure import Account, Bank
+from gateway.runtime.turns import Cancellable, Loop
 from gateway.session import commands as c
 from gateway.session.events import (
     DeadlineReached,
@@ -82,7 +82,7 @@ class Connection:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         poller: Poller,
         surroundings: Surroundings,
         machine: Machine,
@@ -104,7 +104,7 @@ class Connection:
         self._relayed = False
         self._redialling = False
         self._over = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Cancellable | None = None
         self._timer_at: float | None = None
         self.decision: c.NoteDecision | None = None
         self.near_octets = 0

@@ -6,7 +6,6 @@ Knows nothing of SMTP or channels. A FIN stays a FIN (`end`), a reset a reset (`
 
 from __future__ import annotations
 
-import asyncio
 import select
 import socket
 import struct
@@ -16,6 +15,7 @@ from typing import Final, Protocol
 from gateway.policy import limits
 from gateway.runtime.poller import Poller
 from gateway.runtime.pressure import Account, Bank
+from gateway.runtime.turns import Cancellable, Loop
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _READ: Final = select.EPOLLIN
@@ -77,7 +77,7 @@ class Endpoint:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         poller: Poller,
         sock: socket.socket,
         owner: Owner,
@@ -98,7 +98,7 @@ class Endpoint:
         """Octets given to `write` that the kernel has not taken yet."""
         self._ending = False
         self._closing = False
-        self._linger: asyncio.TimerHandle | None = None
+        self._linger: Cancellable | None = None
         self.write_broken = False
         self.is_closed = False
 

@@ -6,7 +6,6 @@ Counterparts: `intercept.gate` (judges), `sessions` (takes the pairs).
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import secrets
 import select
@@ -36,6 +35,7 @@ from gateway.policy import limits
 from gateway.runtime.link import Message
 from gateway.runtime.poller import Poller
 from gateway.runtime.reserve import Reserve
+from gateway.runtime.turns import Cancellable, Loop
 from gateway.smtp.events import Role
 
 _NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -66,7 +66,7 @@ class Intake:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         poller: Poller,
         marks: MarkBits,
         slot: int,
@@ -96,7 +96,7 @@ class Intake:
         self._reserve = Reserve(listeners[0].fileno())
         self._held: dict[HeldPacket, int] = {}
         self._flow_roles: dict[Flow, Role] = {}
-        self._dials: dict[Flow, tuple[socket.socket, asyncio.TimerHandle]] = {}
+        self._dials: dict[Flow, tuple[socket.socket, Cancellable]] = {}
         self._ready: dict[Flow, socket.socket] = {}
         self._listeners = listeners
         for listener in listeners:

@@ -6,7 +6,6 @@ Neither side ever waits for the other: a message that does not fit in the socket
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 
 from gateway.peers.pins import Destination
 from gateway.policy import limits
+from gateway.runtime.turns import Loop
 
 Message = dict[str, Any]
 
@@ -42,7 +42,7 @@ class Link:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         sock: socket.socket,
         on_message: Callable[[Message], None],
         on_closed: Callable[[], None],

@@ -1,8 +1,8 @@
-"""One epoll for all session sockets of a worker: it is one descriptor of the event loop, and they are its.
+"""One epoll for all that a worker waits for, its sessions' sockets above all.
 
-The loop's own readers and writers cost three or four system calls each time that one comes or goes, and a
-session starts and stops reading half a dozen times. Here it is one, and errors of a socket that is not read
-are told too. Level-triggered: what is not taken is told again. Counterpart: `endpoint`.
+The readers and writers of asyncio loops cost three or four system calls each time that one comes or goes, and
+a session starts and stops reading half a dozen times. Here it is one, and errors of a socket that is not read
+are told too. Level-triggered: what is not taken is told again. Counterparts: `turns`, `endpoint`.
 """
 
 from __future__ import annotations
@@ -10,25 +10,29 @@ from __future__ import annotations
 import asyncio
 import math
 import select
+import sys
 import time
+import traceback
 from collections.abc import Callable
 
 from gateway.policy import limits
 
-Ready = Callable[[int], None]
+Ready = Callable[[int], object]
 """Is told the events, a set of select.EPOLL* bits; EPOLLERR and EPOLLHUP come unasked."""
 
 
 class Poller:
     """Watches descriptors. Who closes one must `forget` it before, for its number is given out again."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """`loop`: one of asyncio's, which is to call `turn`; without one its owner does."""
         self._loop = loop
         self._epoll = select.epoll()
         self._ready: dict[int, Ready] = {}
         self._left: list[tuple[int, Ready, int]] = []
         self._until = math.inf
-        loop.add_reader(self._epoll.fileno(), self._turn)
+        if loop is not None:
+            loop.add_reader(self._epoll.fileno(), self.turn)
 
     @property
     def watched(self) -> int:
@@ -47,6 +51,13 @@ class Poller:
         if not closing:
             self._epoll.unregister(fd)
 
+    def forget_if_watched(self, fd: int) -> bool:
+        """Whether it was."""
+        is_watched = fd in self._ready
+        if is_watched:
+            self.forget(fd)
+        return is_watched
+
     def rest_behind(self, moment: float) -> None:
         """Nothing is told behind this moment (time.monotonic()), until the next call.
 
@@ -55,14 +66,16 @@ class Poller:
         self._until = moment
 
     def close(self) -> None:
-        self._loop.remove_reader(self._epoll.fileno())
+        if self._loop is not None:
+            self._loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
 
-    def _turn(self) -> None:
+    def turn(self, seconds: float = 0.0) -> None:
+        """Wait so long for something, for ever if it is negative, and tell it."""
         # What an earlier turn had no time for comes first: epoll would begin with the same ones each time.
-        events = self._left
+        events, self._left = self._left, []
         if not events:
-            found = self._epoll.poll(0, limits.EVENTS_PER_TURN)
+            found = self._epoll.poll(seconds, limits.EVENTS_PER_TURN)
             events = [(fd, self._ready[fd], mask) for fd, mask in found]
         for done, (fd, ready, mask) in enumerate(events):
             if time.monotonic() > self._until:
@@ -74,10 +87,13 @@ class Poller:
                     ready(mask)
                 except Exception as error:
                     self._failed(fd, ready, error)
-        self._left = []
 
     def _failed(self, fd: int, ready: Ready, error: Exception) -> None:
         """A bug of ours: it must not keep the others waiting, nor fill the log with the same line."""
-        self._loop.call_exception_handler({"message": f"{ready} has failed", "exception": error})
+        if self._loop is not None:
+            self._loop.call_exception_handler({"message": f"{ready} has failed", "exception": error})
+        else:
+            print(f"{ready} has failed", file=sys.stderr)
+            traceback.print_exception(error)
         if self._ready.get(fd) is ready:
             self._epoll.modify(fd, select.EPOLLONESHOT)

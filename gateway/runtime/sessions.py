@@ -6,7 +6,6 @@ Counterparts: `intake`, which brings pairs of sockets; `surroundings`, which a s
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import time
@@ -33,6 +32,7 @@ from gateway.runtime.link import Message
 from gateway.runtime.poller import Poller
 from gateway.runtime.pressure import Bank
 from gateway.runtime.surroundings import Surroundings
+from gateway.runtime.turns import Loop
 from gateway.session.commands import NoteDecision, NoteFact, NoteSource, RememberPeer
 from gateway.session.context import ReceivingContext
 from gateway.session.receiving import ReceivingSession
@@ -68,7 +68,7 @@ class Sessions:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         poller: Poller,
         config: Config,
         log: Log,

@@ -29,6 +29,8 @@ from gateway.runtime.hardening import Confinement
 NUMBER: Final = struct.Struct("!Q")
 """Of a request; its answer begins with the same. Behind it stands what is to be signed, or the signature, or
 nothing where the signer refuses."""
+_ASKED_OCTETS: Final = NUMBER.size + OFFER_SIGNED.octets + 1
+"""So that a longer packet is seen to be longer."""
 
 
 class Keys:
@@ -117,7 +119,7 @@ class Signer:
                 self._report()
 
     def _told(self, link: socket.socket) -> None:
-        packet = _received(link)
+        packet = _received(link, limits.LINK_MESSAGE_OCTETS)
         if packet is None:
             return
         if packet:
@@ -131,7 +133,7 @@ class Signer:
     def _asked(self, descriptor: int) -> None:
         """One packet a turn, so that no worker keeps the others waiting."""
         sock, allowance = self._workers[descriptor]
-        packet = _received(sock)
+        packet = _received(sock, _ASKED_OCTETS)
         if packet is None:
             return
         if not packet:
@@ -159,10 +161,10 @@ class Signer:
         self._reported = counts
 
 
-def _received(sock: socket.socket) -> bytes | None:
+def _received(sock: socket.socket, octets: int) -> bytes | None:
     """One packet; empty at the end, None if there is none."""
     try:
-        return sock.recv(limits.LINK_MESSAGE_OCTETS)
+        return sock.recv(octets)
     except (BlockingIOError, InterruptedError):
         return None
     except OSError:

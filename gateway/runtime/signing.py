@@ -6,25 +6,26 @@ the identity.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Final
 
 from gateway.crypto.primitives import ED25519_SIGNATURE_OCTETS
 from gateway.policy import limits
 from gateway.runtime.signer import NUMBER
+from gateway.runtime.turns import Loop
 
 Signed = Callable[[bytes | None], None]
+_ANSWER_OCTETS: Final = NUMBER.size + ED25519_SIGNATURE_OCTETS + 1
+"""So that a longer one is seen to be longer."""
 
 
 class Signing:
     """`silent` is told once for each time that the signer stops answering."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, silent: Callable[[str], None]
-    ) -> None:
+    def __init__(self, loop: Loop, sock: socket.socket, silent: Callable[[str], None]) -> None:
         self._loop = loop
         self._socket = sock
         self._silent = silent
@@ -78,7 +79,7 @@ class Signing:
     def _readable(self) -> None:
         for _ in range(limits.LINK_MESSAGES_PER_TURN):
             try:
-                packet = self._socket.recv(limits.LINK_MESSAGE_OCTETS)
+                packet = self._socket.recv(_ANSWER_OCTETS)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
@@ -87,6 +88,8 @@ class Signing:
                 self._loop.remove_reader(self._socket.fileno())
                 return
             self._answered(packet)
+            if not self._waiting:
+                return  # there is hardly anything else to read; if there is, the loop tells it again
 
     def _answered(self, packet: bytes) -> None:
         if len(packet) < NUMBER.size:

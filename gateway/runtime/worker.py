@@ -7,7 +7,6 @@ lets its sessions finish, and ends.
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import os
 import pickle
@@ -15,11 +14,8 @@ import resource
 import signal
 import socket
 import sys
-import time
 from collections.abc import Iterable
 from ipaddress import ip_network
-
-import uvloop
 
 from gateway.config import Config, Network
 from gateway.errors import EnvironmentFailureError, Reason
@@ -38,18 +34,18 @@ from gateway.runtime.intake import Intake
 from gateway.runtime.link import Link, Message
 from gateway.runtime.memory import Memory, PinReader, SourceReader
 from gateway.runtime.order import Order, Presented
-from gateway.runtime.poller import Poller
 from gateway.runtime.sessions import Sessions
 from gateway.runtime.signing import Signing
 from gateway.runtime.surroundings import Surroundings
+from gateway.runtime.turns import Turns
 
 
 class Worker:
     """Lives until it is told to drain and its last session has ended."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, order: Order, link: socket.socket) -> None:
+    def __init__(self, loop: Turns, order: Order, link: socket.socket) -> None:
         self._loop = loop
-        self._poller = Poller(loop)
+        self._poller = loop.poller
         self._config = order.config
         self._log = sinks.opened(order.config)
         self._counters = Counters()
@@ -91,7 +87,7 @@ class Worker:
         self._draining_from = 0.0
         self._retiring_from: float | None = None
         self._counted_at = 0.0
-        self._alive_at = time.monotonic()
+        self._alive_at = loop.time()
         self._alive()
 
     def ready(self, layers: list[str]) -> None:
@@ -103,7 +99,7 @@ class Worker:
         if self._draining:
             return
         self._draining = True
-        self._draining_from = time.monotonic()
+        self._draining_from = self._loop.time()
         self._link.send({"drains": True})  # unasked: so that nobody's SYNs come here any more
         self._intake.stop_taking()
         self._sessions.on_empty = self._end_if_idle
@@ -112,7 +108,7 @@ class Worker:
 
     def _alive(self) -> None:
         """The proof that this loop turns, to kernel and supervisor; log and counters go out with it."""
-        now = time.monotonic()  # the loop's own clock stands still within a turn
+        now = self._loop.time()
         if now - self._alive_at > limits.HUNG_AFTER_SECONDS:
             self._log.fact("worker", "slept", level=Level.NOTICE, seconds=round(now - self._alive_at, 3))
             self._intake.discard_backlog()
@@ -146,7 +142,7 @@ class Worker:
         if "drain" in message:
             self.drain()
         elif "retire" in message:
-            self._retiring_from = self._retiring_from or time.monotonic()
+            self._retiring_from = self._retiring_from or self._loop.time()
         elif "site" in message:
             self._surroundings.present(Presented.from_json(message["site"]))
         elif "inside" in message:
@@ -183,7 +179,7 @@ class Worker:
     def _end_if_idle(self) -> None:
         if self._sessions.open or self._intake.dials:
             return
-        waited = time.monotonic() - self._draining_from
+        waited = self._loop.time() - self._draining_from
         if not self._intake.is_idle and waited < limits.DRAIN_AWAITED_SECONDS:
             return
         self._report()
@@ -208,7 +204,7 @@ def main() -> int:
     assert isinstance(order, Order)
     layers = hardening.confine(order.confinement)
     hardening.refuse_rings()
-    loop = uvloop.new_event_loop()
+    loop = Turns()
     try:
         worker = Worker(loop, order, link)
     except EnvironmentFailureError as error:
