@@ -96,7 +96,8 @@ class Turns:
         return timer
 
     def add_reader(self, fd: int, callback: Callable[..., object], *args: Any) -> None:
-        self.poller.watch(fd, select.EPOLLIN, lambda _: callback(*args))
+        """One that fails is told again, unlike what the poller watches for others: this may be the queue."""
+        self.poller.watch(fd, select.EPOLLIN, lambda _: _told(callback, *args))
 
     def remove_reader(self, fd: int) -> bool:
         """Whether there was one."""

@@ -112,6 +112,25 @@ def test_a_reader_is_told_until_it_is_removed(loop: Turns) -> None:
         assert not loop.remove_reader(ours.fileno())
 
 
+def test_a_reader_that_fails_is_told_again(loop: Turns, capsys: pytest.CaptureFixture[str]) -> None:
+    """It may be the kernel's queue of SYNs: deaf, it would hold up every new connection."""
+    ours, theirs = socket.socketpair()
+    told: list[int] = []
+
+    def fail() -> None:
+        told.append(len(told))
+        if len(told) == 3:
+            loop.stop()
+        raise ValueError
+
+    with ours, theirs:
+        theirs.send(b"x")
+        loop.add_reader(ours.fileno(), fail)
+        loop.run_forever()
+    assert told == [0, 1, 2]
+    assert capsys.readouterr().err.count("raise ValueError") == 3
+
+
 def test_what_raises_is_printed_and_the_loop_goes_on(loop: Turns, capsys: pytest.CaptureFixture[str]) -> None:
     ours, theirs = socket.socketpair()
     told: list[str] = []
