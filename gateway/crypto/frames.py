@@ -69,22 +69,37 @@ class FrameReader:
         completed by the same call are lost with it, as the channel is."""
         if self._dead:
             raise LocalMisuseError("this frame reader has failed before")
-        held = self._held
-        if held and len(held) + len(data) < self._wanted:
-            held += data
-            return []
-        octets = bytes(held) + data if held else data
         self._dead = True
-        frames, at, self._wanted = _cut(octets)
+        frames, at = self._begun(data)
+        if not self._held:
+            more, at, self._wanted = _cut(data, at)
+            frames += more
+            self._held += memoryview(data)[at:]
         self._dead = False
-        self._held = bytearray(octets[at:])
         return frames
 
+    def _begun(self, data: bytes) -> tuple[list[Frame], int]:
+        """The frame that was begun before, if `data` completes it, and how much of `data` belongs to it.
 
-def _cut(octets: bytes) -> tuple[list[Frame], int, int]:
-    """Whole frames, where the unfinished one begins, and how long it is at least."""
+        Only this frame is put together; those behind it are cut where they are.
+        """
+        held, at = self._held, 0
+        while held:
+            more = memoryview(data)[at : at + self._wanted - len(held)]
+            held += more
+            at += len(more)
+            if len(held) < self._wanted:
+                break
+            frames, taken, self._wanted = _cut(bytes(held), 0)
+            if taken:
+                held.clear()
+                return frames, at
+        return [], at
+
+
+def _cut(octets: bytes, at: int) -> tuple[list[Frame], int, int]:
+    """Whole frames from `at` on, where the unfinished one begins, and how long it is at least."""
     frames: list[Frame] = []
-    at = 0
     while True:
         left = len(octets) - at
         if left and octets[at] < _LOWEST_TYPE:

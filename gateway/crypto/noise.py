@@ -90,6 +90,11 @@ class CipherState:
         self.n += 1
         return sealed
 
+    def encrypt_into(self, ad: bytes, plaintext: Octets, out: bytearray | memoryview) -> None:
+        """As encrypt_with_ad, into `out` (16 octets longer)."""
+        self._aead.seal_into(_NONCE.pack(0, self.n), plaintext, ad, out)
+        self.n += 1
+
     def decrypt_with_ad(self, ad: bytes, ciphertext: bytes) -> bytes:
         """Raises CryptoRefusedError; the counter then stays."""
         plaintext = self._aead.open(_NONCE.pack(0, self.n), ciphertext, ad)

@@ -162,6 +162,12 @@ class Aead(_Secret):
     def seal(self, nonce: bytes, plaintext: Octets, associated: bytes) -> bytes:
         return self._cipher.encrypt(nonce, plaintext, associated)
 
+    def seal_into(
+        self, nonce: bytes, plaintext: Octets, associated: bytes, out: bytearray | memoryview
+    ) -> None:
+        """Encrypt into `out`, 16 octets longer than `plaintext`."""
+        self._cipher.encrypt_into(nonce, plaintext, associated, out)
+
     def open(self, nonce: bytes, sealed: bytes, associated: bytes) -> bytes:
         try:
             return self._cipher.decrypt(nonce, sealed, associated)

@@ -15,7 +15,7 @@ from gateway.crypto.frames import FRAME_HEADER_OCTETS, FrameKind, frame_header
 from gateway.crypto.handshake import HandshakeResult
 from gateway.crypto.keys import IdentityPublic
 from gateway.crypto.messages import AnswerFlags, OfferFlags, OfferForm
-from gateway.crypto.primitives import AEAD_TAG_OCTETS
+from gateway.crypto.primitives import AEAD_TAG_OCTETS, Octets
 from gateway.errors import LocalMisuseError, PeerProtocolError, Reason
 from gateway.policy.limits import (
     RECORD_CONTENT_OCTETS,
@@ -33,6 +33,7 @@ _FULL_HEADER: Final = frame_header(
     FrameKind.RECORD, INNER_HEADER_OCTETS + RECORD_SEND_OCTETS + AEAD_TAG_OCTETS
 )
 
+_FULL_OCTETS: Final = RECORD_SEND_OCTETS + RECORD_OVERHEAD_OCTETS
 _FULL_INNER_HEADER: Final = b"\x01" + RECORD_SEND_OCTETS.to_bytes(2, "big")
 
 
@@ -136,16 +137,12 @@ class RecordLayer:
             return self._seal(RecordType.DATA, data, 0) if rest else b""
         if whole and pad and not rest:
             whole, rest = whole - 1, RECORD_SEND_OCTETS
-        parts = self._seal_full(b"", data, whole) if whole else []
+        parts: list[Octets] = [self.seal_full(b"", data, whole)] if whole else []
         if rest:
             parts.append(self.seal_padded(RecordType.DATA, data[-rest:], pad))
         elif pad:
             parts.append(self.seal_pad(pad))
         return b"".join(parts)
-
-    def seal_full(self, head: bytes, data: bytes, count: int) -> bytes:
-        """`count` full DATA records, at least one, from the octets of `head` and then of `data`."""
-        return b"".join(self._seal_full(head, data, count))
 
     def seal_padded(self, kind: int, content: bytes, pad: int) -> bytes:
         """One record that is not CLOSE or RESET, and `pad` octets on the wire behind its content: zeros up
@@ -184,30 +181,32 @@ class RecordLayer:
             cipher.rekey()
         return sealed
 
-    def _seal_full(self, head: bytes, data: bytes, count: int) -> list[bytes]:
-        """`count` full records, as pieces. One inner plaintext serves them all: the copy into it is all that
-        a record costs beyond the AEAD's own work."""
+    def seal_full(self, head: bytes | bytearray, data: bytes, count: int) -> bytearray:
+        """`count` full DATA records, at least one, from the octets of `head` and then of `data`.
+
+        One inner plaintext serves them all, and they are made where they leave from: the copy into the inner
+        plaintext is all that a record costs beyond the AEAD's own work.
+        """
         if self.sends is not Direction.RUNNING:
             raise LocalMisuseError(f"a record in a direction that is {self.sends.value}")
         cipher = self._sending
         inner = bytearray(_FULL_INNER_HEADER + bytes(RECORD_SEND_OCTETS))
         content = memoryview(inner)[INNER_HEADER_OCTETS:]
-        source = memoryview(data)
-        pieces: list[bytes] = []
-        begins = -len(head)  # of the record, in `data`
-        while True:
-            ends = begins + RECORD_SEND_OCTETS
-            if begins >= 0:
-                content[:] = source[begins:ends]
-            else:
-                content[:] = (head[begins:] if ends >= 0 else head[begins:ends]) + data[: max(ends, 0)]
-            pieces += (_FULL_HEADER, cipher.encrypt_with_ad(_FULL_HEADER, inner))
+        front, source = memoryview(head), memoryview(data)
+        sealed = bytearray(count * _FULL_OCTETS)
+        target = memoryview(sealed)
+        for number in range(count):
+            begins, ends = number * RECORD_SEND_OCTETS, (number + 1) * RECORD_SEND_OCTETS
+            of_head = front[begins:ends]
+            content[: len(of_head)] = of_head
+            if len(of_head) < RECORD_SEND_OCTETS:
+                content[len(of_head) :] = source[max(begins - len(head), 0) : ends - len(head)]
+            record = target[number * _FULL_OCTETS : (number + 1) * _FULL_OCTETS]
+            record[:FRAME_HEADER_OCTETS] = _FULL_HEADER
+            cipher.encrypt_into(_FULL_HEADER, inner, record[FRAME_HEADER_OCTETS:])
             if not cipher.n & _REKEY_MASK:
                 cipher.rekey()
-            count -= 1
-            if not count:
-                return pieces
-            begins = ends
+        return sealed
 
     # --- The peer's ----------------------------------------------------------------------------------
 

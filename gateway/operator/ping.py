@@ -260,7 +260,7 @@ class _Session:
 
     # --- The mailer -------------------------------------------------------------------------------------
 
-    def _hear(self, octets: bytes) -> None:
+    def _hear(self, octets: bytes | bytearray) -> None:
         """What a mail server of this site would hear; answers each complete reply as that would."""
         self._heard += octets
         while not self._ended and (end := _reply_end(self._heard)):
@@ -303,7 +303,7 @@ class _Session:
         else:
             self._handle(OctetsReceived(Side.NEAR, octets))
 
-    def _say(self, octets: bytes) -> None:
+    def _say(self, octets: bytes | bytearray) -> None:
         assert self._far is not None
         self._far.settimeout(self._left())
         if self._machine.state in _BEHIND_THE_VERB:

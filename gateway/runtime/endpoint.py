@@ -156,7 +156,7 @@ class Endpoint:
     def has_ended(self) -> bool:
         return bool(self._hold & Hold.ENDED)
 
-    def write(self, octets: bytes | memoryview, *, last: bool = False) -> None:
+    def write(self, octets: bytes | bytearray | memoryview, *, last: bool = False) -> None:
         """Send now what the kernel takes, keep the rest. After a broken write octets go nowhere.
 
         `last`: the caller's next word is `end` or `close`, and the kernel may keep the octets for its FIN.

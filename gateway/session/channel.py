@@ -76,14 +76,23 @@ class Channel:
 
     def far_frames(self, frames: Iterable[Frame]) -> list[Command]:
         commands: list[Command] = []
+        spoken: list[bytes] = []
         try:
             for frame in frames:
                 if self.finished:
                     break  # RESET was the last record; what is behind it does not matter any more
                 if frame.kind is not FrameKind.RECORD:
                     raise PeerProtocolError(Reason.BAD_FRAME, f"frame {frame.kind.name} in a channel")
-                commands += self._opened(self._records.open(frame.body))
+                record = self._records.open(frame.body)
+                if record.kind is RecordType.DATA:
+                    spoken.append(record.content)
+                    continue
+                commands += self._spoken(spoken)
+                spoken = []
+                commands += self._opened(record)
+            commands += self._spoken(spoken)
         except PeerProtocolError as error:
+            commands += self._spoken(spoken)
             commands += self.fail(error.reason, error.detail)
         return commands
 
@@ -115,7 +124,7 @@ class Channel:
     def _opened(self, record: Record) -> list[Command]:
         """What one verified record means for the near side. Raises PeerProtocolError for bad PARAMS."""
         if record.kind is RecordType.DATA:
-            return self._spoken(record.content) if record.content else []
+            return self._spoken([record.content])
         if record.kind is RecordType.CLOSE:
             self._far_closed = True
             return [SendEnd(Side.NEAR), *self._finish_if_over()]
@@ -128,8 +137,14 @@ class Channel:
             self.statements.append(record.content)
         return []  # PAD, PARAMS and ignorable types carry nothing for the mail servers
 
-    def _spoken(self, octets: bytes) -> list[Command]:
-        """The far side's mail server has spoken: a turn of the dialogue, for our own flights too."""
+    def _spoken(self, contents: list[bytes]) -> list[Command]:
+        """The far side's mail server has spoken: a turn of the dialogue, for our own flights too.
+
+        What came in one piece leaves in one: each write is carried through the kernel by itself.
+        """
+        octets = contents[0] if len(contents) == 1 else b"".join(contents)
+        if not octets:
+            return []
         commands: list[Command] = [SendOctets(Side.NEAR, octets)]
         sealed = self._flights.turn()
         if sealed:

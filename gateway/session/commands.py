@@ -20,7 +20,7 @@ class SendOctets:
     """Write these octets to this side."""
 
     side: Side
-    octets: bytes
+    octets: bytes | bytearray
     last: bool = field(default=False, compare=False)
     """The next command ends this direction: its FIN may travel in the same segment."""
 

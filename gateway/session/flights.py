@@ -45,7 +45,7 @@ class Flights:
         """A record of another type; it leaves with the next octets, in front of them."""
         self._waiting.append((kind, content))
 
-    def octets(self, octets: bytes, now: float) -> bytes:
+    def octets(self, octets: bytes, now: float) -> bytes | bytearray:
         """What the near side has said: all of it padded, or full records while the rest waits for more."""
         size = self._padded + self._since + len(self._held) + len(octets)
         if size < limits.LARGE_FLIGHT_OCTETS:
@@ -109,7 +109,7 @@ class Flights:
         self.deadline = None
         return sealed
 
-    def _full_records(self, octets: bytes) -> bytes:
+    def _full_records(self, octets: bytes) -> bytes | bytearray:
         """What may leave before the flight's end: full records up to the last step of its size."""
         ahead = sum(len(content) + RECORD_OVERHEAD_OCTETS for _, content in self._waiting)
         sent = self._padded + self._since + ahead
@@ -119,12 +119,16 @@ class Flights:
         if count <= 0:
             self._held += octets
             return b""
-        held = self._released()
-        sealed = self._ahead() if ahead else b""
-        sealed += self.records.seal_full(held, octets, count)
+        held, self._held = self._held, bytearray()
+        front = self._ahead() if ahead else b""
+        sealed = self.records.seal_full(held, octets, count)
+        if front:
+            sealed[:0] = front
         self._since += ahead + count * _FULL_OCTETS
         rest = count * limits.RECORD_SEND_OCTETS - len(held)
-        self._held += octets[rest:] if rest >= 0 else held[rest:] + octets
+        if rest < 0:
+            self._held += memoryview(held)[rest:]
+        self._held += memoryview(octets)[max(rest, 0) :]
         return sealed
 
     def _released(self) -> bytes:

@@ -95,8 +95,8 @@ _frames.lacks(
 )
 _frames.lacks(
     "a frame reader that failed is dead",
-    "        self._dead = True\n        frames, at, self._wanted",
-    "        frames, at, self._wanted",
+    "        self._dead = True\n        frames, at = ",
+    "        frames, at = ",
 )
 
 _params = Room("gateway/crypto/params.py")
