@@ -160,7 +160,7 @@ class Database:
         self._opened = self._file_on_disk()
         try:
             self._connection = self._connected()
-        except _FAULTS as error:
+        except (*_FAULTS, OSError) as error:  # OSError: the writer moves it aside just now
             raise self._trouble("read", error) from None
 
     def _file_on_disk(self) -> tuple[int, int] | None:

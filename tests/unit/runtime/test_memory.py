@@ -1,5 +1,6 @@
 """What a worker believes of peers and clients: soon what the file says, at once what it has seen itself."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,3 +129,21 @@ def test_an_unreadable_file_is_told_once_and_stops_nothing(tmp_path: Path) -> No
     assert sources.sender_of(b"B" * 32) == Sender(b"B" * 32)
     assert len(told) == 1
     assert "nowhere.db" in told[0]
+
+
+def test_a_file_that_goes_while_it_is_opened_is_one_that_cannot_be_read(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Moved aside by the writer at that moment: told like all trouble with it, for a session hangs on it."""
+    told: list[str] = []
+    memory = Memory(tmp_path / "peers.db", told.append)
+
+    def gone(self: Path, **_: object) -> os.stat_result:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tmp_path), "stat", gone)
+        assert PinReader(memory).pin_of(HERE) is None
+    assert len(told) == 1
+    PinStore(database).remember(HERE, MetPeer(b"A" * 32, 20_000, True), NOW)
+    assert PinReader(memory).pin_of(HERE) is not None
