@@ -142,9 +142,11 @@ def preflight(settings: Settings) -> None:
     from gateway.intercept import kernel
     from gateway.operator import lifecycle
     from gateway.runtime import preflight as asked
+    from gateway.runtime.order import require_tellable
 
     config = lifecycle.resolved(settings.config)
     kernel.require_interfaces(config)
+    require_tellable(config)
     print_json(asked.facts(config))
 
 

@@ -235,6 +235,8 @@ RULES_CHECK_SECONDS: Final = 0.5
 """The supervisor looks so often whether all of our rules still stand."""
 INSIDE_LOOK_SECONDS: Final = 2.0
 """The supervisor looks so often which networks lie inside: at boot it is up before their addresses are."""
+INSIDE_NETWORKS: Final = 2000
+"""Read from routes: what fits in one message to a worker, also in IPv6. Who has more names them."""
 INSIDE_LOOK_REST: Final = 50
 """After a look that took long it rests so many times as long: a full routing table has a million routes."""
 ENV_TEXT_OCTETS: Final = 200
@@ -383,6 +385,8 @@ CONFIG_LINE_DOTS: Final = 512
 """Dots in one of its lines (170 addresses): a key of n parts costs the parser n * n."""
 LINK_MESSAGE_OCTETS: Final = 128 * 1024
 """One message between supervisor and worker; counters are the largest (some KB)."""
+CONFIG_OCTETS: Final = 120 * 1024
+"""What of that a configuration may take in a worker's order; some thousand networks in its lists."""
 KEEPER_RESTS_SECONDS: Final = 1.0
 """Before something that keeps the daemon's affairs, and has failed by a bug, begins again: no spinning."""
 LINK_MESSAGES_PER_TURN: Final = 64

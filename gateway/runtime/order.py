@@ -5,12 +5,15 @@ Holds the static key of the day, never the identity's own private key: that is t
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass
 from typing import Any, Self
 
 from gateway.config import Config
 from gateway.crypto.keys import EndorsedStatic, IdentityPublic, StaticKey
 from gateway.crypto.primitives import X25519Private
+from gateway.errors import EnvironmentFailureError
+from gateway.policy import limits
 from gateway.runtime.hardening import Confinement
 from gateway.session.context import GatewayKeys
 
@@ -70,3 +73,13 @@ class Order:
 
     def __repr__(self) -> str:
         return f"<Order slot={self.slot} queue={self.queue}: static redacted>"
+
+
+def require_tellable(config: Config) -> None:
+    """Raises EnvironmentFailureError for a configuration so long that no worker could read its order."""
+    octets = len(pickle.dumps(config))
+    if octets > limits.CONFIG_OCTETS:
+        raise EnvironmentFailureError(
+            f"the configuration comes to {octets} octets, and a worker can be told {limits.CONFIG_OCTETS}:"
+            " shorten its lists of networks"
+        )

@@ -36,7 +36,7 @@ from gateway.runtime.dead_ends import DeadEnds
 from gateway.runtime.hearing import Hearing
 from gateway.runtime.inside import Inside
 from gateway.runtime.lasting import Keeper, kept
-from gateway.runtime.order import Presented
+from gateway.runtime.order import Presented, require_tellable
 from gateway.runtime.peer_memory import PeerMemory
 from gateway.runtime.pool import Pool
 from gateway.runtime.rulekeeper import RuleKeeper
@@ -89,6 +89,7 @@ class Supervisor:
     def _prepare(self) -> ControlSocket:
         """What is on disk: directories, that no other daemon is here, the identity, the memory of peers."""
         config = self._config
+        require_tellable(config)
         for directory in (config.state_dir, config.run_dir):
             _make_directory(directory)
         confinements.share(config.state_dir, self._confinements.readers)

@@ -35,6 +35,7 @@ from gateway.intercept.marks import MarkBits
 from gateway.intercept.objects import LOOPBACK, BridgeLift, NftTable, queues_served
 from gateway.intercept.placements import InsideNetworks, layout_of
 from gateway.intercept.ruleset import RuleSet
+from gateway.policy import limits
 
 __all__ = [
     "KernelRules",
@@ -177,7 +178,10 @@ def plan(config: Config, wanted: RuleSet, live_queues: Iterable[int]) -> list[st
 
 
 def inside_networks(config: Config) -> tuple[Network, ...]:
-    """Whose mail servers are inside: as configured, or else what this machine knows; see `InsideNetworks`."""
+    """Whose mail servers are inside: as configured, or else what this machine knows; see `InsideNetworks`.
+
+    Raises EnvironmentFailureError, also for more than a worker can be told.
+    """
     if config.inside_networks:
         return config.inside_networks
     layout = layout_of(config)
@@ -185,7 +189,13 @@ def inside_networks(config: Config) -> tuple[Network, ...]:
         return routing.own_addresses()
     if layout.inside_networks is InsideNetworks.SIDE:
         return ()
-    return routing.networks_behind(layout.inside)
+    found = routing.networks_behind(layout.inside)
+    if len(found) > limits.INSIDE_NETWORKS:
+        raise EnvironmentFailureError(
+            f"{len(found)} networks are routed to the inside interfaces, more than {limits.INSIDE_NETWORKS}:"
+            " name those of your mail servers as inside_networks"
+        )
+    return found
 
 
 def reset_was_odd(server: str, client: str) -> bool | None:

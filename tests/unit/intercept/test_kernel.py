@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from gateway.intercept import kernel, ruleset
 from gateway.intercept.kernel import nft
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.objects import IptablesRules, KernelObject, NftTable, Sysctl
+from gateway.policy import limits
 
 CONFIG = Config(inside=("lan",), outside=("wan",))
 WANTED = ruleset.render(CONFIG, ruleset.slots_of(CONFIG))
@@ -177,3 +180,21 @@ def test_the_gate_needs_those_workers_alone_that_it_sends_syns_to(
     bits = MarkBits(CONFIG.marks.mask)
     port = CONFIG.first_listen_port
     assert rules._nft.vouching == {port: bits.take(0), port + 1: bits.take(1)}
+
+
+@pytest.mark.parametrize(
+    ("count", "fits"), [(limits.INSIDE_NETWORKS, True), (limits.INSIDE_NETWORKS + 1, False)]
+)
+def test_more_networks_than_a_worker_can_be_told_are_refused(
+    monkeypatch: pytest.MonkeyPatch, count: int, fits: bool
+) -> None:
+    """Where the inside has a routing table of its own: named networks say it shorter."""
+    found = tuple(ip_network(f"2001:db8:{number:x}::/48") for number in range(count))
+    monkeypatch.setattr(kernel.routing, "networks_behind", lambda interfaces: found)
+    if fits:
+        assert kernel.inside_networks(CONFIG) == found
+        told = json.dumps({"inside": [str(network) for network in found]})
+        assert len(told) <= limits.LINK_MESSAGE_OCTETS
+    else:
+        with pytest.raises(EnvironmentFailureError, match="inside_networks"):
+            kernel.inside_networks(CONFIG)
