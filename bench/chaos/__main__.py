@@ -97,7 +97,7 @@ def meets_the_bar(row: dict[str, Any]) -> bool:
     """A gap of a second at most, no mail lost, doubled or altered; sessions break only where the fault does
     it."""
     whole = not (row["lost"] or row["doubled"] or row["altered"])
-    breaks = bool(FAULTS[row["name"]].breaks_tcp)
+    breaks = bool(FAULTS[row["name"]].breaks(Placement(row.get("placement", Placement.ROUTER))))
     return whole and row["gap_s"] <= MOST_GAP_SECONDS and (breaks or not row["broken"])
 
 
@@ -113,7 +113,8 @@ def strike(fault: Fault, worlds: tuple[World, World]) -> dict[str, Any]:
     rang = sorted(cause for cause in rings if rings[cause] != before.get(cause, 0))
     for service in with_gateways.services.values():
         service.wait_ready()
-    return figures(fault.name, *seen, alarmed=bool(rang)) | {"rang": rang}
+    where = {"placement": with_gateways.placement.value}
+    return figures(fault.name, *seen, alarmed=bool(rang)) | where | {"rang": rang}
 
 
 def _strike(fault: Fault, world: World, barrier: threading.Barrier) -> Window:

@@ -54,6 +54,11 @@ class Fault:
     """In the short selection."""
     placements: frozenset[Placement] = EVERYWHERE
     """Where it can happen."""
+    breaks_on_host: str = ""
+    """Why it does where the gateway is on the mail server, and only there."""
+
+    def breaks(self, placement: Placement) -> str:
+        return self.breaks_tcp or (self.breaks_on_host if placement is Placement.HOST else "")
 
 
 FAULTS: Final[dict[str, Fault]] = {}
@@ -68,9 +73,10 @@ def fault(
     breaks_tcp: str = "",
     quick: bool = False,
     placements: frozenset[Placement] = EVERYWHERE,
+    breaks_on_host: str = "",
 ) -> Callable[[Callable[[World], Iterator[None]]], Callable[[World], Iterator[None]]]:
     def add(act: Callable[[World], Iterator[None]]) -> Callable[[World], Iterator[None]]:
-        FAULTS[name] = Fault(name, what, undone, act, seconds, breaks_tcp, quick, placements)
+        FAULTS[name] = Fault(name, what, undone, act, seconds, breaks_tcp, quick, placements, breaks_on_host)
         return act
 
     return add
@@ -421,6 +427,7 @@ for _name, _words, _days in (
 # --- Rules --------------------------------------------------------------------------------------------
 
 PUT_BACK: Final = "the daemon puts back what is missing"
+NOT_TURNED: Final = "what the mail server sends is not turned back, and the far end resets it"
 FOREIGN: Final = """\
 *raw
 :PREROUTING ACCEPT [0:0]
@@ -493,8 +500,15 @@ fault(
         stdin=FOREIGN,
     )
 )
-fault("nft-flush-ruleset", "`nft flush ruleset`", PUT_BACK, quick=True)(_rules("nft flush ruleset"))
-fault("ip-rule-removed", "all routing rules but the kernel's own are gone", PUT_BACK)(
+fault("nft-flush-ruleset", "`nft flush ruleset`", PUT_BACK, quick=True, breaks_on_host=NOT_TURNED)(
+    _rules("nft flush ruleset")
+)
+fault(
+    "ip-rule-removed",
+    "all routing rules but the kernel's own are gone",
+    PUT_BACK,
+    breaks_on_host=NOT_TURNED,
+)(
     _rules(
         *(f"ip {family} rule flush" for family in ("-4", "-6")),
         *(
@@ -505,7 +519,7 @@ fault("ip-rule-removed", "all routing rules but the kernel's own are gone", PUT_
         ),
     )
 )
-fault("route-removed", "our routing table is emptied", PUT_BACK, quick=True)(
+fault("route-removed", "our routing table is emptied", PUT_BACK, quick=True, breaks_on_host=NOT_TURNED)(
     _rules(*(f"ip {family} route flush table 2525" for family in ("-4", "-6")))
 )
 

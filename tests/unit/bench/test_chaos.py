@@ -80,6 +80,9 @@ def test_figures_are_what_gateways_add() -> None:
     for key, value in (("gap_s", 1.01), ("lost", 1), ("doubled", 1), ("altered", 1), ("broken", 1)):
         assert not meets_the_bar({**row, key: value})
     assert meets_the_bar({**row, "name": "worker-killed", "broken": 4}), "its process is gone"
+    flushed = {**row, "name": "nft-flush-ruleset", "broken": 4}
+    assert not meets_the_bar(flushed)
+    assert meets_the_bar({**flushed, "placement": "host"}), "the far end resets what the mail server sends"
 
 
 def test_every_fault_says_what_it_does_and_how_it_is_undone() -> None:
