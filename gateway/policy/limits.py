@@ -233,6 +233,12 @@ READY_SECONDS: Final = 60.0
 holds back for us (the network, mail servers) must not wait for workers that do not come up; mail passes."""
 RULES_CHECK_SECONDS: Final = 0.5
 """The supervisor looks so often whether all of our rules still stand."""
+RULES_TOLD_REST_SECONDS: Final = 0.2
+"""Told of a change of the rules, the supervisor looks at once, and again so long later at the soonest: others
+may change theirs all the time, and a look costs some 50 ms of one processor. Until it has put back what is
+gone, sessions under way can go out in clear."""
+RULES_NEWS_OCTETS: Final = 64 * 1024
+"""What the kernel tells of a change of the rules is read in such pieces, and not looked at."""
 INSIDE_LOOK_SECONDS: Final = 2.0
 """The supervisor looks so often which networks lie inside: at boot it is up before their addresses are."""
 INSIDE_NETWORKS: Final = 2000
@@ -461,7 +467,7 @@ WATCH_SECONDS: Final = 0.05
 START_SECONDS: Final = 180.0
 """A worker that is not ready after so long is killed and started anew. Long, or a slow and busy machine would
 never have one: each new one begins from nothing. Mail passes meanwhile either way."""
-BYPASS_COUNT_EVERY_CHECKS: Final = 4
-"""The kernel's counters behind the gate are read at one in so many looks at the rules: each 2 s."""
+BYPASS_COUNT_EVERY_SECONDS: Final = 2.0
+"""The kernel's counters behind the gate are read so often, at a look at the rules."""
 LOG_FLUSH_SECONDS: Final = 0.2
 """The supervisor's log goes out so often."""

@@ -7,7 +7,9 @@ iptables. Counterparts: `intercept.kernel` (does it), `intercept.wanted` (what t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from gateway.config import Config
@@ -47,7 +49,10 @@ class RuleKeeper:
         self._on_gate = on_gate
         self._hung = hung
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rules")
-        self._dirty = asyncio.Event()
+        self._dirty = False
+        self._news = asyncio.Event()
+        self._looked_at = self._counted_at = 0.0
+        self._look_due: asyncio.TimerHandle | None = None
         self.guarded = asyncio.Event()
         """Mail has come before a worker's eyes once; from then on."""
         self._stands = False
@@ -64,7 +69,8 @@ class RuleKeeper:
 
     def gate_changed(self) -> None:
         """The set of live queues may be another: swap the gate as soon as the thread is free."""
-        self._dirty.set()
+        self._dirty = True
+        self._news.set()
 
     async def first_time(self, standing: dict[str, str] | None = None) -> None:
         """Put the rules in, before a worker of this process lives. Raises EnvironmentFailureError.
@@ -77,36 +83,76 @@ class RuleKeeper:
 
     async def keep(self) -> None:
         """Runs until it is cancelled. Trouble is told and tried again; mail passes meanwhile."""
-        turn = 0
-        while True:
-            try:
-                async with asyncio.timeout(limits.RULES_CHECK_SECONDS):
-                    await self._dirty.wait()
-            except TimeoutError:
-                turn += 1
-            try:
-                if self._dirty.is_set():
-                    await self._switch()
-                else:
-                    await self._in_thread(self._look)
-                if turn % limits.BYPASS_COUNT_EVERY_CHECKS == 1:
-                    await self._in_thread(self.count_bypassed)
-            except EnvironmentFailureError as error:
-                self._alarm(Reason.RULES_MISSING, "rules", str(error))
+        with self._told_of_changes():
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(limits.RULES_CHECK_SECONDS):
+                        await self._news.wait()
+                self._news.clear()
+                try:
+                    await self._turn()
+                except EnvironmentFailureError as error:
+                    self._alarm(Reason.RULES_MISSING, "rules", str(error))
+
+    async def _turn(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._dirty:
+            await self._switch()
+        else:
+            self._looked_at = now
+            await self._in_thread(self._look)
+        if now - self._counted_at >= limits.BYPASS_COUNT_EVERY_SECONDS:
+            self._counted_at = now
+            await self._in_thread(self.count_bypassed)
 
     async def _switch(self) -> None:
         """Bring the gate in line with the workers' lives. Raises EnvironmentFailureError, and stays due."""
-        self._dirty.clear()
+        self._dirty = False
         try:
             if self._stands:
                 await self._in_thread(self._swap)
         except EnvironmentFailureError:
             # No rule has changed, so no look would find that the gate is not as it should be.
-            asyncio.get_running_loop().call_later(limits.RULES_CHECK_SECONDS, self._dirty.set)
+            asyncio.get_running_loop().call_later(limits.RULES_CHECK_SECONDS, self.gate_changed)
             raise
         self._on_gate(self.queues if self._stands else [])
         if self._stands and self.queues:
             self.guarded.set()
+
+    # --- Told of changes --------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _told_of_changes(self) -> Iterator[None]:
+        """By the kernel, of whoever's. Where it does not tell, every look is in its turn."""
+        try:
+            heard = kernel.changes()
+        except EnvironmentFailureError as error:
+            self._log.fact("rules", "not-told", level=Level.NOTICE, detail=str(error))
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        loop.add_reader(heard.fileno(), self._rules_changed, heard)
+        try:
+            yield
+        finally:
+            loop.remove_reader(heard.fileno())
+            heard.close()
+            if self._look_due is not None:
+                self._look_due.cancel()
+
+    def _rules_changed(self, heard: socket.socket) -> None:
+        """Ours or another's: look soon."""
+        with contextlib.suppress(OSError):  # ENOBUFS: it was more than the socket holds
+            while heard.recv(limits.RULES_NEWS_OCTETS):
+                pass
+        if self._look_due is None:
+            loop = asyncio.get_running_loop()
+            at = max(self._looked_at + limits.RULES_TOLD_REST_SECONDS, loop.time())
+            self._look_due = loop.call_at(at, self._look_now)
+
+    def _look_now(self) -> None:
+        self._look_due = None
+        self._news.set()
 
     async def reset_was_odd(self, server: str, client: str) -> bool | None:
         """See `kernel.reset_was_odd`; None also where the kernel cannot be asked."""

@@ -28,7 +28,7 @@ from gateway.intercept.kernel.dead_ends import add_dead_end, dead_end_count, is_
 from gateway.intercept.kernel.iptables import Iptables, gate_counts, passed_counts
 from gateway.intercept.kernel.kind import Kind
 from gateway.intercept.kernel.lifts import Lifts
-from gateway.intercept.kernel.nft import NftTables
+from gateway.intercept.kernel.nft import NftTables, changes
 from gateway.intercept.kernel.routing import Routing, families, with_routes
 from gateway.intercept.kernel.sysctls import Sysctls
 from gateway.intercept.marks import MarkBits
@@ -40,6 +40,7 @@ from gateway.policy import limits
 __all__ = [
     "KernelRules",
     "add_dead_end",
+    "changes",
     "dead_end_count",
     "families",
     "gate_counts",

@@ -164,12 +164,28 @@ def _raw_listing(family: str) -> str | None:
 # --- The number of the kernel's rule set --------------------------------------------------------------
 
 _NETLINK_NETFILTER: Final = 12
+_NFTABLES_GROUP: Final = 1 << 6  # NFNLGRP_NFTABLES, <linux/netfilter/nfnetlink.h>
 _NFT_MSG_GETGEN: Final = 10 << 8 | 16  # subsystem NFNL_SUBSYS_NFTABLES
 _NFT_MSG_NEWGEN: Final = 10 << 8 | 15
 _NFTA_GEN_ID: Final = 1
 _NLMSG: Final = struct.Struct("=IHHII")
 _NFGENMSG_OCTETS: Final = 4
 _ANSWER_OCTETS: Final = 4096
+
+
+def changes() -> socket.socket:
+    """Readable when nftables (iptables-nft included) changes in this network namespace, whoever does it.
+
+    What comes is of no interest; too much of it is an OSError of recv, and means the same. Raises
+    EnvironmentFailureError.
+    """
+    heard = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER)
+    try:
+        heard.bind((0, _NFTABLES_GROUP))
+    except OSError as error:
+        heard.close()
+        raise EnvironmentFailureError(f"changes of nftables are not told: {error.strerror}") from error
+    return heard
 
 
 def generation() -> int | None:

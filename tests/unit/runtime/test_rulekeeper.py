@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from gateway.errors import EnvironmentFailureError, Reason
 from gateway.intercept import ruleset
 from gateway.observe.log import Log, LogSink
 from gateway.policy import limits
+from gateway.runtime import rulekeeper
 from gateway.runtime.rulekeeper import RuleKeeper
 
 
@@ -105,3 +108,41 @@ def test_trouble_while_looking_ends_nothing(world: World, monkeypatch: pytest.Mo
     asyncio.run(world.keep())
     assert len(looked) >= 2
     assert world.kernel.gates == [[7, 8]]
+
+
+def test_it_looks_when_it_is_told_of_a_change_and_rests_between(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only in its turn: what is gone lets sessions under way out in clear until it is back."""
+    monkeypatch.setattr(limits, "RULES_CHECK_SECONDS", 60.0)
+    monkeypatch.setattr(limits, "RULES_TOLD_REST_SECONDS", 0.5)
+    heard, kernels = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    heard.setblocking(False)
+    monkeypatch.setattr(rulekeeper.kernel, "changes", lambda: heard)
+    looked: list[float] = []
+
+    async def told() -> None:
+        loop, seen = asyncio.get_running_loop(), asyncio.Event()
+
+        def look() -> list[str]:
+            looked.append(time.monotonic())
+            loop.call_soon_threadsafe(seen.set)
+            return []
+
+        monkeypatch.setattr(world.kernel, "missing", look)
+        keeping = asyncio.create_task(world.keeper.keep())
+        await asyncio.sleep(0)  # it listens
+        for _ in range(2):
+            for _ in range(5):
+                kernels.send(b"a change")
+            async with asyncio.timeout(5):
+                await seen.wait()
+            seen.clear()
+        keeping.cancel()
+        await asyncio.wait({keeping})
+
+    asyncio.run(told())
+    assert len(looked) == 2, "not once for each word"
+    assert looked[1] - looked[0] >= 0.25, "a busy machine makes the first one late"
+    assert heard.fileno() == -1
+    kernels.close()
