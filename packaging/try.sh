@@ -116,15 +116,20 @@ try() { # RELEASE is the loop's
     cp -a "$base" "$build"
     mkdir "$build/source"
     git ls-files -z | tar --null -T - -cf - | tar -C "$build/source" -xf -
-    inside "$build" network /source/packaging/build.sh /dist >"$work/log" 2>&1 ||
-        { cat "$work/log" >&2; fails "packaging/build.sh"; }
-    holds "the package builds: $(cd "$build/dist" && ls ./*.deb)"
+    inside "$build" network bash -euc '
+        cd /source
+        packaging/build.sh
+    ' >"$work/log" 2>&1 || { cat "$work/log" >&2; fails "packaging/build.sh"; }
+    holds "the package builds: $(cd "$build/source/dist" && ls ./*.deb)"
 
     cp -a "$base" "$root"
-    cp "$build"/dist/*.deb "$root/nightmail.deb"
+    cp -r "$build/source/dist" "$root/dist"
     cp packaging/tried.sh "$root/tried.sh"
-    install_in "$root" /nightmail.deb
-    rm "$root/nightmail.deb"
+    inside "$root" network bash -euc '
+        cd /
+        apt-get install -y ./dist/nightmail_*.deb
+    ' >"$work/log" 2>&1 || { cat "$work/log" >&2; fails "apt-get install"; }
+    rm -r "$root/dist"
     holds "the package installs"
     # The lab's needs, not the gateway's.
     install_in "$root" postfix openssl tcpdump

@@ -25,6 +25,7 @@ from tests.pages import PAGES, ROOT, Block, words_of
 from tests.stages import RUNS, Stage, UnstagedError, key_of, run_of, staged
 
 BLOCKS: Final = pages.command_blocks()
+TRIALS: Final = ("try.sh", "tried.sh", "booted.sh")
 HELPED: Final = {
     "scripts/bench": "bench",
     "scripts/bench eve": "bench.eve",
@@ -64,6 +65,25 @@ def test_a_block_for_a_checkout_works(block: Block) -> None:
             ["bash", "-euo", "pipefail", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=100
         )
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+
+
+# --- Of the package -------------------------------------------------------------------------------------
+
+
+def _service_lines() -> set[str]:
+    return {line for block in BLOCKS for line in block.commands if line.startswith("systemctl ")}
+
+
+def test_what_is_said_of_the_package_is_what_is_tried_on_a_bare_debian() -> None:
+    lines = {line for block in staged(BLOCKS, Stage.PACKAGE) for line in block.commands} | _service_lines()
+    assert lines
+    tried = [line.strip() for name in TRIALS for line in (ROOT / "packaging" / name).read_text().splitlines()]
+    missing = [
+        line
+        for line in lines
+        if not any(re.fullmatch(re.escape(line) + r"( (\|\||&&).*)?", one) for one in tried)
+    ]
+    assert not missing, f"none of {TRIALS} runs it"
 
 
 # --- What takes long ------------------------------------------------------------------------------------
