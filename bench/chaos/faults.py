@@ -168,7 +168,7 @@ for _name, _who, _whom in (("worker", "one worker", _one), ("workers", "all work
     fault(
         f"{_name}-terminated",
         f"SIGTERM to {_who}",
-        "its sessions end, and the supervisor starts another",
+        "the supervisor starts another, and it ends with its sessions",
         seconds=3.0,
     )(_struck("a", _whom, signal.SIGTERM))
 

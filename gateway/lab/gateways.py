@@ -166,11 +166,15 @@ def ask(one: Gateway) -> dict[str, Any] | None:
 def serves(status: dict[str, Any]) -> bool:
     """Whether connections go through this gateway now: rules in place, workers at work and in the gate.
 
-    Those of older generations, which only finish their sessions, do not count.
+    Those that only finish their sessions do not count.
     """
     every = status.get("workers") or []
     newest = max((worker.get("generation", 0) for worker in every), default=0)
-    workers = [worker for worker in every if worker.get("generation", 0) == newest]
+    workers = [
+        worker
+        for worker in every
+        if worker.get("generation", 0) == newest and worker.get("state") != "draining"
+    ]
     rules = status.get("rules") or {}
     at_work = all(worker.get("state") == "serving" for worker in workers)
     in_gate = {worker.get("queue") for worker in workers} <= set(rules.get("queues") or [])

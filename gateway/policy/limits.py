@@ -411,6 +411,9 @@ retransmission comes then, and goes to its successor."""
 DRAIN_AWAITED_SECONDS: Final = 5.0
 """A worker that takes nothing new waits so long for clients that it let in and that have not come: the
 kernel's third answer to their SYN goes out after 3 s. Whoever comes later is reset; most were forged."""
+YIELD_SECONDS: Final = 3.0
+"""A worker that drains asks the signer for so long: its last clients have said EHLO by then. Then its slot
+is a successor's."""
 RELOAD_SECONDS: Final = 20.0
 """How long the new program has to say whether it takes the configuration; only an operator waits for it."""
 RESTART_SECONDS: Final = 0.05

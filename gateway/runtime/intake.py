@@ -99,9 +99,10 @@ class Intake:
         self._dials: dict[Flow, tuple[socket.socket, Cancellable]] = {}
         self._ready: dict[Flow, socket.socket] = {}
         self._listeners = listeners
+        self._accepts = True
         for listener in listeners:
             listener.setblocking(False)
-            loop.add_reader(listener.fileno(), self._accept, listener)
+            self._listen(listener)
         self._discarding = False
         self._queue: SynQueue | None = SynQueue(queue, self._packet_arrived, by_port=bridged)
         loop.add_reader(self._queue.fd(), self._queue_readable)
@@ -164,6 +165,12 @@ class Intake:
         self._loop.remove_reader(self._queue.fd())
         self._queue.close()
         self._queue = None
+
+    def stop_accepting(self) -> None:
+        """After `stop_taking`, once `is_idle`: whoever comes to the listeners now is a successor's client."""
+        self._accepts = False
+        for listener in self._listeners:
+            self._loop.remove_reader(listener.fileno())
 
     def dial(self, flow: Flow, done: DialDone, *, any_port: bool = False) -> None:
         """Connect from the client's address, and from its port where the placement allows that and `any_port`
@@ -338,9 +345,11 @@ class Intake:
     def _listener_rests(self, listener: socket.socket) -> None:
         """Out of descriptors: the listener stays readable, and a loop that only spins serves nobody."""
         self._loop.remove_reader(listener.fileno())
-        self._loop.call_later(
-            limits.ACCEPT_REST_SECONDS, self._loop.add_reader, listener.fileno(), self._accept, listener
-        )
+        self._loop.call_later(limits.ACCEPT_REST_SECONDS, self._listen, listener)
+
+    def _listen(self, listener: socket.socket) -> None:
+        if self._accepts:
+            self._loop.add_reader(listener.fileno(), self._accept, listener)
 
     def _accepted(self, accepted: socket.socket, source: tuple[str, int]) -> None:
         try:

@@ -220,6 +220,7 @@ class Pool:
         finally:
             theirs.close()
         worker.state = State.STARTING
+        worker.yields = False
         worker.told = self._presented
         worker.told_inside = self._config.inside_networks
         worker.started_at = worker.alive_at = self._loop.time()
@@ -249,6 +250,7 @@ class Pool:
             heir.generation,
             State.DRAINING if heir.draining else State.SERVING,
             restarts=heir.restarts,
+            has_successor=heir.draining,
             counters=heir.counters,
             confined=list(heir.confined),
         )
@@ -274,7 +276,7 @@ class Pool:
     def _ended(self, worker: WorkerProcess, status: int) -> None:
         """One process is gone. Its successor starts, unless the daemon stops or its generation is over."""
         assert worker.process is not None
-        retired = worker.generation < self._leading
+        retired = worker.generation < self._leading or worker.has_successor
         worker.state = State.DEAD
         if worker.link is not None:
             worker.link.close()
@@ -288,13 +290,22 @@ class Pool:
             return
         pid = worker.process.pid
         self._alarm(Reason.WORKER_DIED, f"worker {worker.slot.index}", f"pid={pid} status={status}")
-        if self._loop.time() - worker.started_at >= limits.STABLE_SECONDS:
-            worker.rest_seconds = limits.RESTART_SECONDS
+        self._forgive(worker)
         self._start_later(worker)
 
+    def _forgive(self, worker: WorkerProcess) -> None:
+        """One that lived for a while starts again at once."""
+        if self._loop.time() - worker.started_at >= limits.STABLE_SECONDS:
+            worker.rest_seconds = limits.RESTART_SECONDS
+
     def _start_later(self, worker: WorkerProcess) -> None:
-        self._loop.call_later(worker.rest_seconds, self._start_again, worker)
-        worker.rest_seconds = min(2 * worker.rest_seconds, limits.RESTART_MOST_SECONDS)
+        self._loop.call_later(self._rest(worker), self._start_again, worker)
+
+    def _rest(self, worker: WorkerProcess) -> float:
+        """Seconds until the slot's next process, longer each time."""
+        rest = worker.rest_seconds
+        worker.rest_seconds = min(2 * rest, limits.RESTART_MOST_SECONDS)
+        return rest
 
     def _start_again(self, worker: WorkerProcess) -> None:
         if self._stopping or worker not in self.workers:
@@ -308,6 +319,35 @@ class Pool:
         else:
             worker.restarts += 1
 
+    def _succeed(self, worker: WorkerProcess) -> None:
+        """Somebody else than we told it to end: its sessions may last for hours, and its slot must not wait.
+
+        One slot has two processes at most: what is told to end again and again waits for the one before it.
+        """
+        if self._stopping or worker.state is not State.DRAINING or worker.generation < self._newest:
+            return
+        if any(one.has_successor and one.slot == worker.slot for one in self.workers):
+            self._loop.call_later(limits.RESTART_MOST_SECONDS, self._succeed, worker)
+            return
+        try:
+            listeners = tuple(listener.dup() for listener in worker.listeners)
+        except OSError:  # no descriptor is left
+            self._loop.call_later(limits.RESTART_MOST_SECONDS, self._succeed, worker)
+            return
+        assert worker.process is not None
+        detail = f"pid={worker.process.pid} was told to end, and finishes its sessions"
+        self._alarm(Reason.WORKER_DIED, f"worker {worker.slot.index}", detail)
+        worker.has_successor = True
+        successor = WorkerProcess(
+            worker.slot,
+            listeners,
+            worker.generation,
+            restarts=worker.restarts,
+            rest_seconds=worker.rest_seconds,
+        )
+        self.workers.append(successor)
+        self._start_again(successor)
+
     def _forget(self, worker: WorkerProcess, status: int) -> None:
         self.workers.remove(worker)
         for listener in worker.listeners:
@@ -318,7 +358,11 @@ class Pool:
         """The newest generation takes over once all of it serves: one switch of the gate, no gap."""
         if not self._offers_can_be_signed:
             return
-        newest = [worker for worker in self.workers if worker.generation == self._newest]
+        newest = [
+            worker
+            for worker in self.workers
+            if worker.generation == self._newest and not worker.has_successor
+        ]
         if self._leading < self._newest and all(worker.state is State.SERVING for worker in newest):
             self._leading = self._newest
             self._log.fact("pool", "generation-leads", level=Level.NOTICE, generation=self._newest)
@@ -380,6 +424,11 @@ class Pool:
             if worker.state in (State.SERVING, State.HUNG):
                 worker.state = State.DRAINING
                 self._on_change()
+        elif "yields" in message:
+            if worker.state is State.DRAINING and not (worker.yields or worker.has_successor):
+                worker.yields = True
+                self._forgive(worker)
+                self._loop.call_later(self._rest(worker), self._succeed, worker)
         elif "counters" in message:
             worker.counters = require_snapshot(message["counters"])
         elif "answered" in message:

@@ -29,7 +29,7 @@ class Signing:
         self._loop = loop
         self._socket = sock
         self._silent = silent
-        self._told = self._looking = False
+        self._told = self._looking = self._closed = False
         self._waiting: OrderedDict[int, tuple[float, Signed]] = OrderedDict()
         # A worker before this one may have left answers behind: its numbers must not be ours.
         (self._number,) = NUMBER.unpack(os.urandom(NUMBER.size))
@@ -38,7 +38,7 @@ class Signing:
 
     def sign(self, to_sign: bytes, signed: Signed) -> None:
         """`signed` is called later, in the loop, with the signature or None; not at all once it is late."""
-        if self._is_late():
+        if self._closed or self._is_late():
             self._loop.call_soon(signed, None)
             return
         self._number = (self._number + 1) % (1 << 8 * NUMBER.size)
@@ -50,6 +50,15 @@ class Signing:
             return
         self._waiting[self._number] = self._loop.time(), signed
         self._look_later()
+
+    def close(self) -> None:
+        """Ask no more: another process has this end now, and would get our answers. None for what waits."""
+        if not self._closed:
+            self._closed = True
+            self._loop.remove_reader(self._socket.fileno())
+        for _, signed in self._waiting.values():
+            self._loop.call_soon(signed, None)
+        self._waiting.clear()
 
     def _look_later(self) -> None:
         """One timer for all that wait: what never comes is told though nobody asks again."""

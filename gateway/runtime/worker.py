@@ -51,7 +51,7 @@ class Worker:
         self._counters = Counters()
         self._link = Link(loop, link, self._told, self._supervisor_gone)
         memory = Memory(order.config.pins_file, self._memory_unreadable)
-        signing = Signing(loop, socket.socket(fileno=order.signing), self._signer_silent)
+        self._signing = Signing(loop, socket.socket(fileno=order.signing), self._signer_silent)
         self._surroundings = Surroundings(
             order.config, order.presented, PinReader(memory), SourceReader(memory), loop.time()
         )
@@ -63,7 +63,7 @@ class Worker:
             self._counters,
             self._link.send,
             self._surroundings,
-            signing.sign,
+            self._signing.sign,
         )
         layout = layout_of(order.config)
         self._intake = Intake(
@@ -85,6 +85,7 @@ class Worker:
         self._pulse = Pulse(MarkBits(order.config.marks.mask), order.slot)
         self._draining = False
         self._draining_from = 0.0
+        self._yielded = False
         self._retiring_from: float | None = None
         self._counted_at = 0.0
         self._alive_at = loop.time()
@@ -115,13 +116,15 @@ class Worker:
         self._alive_at = now
         self._poller.rest_behind(now + limits.READS_BEHIND_ALIVE_SECONDS)
         self._loop.call_later(limits.ALIVE_EVERY_SECONDS, self._alive)
-        self._pulse.beat()
+        if not self._draining:  # the slot may be a successor's, who must speak for itself
+            self._pulse.beat()
         self._link.send_alive()
         self._surroundings.draw_ahead()
         self._log.flush()
         if self._retiring_from is not None:
             self._retire_if_quiet(now - self._retiring_from)
         if self._draining:
+            self._yield_if_quiet(now - self._draining_from)
             self._end_if_idle()
         if now - self._counted_at >= limits.COUNTERS_EVERY_SECONDS:
             self._counted_at = now
@@ -131,6 +134,15 @@ class Worker:
         """The gate sends nothing more: what it sent before still gets its session, within reason."""
         if (not self._intake.held and self._intake.is_idle) or seconds > limits.RETIRE_SECONDS:
             self.drain()
+
+    def _yield_if_quiet(self, seconds: float) -> None:
+        """Nobody is on the way to us any more: a successor may have the listeners and the way to the signer,
+        for the sessions that are left may last for hours."""
+        if self._yielded or seconds < limits.YIELD_SECONDS or not self._is_quiet(seconds):
+            return
+        self._intake.stop_accepting()
+        self._signing.close()
+        self._yielded = self._link.send({"yields": True})
 
     def _report(self) -> None:
         self._counters.set(Tally.SYNS_HELD, self._intake.held)
@@ -174,17 +186,20 @@ class Worker:
 
     def _supervisor_gone(self) -> None:
         self._log.fact("worker", "supervisor-gone", level=Level.ERROR, reason=Reason.STOPPED)
+        self._yielded = True  # to whom? The next supervisor's workers have slots of their own.
         self.drain()
 
     def _end_if_idle(self) -> None:
-        if self._sessions.open or self._intake.dials:
-            return
-        waited = self._loop.time() - self._draining_from
-        if not self._intake.is_idle and waited < limits.DRAIN_AWAITED_SECONDS:
+        if self._sessions.open or not self._is_quiet(self._loop.time() - self._draining_from):
             return
         self._report()
         self._log.flush()
         self._loop.stop()
+
+    def _is_quiet(self, seconds: float) -> bool:
+        """Whether nobody is on the way to us, having drained for so long; who still may come is not known."""
+        waits = seconds < limits.DRAIN_AWAITED_SECONDS and not self._intake.is_idle
+        return not waits and not self._intake.dials
 
 
 def _bounds(config: Config) -> Bounds:

@@ -43,6 +43,10 @@ class WorkerProcess:
     started_at: float = 0.0
     restarts: int = 0
     rest_seconds: float = limits.RESTART_SECONDS
+    yields: bool = False
+    """It has said that another process may have its slot."""
+    has_successor: bool = False
+    """Another process serves its slot: this one only finishes its sessions."""
     told: Presented | None = None
     """Who it believes the site to be."""
     told_inside: tuple[Network, ...] | None = None

@@ -24,6 +24,8 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
 ]
 RELOADS = 10
+FROZEN_SECONDS = 5.0
+"""In which a connection passes workers that all stand still: a SYN comes again, and they are forgotten."""
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,45 @@ def test_ten_reloads_under_load_break_nothing(sites: Sites, server: MailServer, 
         dialogue.say(b"QUIT")
         dialogue.__exit__()
     eventually(lambda: len(status(sites, letter)["workers"]) == 2, what="the old workers' end")
+
+
+def test_who_is_told_to_end_leaves_its_slot_to_a_successor(sites: Sites, server: MailServer) -> None:
+    """By a process that frees memory, say: the sessions that go on may last for hours."""
+    target = sites.address("mta-b", False)
+    lasting = [Dialogue(sites.connect("mta-a", target)) for _ in range(4)]
+    for dialogue in lasting:
+        dialogue.begin()
+    before = sites.workers("a")
+    for pid in before:
+        os.kill(pid, signal.SIGTERM)
+    eventually(
+        lambda: len(sites.workers("a")) == 2 * len(before) and sites.serving("a") == len(before),
+        what="the successors",
+    )
+    begun = _begun(sites)
+    mail(sites, "mta-a", server, target, b"by a successor")
+    assert _begun(sites) == begun + 1, "it went direct"
+    assert len(sites.alarms("a", "worker-died")) >= 1
+    assert set(before) <= set(sites.workers("a")), "those who are told to end finish their sessions"
+    assert not sites.alarms("a", "signer-silent")
+    # Who only finishes its sessions does not vouch for a successor that hangs.
+    frozen = [sites.supervisor("a"), *(set(sites.workers("a")) - set(before))]
+    try:
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+        began = time.monotonic()
+        with Dialogue(sites.connect("mta-a", target)) as dialogue:
+            dialogue.begin()
+        assert time.monotonic() - began < FROZEN_SECONDS
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+    for dialogue in lasting:
+        dialogue.send_mail(b"in a session from before")
+        dialogue.say(b"QUIT")
+        dialogue.__exit__()
+    eventually(lambda: set(before).isdisjoint(sites.workers("a")), what="the old workers' end")
+    assert len(sites.workers("a")) == sites.serving("a") == len(before)
 
 
 def test_counters_outlive_a_reload(sites: Sites, server: MailServer) -> None:

@@ -383,3 +383,114 @@ def test_a_worker_that_is_silent_for_long_is_killed(ears: Ears, state: State) ->
     assert process.killed == 0
     ears.pool._judge(ears.worker, limits.KILL_HUNG_AFTER_SECONDS + 0.1)
     assert process.killed == 1
+
+
+# --- One that somebody else told to end ------------------------------------------------------------------
+
+
+class Slots:
+    """A pool whose processes are none, with one worker that serves."""
+
+    def __init__(self, ears: Ears, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ears, self.loop, self.pool, self.worker = ears, loop, ears.pool, ears.worker
+        self.spawned: list[WorkerProcess] = []
+        self.due: list[tuple[float, Any]] = []
+        monkeypatch.setattr(self.pool, "_spawn", self._spawn)
+        monkeypatch.setattr(
+            loop, "call_later", lambda after, call, *given: self.due.append((after, (call, given)))
+        )
+        self.worker.process = Process()  # type: ignore[assignment]
+        self.pool.workers.append(self.worker)
+
+    def _spawn(self, worker: WorkerProcess) -> None:
+        worker.process = Process()  # type: ignore[assignment]
+        worker.state, worker.started_at = State.SERVING, self.loop.time()
+        self.spawned.append(worker)
+
+    def turn(self) -> None:
+        due, self.due = self.due, []
+        for _, (call, given) in due:
+            call(*given)
+
+    def told_to_end(self, worker: WorkerProcess) -> None:
+        self.pool._told(worker, {"drains": True})
+        self.pool._told(worker, {"yields": True})
+
+
+@pytest.fixture
+def slots(ears: Ears, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch) -> Slots:
+    return Slots(ears, loop, monkeypatch)
+
+
+def test_its_successor_starts_while_it_finishes_its_sessions(slots: Slots) -> None:
+    slots.pool._told(slots.worker, {"drains": True})
+    assert slots.pool.live_queues == [] and slots.due == []
+    slots.told_to_end(slots.worker)
+    slots.turn()
+    (successor,) = slots.spawned
+    assert (successor.slot, successor.generation) == (slots.worker.slot, slots.worker.generation)
+    assert successor.restarts == 1
+    assert slots.ears.rung == [(Reason.WORKER_DIED, "pid=7 was told to end, and finishes its sessions")]
+    slots.pool._ended(slots.worker, 0)
+    assert slots.pool.workers == [successor]
+    assert len(slots.ears.rung) == 1, "its end is no news"
+    assert slots.due == []
+
+
+def test_one_slot_has_two_processes_at_most(slots: Slots) -> None:
+    slots.told_to_end(slots.worker)
+    slots.told_to_end(slots.worker)
+    slots.turn()
+    assert len(slots.spawned) == 1
+    slots.told_to_end(slots.spawned[0])
+    slots.turn()
+    assert len(slots.spawned) == 1, "the first one has not ended"
+    assert [after for after, _ in slots.due] == [limits.RESTART_MOST_SECONDS]
+    slots.pool._ended(slots.worker, 0)
+    slots.turn()
+    assert len(slots.spawned) == 2
+
+
+def test_a_successor_that_dies_is_started_again_beside_the_old_one(slots: Slots) -> None:
+    slots.told_to_end(slots.worker)
+    slots.turn()
+    (successor,) = slots.spawned
+    slots.pool._ended(successor, 9)
+    slots.turn()
+    assert slots.spawned == [successor, successor]
+    assert slots.pool.workers == [slots.worker, successor]
+
+
+@pytest.mark.parametrize("why", ["daemon stops", "reload", "it has ended"])
+def test_nobody_succeeds_who_is_not_wanted(slots: Slots, why: str) -> None:
+    slots.told_to_end(slots.worker)
+    if why == "daemon stops":
+        slots.pool._stopping = True
+    elif why == "reload":
+        slots.pool._newest += 1
+    else:
+        slots.pool._ended(slots.worker, 0)
+        assert slots.ears.rung == [(Reason.WORKER_DIED, "pid=7 status=0")]
+    slots.turn()
+    assert slots.spawned == ([slots.worker] if why == "it has ended" else [])
+
+
+def test_without_a_descriptor_its_successor_waits(slots: Slots, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Listener:
+        def dup(self) -> None:
+            raise OSError(24, "Too many open files")
+
+        def close(self) -> None: ...
+
+    slots.worker.listeners = (Listener(),)  # type: ignore[assignment]
+    slots.told_to_end(slots.worker)
+    slots.turn()
+    assert (slots.spawned, slots.worker.has_successor, slots.ears.rung) == ([], False, [])
+    slots.worker.listeners = ()
+    slots.turn()
+    assert len(slots.spawned) == 1
+
+
+def test_who_never_was_told_to_end_does_not_yield(slots: Slots) -> None:
+    slots.pool._told(slots.worker, {"yields": True})
+    assert slots.due == []

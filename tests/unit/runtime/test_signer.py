@@ -324,3 +324,17 @@ def test_numbers_begin_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     one.ask()
     assert one.requests()[0][: NUMBER.size] == NUMBER.pack(0)
     one.close()
+
+
+def test_who_gives_its_way_to_the_signer_up_asks_no_more_and_takes_no_answer(asking: Asking) -> None:
+    asking.ask()
+    (request,) = asking.requests()
+    asking.signing.close()
+    asking.signing.close()
+    asking.signer.send(request[: NUMBER.size] + b"s" * 64)
+    asking.ask()
+    asking.turn(lambda: len(asking.signed) == 2)
+    assert asking.signed == [None, None], "nobody waits"
+    assert asking.requests() == []
+    assert asking._ours.recv(100)[NUMBER.size :] == b"s" * 64, "what comes now is its successor's"
+    assert asking.troubles == []
