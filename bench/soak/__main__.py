@@ -1,4 +1,4 @@
-"""`scripts/soak [--minutes N] [--seed N] [--json] [--record FILE] [--judge FILE]`: hours of mail and faults.
+"""`scripts/soak [--minutes N] [--seed N] [--json] [--record FILE] [--judge FILE] [NAME...]`: hours of faults.
 
 Progress goes to standard error, a line for each fault; the record is written as it goes. One signal ends the
 load, waits half a minute for what is under way and prints the result so far; the second one breaks off at
@@ -29,9 +29,12 @@ from bench.chaos.faults import FAULTS, Fault
 from bench.soak import measures, verdict
 from bench.soak.field import Field
 from bench.soak.plan import Plan, Strike
+from gateway.config import Placement
 from gateway.errors import EnvironmentFailureError
 from gateway.lab import processes
 
+STANDING: Final = [name for name, one in FAULTS.items() if Placement.ROUTER in one.placements]
+"""The faults of the lab that stands here, whose gateways are routers."""
 SAMPLE_SECONDS: Final = 30.0
 SETTLED_SECONDS: Final = 15.0
 """After a fault was undone, until a sample counts as calm."""
@@ -44,11 +47,11 @@ BROKEN_OFF_SECONDS: Final = 30.0
 class Run:
     """One soak, from its first sample to its last."""
 
-    def __init__(self, field: Field, seed: int, minutes: float, record: Path) -> None:
+    def __init__(self, field: Field, names: list[str], seed: int, minutes: float, record: Path) -> None:
         self._field, self._seed = field, seed
         self._minutes, self._seconds = minutes, minutes * 60
         self._record = record
-        self._plan = Plan(list(FAULTS), seed, self._seconds)
+        self._plan = Plan(names, seed, self._seconds)
         self._ended = threading.Event()
         self._began = self._undone = time.monotonic()
         self._last_fault = ""
@@ -196,7 +199,7 @@ def main() -> int:
         signal.signal(number, lambda number, _: sys.exit(f"soak: broken off ({signal.Signals(number).name})"))
     try:
         with standing(seed, asked.lab) as field:
-            run = Run(field, seed, asked.minutes, record)
+            run = Run(field, asked.names or STANDING, seed, asked.minutes, record)
             for number in signals:
                 signal.signal(number, run.break_off)
             run.go()
@@ -219,7 +222,7 @@ def text(found: dict[str, Any]) -> str:
     """The page."""
     mails = {name: value for name, value in found["mails"].items() if name != "missing"}
     rows = [
-        f"{row['gateway']} {row['measure']:18} {row['points']:4} {row['first']:12} {row['median']:12} "
+        f"{row['gateway']} {row['measure']:18} {row['pairs']:5} {row['first']:12} {row['median']:12} "
         f"{row['last']:12} {row['per_hour']:14} {row['allowed']:12} {row['verdict']}"
         for row in found["slopes"]
     ]
@@ -230,7 +233,7 @@ def text(found: dict[str, Any]) -> str:
             f"mail: {json.dumps(mails)}",
             f"faults: {sum(found['faults'].values())} of {len(found['faults'])} kinds; "
             f"not undone: {'; '.join(found['faults_failed']) or 'none'}",
-            f"{'measure':20} {'n':>4} {'first third':>12} {'median':>12} {'last third':>12} "
+            f"{'measure':20} {'pairs':>5} {'first round':>12} {'median':>12} {'second':>12} "
             f"{'per hour':>14} {'allowed':>12}",
             *rows,
             "holds" if found["holds"] else f"DOES NOT HOLD: {', '.join(found['harm']) or 'see above'}",
@@ -248,7 +251,12 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--record", type=Path, help="the file of JSON lines that is written as it goes")
     parser.add_argument("--lab", default="soak", metavar="NAME", help="of its namespaces: two can run beside")
     parser.add_argument("--judge", type=Path, metavar="FILE", help="run nothing: the result of such a file")
-    return parser.parse_args()
+    parser.add_argument("names", nargs="*", metavar="NAME", help="faults, if not all: scripts/chaos --list")
+    asked = parser.parse_args()
+    unknown = set(asked.names) - set(FAULTS)
+    if unknown:
+        parser.error(f"no such fault: {', '.join(sorted(unknown))}")
+    return asked
 
 
 if __name__ == "__main__":

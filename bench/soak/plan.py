@@ -53,8 +53,9 @@ class Plan:
     def __init__(self, names: Sequence[str], seed: int, seconds: float) -> None:
         self._random = random.Random(seed)
         self._seconds = seconds
+        sparing = [name for name in names if not ends_processes(name)]
         self._all = self._cards(list(names))
-        self._sparing = self._cards([name for name in names if not ends_processes(name)])
+        self._sparing = self._cards(sparing or list(names))
 
     def next(self, at: float) -> Strike:
         """`at`: seconds since the beginning, when the last fault had been undone."""

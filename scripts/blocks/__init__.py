@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from scripts.blocks import faults, house, limits, octets, overview, pictures, proof, states, vectors
+from scripts.blocks import faults, house, limits, octets, overview, pictures, proof, soak, states, vectors
 
 BLOCKS: Mapping[str, Callable[[], str]] = {
     "answer-octets": octets.answer_octets,
@@ -31,6 +31,8 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "proof-claims": proof.claims,
     "receiving-states": states.receiving_states,
     "receiving-transitions": states.receiving_transitions,
+    "soak": soak.run,
+    "soak-measured": soak.measured,
     "sending-states": states.sending_states,
     "sending-transitions": states.sending_transitions,
     "stage-transitions": states.stage_transitions,
