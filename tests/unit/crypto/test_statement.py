@@ -63,5 +63,9 @@ def test_a_statement_leads_somewhere() -> None:
         make_statement(OLD, OLD, 1)
     values = STATEMENT.decode(CONTENT)
     values["new"] = values["old"]
-    with pytest.raises(PeerProtocolError):
+    signed = STATEMENT.encode(values)[:68]
+    values["by_old"] = OLD.sign(Label.STATEMENT_OLD, signed)
+    values["by_new"] = OLD.sign(Label.STATEMENT_NEW, signed)
+    with pytest.raises(PeerProtocolError) as caught:
         read_statement(STATEMENT.encode(values))
+    assert caught.value.reason is Reason.BAD_RECORD
