@@ -73,6 +73,9 @@ class DeadEnds:
                 await self._while_standing(partial(_carry, changes, self._seconds, counted))
             except EnvironmentFailureError as error:
                 self._log.fact("gate", "dead-ends-failed", level=Level.NOTICE, detail=str(error))
+                # What is found dead is found again; what is none would pass in clear for its whole time.
+                none = {destination: False for destination, dead in changes.items() if not dead}
+                self._changes = none | self._changes
                 continue
             if counted:
                 self._note(changes, until)

@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 
 import pytest
 
+from gateway.errors import EnvironmentFailureError
 from gateway.observe.log import Entry, Log
 from gateway.peers.pins import Destination
+from gateway.policy import limits
 from gateway.runtime import dead_ends as module
 from gateway.runtime.dead_ends import DeadEnds
 
@@ -174,5 +176,28 @@ def test_what_went_by_is_counted_once_also_when_the_kernel_begins_anew(kernel: K
             world.dead_ends.found(HERE)
             await world.carried()
         assert world.passed == [5, 3, 2]
+
+    run(scene, kernel)
+
+
+def test_one_that_is_none_after_all_is_taken_out_though_the_kernel_failed_once(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the mail to a gateway would pass in clear until the kernel forgets it by itself."""
+    monkeypatch.setattr(limits, "DEAD_ENDS_COUNTED_EVERY_SECONDS", 0.01)
+
+    async def scene(world: World) -> None:
+        world.dead_ends.found(HERE)
+        await world.carried()
+        takes = kernel.remove_dead_end
+
+        def fails(address: str, port: int) -> None:
+            monkeypatch.setattr(module.kernel, "remove_dead_end", takes)
+            raise EnvironmentFailureError("nft has not ended after 10 s")
+
+        monkeypatch.setattr(module.kernel, "remove_dead_end", fails)
+        world.dead_ends.is_none(HERE)
+        while kernel.passes(HERE):
+            await world.carried()
 
     run(scene, kernel)
