@@ -23,6 +23,7 @@ from gateway.lab import gateways, listener, network, processes
 from gateway.lab.lab import Lab, Place
 from tests.lab.exchange import MailSites, TlsContexts
 from tests.lab.gateway_log import GatewayLog
+from tests.lab.probes import MailServer, Sites
 
 SLOTS = 12
 
@@ -168,3 +169,24 @@ def postfix_lab(require_root: None) -> Iterator[Lab]:
     with slot() as lab:
         lab.up(with_gateways=False, temporary=True)
         yield lab
+
+
+# The mail server of site b, for the tests of a module whose `sites` are probes' own.
+
+
+@pytest.fixture
+def server(sites: Sites) -> Iterator[MailServer]:
+    with MailServer(sites, "mta-b", False) as made:
+        yield made
+
+
+@pytest.fixture
+def server4(server: MailServer) -> MailServer:
+    """Where there is one by IPv6 beside it."""
+    return server
+
+
+@pytest.fixture
+def server6(sites: Sites) -> Iterator[MailServer]:
+    with MailServer(sites, "mta-b", True) as made:
+        yield made

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from pyroute2 import netns
 
 from gateway.lab import network
 from gateway.lab.processes import kill_all_in
+from tests.lab.own_namespaces import remove_ours
 
 pytestmark = [
     pytest.mark.kernel,
@@ -121,11 +121,7 @@ def complaint(returned: int, out: str, err: str, status: int) -> str:
 
 @pytest.fixture(scope="module")
 def namespace() -> Iterator[None]:
-    for name in netns.listnetns():
-        owner = re.match(r"nmbi-(\d+)$", name)
-        if owner and not Path("/proc", owner[1]).exists():
-            kill_all_in([name])
-            network.remove([name])
+    remove_ours("nmbi")
     try:
         for line in (
             f"netns add {NAME}",

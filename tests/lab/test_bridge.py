@@ -14,7 +14,6 @@ import signal
 import socket
 import struct
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -23,17 +22,15 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Dot1Q, Ether
 
 from gateway.config import Placement
-from gateway.errors import Reason
-from gateway.eyes.wire import found_words
 from gateway.lab import gateways, network, processes
 from gateway.lab.lab import Lab
-from gateway.lab.mail import without_traces
 from gateway.lab.topology import BRIDGE, INSIDE, OUTSIDE, Family
-from tests.lab import probes, test_equality, test_errors_of_others, test_fail_open
-from tests.lab.conftest import Guarded, guarded, slot
+from tests.lab import in_any_placement, probes, test_equality, test_errors_of_others, test_fail_open
+from tests.lab.conftest import Guarded
 from tests.lab.dialogues import DIALOGUES, FIRST_CONTACT, Dialogue
 from tests.lab.exchange import MailSites, TlsContexts
-from tests.lab.probes import TOOLS, Load, MailServer, Sites, eventually, mail, wait_gone
+from tests.lab.in_any_placement import reached_the_gate
+from tests.lab.probes import TOOLS, MailServer, Sites, eventually, mail, wait_gone
 from tests.lab.test_darkness import SPOKEN, assert_dark
 from tests.lab.test_equality import BOTH, ROUTES
 from tests.lab.test_errors_of_others import HOST, NET, NO_NEIGHBOUR, REFUSED, SILENT, Trouble, at
@@ -55,47 +52,12 @@ ETH_P_ALL = 0x0003  # <linux/if_ether.h>
 @pytest.fixture(scope="module")
 def post(require_root: None) -> Iterator[Lab]:
     """Three Postfix, two of them behind a bridge; the daemons on these are not started yet."""
-    with slot() as lab:
-        lab.placement = Placement.BRIDGE
-        lab.up(with_gateways=False, temporary=True)
+    with in_any_placement.post_offices(Placement.BRIDGE) as lab:
         yield lab
 
 
-WAYS = [
-    ("a", "b", False),
-    ("b", "a", False),
-    ("a", "b", True),
-    ("a", "c", False),
-    ("c", "b", False),
-    ("c", "b", True),
-]
-
-
 def test_real_mail_is_the_same_and_dark_between_gateways_alone(post: Lab) -> None:
-    """What lies in the mailboxes with plain bridges is compared with what does with gateways, all in one."""
-    mails = {way: post.compose(way[0], way[1], size=100_000, six=way[2]) for way in WAYS}
-    spoken = {
-        f"{kind} of {one.name}": word
-        for sent in mails.values()
-        for one in sent
-        for kind, word in one.words.items()
-    }
-
-    def stored() -> dict[str, bytes]:
-        found = [post.deliver(*way[:2], sent, DELIVERY_SECONDS) for way, sent in mails.items()]
-        return {
-            one.mail.name: without_traces(one.delivery.path.read_bytes()) for each in found for one in each
-        }
-
-    before = stored()
-    assert all(found_words(session, spoken) for session in post.wire_sessions() if session.has_data)
-    post.start_gateways()
-    began = time.time()
-    assert stored() == before
-    for session in post.wire_sessions(began):
-        ends = {post.site_of(session.client.address), post.site_of(session.server.address)}
-        assert session.complete
-        assert bool(found_words(session, spoken)) == ("c" in ends), f"between {ends}"
+    in_any_placement.assert_real_mail_is_the_same_and_dark_between_gateways_alone(post)
 
 
 # --- Dialogues ----------------------------------------------------------------------------------------
@@ -104,11 +66,7 @@ def test_real_mail_is_the_same_and_dark_between_gateways_alone(post: Lab) -> Non
 @pytest.fixture(scope="module")
 def bridged(require_root: None, tls_contexts: TlsContexts) -> Iterator[Guarded]:
     """Gateways that have met."""
-    with guarded(tls_contexts, with_listener=True, placement=Placement.BRIDGE) as made:
-        for family in Family:
-            outcome = made.sites.run(FIRST_CONTACT.steps, "a", "b", family)
-            session = made.logs["a"].ended(outcome.source, outcome.destination, LOG_SECONDS)
-            assert session.decided in (Reason.UPGRADED_NEW_PEER, Reason.UPGRADED), session
+    with in_any_placement.acquainted(tls_contexts, Placement.BRIDGE) as made:
         yield made
 
 
@@ -381,18 +339,6 @@ def sites(built: Sites) -> Sites:
     return built
 
 
-@pytest.fixture
-def server(sites: Sites) -> Iterator[MailServer]:
-    with MailServer(sites, "mta-b", False) as made:
-        yield made
-
-
-@pytest.fixture
-def server6(sites: Sites) -> Iterator[MailServer]:
-    with MailServer(sites, "mta-b", True) as made:
-        yield made
-
-
 @pytest.mark.parametrize("letter", ["a", "b"])
 @pytest.mark.parametrize(
     "event",
@@ -404,47 +350,19 @@ def server6(sites: Sites) -> Iterator[MailServer]:
 def test_a_kill_under_load_leaves_nobody_hanging(
     sites: Sites, server: MailServer, server6: MailServer, event: Callable, letter: str
 ) -> None:
-    targets = test_fail_open.targets(sites)
-    pids = [sites.supervisor(letter), *sites.workers(letter)]
-    with Load(sites, "mta-a", targets) as load:
-        load.wait(40)
-        moment = time.monotonic()
-        event(sites, letter)
-        load.wait(40, since=moment + 1.0)
-    print(load.judge(moment))
-    if event is kill_everything:
-        wait_gone(*pids)
-        assert sites.bound_queues(letter) == []
-    assert mail(sites, "mta-a", server, targets[0], b"after all that") < 1.0
+    in_any_placement.assert_a_kill_under_load_leaves_nobody_hanging(sites, server, event, letter)
 
 
 @pytest.mark.parametrize("letter", ["a", "b"])
 def test_the_first_connection_behind_a_kill_passes_at_once(
     sites: Sites, server: MailServer, server6: MailServer, letter: str
 ) -> None:
-    pids = [sites.supervisor(letter), *sites.workers(letter)]
-    probes.kill(*pids)
-    wait_gone(*pids)
-    for one, target in zip((server, server6), test_fail_open.targets(sites), strict=True):
-        for _ in range(3):
-            assert mail(sites, "mta-a", one, target, b"direct") < 0.5
+    servers = (server, server6)
+    in_any_placement.assert_the_first_connection_behind_a_kill_passes_at_once(sites, servers, letter)
 
 
 def test_a_session_is_reset_when_its_gateway_dies(sites: Sites, server: MailServer) -> None:
-    """Both mail servers learn of it at once: neither waits for its own timer."""
-    for letter in "ab":
-        with probes.Dialogue(sites.connect("mta-a", test_fail_open.targets(sites)[0])) as dialogue:
-            dialogue.begin()
-            dialogue.say(b"NOOP")  # from here on there is no way back
-            pids = [sites.supervisor(letter), *sites.workers(letter)]
-            probes.kill(*pids)
-            began = time.monotonic()
-            with pytest.raises(OSError):
-                for _ in range(3):
-                    dialogue.say(b"NOOP")
-            assert time.monotonic() - began < 2.0
-        wait_gone(*pids)
-        sites.start(letter)
+    in_any_placement.assert_a_session_is_reset_when_its_gateway_dies(sites)
 
 
 @BOTH_FAMILIES
@@ -494,31 +412,10 @@ def reset_to(port: int, frames: list[bytes]) -> bytes | None:
 
 @pytest.mark.long
 def test_a_reload_under_load_breaks_nothing(sites: Sites, server: MailServer) -> None:
-    target = test_fail_open.targets(sites)[0]
-    one = sites.gateway("a")
-    with (
-        probes.Dialogue(sites.connect("mta-a", target)) as lasting,
-        Load(sites, "mta-a", (target,)) as load,
-    ):
-        lasting.begin()
-        load.wait(20)
-        command = gateways.nightmail_command("--config", str(one.configuration), "reload")
-        done = subprocess.run(
-            processes.command_in(one.namespace, command), capture_output=True, check=False, timeout=60
-        )
-        assert done.returncode == 0, done.stderr.decode()
-        load.wait(20)
-        lasting.send_mail(b"through a reload")
-    failed = [attempt for attempt in load.attempts if attempt.failure]
-    assert not failed, probes.shown(failed, 0.0)
+    in_any_placement.assert_a_reload_under_load_breaks_nothing(sites, "a")
 
 
 # --- What is not ours ---------------------------------------------------------------------------------
-
-
-def reached_the_gate(sites: Sites, letter: str) -> int:
-    saved = sites.sh(sites.home(letter), "iptables-save -c -t raw").splitlines()
-    return sum(int(line[1:].split(":")[0]) for line in saved if line.endswith("-j NIGHTMAIL-GATE"))
 
 
 def test_a_forged_frame_from_outside_teaches_nothing_of_an_address_inside(

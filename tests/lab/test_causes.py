@@ -59,12 +59,6 @@ def sites(built: Sites) -> Iterator[Sites]:
 
 
 @pytest.fixture
-def server(sites: Sites) -> Iterator[MailServer]:
-    with MailServer(sites, "mta-b", False) as server:
-        yield server
-
-
-@pytest.fixture
 def acquainted(sites: Sites, server: MailServer) -> Sites:
     """One mail has gone well: a pin, and how the server looks, are remembered; the client likewise at b."""
     assert send(sites, server)["reason"] == "upgraded-new-peer"

@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyroute2 import netns
 
 from gateway.config import Placement
-from gateway.lab import gateways, network
-from gateway.lab.processes import kill_all_in
+from gateway.lab import gateways
 from tests.lab.conftest import guarded
+from tests.lab.own_namespaces import ip, remove_ours
 
 pytestmark = [
     pytest.mark.kernel,
@@ -113,22 +112,6 @@ class Site:
         self.until("the daemon does not serve", lambda troubles: not troubles)
 
 
-def ip(*commands: str) -> None:
-    for command in commands:
-        done = subprocess.run(["ip", *command.split()], capture_output=True, text=True, timeout=20)
-        assert done.returncode == 0, f"ip {command}: {done.stderr}"
-
-
-def remove_namespaces() -> None:
-    """Ours, and those of runs that were killed."""
-    for name in netns.listnetns():
-        owner = re.match(r"nmdr-(\d+)-", name)
-        if not owner or (int(owner[1]) != os.getpid() and Path("/proc", owner[1]).exists()):
-            continue
-        kill_all_in([name])
-        network.remove([name])
-
-
 def link(here: str, name: str, v4: str, v6: str) -> None:
     ip(f"-n {here} addr add {v4} dev {name}", f"-n {here} addr add {v6} dev {name} nodad")
     ip(f"-n {here} link set {name} up")
@@ -150,7 +133,7 @@ def build() -> None:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """All green: a router with a daemon, and the rest of the Internet behind B."""
     folder = tmp_path_factory.mktemp("site")
-    remove_namespaces()
+    remove_ours("nmdr")
     try:
         build()
         here = Site(folder)
@@ -170,7 +153,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         here.start()
         yield here
     finally:
-        remove_namespaces()
+        remove_ours("nmdr")
         if (folder / "state").is_mount():
             subprocess.run(["umount", folder / "state"], check=True)
 

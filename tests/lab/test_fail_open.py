@@ -59,18 +59,6 @@ def sites(built: Sites) -> Iterator[Sites]:
     built.surround(PLAIN)
 
 
-@pytest.fixture
-def server4(sites: Sites) -> Iterator[MailServer]:
-    with MailServer(sites, "mta-b", False) as server:
-        yield server
-
-
-@pytest.fixture
-def server6(sites: Sites) -> Iterator[MailServer]:
-    with MailServer(sites, "mta-b", True) as server:
-        yield server
-
-
 def targets(sites: Sites) -> tuple[str, str]:
     return sites.address("mta-b", False), sites.address("mta-b", True)
 

@@ -41,18 +41,6 @@ def sites(built: Sites) -> Iterator[Sites]:
     yield built
 
 
-@pytest.fixture
-def server4(sites: Sites) -> Iterator[MailServer]:
-    with MailServer(sites, "mta-b", False) as server:
-        yield server
-
-
-@pytest.fixture
-def server6(sites: Sites) -> Iterator[MailServer]:
-    with MailServer(sites, "mta-b", True) as server:
-        yield server
-
-
 def processes_of(sites: Sites, letter: str) -> list[int]:
     """All of the daemon: the supervisor and its children."""
     supervisor = sites.supervisor(letter)

@@ -40,12 +40,6 @@ def sites(built: Sites) -> Iterator[Sites]:
     yield built
 
 
-@pytest.fixture
-def server(sites: Sites) -> Iterator[MailServer]:
-    with MailServer(sites, "mta-b", False) as server:
-        yield server
-
-
 def send(sites: Sites, server: MailServer, body: bytes = b"hello") -> str:
     """One mail from a to b; the reason that the sending gateway gives for what it did."""
     before = len(decisions(sites))

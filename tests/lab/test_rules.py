@@ -31,6 +31,7 @@ from pyroute2 import netns
 from gateway.config import Config, Placement
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel, ruleset
+from tests.lab.own_namespaces import ip, remove_ours
 
 pytestmark = [
     pytest.mark.kernel,
@@ -72,21 +73,6 @@ def sh(name: str, *commands: str) -> str:
     return out
 
 
-def ip(*commands: str) -> None:
-    for command in commands:
-        done = subprocess.run(["ip", *command.split()], capture_output=True, text=True, timeout=20)
-        assert done.returncode == 0, f"ip {command}: {done.stderr}"
-
-
-def remove_namespaces() -> None:
-    """Ours, and those of runs that were killed."""
-    for name in netns.listnetns():
-        owner = re.match(r"nmi-(\d+)-", name)
-        if not owner or (int(owner[1]) != os.getpid() and Path("/proc", owner[1]).exists()):
-            continue
-        subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=20)
-
-
 def link(here: str, name: str, v4: str, v6: str) -> None:
     ip(f"-n {here} addr add {v4} dev {name}", f"-n {here} addr add {v6} dev {name} nodad")
     ip(f"-n {here} link set {name} up")
@@ -94,7 +80,7 @@ def link(here: str, name: str, v4: str, v6: str) -> None:
 
 @pytest.fixture(scope="module")
 def net() -> Iterator[None]:
-    remove_namespaces()
+    remove_ours("nmi")
     try:
         for name in (A, G, B):
             ip(f"netns add {name}", f"-n {name} link set lo up")
@@ -119,7 +105,7 @@ def net() -> Iterator[None]:
         sh(G, "sysctl -qw net.ipv4.conf.all.src_valid_mark=0")
         yield
     finally:
-        remove_namespaces()
+        remove_ours("nmi")
 
 
 SITE_RESET = "*raw\nCOMMIT\n*mangle\nCOMMIT\n*nat\nCOMMIT\n*filter\nCOMMIT\n"
