@@ -57,6 +57,7 @@ RUNS: Final[Mapping[tuple[str, str, str], Run]] = {
     ("docs/faults.md", "When things break", "scripts/chaos"): Run(
         Stage.ELSEWHERE, by="bench/results/chaos.json"
     ),
+    ("docs/faults.md", "Two hours", "scripts/soak"): Run(Stage.ELSEWHERE, by="bench/results/soak.json"),
     ("docs/operations.md", "Rotate", "nightmail identity rotate"): _SERVING,
     (
         "docs/operations.md",
