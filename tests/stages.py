@@ -1,7 +1,7 @@
 """Where each block of commands of the documents is run, to be seen to work.
 
 A block is named by its page, the heading above it and its first command. One that stands nowhere here, and a
-line here for a block that is no more, fail `tests/unit/test_command_blocks.py`.
+line here for a block that is no more, fail `tests/unit/test_docs.py`.
 """
 
 from __future__ import annotations

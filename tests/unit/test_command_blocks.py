@@ -1,7 +1,7 @@
-"""Every command block of the documents is run by a test. Here: that each has one, and those for a checkout.
+"""Command blocks of the documents that are for a checkout, and those that are too much for a test.
 
-Those for a gateway are run by `tests/lab/test_command_blocks.py`. What is too much for a test has its words
-checked against the programs themselves, and the file that runs it is looked into.
+Those for a gateway are run by `tests/lab/test_command_blocks.py`; that each block is run somewhere is held
+by `tests/unit/test_docs.py`. What is too much has its words checked against the programs themselves.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pytest
 from gateway.cli import nightmail
 from tests import pages
 from tests.pages import PAGES, ROOT, Block, words_of
-from tests.stages import RUNS, Stage, UnstagedError, key_of, run_of, staged
+from tests.stages import Stage, run_of, staged
 
 BLOCKS: Final = pages.command_blocks()
 TRIALS: Final = ("try.sh", "tried.sh", "booted.sh")
@@ -33,6 +33,7 @@ HELPED: Final = {
     "scripts/bench growth": "bench.rivals",
     "scripts/chaos": "bench.chaos",
     "scripts/demo": "gateway.lab.demo",
+    "scripts/soak": "bench.soak",
 }
 """Modules that read the words of these scripts; the longest name that fits counts."""
 LISTS: Final = {"scripts/chaos": ["--list"]}
@@ -40,19 +41,6 @@ LISTS: Final = {"scripts/chaos": ["--list"]}
 SHELL: Final = frozenset({"cd", "export"})
 GUESTS: Final = frozenset({"vagrant"})
 """Not installed where tests run; `vagrant/prove.sh` runs it."""
-
-
-def test_every_block_of_commands_is_run_somewhere() -> None:
-    for block in BLOCKS:
-        run_of(block)
-    assert set(RUNS) - {key_of(block) for block in BLOCKS} == set(), (
-        "tests/stages.py names blocks that are no more"
-    )
-
-
-def test_a_block_that_is_run_nowhere_is_found() -> None:
-    with pytest.raises(UnstagedError, match="no test runs it"):
-        run_of(Block("docs/start.md", "A new heading", 1, "sh", "nightmail status"))
 
 
 # --- In a checkout --------------------------------------------------------------------------------------

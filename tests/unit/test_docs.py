@@ -12,7 +12,8 @@ from gateway.errors import Reason
 from scripts import docs
 from scripts.blocks import BLOCKS, PICTURES
 from tests import pages
-from tests.pages import PAGES, TAGS
+from tests.pages import PAGES, TAGS, Block
+from tests.stages import RUNS, UnstagedError, key_of, run_of
 
 MESSAGES = "docs/messages.md"
 LEAST_LETTERS = 60
@@ -175,3 +176,16 @@ def test_blocks_are_found_with_their_headings_and_commands() -> None:
     assert (second.heading, second.line, second.text) == ("Two", 13, "# Three")
     with pytest.raises(ValueError, match=r"page\.md:1: a block does not end"):
         pages.blocks_of("```text\n", "page.md")
+
+
+def test_every_block_of_commands_is_run_somewhere() -> None:
+    for block in pages.command_blocks():
+        run_of(block)
+    assert set(RUNS) - {key_of(block) for block in pages.command_blocks()} == set(), (
+        "tests/stages.py names blocks that are no more"
+    )
+
+
+def test_a_block_that_is_run_nowhere_is_found() -> None:
+    with pytest.raises(UnstagedError, match="no test runs it"):
+        run_of(Block("docs/start.md", "A new heading", 1, "sh", "nightmail status"))
