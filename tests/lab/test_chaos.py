@@ -25,6 +25,7 @@ TRIES = 2
 SELECTION = {
     "workers-killed": ["a worker-died"],
     "workers-stopped": ["a worker-hung"],
+    "everything-stopped": [],
     "descriptors-b": ["b overloaded"],
     "nft-flush-ruleset": ["a rules-missing"],
     "queue-overrun": [],
