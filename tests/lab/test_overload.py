@@ -209,8 +209,30 @@ def test_a_flood_of_offers(sites: Sites) -> None:
     assert unprotected(sites) == clear, "another source's mail lost its channel"
 
 
+def test_slow_writers(sites: Sites) -> None:
+    """A hundred lines that never end, an octet at a time."""
+    with bounded(sites, "b"):
+        kept = share_kept(sites, False, "mta-c", "dribbles", sites.address("mta-b", False))
+    assert kept >= KEPT, f"{kept:.2f} of the rate"
+
+
+def test_replies_without_end(sites: Sites) -> None:
+    """What is longer than any reply passes in clear, as fast as it is read, and nobody waits for its end."""
+    address = "10.12.0.61"
+    sites.sh("mta-b", f"ip addr add {address}/24 dev eth0")
+    sites.sh(
+        "mta-b", f"iptables -t nat -A PREROUTING -p tcp -d {address} --dport 25 -j REDIRECT --to-ports 2601"
+    )
+    passed = tally(sites, "b", "octets-clear")
+    with bounded(sites, "b"), flood(sites, "mta-b", "pours", "2601"):
+        kept = share_kept(sites, False, "mta-c", "drinks", address)
+    assert kept >= KEPT, f"{kept:.2f} of the rate"
+    eventually(lambda: tally(sites, "b", "octets-clear") > passed + 4 * MIB, what="so much passed")
+
+
 def test_slow_readers_together_hold_no_more_than_the_limit(sites: Sites) -> None:
     """Each could have 256 KB waiting for it: 60 of them 15 MB."""
+    before = rate(sites, False)
     readers = 60
     piece = b"250-" + b"x" * 500 + b"\r\n"
 
@@ -244,7 +266,8 @@ def test_slow_readers_together_hold_no_more_than_the_limit(sites: Sites) -> None
             # One source may hold a quarter. Each session may have read once before, and a little since.
             most = HELD * MIB // 4 + readers * 2 * 64 * 1024
             assert tally(sites, "b", "octets-held") <= most
-            send(sites, sites.address("mta-b", False))
+            kept = max(rate(sites, False) for _ in range(TRIES)) / before
+        assert kept >= KEPT, f"{kept:.2f} of the rate"
         stop.set()
         for thread in threads:
             thread.join(probes.PATIENCE)
