@@ -35,6 +35,8 @@ class Run:
     """Of the gateway that it is run on."""
     serves: bool = False
     """A daemon runs there already, and has carried mail."""
+    taken_away: bool = False
+    """One did, and `nightmail down` and the end of the service were its end."""
     new_machine: bool = False
     """One that has nothing yet but the files in root's home."""
 
@@ -79,7 +81,7 @@ RUNS: Final[Mapping[tuple[str, str, str], Run]] = {
         "docs/removing.md",
         "Look that nothing is left",
         'iptables-save | grep -i nightmail || echo "nothing of ours"',
-    ): _ROUTER,
+    ): Run(Stage.GATEWAY, serves=True, taken_away=True),
     ("docs/seeing.md", "Metrics", "nightmail reload"): _SERVING,
     ("docs/start.md", "Install the package", "packaging/build.sh"): _PACKAGE,
     ("docs/start.md", "On a router", "nightmail check"): _ROUTER,

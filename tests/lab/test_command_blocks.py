@@ -43,6 +43,8 @@ SHOWN: Final = {
     ("docs/seeing.md", "Is there a gateway, and whose: `nightmail ping`"): "nightmail ping ADDRESS",
 }
 """Pages that show what a command says, below these headings."""
+HOPED: Final = re.compile(r'\|\| echo "(.*)"$')
+"""A line that ends so says this, and nothing else, where all is well."""
 PORTS: Final = {"outside": "eth0", "inside": "eth1"}
 """The lab's names of a bridge's ports, and those in the documents."""
 Section = list[Block]
@@ -128,6 +130,10 @@ def make_ready(run: Run, operator: Seat, ground: Ground) -> None:
     if run.serves and not operator.runs:
         operator.start()
         ground.mail()
+    if run.taken_away:
+        status, said = operator.run("iptables-save | grep -i nightmail && nightmail down")
+        assert status == 0, said
+        operator.stop()
 
 
 def follow(block: Block, operator: Seat, ground: Ground) -> None:
@@ -140,6 +146,8 @@ def follow(block: Block, operator: Seat, ground: Ground) -> None:
             continue
         status, said = operator.run(meant(command, ground.sites))
         assert status == 0, f"{block.name}: {command}: exit status {status}: {said}"
+        hoped = HOPED.search(command)
+        assert hoped is None or said.strip() == hoped.group(1), f"{block.name}: {command}: {said}"
 
 
 def meant(command: str, sites: Sites) -> str:
