@@ -44,6 +44,8 @@ class Worker:
         self.queue = SynQueue(self.slot.queue, self.packet)
         self.loop.add_reader(self.queue.fd(), self.queue.run)
         self.start(self.ticks())
+        self.heart = Pulse(self.bits, self.slot.index)
+        self.heart.beat()  # the kernel lets SYNs by until it has heard it
         self.start(self.pulse())
 
     def start(self, work) -> None:
@@ -57,10 +59,9 @@ class Worker:
             self.carry_out(self.gate.tick(self.loop.time()))
 
     async def pulse(self) -> None:
-        pulse = Pulse(self.bits, self.slot.index)
         while True:
-            pulse.beat()
             await asyncio.sleep(0.1)
+            self.heart.beat()
 
     def packet(self, token, payload: bytes, mark: int, interface: str) -> None:
         flow = parse_syn(payload)
