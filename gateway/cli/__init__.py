@@ -13,7 +13,7 @@ import sys
 import traceback
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -35,6 +35,9 @@ from gateway.cli.shell import (
 )
 from gateway.cli.status import status
 from gateway.config import DEFAULT_PATH
+
+if TYPE_CHECKING:
+    from gateway.operator.service import Service
 
 __all__ = ["Settings", "main", "nightmail"]
 
@@ -172,15 +175,22 @@ def check(settings: Settings, as_json: bool) -> int:
     return FINE if all(finding.good for finding in findings) else NEGATIVE
 
 
+until_reboot = click.option(
+    "--until-reboot", is_flag=True, help="For this boot alone: the next one finds what was said before."
+)
+
+
 @nightmail.command()
+@until_reboot
 @as_json
 @click.pass_obj
 @command
-def plan(settings: Settings, as_json: bool) -> None:
-    """Show what `up` would change in the kernel now. Changes nothing."""
+def plan(settings: Settings, as_json: bool, until_reboot: bool) -> None:
+    """Show what `up` would change now: rules, routes, switches, files, services. Changes nothing."""
     from gateway.operator import lifecycle
 
-    found = lifecycle.plan(lifecycle.resolved(settings.config))
+    config = lifecycle.resolved(settings.config)
+    found = lifecycle.plan(config, _service(settings), until_reboot=until_reboot)
     if as_json:
         print_json(asdict(found))
         return
@@ -189,25 +199,41 @@ def plan(settings: Settings, as_json: bool) -> None:
 
 
 @nightmail.command()
+@until_reboot
 @click.pass_obj
 @command
-def up(settings: Settings) -> None:
-    """Put the rules in place, now and after each start; all of them, or none."""
+def up(settings: Settings, until_reboot: bool) -> None:
+    """Put the rules in place, now and after each start; all of them, or none.
+
+    Starts and enables the service too, where there is one that reads this configuration.
+    """
     from gateway.operator import lifecycle
 
     # To be asked to end is to be interrupted: what is half done is undone.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    click.echo(lifecycle.up(lifecycle.resolved(settings.config)))
+    config = lifecycle.resolved(settings.config)
+    click.echo(lifecycle.up(config, _service(settings), until_reboot=until_reboot))
 
 
 @nightmail.command()
+@until_reboot
 @click.pass_obj
 @command
-def down(settings: Settings) -> None:
-    """Take the rules out and leave them out; mail then passes as if there were no gateway."""
+def down(settings: Settings, until_reboot: bool) -> None:
+    """Take the rules out and leave them out; mail then passes as if there were no gateway.
+
+    What `up` did to the service is taken back as well.
+    """
     from gateway.operator import lifecycle
 
-    click.echo(lifecycle.down(settings.config))
+    click.echo(lifecycle.down(settings.config, until_reboot=until_reboot))
+
+
+def _service(settings: Settings) -> Service | None:
+    """The one that reads the same configuration."""
+    from gateway.operator import service
+
+    return service.found() if settings.path == DEFAULT_PATH else None
 
 
 # --- The lab -----------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """Whether the operator wants the rules up: a word in a file that outlives daemon and reboot.
 
 `nightmail up` and `down` write it; the supervisor, which puts back rules that others removed, reads it first,
-so that `down` stays down. No file: up, for a gateway that has just been installed.
+so that `down` stays down. No file: up, for a gateway that has just been installed. A word may be for this
+boot alone: the number that the kernel gives to each boot stands beside it, and after the next one the lasting
+word counts again.
 """
 
 from __future__ import annotations
@@ -10,12 +12,16 @@ import contextlib
 import enum
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from gateway.errors import EnvironmentFailureError
 
+STARTED: Final = "started"
+ENABLED: Final = "enabled"
 _FILE_OCTETS: Final = 4096
+_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Wanted(enum.Enum):
@@ -23,29 +29,64 @@ class Wanted(enum.Enum):
     DOWN = "down"
 
 
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What stands in the file."""
+
+    lasting: Wanted = Wanted.UP
+    this_boot: Wanted | None = None
+    """In place of it until the next boot. None: the same."""
+    service: tuple[str, ...] = ()
+    """What `up` did to the service (STARTED, ENABLED), for `down` to take back."""
+
+    @property
+    def counts(self) -> Wanted:
+        """The one that holds now."""
+        return self.this_boot or self.lasting
+
+
 def read_wanted(path: Path) -> Wanted:
-    """What was last asked for. Raises EnvironmentFailureError for a file that says something else."""
+    """What holds now. Raises EnvironmentFailureError for a file that says something else."""
+    return read_word(path).counts
+
+
+def read_word(path: Path) -> Word:
+    """Raises EnvironmentFailureError as `read_wanted`."""
     try:
         with path.open("rb") as file:
-            document = json.loads(file.read(_FILE_OCTETS))
-        return Wanted(document["wanted"])
+            return _word(json.loads(file.read(_FILE_OCTETS)))
     except FileNotFoundError:
-        return Wanted.UP
+        return Word()
     except OSError as error:
         raise EnvironmentFailureError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise EnvironmentFailureError(
             f"{path}: says neither up nor down; say it again with `nightmail up` or `nightmail down`"
         ) from None
 
 
 def record_wanted(path: Path, wanted: Wanted) -> None:
+    """A lasting word. Whole or not at all; raises EnvironmentFailureError."""
+    record_word(path, Word(wanted))
+
+
+def record_word(path: Path, word: Word) -> None:
     """Whole or not at all: a reader finds the old word or the new one. Raises EnvironmentFailureError."""
+    document: dict[str, Any] = {"wanted": word.lasting.value}
+    if word.this_boot is not None:
+        document["this_boot"] = {"wanted": word.this_boot.value, "boot": _this_boot()}
+    if word.service:
+        document["service"] = list(word.service)
+    record_octets(path, json.dumps(document).encode() + b"\n")
+
+
+def record_octets(path: Path, octets: bytes) -> None:
+    """As they are: for who gives back what stood there before."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with draft.open("wb") as file:
-            file.write(json.dumps({"wanted": wanted.value}).encode() + b"\n")
+            file.write(octets)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
@@ -53,3 +94,23 @@ def record_wanted(path: Path, wanted: Wanted) -> None:
         with contextlib.suppress(OSError):
             draft.unlink()
         raise EnvironmentFailureError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _word(document: Any) -> Word:
+    lasting = Wanted(document["wanted"])
+    service = tuple(map(str, document.get("service", ())))
+    here = document.get("this_boot")
+    if here is None:
+        return Word(lasting, None, service)
+    if here["boot"] == _this_boot():
+        return Word(lasting, Wanted(here["wanted"]), service)
+    # A service that was started alone is gone with its boot.
+    return Word(lasting, None, service if ENABLED in service else ())
+
+
+def _this_boot() -> str:
+    """Empty where the kernel does not tell: then a word for this boot holds until the next one is said."""
+    try:
+        return _BOOT.read_text().strip()
+    except OSError:
+        return ""

@@ -179,6 +179,8 @@ PROBE_SECONDS: Final = 1.0
 TOOL_SECONDS: Final = 30.0
 """iptables-restore and nft need milliseconds, and seconds where a slow machine loads the kernel's modules for
 them; one that has not ended by then hangs on something."""
+SERVICE_SECONDS: Final = 330.0
+"""systemctl waits for the service, which has 300 s to come up and 90 s to end (nightmail.service)."""
 RULES_LOCK_SECONDS: Final = 5
 """Old iptables holds one lock for all: another firewall tool may have it for so long."""
 TAKEN_OPENING_SECONDS: Final = 60

@@ -19,7 +19,7 @@ from gateway.config import Config
 from gateway.policy import limits
 from gateway.runtime.hardening import WORKER_CAPABILITIES, Confinement, User, user_for
 
-_SIGNER: Final = "-signer"
+SIGNER: Final = "-signer"
 _MAY_PASS: Final = 0o710
 _PLACES: Final = ("/mnt", "/srv", "/media")
 """Where a worker sees a state folder that it does not get to; the machine's own view has something else."""
@@ -44,7 +44,7 @@ def of(config: Config) -> Confinements:
     if closed_to(user, config.state_dir) is not None:
         place = next((place for place in _PLACES if Path(place).is_dir()), _PLACES[0])
         near, readable = (str(config.state_dir), place), (place, *_python())
-    other = user_for(config.user + _SIGNER, limits.SPARE_USER + 1)
+    other = user_for(config.user + SIGNER, limits.SPARE_USER + 1)
     return Confinements(
         Confinement(user.uid, user.gid, WORKER_CAPABILITIES, readable, config.ports, near),
         Confinement(other.uid, other.gid),

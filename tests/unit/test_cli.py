@@ -243,11 +243,26 @@ def test_check(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("two_interfaces")
 def test_plan(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = lifecycle.Plan(["add     x"], ["y"])
-    monkeypatch.setattr(lifecycle, "plan", lambda config: found)
-    assert invoked(file, "plan").stdout == "add     x\nnote: y\n"
-    assert json.loads(invoked(file, "plan", "--json").stdout) == {"changes": ["add     x"], "remarks": ["y"]}
-    found.changes.clear()
+    found = lifecycle.Plan(["add     x"], ["write   f"], ["start   s"], ["y"])
+    asked: list[bool] = []
+
+    def plan(config: Config, service: object, *, until_reboot: bool) -> lifecycle.Plan:
+        assert service is None, "the service reads another configuration"
+        asked.append(until_reboot)
+        return found
+
+    monkeypatch.setattr(lifecycle, "plan", plan)
+    assert invoked(file, "plan").stdout == "add     x\nwrite   f\nstart   s\nnote: y\n"
+    told = json.loads(invoked(file, "plan", "--json", "--until-reboot").stdout)
+    assert told == {
+        "rules": ["add     x"],
+        "files": ["write   f"],
+        "services": ["start   s"],
+        "remarks": ["y"],
+    }
+    assert asked == [False, True]
+    for lines in (found.rules, found.files, found.services):
+        lines.clear()
     assert invoked(file, "plan").stdout.startswith("nothing to change")
 
 

@@ -7,6 +7,7 @@ nft       our tables of nft
 dead_ends servers whose SYNs pass without being judged
 sysctls   switches that we change and give back
 iptables  the rules of iptables, and the gate in them
+fitness   what this kernel, or the tools here, cannot do
 commands  runs the tools; the only user of subprocess in this room
 
 Blocking, a few milliseconds a call. Must never leave half of a rule set: each tool's input is one
@@ -18,14 +19,14 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
 
 from gateway.config import Config, Network
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import ruleset
-from gateway.intercept.kernel import commands, lifts, nft, routing, sysctls
+from gateway.intercept.kernel import commands, lifts, nft, routing
 from gateway.intercept.kernel.dead_ends import add_dead_end, dead_end_count, is_dead_end, remove_dead_end
-from gateway.intercept.kernel.iptables import Iptables, gate_counts, passed_counts
+from gateway.intercept.kernel.fitness import notes, remarks
+from gateway.intercept.kernel.iptables import Iptables, gate_counts, is_in_ipset, passed_counts
 from gateway.intercept.kernel.kind import Kind
 from gateway.intercept.kernel.lifts import Lifts
 from gateway.intercept.kernel.nft import NftTables, changes
@@ -46,6 +47,8 @@ __all__ = [
     "gate_counts",
     "inside_networks",
     "is_dead_end",
+    "is_in_ipset",
+    "notes",
     "passed_counts",
     "plan",
     "remarks",
@@ -215,32 +218,6 @@ def require_interfaces(config: Config) -> None:
             if name not in names:
                 known = ", ".join(sorted(names - {LOOPBACK}))
                 raise EnvironmentFailureError(f"{key}: no interface {name!r}; there are {known}")
-
-
-_FORWARDING: Final = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
-
-
-def remarks(config: Config) -> list[str]:
-    """What in this kernel keeps mail from flowing, or from being protected, as lines for the operator."""
-    layout = layout_of(config)
-    if layout.bridged:
-        return _bridge_remarks(config)
-    if not layout.routes_for_others:
-        return []
-    return [
-        f"{name.replace('/', '.')} is not 1: this box does not route IPv{family}, so no mail comes by"
-        for family, name in _FORWARDING.items()
-        if family in families() and sysctls.value(name) != "1"
-    ]
-
-
-def _bridge_remarks(config: Config) -> list[str]:
-    lines = [lifts.trouble()]
-    for table in ruleset.render(config, ruleset.slots_of(config)).of(NftTable):
-        complaint = nft.complaint(table)
-        if complaint is not None:
-            lines.append(f"nft does not take our table of the family {table.family}: {complaint}")
-    return [line for line in lines if line is not None]
 
 
 def unfiltered(config: Config) -> tuple[int, ...]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from gateway.errors import EnvironmentFailureError
 from gateway.intercept import dump
-from gateway.intercept.kernel.commands import finish, run, start
+from gateway.intercept.kernel.commands import finish, run, start, succeeds
 from gateway.intercept.kernel.routing import families
 from gateway.intercept.objects import IptablesRules, KernelObject, render_gate
 from gateway.policy import limits
 
-_TOOL: Final = {4: "iptables", 6: "ip6tables"}
+TOOL: Final = {4: "iptables", 6: "ip6tables"}
 
 
 class Iptables:
@@ -27,9 +28,7 @@ class Iptables:
         lines: list[str] = []
         for rules in _here(wanted):
             present = dump.own_lines(_save(rules.family))
-            lines += [
-                f"{_TOOL[rules.family]} {line}" for line in self._expected(rules) if line not in present
-            ]
+            lines += [f"{TOOL[rules.family]} {line}" for line in self._expected(rules) if line not in present]
         return lines
 
     def surplus(self, wanted: Sequence[IptablesRules]) -> list[str]:
@@ -37,7 +36,7 @@ class Iptables:
         for rules in _here(wanted):
             expected = self._expected(rules)
             present = dump.own_lines(_save(rules.family))
-            lines += [f"{_TOOL[rules.family]} {line}" for line in present if line not in expected]
+            lines += [f"{TOOL[rules.family]} {line}" for line in present if line not in expected]
         return lines
 
     def put(self, wanted: Sequence[IptablesRules]) -> None:
@@ -55,7 +54,7 @@ class Iptables:
         """Send SYNs to these queues from now on (to none: everything passes). One transaction a family."""
         self.live = tuple(live)
         text = render_gate(self.live)
-        running = [(_TOOL[family], start(_restore(family))) for family in families()]
+        running = [(TOOL[family], start(_restore(family))) for family in families()]
         for tool, process in running:
             finish(tool, process, text)
 
@@ -73,10 +72,32 @@ def passed_counts() -> dict[str, int]:
     return _summed("mangle", dump.passed_counts)
 
 
+def complaint(rules: IptablesRules) -> str | None:
+    """Why iptables or the kernel would not take these, in one line; None if they would. Changes nothing."""
+    try:
+        run([*_restore(rules.family), "--test"], rules.restore_text(()))
+    except EnvironmentFailureError as error:
+        return str(error)
+    return None
+
+
+def is_in_ipset(name: str, address: str) -> bool:
+    """Whether the kernel's set has this address; False also where it, or the tool, is not there."""
+    try:
+        return succeeds(["ipset", "-q", "test", name, address])
+    except EnvironmentFailureError:
+        return False
+
+
+def is_legacy(family: int) -> bool:
+    """Whether the tool of this family keeps its rules in the old tables, outside of nftables."""
+    return "legacy" in run([f"{TOOL[family]}-restore", "--version"])
+
+
 def _summed(table: str, read: Callable[[str], dict[str, int]]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for family in families():
-        for interface, count in read(run([f"{_TOOL[family]}-save", "-c", "-t", table])).items():
+        for interface, count in read(run([f"{TOOL[family]}-save", "-c", "-t", table])).items():
             counts[interface] = counts.get(interface, 0) + count
     return counts
 
@@ -87,8 +108,8 @@ def _here(wanted: Sequence[IptablesRules]) -> list[IptablesRules]:
 
 
 def _save(family: int) -> str:
-    return run([f"{_TOOL[family]}-save"])
+    return run([f"{TOOL[family]}-save"])
 
 
 def _restore(family: int) -> list[str]:
-    return [f"{_TOOL[family]}-restore", "--noflush", "-w", str(limits.RULES_LOCK_SECONDS)]
+    return [f"{TOOL[family]}-restore", "--noflush", "-w", str(limits.RULES_LOCK_SECONDS)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -76,12 +77,21 @@ class Routing:
     def _take_away(self, ip: Any) -> None:
         for rule in _policy_rules(ip):
             if rule.table in self._tables:
-                ip.rule("del", **_rule_words(rule))
+                _delete(ip.rule, _rule_words(rule))
         names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in ip.get_links()}
         for family in families():
             for table in self._tables:
                 for route in _routes(ip, family, table, names):
-                    ip.route("del", **_route_words(ip, route))
+                    _delete(ip.route, _route_words(ip, route))
+
+
+def _delete(ask: Callable[..., Any], words: dict[str, Any]) -> None:
+    """One that is gone already is as wanted: the daemon and `nightmail down` may do it at the same moment."""
+    try:
+        ask("del", **words)
+    except NetlinkError as error:
+        if error.code not in (errno.ENOENT, errno.ESRCH):
+            raise
 
 
 def families() -> tuple[int, ...]:

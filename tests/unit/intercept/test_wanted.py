@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import EnvironmentFailureError
-from gateway.intercept.wanted import Wanted, read_wanted, record_wanted
+from gateway.intercept import wanted as words
+from gateway.intercept.wanted import Wanted, Word, read_wanted, read_word, record_wanted, record_word
 
 
 @pytest.mark.parametrize("wanted", Wanted)
@@ -18,7 +19,42 @@ def test_what_is_recorded_is_read(tmp_path: Path, wanted: Wanted) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["wanted.json"]
 
 
-@pytest.mark.parametrize("content", [b"", b"down", b"[]", b'{"wanted": "sideways"}', b"{}", b"\xff"])
+def boots(monkeypatch: pytest.MonkeyPatch, folder: Path, number: str) -> None:
+    (folder / "boot_id").write_text(number)
+    monkeypatch.setattr(words, "_BOOT", folder / "boot_id")
+
+
+@pytest.mark.parametrize("lasting", Wanted)
+@pytest.mark.parametrize("now", Wanted)
+def test_a_word_for_this_boot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lasting: Wanted, now: Wanted
+) -> None:
+    path = tmp_path / "wanted.json"
+    boots(monkeypatch, tmp_path, "one\n")
+    record_word(path, Word(lasting, now))
+    assert read_wanted(path) is now
+    boots(monkeypatch, tmp_path, "two\n")
+    assert read_wanted(path) is lasting
+    assert read_word(path) == Word(lasting)
+
+
+def test_what_was_done_to_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that was started alone is gone with its boot; one that was enabled is there after it."""
+    path = tmp_path / "wanted.json"
+    for done, left in ((("started",), ()), (("started", "enabled"), ("started", "enabled"))):
+        boots(monkeypatch, tmp_path, "one")
+        record_word(path, Word(Wanted.DOWN, Wanted.UP, done))
+        assert read_word(path).service == done
+        boots(monkeypatch, tmp_path, "two")
+        assert read_word(path).service == left
+
+
+DAMAGED = [b"", b"down", b"[]", b'{"wanted": "sideways"}', b"{}", b"\xff",
+           b'{"wanted": "up", "this_boot": {}}', b'{"wanted": "up", "this_boot": 7}',
+           b'{"wanted": "up", "service": 7}']  # fmt: skip
+
+
+@pytest.mark.parametrize("content", DAMAGED)
 def test_damaged(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "wanted.json"
     path.write_bytes(content)

@@ -1,5 +1,6 @@
-"""The word first, the deed second; and both with a daemon that runs. The kernel is a fake here."""
+"""The word first, the deed second; and both with a daemon that runs. Kernel and systemd are fakes here."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import pytest
 from gateway.config import Config, ConfigurationError, FoundInterface
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel
-from gateway.intercept.wanted import Wanted, read_wanted
-from gateway.operator import lifecycle
+from gateway.intercept.wanted import Wanted, Word, read_wanted, read_word, record_word
+from gateway.operator import lifecycle, service
+from gateway.operator.service import Service
 from tests.unit.operator.fake_daemon import daemon
 
 
@@ -64,15 +66,32 @@ def test_up_leaves_the_rules_to_a_running_daemon_and_waits_for_them(config: Conf
             fake.counts = {"eth0": 0}
 
     with daemon(config.control_socket):
-        assert "the daemon keeps them" in lifecycle.up(config, pause)
+        assert "the daemon keeps them" in lifecycle.up(config, pause=pause)
     assert fake.done == []
     assert read_wanted(config.wanted_file) is Wanted.UP
     assert len(pauses) == 3
 
 
+def test_a_plan_beside_a_running_daemon_knows_its_queues(
+    config: Config, fake: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reload has moved them."""
+    asked: list[list[int]] = []
+    monkeypatch.setattr(kernel, "plan", lambda config, rules, queues: asked.append(queues) or [])
+    monkeypatch.setattr(kernel, "remarks", lambda config: [])
+    monkeypatch.setattr(kernel, "notes", list)
+    workers = [{"generation": 1, "queue": 2500}, {"generation": 2, "queue": 2502}]
+    for queues, expected in (([2502, 2503], [2502, 2503]), ([], [2502])):
+        with daemon(config.control_socket, {"workers": workers, "rules": {"queues": queues}}):
+            lifecycle.plan(config)
+        assert asked.pop() == expected
+    lifecycle.plan(config)
+    assert asked.pop() == [2500, 2501]
+
+
 def test_up_says_when_the_daemon_does_not(config: Config, fake: FakeKernel) -> None:
     with daemon(config.control_socket), pytest.raises(EnvironmentFailureError, match="its log says why"):
-        lifecycle.up(config, lambda seconds: None)
+        lifecycle.up(config, pause=lambda seconds: None)
 
 
 def test_up_that_fails_is_undone(config: Config, fake: FakeKernel) -> None:
@@ -105,6 +124,150 @@ def test_a_second_up_that_fails_leaves_the_rules_of_the_first(config: Config, fa
     assert read_wanted(config.wanted_file) is Wanted.UP
 
 
+def test_up_that_fails_leaves_no_file_behind(config: Config, fake: FakeKernel) -> None:
+    fake.fails = True
+    with pytest.raises(EnvironmentFailureError):
+        lifecycle.up(config)
+    assert not config.state_dir.exists()
+
+
+# --- Until the next boot ---------------------------------------------------------------------------------
+
+
+def test_for_this_boot_alone(config: Config, fake: FakeKernel) -> None:
+    lifecycle.down(config)
+    assert "after the next boot it is as it was" in lifecycle.up(config, until_reboot=True)
+    assert read_word(config.wanted_file) == Word(Wanted.DOWN, Wanted.UP)
+    assert "until the next boot" in lifecycle.down(config, until_reboot=True)
+    assert read_word(config.wanted_file) == Word(Wanted.DOWN, Wanted.DOWN)
+    lifecycle.up(config)
+    assert read_word(config.wanted_file) == Word(Wanted.UP)
+
+
+# --- The service ---------------------------------------------------------------------------------------
+
+
+class FakeSystemd:
+    """`systemctl` as a program that keeps the unit's state in a file; `breaks` is a word that it fails at."""
+
+    def __init__(self, folder: Path, fake: FakeKernel) -> None:
+        self.folder, self.fake = folder, fake
+        self.state = {"LoadState": "loaded", "ActiveState": "inactive", "UnitFileState": "disabled"}
+        self.breaks = ""
+        self.said: list[str] = []
+
+    def systemctl(self, *words: str) -> str:
+        verb = words[0]
+        if verb == "show":
+            return "".join(f"{key}={value}\n" for key, value in self.state.items())
+        assert words[-1] == service.UNIT
+        self.said.append(verb)
+        if verb == self.breaks:
+            raise EnvironmentFailureError(f"systemctl {verb}: no")
+        if verb in ("start", "stop"):
+            self.state["ActiveState"] = "active" if verb == "start" else "inactive"
+            self.fake.counts = {"eth0": 0} if verb == "start" else {}
+        else:
+            self.state["UnitFileState"] = f"{verb}d"
+        return ""
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, fake: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> FakeSystemd:
+    made = FakeSystemd(tmp_path, fake)
+    monkeypatch.setattr(service, "_SYSTEMD", tmp_path)
+    monkeypatch.setattr(service, "_systemctl", made.systemctl)
+    monkeypatch.setattr(kernel, "plan", lambda config, rules, queues: [])
+    monkeypatch.setattr(kernel, "remarks", lambda config: [])
+    monkeypatch.setattr(kernel, "notes", list)
+    return made
+
+
+def test_the_service_is_started_and_enabled_and_back(config: Config, systemd: FakeSystemd) -> None:
+    planned = lifecycle.plan(config, service.found())
+    assert planned.services == ["start   service nightmail.service", "enable  service nightmail.service"]
+    assert f"add     file {config.identity_file} (stays)" in planned.files
+    assert "the daemon keeps them" in lifecycle.up(config, service.found())
+    assert service.found() == Service(is_active=True, is_enabled=True)
+    assert lifecycle.plan(config, service.found()).changes == []
+    assert systemd.fake.done == [], "the daemon puts its rules in itself"
+    lifecycle.down(config)
+    assert service.found() == Service(is_active=False, is_enabled=False)
+    assert read_word(config.wanted_file) == Word(Wanted.DOWN)
+
+
+def test_until_the_next_boot_the_service_is_not_enabled(config: Config, systemd: FakeSystemd) -> None:
+    assert len(lifecycle.plan(config, service.found(), until_reboot=True).services) == 1
+    lifecycle.up(config, service.found(), until_reboot=True)
+    assert service.found() == Service(is_active=True, is_enabled=False)
+    lifecycle.down(config, until_reboot=True)
+    assert systemd.said == ["start"], "the operator has not said that the service is to go"
+    lifecycle.down(config)
+    assert systemd.said == ["start", "stop"]
+
+
+def test_a_service_that_was_there_before_stays(config: Config, systemd: FakeSystemd) -> None:
+    systemd.state |= {"ActiveState": "active", "UnitFileState": "enabled"}
+    with daemon(config.control_socket):
+        systemd.fake.counts = {"eth0": 0}
+        assert lifecycle.plan(config, service.found()).services == []
+        lifecycle.up(config, service.found())
+        lifecycle.down(config, pause=lambda seconds: None)
+    assert systemd.said == []
+
+
+def test_a_daemon_that_somebody_else_runs_is_theirs(config: Config, systemd: FakeSystemd) -> None:
+    with daemon(config.control_socket):
+        systemd.fake.counts = {"eth0": 0}
+        lifecycle.up(config, service.found())
+    assert systemd.said == []
+
+
+@pytest.mark.parametrize(
+    ("breaks", "said"),
+    [("start", ["start", "stop"]), ("enable", ["start", "enable", "disable", "stop"])],
+)
+def test_a_service_that_fails_is_undone(
+    config: Config, systemd: FakeSystemd, breaks: str, said: list[str]
+) -> None:
+    record_word(config.wanted_file, Word(Wanted.DOWN))
+    before = config.wanted_file.read_bytes()
+    systemd.breaks = breaks
+    with pytest.raises(EnvironmentFailureError, match=f"systemctl {breaks}: no"):
+        lifecycle.up(config, service.found())
+    assert systemd.said == said
+    assert systemd.state["ActiveState"] == "inactive"
+    assert config.wanted_file.read_bytes() == before
+    assert [what for what, _ in systemd.fake.done] == ["remove"]
+
+
+def test_what_was_done_to_the_service_is_known_until_it_is_taken_back(
+    config: Config, systemd: FakeSystemd
+) -> None:
+    lifecycle.up(config, service.found())
+    systemd.breaks = "disable"
+    with pytest.raises(EnvironmentFailureError):
+        lifecycle.down(config)
+    assert json.loads(config.wanted_file.read_text())["service"] == ["started", "enabled"]
+    systemd.breaks = ""
+    lifecycle.down(config)
+    assert service.found() == Service(is_active=False, is_enabled=False)
+
+
+@pytest.mark.parametrize("state", ["not-found", "masked"])
+def test_no_service(config: Config, systemd: FakeSystemd, state: str) -> None:
+    systemd.state["LoadState"] = state
+    assert service.found() is None
+
+
+def test_no_systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(service, "_SYSTEMD", tmp_path / "none")
+    assert service.found() is None
+
+
+# --- Down ------------------------------------------------------------------------------------------------
+
+
 def test_down(config: Config, fake: FakeKernel) -> None:
     assert "rules are out" in lifecycle.down(config)
     assert fake.done == [("remove", Wanted.DOWN)]
@@ -112,7 +275,7 @@ def test_down(config: Config, fake: FakeKernel) -> None:
 
 def test_down_outlasts_a_repair_under_way(config: Config, fake: FakeKernel) -> None:
     with daemon(config.control_socket):
-        lifecycle.down(config, lambda seconds: fake.done.append(("pause", Wanted.DOWN)))
+        lifecycle.down(config, pause=lambda seconds: fake.done.append(("pause", Wanted.DOWN)))
     assert [what for what, _ in fake.done] == ["remove", "pause", "remove"]
 
 
