@@ -12,15 +12,15 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final
 
-from gateway import outlets
+from gateway import addresses, outlets
+from gateway.addresses import Listed
 from gateway.errors import EnvironmentFailureError
 from gateway.policy import limits
 
-Network = IPv4Network | IPv6Network
+Network = addresses.Network
 
 VERSION: Final = 1
 DEFAULT_PATH: Final = Path("/etc/nightmail/nightmail.toml")
@@ -55,7 +55,10 @@ class Config:
     outside: tuple[str, ...] = ()
     """Both empty: not named in the file; `with_interfaces` finds them."""
     inside_networks: tuple[Network, ...] = ()
+    always: tuple[Network, ...] = ()
     never: tuple[Network, ...] = ()
+    never_ipsets: tuple[addresses.Ipset, ...] = ()
+    """Sets of the kernel's, whose members count as `never`."""
     never_offer: tuple[Network, ...] = ()
     nat_addresses: tuple[Network, ...] = ()
     ports: tuple[int, ...] = (25,)
@@ -225,17 +228,6 @@ def _interface_name(value: object) -> str:
     return name
 
 
-def _networks(value: object) -> tuple[Network, ...]:
-    allowed = 'a list of addresses and networks, such as ["192.0.2.7", "2001:db8:5::/48"]'
-    networks = []
-    for item in _strings(value, allowed):
-        try:
-            networks.append(ip_network(item))
-        except ValueError as error:
-            raise _BadValueError(f"{allowed}; {_one_line(str(error))}") from None
-    return tuple(networks)
-
-
 def _ports(value: object) -> tuple[int, ...]:
     allowed = "a list of 1 to 15 ports, such as [25]"
     if not isinstance(value, list) or not 1 <= len(value) <= 15:
@@ -294,14 +286,14 @@ def _log_level(value: object) -> str:
     return str(value)
 
 
-def _outlet(check: Callable[[object], object]) -> Callable[[object], object]:
-    """For the checks in `outlets`, which know nothing of files."""
+def _checked(check: Callable[[object], object]) -> Callable[[object], object]:
+    """For the checks in `outlets` and `addresses`, which know nothing of files."""
 
     def checked(value: object) -> object:
         try:
             return check(value)
         except ValueError as error:
-            raise _BadValueError(str(error)) from None
+            raise _BadValueError(_one_line(str(error))) from None
 
     return checked
 
@@ -313,11 +305,13 @@ KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "placement": ("placement", _placement),
     "interfaces.inside": ("inside", _interface_names),
     "interfaces.outside": ("outside", _interface_names),
-    "interfaces.inside_networks": ("inside_networks", _networks),
+    "interfaces.inside_networks": ("inside_networks", _checked(addresses.networks)),
     "mail.ports": ("ports", _ports),
-    "exceptions.never": ("never", _networks),
-    "exceptions.never_offer": ("never_offer", _networks),
-    "nat.addresses": ("nat_addresses", _networks),
+    "exceptions.always": ("always", _checked(addresses.with_names)),
+    "exceptions.never": ("never", _checked(addresses.with_ipsets)),
+    "exceptions.never_offer": ("never_offer", _checked(addresses.with_names)),
+    "sets.name": (_NOT_A_FIELD, _checked(addresses.networks)),
+    "nat.addresses": ("nat_addresses", _checked(addresses.networks)),
     "marks.mask": ("marks", _mask),
     "kernel.table": ("table", _integer(1, 0x7FFFFFFF, besides=(253, 254, 255))),
     "kernel.zone": ("zone", _integer(1, 65535)),
@@ -333,7 +327,7 @@ KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "daemon.user": ("user", _user),
     "log.level": ("log_level", _log_level),
     "log.file": ("log_file", _log_file),
-    "log.to": ("log_to", _outlet(outlets.log_place)),
+    "log.to": ("log_to", _checked(outlets.log_place)),
     "dead_ends.minutes": ("dead_end_minutes", _integer(0, 1440)),
     "offers.rest": ("offers_rest", _yes_or_no),
     "limits.sessions": ("sessions", _integer(1, 1_000_000)),
@@ -342,13 +336,14 @@ KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "limits.handshakes_per_source": ("handshakes_per_source", _integer(1, 100_000)),
     "limits.held_megabytes": ("held_megabytes", _integer(1, 100_000)),
     "alarms.again_after_hours": ("alarm_again_hours", _integer(1, 168)),
-    "alarms.command": ("alarm_command", _outlet(outlets.command)),
-    "alarms.mail_to": ("alarm_mail_to", _outlet(outlets.mail_to)),
-    "alarms.sendmail": ("alarm_sendmail", _outlet(outlets.program)),
-    "alarms.server": ("alarm_server", _outlet(outlets.mail_server)),
-    "metrics.listen": ("metrics_listen", _outlet(outlets.listen)),
+    "alarms.command": ("alarm_command", _checked(outlets.command)),
+    "alarms.mail_to": ("alarm_mail_to", _checked(outlets.mail_to)),
+    "alarms.sendmail": ("alarm_sendmail", _checked(outlets.program)),
+    "alarms.server": ("alarm_server", _checked(outlets.mail_server)),
+    "metrics.listen": ("metrics_listen", _checked(outlets.listen)),
 }
-"""Key as it is spelled in the file -> field of `Config`, and the check of its value."""
+"""Key as it is spelled in the file (sets.name: any name) -> field of `Config`, check of its value."""
+_SETS: Final = "sets."
 
 SECTIONS: Final = frozenset(key.partition(".")[0] for key in KEYS if "." in key)
 
@@ -386,14 +381,28 @@ def _syntax(path: Path, error: tomllib.TOMLDecodeError) -> ConfigurationError:
 
 def _merged(path: Path, text: str, document: dict[str, Any]) -> Config:
     values: dict[str, Any] = {}
+    sets: dict[str, tuple[Network, ...]] = {}
+    lists: dict[str, Listed] = {}
     for key, value in _flat(path, text, document):
-        name, check = KEYS[key]
+        name, check = KEYS[f"{_SETS}name" if key.startswith(_SETS) else key]
         try:
-            checked = check(value)
+            checked: Any = check(value)
         except _BadValueError as error:
             raise _located(path, text, key, f"{_shown(value)} is not allowed; allowed: {error}") from None
-        if name != _NOT_A_FIELD:
+        if key.startswith(_SETS):
+            sets[key.removeprefix(_SETS)] = checked
+        elif isinstance(checked, Listed):
+            lists[key] = checked
+        elif name != _NOT_A_FIELD:
             values[name] = checked
+    for key, listed in lists.items():
+        name = KEYS[key][0]
+        try:
+            values[name] = listed.looked_up(sets)
+        except ValueError as error:
+            raise _located(path, text, key, str(error)) from None
+        if listed.ipsets:
+            values[f"{name}_ipsets"] = listed.ipsets
     return _consistent(path, text, Config(**values))
 
 
@@ -411,6 +420,8 @@ def _flat(path: Path, text: str, document: dict[str, Any]) -> list[tuple[str, ob
     for key, value in pairs:
         if key == "version":
             _check_version(path, text, value)
+        elif key.startswith(_SETS):
+            _check_set_name(path, text, key)
         elif key not in KEYS:
             raise _located(path, text, key, f"unknown key; allowed: {_siblings(key)}")
     return pairs
@@ -422,6 +433,13 @@ def _check_version(path: Path, text: str, value: object) -> None:
         _version(value)
     except _BadValueError as error:
         raise _located(path, text, "version", f"{_shown(value)} is not allowed; allowed: {error}") from None
+
+
+def _check_set_name(path: Path, text: str, key: str) -> None:
+    try:
+        addresses.set_name(key.removeprefix(_SETS))
+    except ValueError as error:
+        raise _located(path, text, key, f"no name of a list; allowed: {error}") from None
 
 
 def _siblings(key: str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from string import Template
 from typing import TypeVar
 
-from gateway.config import Config
+from gateway.config import Config, Network
 from gateway.errors import EnvironmentFailureError, LocalMisuseError
 from gateway.intercept.marks import SLOTS, MarkBits, Verdict
 from gateway.intercept.objects import GATE_LINE, NFT_TABLE, IptablesRules, KernelObject, NftTable
@@ -95,6 +95,7 @@ def render(config: Config, slots: Sequence[Slot]) -> RuleSet:
     values = {**_values(config, bits), **layout.values, "slot_chains": chains}
     repeated = {name: [{name: one} for one in several] for name, several in layout.repeated.items()}
     in_slots = [{"slot_take": hex(bits.take(slot.index)), "slot_port": str(slot.port)} for slot in slots]
+    repeated |= {name: _of_family(config.always, int(name[-1]), name) for name in ("always4", "always6")}
     tables = [
         NftTable(
             _filled(template, values, {**repeated, "slot_take": in_slots, "slot_port": in_slots}), family
@@ -103,8 +104,8 @@ def render(config: Config, slots: Sequence[Slot]) -> RuleSet:
     ]
     rules = []
     for family, template in layout.iptables.items():
-        never = [{"never": str(net)} for net in config.never if net.version == family]
-        rules.append(IptablesRules(family, _filled(template, values, {**repeated, "never": never})))
+        listed = _exceptions(config, family)
+        rules.append(IptablesRules(family, _filled(template, values, {**repeated, **listed})))
     return RuleSet((*layout.objects, *tables, *rules), tuple(slots))
 
 
@@ -117,6 +118,37 @@ def reset_query(kind: str, server: str, client: str) -> list[str]:
         raise ValueError("an address with a scope")
     where = f"{{ {ip_address(server)} . {ip_address(client)} }}"
     return ["nft", "get", "element", "inet", NFT_TABLE, f"{kind}_resets{family}", where]
+
+
+# --- Exceptions --------------------------------------------------------------------------------------
+
+
+def _exceptions(config: Config, family: int) -> dict[str, _Records]:
+    """What the lines with $from_always, $to_always, $from_never and $to_never stand once for."""
+    sets = [one.name for one in config.never_ipsets if one.family == family]
+    listed: dict[str, tuple[Sequence[Network], Sequence[str]]] = {
+        "always": (config.always, ()),
+        "never": (config.never, sets),
+    }
+    found: dict[str, _Records] = {}
+    for name, (networks, names) in listed.items():
+        here = [net for net in networks if net.version == family]
+        for way, option, end in (("from", "-s", "src"), ("to", "-d", "dst")):
+            key = f"{way}_{name}"
+            matches = [_match(option, net) for net in here]
+            found[key] = [
+                {key: one} for one in (*matches, *(f"-m set --match-set {set_} {end}" for set_ in names))
+            ]
+    return found
+
+
+def _match(option: str, network: Network) -> str:
+    """As iptables-save shows it: whoever is in all of a family needs no match."""
+    return f"{option} {network}" if network.prefixlen else ""
+
+
+def _of_family(networks: Iterable[Network], family: int, name: str) -> list[dict[str, str]]:
+    return [{name: str(net)} for net in networks if net.version == family]
 
 
 # --- Filling templates -------------------------------------------------------------------------------
@@ -162,7 +194,8 @@ def _filled(template: str, values: Mapping[str, str], repeated: Mapping[str, _Re
             continue
         used = [name for name in Template(line).get_identifiers() if name in repeated]
         records: _Records = repeated[used[0]] if used else [{}]
-        out += [Template(line).substitute(values, **record) for record in records]
+        # A match may be empty.
+        out += [Template(line).substitute(values, **record).replace("  -j", " -j") for record in records]
     return "\n".join(out) + "\n"
 
 

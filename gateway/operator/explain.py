@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
-from gateway.config import Config
+from gateway.config import Config, Network
 from gateway.errors import EnvironmentFailureError, Reason
 from gateway.intercept import kernel
 from gateway.observe.protection import is_protecting
@@ -38,6 +38,8 @@ class Story:
     listed: str = ""
     """The entry of exceptions.never, or of exceptions.never_offer (`offers_only`), that it falls under."""
     offers_only: bool = False
+    always: str = ""
+    """The entry of exceptions.always that it falls under: nothing else keeps it in clear then."""
     pin: Pin | None = None
     rest_until: int = 0
     history: tuple[PeerEvent, ...] = ()
@@ -53,6 +55,8 @@ class Story:
             return Reason.NOT_OURS
         if self.daemon:
             return Reason.BYPASSED
+        if self.always:
+            return None
         if self.listed and not self.offers_only:
             return Reason.NEVER
         if self.rest_until:
@@ -75,7 +79,8 @@ def destinations(text: str) -> list[Destination]:
 
 def story(config: Config, destination: Destination, now: int) -> Story:
     """Raises EnvironmentFailureError where the memory of peers cannot be read."""
-    listed, offers_only = _listed(config, destination.address)
+    always = _entry(config.always, destination.address)
+    listed, offers_only = ("", False) if always else _listed(config, destination.address)
     known: dict[str, Any] = {}
     if config.pins_file.exists():
         with PinStore.read_only(config.pins_file) as store:
@@ -90,16 +95,25 @@ def story(config: Config, destination: Destination, now: int) -> Story:
             }
     takes_port = destination.port in config.ports
     dead_end = kernel.is_dead_end(destination.address, destination.port)
-    return Story(destination, takes_port, _daemon(config), listed, offers_only, **known, dead_end=dead_end)
+    return Story(
+        destination, takes_port, _daemon(config), listed, offers_only, always, **known, dead_end=dead_end
+    )
 
 
 def _listed(config: Config, address: str) -> tuple[str, bool]:
+    never = _entry(config.never, address)
+    if never:
+        return never, False
+    for one in config.never_ipsets:
+        if one.family == ip_address(address).version and kernel.is_in_ipset(one.name, address):
+            return str(one), False
+    offers = _entry(config.never_offer, address)
+    return offers, bool(offers)
+
+
+def _entry(networks: tuple[Network, ...], address: str) -> str:
     parsed = ip_address(address)
-    for networks, offers_only in ((config.never, False), (config.never_offer, True)):
-        for network in networks:
-            if parsed.version == network.version and parsed in network:
-                return str(network), offers_only
-    return "", False
+    return next((str(one) for one in networks if parsed.version == one.version and parsed in one), "")
 
 
 def _daemon(config: Config) -> str:
@@ -139,6 +153,8 @@ def _now(story: Story) -> str:
         return f"A session there stays in clear until {until}: handshakes failed several times in a row."
     if verdict is Reason.DEAD_END:
         return "A session there goes in clear, unseen: nothing was offered there, session after session."
+    if story.always:
+        return f"A session there is always looked at: {story.always} is in exceptions.always."
     if story.pin is not None:
         return "A session there is encrypted. If it came without an offer it would go in clear, and ring."
     return (
@@ -162,6 +178,7 @@ def as_json(story: Story, now: int) -> dict[str, Any]:
         "daemon": story.daemon or "protects",
         "listed": story.listed or None,
         "listed_for_offers_only": story.offers_only,
+        "listed_as_always": story.always or None,
         "rests_until": story.rest_until or None,
         "peer": showing.as_json(story.pin) if story.pin is not None else None,
         "trouble": showing.trouble_as_json(story.trouble),

@@ -76,7 +76,9 @@ class Surroundings:
     def sending(self, flow: Flow) -> SendingContext:
         destination = Destination(flow.destination, flow.destination_port)
         refusal = None
-        if _listed(self._config.never, flow.source) or _listed(self._config.never, flow.destination):
+        if self._is_always(flow):
+            pass
+        elif _concerned(self._config.never, flow):
             refusal = Reason.NEVER
         elif self.pins.is_resting(destination):
             refusal = Reason.RECENTLY_FAILED
@@ -92,6 +94,7 @@ class Surroundings:
     def receiving(self, flow: Flow, now: float) -> ReceivingContext:
         """Takes a handshake from the budget; `now` in seconds, of the clock that `began` was of."""
         unwanted = self._config.never + self._config.never_offer
+        always = self._is_always(flow)
         source = self.sources.source_of(flow.source)
         granted = self._handshakes.grants(flow.source, is_known=source.has_upgraded, now=now)
         return ReceivingContext(
@@ -103,13 +106,17 @@ class Surroundings:
             draw_ephemerals=self._draw_ephemerals,
             endorsements=self._endorsements,
             statements=self._statements,
-            may_offer=not (_listed(unwanted, flow.source) or _listed(unwanted, flow.destination)),
+            may_offer=always or not _concerned(unwanted, flow),
             overloaded=not granted,
             source=source,
-            source_rests=source.rest_until > 0 and source.rests(int(time.time())),
-            offers_ignored=partial(self._rests, flow.source),
+            source_rests=not always and source.rest_until > 0 and source.rests(int(time.time())),
+            offers_ignored=_never if always else partial(self._rests, flow.source),
             sender_of=self.sources.sender_of,
         )
+
+    def _is_always(self, flow: Flow) -> bool:
+        """The operator's word comes before every reason of ours to leave a session alone, but for limits."""
+        return _concerned(self._config.always, flow)
 
     def _rests(self, source: str) -> bool:
         return self._config.offers_rest and self.ignored.rests(source, self.sources.neighbourhood_of)
@@ -136,3 +143,12 @@ def _listed(networks: tuple[Network, ...], address: str) -> bool:
         return False
     parsed = ip_address(address)
     return any(parsed in network for network in networks if network.version == parsed.version)
+
+
+def _concerned(networks: tuple[Network, ...], flow: Flow) -> bool:
+    """Whether either end is listed."""
+    return _listed(networks, flow.source) or _listed(networks, flow.destination)
+
+
+def _never() -> bool:
+    return False

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.addresses import Ipset
 from gateway.config import (
     KEYS,
     Config,
@@ -61,8 +62,12 @@ inside_networks = ["192.0.2.0/24", "2001:db8:5::/48"]
 [mail]
 ports = [25, 2525]
 [exceptions]
-never = ["198.51.100.7"]
-never_offer = ["2001:db8::1"]
+always = ["192.0.2.8", "partners"]
+never = ["198.51.100.7", "ipset:spam-traps", "partners", "ipset6:spam-traps"]
+never_offer = ["2001:db8::1", "own-lab"]
+[sets]
+partners = ["192.0.2.8", "203.0.113.0/24"]
+own-lab = []
 [nat]
 addresses = ["203.0.113.9"]
 [marks]
@@ -110,7 +115,9 @@ listen = "unix:/run/nm/metrics.sock"
         inside=("eth1", "vlan.5"),
         outside=("eth0",),
         inside_networks=(ip_network("192.0.2.0/24"), ip_network("2001:db8:5::/48")),
-        never=(ip_network("198.51.100.7/32"),),
+        always=(ip_network("192.0.2.8/32"), ip_network("203.0.113.0/24")),
+        never=(ip_network("198.51.100.7/32"), ip_network("192.0.2.8/32"), ip_network("203.0.113.0/24")),
+        never_ipsets=(Ipset("spam-traps", 4), Ipset("spam-traps", 6)),
         never_offer=(ip_network("2001:db8::1/128"),),
         nat_addresses=(ip_network("203.0.113.9/32"),),
         ports=(25, 2525),
@@ -177,8 +184,19 @@ BAD = [
     ("mail.ports", "[0]", "1 to 15 ports"),
     ("mail.ports", "25", "1 to 15 ports"),
     ("mail.ports", str(list(range(1, 17))), "1 to 15 ports"),
+    ("exceptions.always", '["ipset:traps"]', "names of lists"),
+    ("exceptions.always", '["partners"]', "partners is no address, and no list in [sets]; there: none"),
     ("exceptions.never", '["mail.example.org"]', "addresses and networks"),
+    ("exceptions.never", '["192.0.2.1/24"]', "has host bits set"),
+    ("exceptions.never", '["ipset:"]', '"ipset:NAME"'),
+    ("exceptions.never", '["ipset4:traps"]', '"ipset:NAME"'),
+    ("exceptions.never", '["ipset:-j"]', '"ipset:NAME"'),
+    ("exceptions.never", '["ipset:two words"]', '"ipset:NAME"'),
+    ("exceptions.never", '["ipset:abcdefghijklmnopqrstuvwxyz012345"]', '"ipset:NAME"'),
     ("exceptions.never_offer", "[25]", "addresses and networks"),
+    ("exceptions.never_offer", '["ipset:traps"]', "names of lists"),
+    ("sets.name", '"192.0.2.1"', "addresses and networks"),
+    ("sets.name", '["others"]', "addresses and networks"),
     ("nat.addresses", '"192.0.2.1"', "addresses and networks"),
     ("marks.mask", "0xff", None),
     ("marks.mask", "0xfe000000", "eight neighbouring bits"),
@@ -284,6 +302,9 @@ def test_every_key_has_a_bad_value_above() -> None:
         ("[interfaces]\ninsde = []", ":2: interfaces.insde: unknown key; allowed: interfaces.inside, "),
         ("inside = []", ":1: inside: unknown key; allowed: version, placement, [alarms], [bridge], "),
         ("\n[mial]\nports = [25]", ":2: mial: unknown key; allowed: version, "),
+        ("[sets]\nPartners = []", ":2: sets.Partners: no name of a list; allowed: a small letter, "),
+        ('[sets]\n"192.0.2.7" = []', ":2: sets.192.0.2.7: no name of a list; allowed: a small letter, "),
+        ("sets = []", ":1: sets: is a section; allowed: [sets] and keys below it"),
         ("mail = 7", ":1: mail: is a section; allowed: [mail] and keys below it"),
         ("[daemon]\nworkers = 99\n[log]", ":2: daemon.workers: 99 is not allowed"),
         ("daemon.workers = 99", ":1: daemon.workers: 99 is not allowed"),

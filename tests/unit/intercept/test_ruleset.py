@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.addresses import Ipset
 from gateway.config import Config, Marks, Placement
 from gateway.errors import LocalMisuseError
 from gateway.intercept import objects, ruleset
@@ -38,7 +39,9 @@ PLAIN = Config(inside=("lan",), outside=("wan",))
 RICH = Config(
     inside=("lan", "dmz"),
     outside=("wan", "ppp0"),
+    always=(ip_network("192.0.2.7/32"), ip_network("2001:db8:7::/48")),
     never=(ip_network("192.0.2.0/24"), ip_network("2001:db8::/32"), ip_network("198.51.100.9/32")),
+    never_ipsets=(Ipset("traps", 4), Ipset("traps6", 6)),
     ports=(25, 2525),
     marks=Marks(0x0000FF00),
     table=77,
@@ -85,7 +88,7 @@ def test_golden(name: str, kind: str) -> None:
 
 @EVERY_CONFIG
 def test_the_families_differ_in_names_of_icmp_only(config: Config) -> None:
-    config = replace(config, never=())
+    config = replace(config, never=(), always=(), never_ipsets=())
     translated = texts(config)["v4.rules"]
     for v4, v6 in (
         ("icmp-host-unreachable", "icmp6-addr-unreachable"),
@@ -383,3 +386,10 @@ def test_questions_about_resets_name_sets_that_there_are() -> None:
             *_, name, where = ruleset.reset_query(kind, server, client)
             assert f"set {name} {{" in text
             assert where == f"{{ {server} . {client} }}"
+
+
+def test_all_of_a_family_is_written_as_iptables_shows_it() -> None:
+    config = replace(PLAIN, never=(ip_network("0.0.0.0/0"),), always=(ip_network("::/0"),))
+    made = texts(config)
+    assert "-A NIGHTMAIL-EXCEPTIONS -j MARK --set-xmark 0x5000000/0xff000000\n" in made["v4.rules"]
+    assert "-A NIGHTMAIL-EXCEPTIONS -j RETURN\n" in made["v6.rules"]

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from gateway.addresses import Ipset
 from gateway.cli.seeing import explain as command
 from gateway.config import Config
 from gateway.crypto.keys import IdentityKey
 from gateway.errors import EnvironmentFailureError, Reason
+from gateway.intercept import kernel
 from gateway.operator import explain
 from gateway.peers.pins import Destination, MetPeer
 from gateway.peers.store import PinStore
@@ -72,6 +74,25 @@ def test_lists_and_ports(config: Config) -> None:
     assert verdict is None
     assert "gets no offer" in text
     assert told(config, Destination("192.0.2.7", 587))[0] is Reason.NOT_OURS
+
+
+def test_always_comes_first(config: Config) -> None:
+    with PinStore(config.pins_file) as store:
+        for _ in range(limits.FAILURES_IN_A_ROW):
+            store.note_failure(HERE, int(time.time()))
+    listed = replace(config, never=(ip_network("192.0.2.7"),), always=(ip_network("192.0.2.0/24"),))
+    verdict, text = told(listed)
+    assert verdict is None
+    assert "always looked at: 192.0.2.0/24 is in exceptions.always" in text
+    assert "gets no offer" not in text
+
+
+def test_a_set_of_the_kernels(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "is_in_ipset", lambda name, address: (name, address) == ("b", "192.0.2.7"))
+    verdict, text = told(replace(config, never_ipsets=(Ipset("a", 4), Ipset("b", 6), Ipset("b", 4))))
+    assert verdict is Reason.NEVER
+    assert "ipset:b is in exceptions.never" in text
+    assert told(replace(config, never_ipsets=(Ipset("a", 4), Ipset("b", 6))))[0] is None
 
 
 def test_without_a_daemon_it_says_so(config: Config) -> None:

@@ -1,0 +1,199 @@
+"""What the operator said of addresses, with real gateways and mail, in each placement.
+
+Seen in the kernel's counter at the gate, in the log, and in `explain`. Namespaces nmf0-...
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.config import Placement
+from gateway.lab import gateways
+from gateway.policy import limits
+from tests.lab import probes
+from tests.lab.probes import MailServer, Sites, eventually, mail
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
+ENDS = pytest.mark.parametrize("end", ["mta-a", "mta-b"], ids=["source", "destination"])
+
+
+@pytest.fixture(scope="module", params=Placement, ids=lambda one: one.value)
+def sites(request: pytest.FixtureRequest) -> Iterator[Sites]:
+    with probes.built(placement=request.param) as sites:
+        yield sites
+
+
+@pytest.fixture(autouse=True)
+def plain(sites: Sites) -> Iterator[None]:
+    """Both as they were configured at first, whatever the test did."""
+    kept = {one.configuration: one.configuration.read_text() for one in sites.gateways}
+    yield
+    for path, text in kept.items():
+        if path.read_text() != text:
+            path.write_text(text)
+            sites.command(letter_of(sites, path), "reload")
+
+
+def letter_of(sites: Sites, path: Path) -> str:
+    return next(one.node.letter for one in sites.gateways if one.configuration == path)
+
+
+def say(sites: Sites, letter: str, **lists: list[str]) -> None:
+    """Exceptions of this gateway, from now on. A list whose name is none of theirs is one of [sets]."""
+    one = sites.gateway(letter)
+    kinds = ("always", "never", "never_offer")
+    exceptions = [f"{name} = {json.dumps(lists[name])}" for name in kinds if name in lists]
+    sets = [f"{name} = {json.dumps(entries)}" for name, entries in lists.items() if name not in kinds]
+    text = one.configuration.read_text().split("[exceptions]")[0]
+    one.configuration.write_text("\n".join([text, "[exceptions]", *exceptions, "[sets]", *sets, ""]))
+    said = sites.command(letter, "reload")
+    assert said.startswith("reloaded"), said
+    sites.wait_ready(letter)
+
+
+def send(sites: Sites, v6: bool, count: int = 1) -> None:
+    with MailServer(sites, "mta-b", v6) as server:
+        for number in range(count):
+            mail(sites, "mta-a", server, sites.address("mta-b", v6), b"mail %d" % number)
+
+
+def decided(sites: Sites, letter: str) -> list[str]:
+    """How each session went that this gateway has seen."""
+    lines = [line for line in sites.log(letter).splitlines() if " session decided " in line]
+    return [line.rpartition("reason=")[2].split()[0] for line in lines]
+
+
+def went(sites: Sites, letter: str, v6: bool, count: int = 1) -> list[str]:
+    """How the next sessions go at this gateway; none of them where it sees none."""
+    before = len(decided(sites, letter))
+    other = "b" if letter == "a" else "a"
+    there = len(decided(sites, other))
+    send(sites, v6, count)
+    # One that a gateway does not see is seen by the other one, which has no exceptions.
+    eventually(lambda: len(decided(sites, letter)) + len(decided(sites, other)) >= before + there + count)
+    return decided(sites, letter)[before:]
+
+
+@FAMILIES
+@ENDS
+def test_never_by_source_and_by_destination(sites: Sites, v6: bool, end: str) -> None:
+    assert went(sites, "a", v6)[0].startswith("upgraded")
+    say(sites, "a", never=[sites.address(end, v6)])
+    assert went(sites, "a", v6) == []
+    assert went(sites, "a", not v6)[0].startswith("upgraded")
+
+
+@FAMILIES
+@ENDS
+def test_always_comes_before_never(sites: Sites, v6: bool, end: str) -> None:
+    """However narrow the other entry is."""
+    network = "::/0" if v6 else "0.0.0.0/0"
+    say(sites, "a", always=[network], never=[sites.address(end, v6)])
+    assert went(sites, "a", v6)[0].startswith("upgraded")
+    say(sites, "a", always=[sites.address(end, v6)], never=[network])
+    assert went(sites, "a", v6)[0].startswith("upgraded")
+    assert explained(sites, sites.address("mta-b", v6)) is (None if end == "mta-b" else "never")
+
+
+def explained(sites: Sites, address: str) -> str | None:
+    (story,) = json.loads(sites.command("a", "explain", "--json", address))
+    word: str | None = story["stays_in_clear"]
+    return word
+
+
+@FAMILIES
+def test_offers(sites: Sites, v6: bool) -> None:
+    client = sites.address("mta-a", v6)
+    say(sites, "b", never_offer=[client])
+    assert went(sites, "b", v6) == ["never-offer"]
+    say(sites, "b", never_offer=[client], always=[client])
+    assert went(sites, "b", v6)[0].startswith("upgraded")
+
+
+@FAMILIES
+def test_a_named_list(sites: Sites, v6: bool) -> None:
+    say(sites, "a", never=["partners"], partners=["192.0.2.1", sites.address("mta-b", v6)])
+    assert went(sites, "a", v6) == []
+
+
+@FAMILIES
+@ENDS
+def test_a_set_of_the_kernels(sites: Sites, v6: bool, end: str) -> None:
+    """Whoever is put into it counts from the next connection on."""
+    node = sites.home("a")
+    sites.sh(node, f"ipset create traps hash:net family {'inet6' if v6 else 'inet'}")
+    try:
+        say(sites, "a", never=["ipset6:traps" if v6 else "ipset:traps"])
+        assert went(sites, "a", v6)[0].startswith("upgraded")
+        sites.sh(node, f"ipset add traps {sites.address(end, v6)}")
+        assert went(sites, "a", v6) == []
+        assert went(sites, "a", not v6)[0].startswith("upgraded")
+        assert explained(sites, sites.address("mta-b", v6)) == ("never" if end == "mta-b" else None)
+        sites.sh(node, f"ipset del traps {sites.address(end, v6)}")
+        assert went(sites, "a", v6)[0].startswith("upgraded")
+        assert json.loads(sites.command("a", "plan", "--json"))["rules"] == []
+    finally:
+        say(sites, "a")
+        sites.sh(node, "ipset destroy traps")
+
+
+def test_a_set_that_is_not_there(sites: Sites) -> None:
+    """Mail passes in clear, and everybody who is asked says why."""
+    gateways.kill(sites.gateway("a"))
+    sites.command("a", "down")
+    one = sites.gateway("a")
+    plain = one.configuration.read_text()
+    one.configuration.write_text(plain + '[exceptions]\nnever = ["ipset:traps"]\n')
+    without = sites.kernel_state("a")
+    try:
+        assert "Set traps doesn't exist" in sites.command("a", "plan")
+        assert "Set traps doesn't exist" in sites.command("a", "check")
+        said = sites.command("a", "up")
+        assert "Set traps doesn't exist" in said
+        assert len(said.splitlines()) == 1
+        assert sites.kernel_state("a") == without
+        before = len(decided(sites, "a"))
+        send(sites, False)
+        assert len(decided(sites, "a")) == before
+    finally:
+        one.configuration.write_text(plain)
+        sites.command("a", "up")
+        sites.start("a")
+
+
+@FAMILIES
+def test_always_comes_before_a_dead_end(sites: Sites, v6: bool) -> None:
+    if sites.placement is Placement.BRIDGE and not knows_dead_ends(sites):
+        pytest.skip("no dead ends in a bridge")
+    one = sites.gateway("a")
+    text = one.configuration.read_text()
+    one.configuration.write_text(text.replace("minutes = 0\n", "minutes = 30\n"))
+    address = sites.address("mta-b", v6)
+    sites.kill("b")
+    say(sites, "a", always=[address])
+    try:
+        before, many = len(decided(sites, "a")), limits.DEAD_END_AFTER_SESSIONS
+        dead = f"gate dead-end to={'[' + address + ']' if v6 else address}:25"
+        at = len(sites.log("a"))
+        send(sites, v6, many)
+        eventually(lambda: dead in sites.log("a")[at:], what="a dead end in the log")
+        send(sites, v6, 3)
+        eventually(lambda: len(decided(sites, "a")) == before + many + 3, what="each of them seen")
+        assert explained(sites, address) is None
+    finally:
+        one.configuration.write_text(text)
+        sites.command("a", "reload")
+        sites.start("b")
+
+
+def knows_dead_ends(sites: Sites) -> bool:
+    return "dead4" in sites.sh(sites.home("a"), "nft list table inet nightmail")
