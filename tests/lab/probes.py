@@ -247,19 +247,28 @@ class Sites:
         return made
 
     def connect(
-        self, client: str, target: str, *, direct: bool = False, port: int = 0, timeout: float = PATIENCE
+        self,
+        client: str,
+        target: str,
+        *,
+        direct: bool = False,
+        port: int = 0,
+        timeout: float = PATIENCE,
+        source: str = "",
+        to_port: int = 25,
     ) -> socket.socket:
-        """A connection to TARGET's port 25, past the gates if `direct`. Raises what connect raises."""
+        """A connection to TARGET, past the gates if `direct`; from `source` or the node's own address, from
+        `port` if that matters. Raises what connect raises."""
         v6 = ":" in target
         made = self.socket(client, v6, timeout)
         try:
             if direct:
                 self._direct_port = DIRECT_FROM + (self._direct_port + 1 - DIRECT_FROM) % 9999
                 port = self._direct_port
-            if port:
+            if port or source:
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                made.bind((self.address(client, v6), port))
-            made.connect((target, 25))
+                made.bind((source or self.address(client, v6), port))
+            made.connect((target, to_port))
         except BaseException:
             made.close()
             raise
@@ -367,12 +376,12 @@ def _slot() -> Iterator[int]:
 class MailServer:
     """Speaks as much SMTP as it takes to be given mail; keeps the mails it was given."""
 
-    def __init__(self, sites: Sites, node: str, v6: bool, *, address: str = "") -> None:
+    def __init__(self, sites: Sites, node: str, v6: bool, *, address: str = "", port: int = 25) -> None:
         self._listener = sites.socket(node, v6)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if v6:
             self._listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        self._listener.bind((address or sites.address(node, v6), 25))
+        self._listener.bind((address or sites.address(node, v6), port))
         self._listener.listen(1024)
         self._listener.settimeout(None)
         self._open: set[socket.socket] = set()
