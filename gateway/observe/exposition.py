@@ -132,14 +132,16 @@ def _workers(status: Mapping[str, Any]) -> Iterator[Metric]:
     sessions = GaugeMetricFamily("nightmail_worker_sessions", "Open sessions.", labels=["worker"])
     restarts = CounterMetricFamily("nightmail_worker_restarts", "Deaths and new starts.", labels=["worker"])
     workers = status.get("workers")
+    found: dict[int, list[Mapping[str, Any]]] = {}
     for worker in workers if isinstance(workers, list) else []:
         slot = worker.get("slot") if isinstance(worker, dict) else None
-        if not isinstance(slot, int) or isinstance(slot, bool):
-            continue
-        serving.add_metric([str(slot)], float(serves(worker)))
-        for family, key in ((sessions, "sessions"), (restarts, "restarts")):
-            if _is_number(count := worker.get(key)):
-                family.add_metric([str(slot)], count)
+        if isinstance(slot, int) and not isinstance(slot, bool):
+            found.setdefault(slot, []).append(worker)
+    for slot, processes in found.items():  # one that finishes its sessions, and its successor
+        serving.add_metric([str(slot)], float(any(serves(worker) for worker in processes)))
+        for family, key, together in ((sessions, "sessions", sum), (restarts, "restarts", max)):
+            if counts := [count for worker in processes if _is_number(count := worker.get(key))]:
+                family.add_metric([str(slot)], together(counts))
     yield from (serving, sessions, restarts)
 
 

@@ -19,8 +19,8 @@ _exposition.lacks(
 )
 _exposition.lacks(
     "a worker's label is a number",
-    "        if not isinstance(slot, int) or isinstance(slot, bool):",
-    "        if slot is None:",
+    "        if isinstance(slot, int) and not isinstance(slot, bool):",
+    "        if slot is not None:",
 )
 
 _outlets = Room("gateway/outlets.py")

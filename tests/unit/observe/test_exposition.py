@@ -61,6 +61,17 @@ def test_what_a_collector_reads() -> None:
     assert value(status, "nightmail_worker_sessions", worker="0") == 3
 
 
+def test_a_slot_with_two_processes_is_one_series() -> None:
+    """One that was told to end finishes its sessions beside its successor."""
+    old = {"slot": 0, "state": "draining", "sessions": 3, "restarts": 1}
+    new = {"slot": 0, "state": "serving", "sessions": 4, "restarts": 2}
+    for workers in ([old, new], [new, old]):
+        status = {**STATUS, "workers": workers}
+        assert value(status, "nightmail_worker_serving", worker="0") == 1
+        assert value(status, "nightmail_worker_sessions", worker="0") == 7
+        assert value(status, "nightmail_worker_restarts_total", worker="0") == 2
+
+
 def test_an_unprotected_gateway_says_so() -> None:
     assert value({**STATUS, "workers": []}, "nightmail_protecting") == 0
     assert value({**STATUS, "wanted": "down"}, "nightmail_protecting") == 0
