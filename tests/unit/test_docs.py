@@ -9,6 +9,7 @@ import pytest
 
 from gateway import config
 from gateway.errors import Reason
+from gateway.policy.decision import DECISIONS
 from scripts import docs
 from scripts.blocks import BLOCKS, PICTURES
 from tests import pages
@@ -37,6 +38,15 @@ def test_every_reason_has_a_paragraph_for_the_operator() -> None:
 
 def test_nothing_is_explained_that_is_never_said() -> None:
     assert _explained().keys() - {reason.value for reason in Reason} == set()
+
+
+def test_what_is_said_to_ring_is_what_rings() -> None:
+    """Of what a session's decision says; what troubles the gateway itself has a heading of its own."""
+    rings = {decision.reason for decision in DECISIONS.values() if decision.alarm}
+    for reason in {decision.reason for decision in DECISIONS.values()}:
+        assert (re.search(r"\*Rings[.*]", _explained()[reason.value]) is not None) == (reason in rings), (
+            reason
+        )
 
 
 # --- What is generated in the documents -----------------------------------------------------------------
