@@ -12,7 +12,7 @@ import resource
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -158,14 +158,16 @@ def drive(
     sessions: int,
     octets: int,
     until: Callable[[int], None] | None = None,
+    destinations: Sequence[str] = (),
 ) -> Round:
     """One round. Raises SystemExit if a mail was refused or the time is over: then there is no figure.
 
-    `until` is given the number of mails and returns when they have arrived, where that is later than their
-    acceptance.
+    To all servers, or to these. `until` is given the number of mails and returns when they have arrived,
+    where that is later than their acceptance.
     """
     pids = [pid for one in plane.gateways for pid in plane.gateway_pids(one.node.name)]
-    plan = shares(parallel, sessions, len(plane.destinations))
+    servers = destinations or plane.destinations
+    plan = shares(parallel, sessions, len(servers))
     time.sleep(REST_SECONDS)
     own_before = meter.process_seconds(pids)
     before = meter.begin()
@@ -182,7 +184,7 @@ def drive(
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
-        for (slot, count), to in zip(plan, plane.destinations, strict=False)
+        for (slot, count), to in zip(plan, servers, strict=False)
     ]
     began = before.wall
     failures = []

@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -45,9 +45,9 @@ def driver(plane: Plane, *words: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def held(plane: Plane, sessions: int) -> Iterator[None]:
-    """So many more sessions, open from end to end while the context lasts."""
-    command = driver(plane, "hold", "--sessions", str(sessions), *plane.destinations)
+def held(plane: Plane, sessions: int, destinations: Sequence[str] = ()) -> Iterator[None]:
+    """So many more sessions, open from end to end while the context lasts; to all servers, or to these."""
+    command = driver(plane, "hold", "--sessions", str(sessions), *(destinations or plane.destinations))
     log = plane.folder / "holder.log"
     with log.open("ab") as words:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words)
