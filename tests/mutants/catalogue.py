@@ -41,7 +41,10 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/crypto/params.py": ("tests/unit/crypto/test_params.py",),
     "gateway/crypto/padding.py": ("tests/unit/crypto/test_padding.py", "tests/unit/session/test_flights.py"),
     "gateway/session/flights.py": ("tests/unit/session/test_flights.py",),
-    "gateway/session/channel.py": ("tests/unit/session/test_sending.py",),
+    "gateway/session/channel.py": (
+        "tests/unit/session/test_sending.py",
+        "tests/unit/session/test_receiving.py",
+    ),
     "gateway/session/sending.py": (
         "tests/unit/session/test_sending.py",
         "tests/unit/session/test_rollover.py",

@@ -576,6 +576,14 @@ def test_a_reset_record_resets_the_receiver() -> None:
     assert Side.NEAR not in channel.book.ended
 
 
+def test_octets_behind_a_reset_record_are_not_read() -> None:
+    """It was the last one: what somebody puts behind it is no failure of the channel."""
+    channel = Channelled()
+    channel.book.far(channel.s.layer.seal(RecordType.RESET) + frame(FrameKind.RECORD, bytes(40)))
+    assert Side.NEAR in channel.book.reset
+    assert channel.book.facts == []
+
+
 CHANNEL_FAILURES: dict[str, tuple[Callable[[FarSendingGateway], bytes], Reason]] = {
     "clear octets": (lambda s: b"RCPT TO:<evil@example>\r\n", Reason.CLEAR_OCTETS_IN_CHANNEL),
     "tampered": (lambda s: flip(s.says(MAIL), -1), Reason.BAD_TAG),
@@ -586,6 +594,7 @@ CHANNEL_FAILURES: dict[str, tuple[Callable[[FarSendingGateway], bytes], Reason]]
         lambda s: s.layer.seal(RecordType.CLOSE) + frame(FrameKind.RECORD, bytes(40)),
         Reason.OCTETS_AFTER_CLOSE,
     ),
+    "malformed PARAMS": (lambda s: s.layer.seal(RecordType.PARAMS, b"\x04\0\0"), Reason.BAD_PARAMS),
 }
 
 
