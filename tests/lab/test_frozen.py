@@ -26,6 +26,8 @@ pytestmark = [
 ]
 LETTERS = pytest.mark.parametrize("letter", ["a", "b"])
 BAR_SECONDS = 1.0
+LATE_SECONDS = 0.5
+"""What a busy machine may add to a time."""
 
 
 @pytest.fixture(scope="module", params=list(Placement), ids=lambda placement: placement.value)
@@ -76,13 +78,13 @@ def test_new_connections_pass_a_gateway_whose_every_process_is_frozen(
     at = time.monotonic()
     first = {}
     for target in targets(sites):  # both families: each until one gets through
-        while failure(sites, "mta-a", target, timeout=0.1)[0] != "connected":
+        while failure(sites, "mta-a", target, timeout=0.2)[0] != "connected":
             assert time.monotonic() < at + 5 * BAR_SECONDS, f"nobody gets through to {target}"
         first[target] = time.monotonic() - at
-    assert max(first.values()) <= BAR_SECONDS, first
+    assert max(first.values()) <= BAR_SECONDS + LATE_SECONDS, first
     with Load(sites, "mta-a", targets(sites)) as load:
         load.wait(40)
-    assert not [each for each in load.attempts if each.failure or each.seconds > 0.5]
+    assert not [each for each in load.attempts if each.failure or each.seconds > LATE_SECONDS]
     for server, target in zip((server4, server6), targets(sites), strict=True):
         mail(sites, "mta-a", server, target, b"while nobody of ours moved")
     for pid in pids:
