@@ -32,7 +32,9 @@ class OwnDisk:
 
     def command(self, namespace: str, *words: str) -> list[str]:
         """Of a program on this disk, in a network namespace."""
-        enter = ["nsenter", f"--net=/run/netns/{namespace}", f"--mount=/proc/{self.keeper}/ns/mnt"]
+        proc = f"/proc/{self.keeper}"
+        # Its root as well: these tests may run in a `chroot` themselves.
+        enter = ["nsenter", f"--net=/run/netns/{namespace}", f"--mount={proc}/ns/mnt", f"--root={proc}/root"]
         return [*enter, "chroot", str(self.folder / "root"), *words]
 
     def path(self, path: str) -> Path:
