@@ -328,8 +328,8 @@ def test_both_rekey_after_so_many_records(way: Way) -> None:
         one.machine.gateway.writer.full_record = FULL_RECORD
     else:
         assert isinstance(one.machine, SendingSession)
-        records = one.machine._records
-        assert records is not None
+        assert one.machine._channel is not None
+        records = one.machine._channel._records
         one.far += b"".join(records.seal(RecordType.PAD) for _ in range(16_500))
     assert len(frames(one.far)) >= 16_500
     line.forth()
