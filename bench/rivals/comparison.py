@@ -214,7 +214,7 @@ def bars(results: Json) -> list[Bar]:
             ),
         ]
         if "dead_end" in added:
-            found.append(Bar("CPU added by a remembered dead end", True, 0.1, added["dead_end"], " ms"))
+            found.append(Bar("CPU added by a remembered dead end", True, 0.03, added["dead_end"], " ms"))
     if "bulk" in results:
         found += [
             Bar("bulk, channel to stunnel pair", False, 1.0, quotients["bulk_channel_vs_stunnel"]),
