@@ -96,7 +96,12 @@ def _interfaces(config: Config) -> Iterator[Finding]:
 
 
 def _kernel(config: Config) -> Iterator[Finding]:
-    remarks = kernel.remarks(config)
+    try:
+        named = lifecycle.resolved(config)
+    except EnvironmentFailureError:
+        yield Finding("kernel", True, "not asked: there are no rules without interfaces")
+        return
+    remarks = kernel.remarks(named)
     yield from (Finding("kernel", False, remark) for remark in remarks)
     if not remarks:
         yield Finding("kernel", True, _ABLE[config.placement])

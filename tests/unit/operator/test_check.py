@@ -65,6 +65,20 @@ def test_interfaces_not_told_apart(config: Config, monkeypatch: pytest.MonkeyPat
     assert bad(config) == ["interfaces"]
 
 
+def test_the_kernel_is_asked_of_the_interfaces_that_are_found(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Config] = []
+
+    def remarks(config: Config) -> list[str]:
+        asked.append(config)
+        return []
+
+    monkeypatch.setattr(kernel, "remarks", remarks)
+    assert bad(config) == []
+    assert [(one.inside, one.outside) for one in asked] == [(("lan",), ("wan",))]
+
+
 def test_kernel_does_not_route(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel, "remarks", lambda config: ["net.ipv4.ip_forward is not 1", "another"])
     assert bad(config) == ["kernel", "kernel"]
