@@ -134,6 +134,8 @@ def ears(loop: asyncio.AbstractEventLoop, tmp_path: Path) -> Iterator[Ears]:
         {"dead-end": {"address": "fe80::1%} ; flush ruleset", "port": 25}},
         {"dead-end": {"address": "192.0.2.7", "port": "25 }; flush ruleset"}},
         {"dead-end": {"address": "mx.example", "port": 25}},
+        {"dead-end": {"address": "192.0.2.7", "port": 0}},
+        {"dead-end": {"address": "192.0.2.7", "port": 1 << 16}},
         {"cause": {"likely": "reset-unclear", "address": "192.0.2.7", "port": 25, "client": "x } ; y"}},
         {"counters": 5},
         {"counters": {"others": {}}},
