@@ -17,6 +17,7 @@ from typing import Final, NoReturn
 import nacl.bindings
 import nacl.exceptions
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.backends.openssl import backend as _backend
 from cryptography.hazmat.primitives.asymmetric import mlkem
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA512
@@ -36,6 +37,9 @@ AEAD_TAG_OCTETS: Final = 16
 AEAD_NONCE_OCTETS: Final = 12
 HASH_OCTETS: Final = 64
 ARGON2_SALT_OCTETS: Final = 16
+
+_LOADED_WITH_US: Final = _backend
+"""The library loads it at the first key: too late in a worker, to which a checkout in /root is closed."""
 
 Octets = bytes | bytearray | memoryview
 

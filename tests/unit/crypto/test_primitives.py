@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -30,6 +32,27 @@ def test_every_vector_file_has_its_source_written_down() -> None:
     files = sorted(path.name for path in VECTORS.glob("*.json"))
     assert files
     assert [name for name in files if name not in sources] == []
+
+
+LOADED_LATE = """
+import sys
+from gateway.crypto.primitives import *
+from gateway.crypto import primitives
+loaded = set(sys.modules)
+X25519Private(bytes(32)).public
+ed25519_verify(Ed25519Private(bytes(32)).public, b"x", Ed25519Private(bytes(32)).sign(b"x"))
+ciphertext, _ = mlkem_encapsulate(MlKemPrivate(bytes(64)).public)
+MlKemPrivate(bytes(64)).decapsulate(ciphertext)
+Aead(bytes(32)).open(bytes(12), Aead(bytes(32)).seal(bytes(12), b"x", b""), b"")
+primitives.hkdf(bytes(64), b"x")
+print(*sorted(set(sys.modules) - loaded))
+"""
+
+
+def test_nothing_is_loaded_when_a_primitive_is_first_used() -> None:
+    """A worker is confined by then, and the program's folder may be closed to it: a checkout in /root."""
+    late = subprocess.run([sys.executable, "-c", LOADED_LATE], capture_output=True, check=True, text=True)
+    assert late.stdout.split() == []
 
 
 # --- X25519 -------------------------------------------------------------------------------------------
