@@ -211,6 +211,10 @@ def processes(one: Gateway) -> list[Process]:
 
 
 def last_words(one: Gateway) -> str:
-    """The end of its log, for an error message of one line."""
+    """The end of its log, for an error message of one line: what a process of it died of, if one did."""
     lines = one.log.read_text(errors="replace").strip().splitlines() if one.log.exists() else []
-    return lines[-1] if lines else f"it said nothing; see {one.log}"
+    if not lines:
+        return f"it said nothing; see {one.log}"
+    # Above the last line of a traceback are others, indented; below it the log goes on.
+    died = [line for line, above in zip(lines[1:], lines, strict=False) if above[:1] == " " != line[:1]]
+    return died[-1] if died else lines[-1]

@@ -93,3 +93,10 @@ def test_last_words(one: Gateway) -> None:
     assert "said nothing" in gateways.last_words(one)
     one.log.write_text("first\nlast\n")
     assert gateways.last_words(one) == "last"
+
+
+def test_the_last_words_of_a_gateway_whose_worker_dies_are_what_it_died_of(one: Gateway) -> None:
+    one.log.write_text(
+        'first\nTraceback (most recent call last):\n  File "a.py", line 1\nKeyError: 1\nlast\n'
+    )
+    assert gateways.last_words(one) == "KeyError: 1"
