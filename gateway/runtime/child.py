@@ -46,7 +46,8 @@ class Child:
         actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
         actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in inherited]  # type: ignore[misc]
         variables = {**(environment or {}), **os.environ}
-        pid = os.posix_spawn(sys.executable, command, variables, file_actions=actions)
+        # A supervisor that has just executed itself anew hears no signals yet; its children have to.
+        pid = os.posix_spawn(sys.executable, command, variables, file_actions=actions, setsigmask=())
         try:
             return cls(loop, pid, on_end)
         except OSError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
@@ -19,6 +20,8 @@ from gateway.observe.counters import Snapshot
 
 _VARIABLE: Final = "NIGHTMAIL_HANDOVER"
 _COMMAND: Final = "run"
+SIGNALS: Final = frozenset((signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
+"""What the supervisor is told by. An exec takes the handlers away, and each of them ends who has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +92,18 @@ def execute_anew(handover: Handover) -> None:
     for worker in handover.workers:
         for descriptor in (worker.link, *worker.listeners):
             os.set_inheritable(descriptor, True)
+    # Who is told to reload twice within a second, or to stop while it reloads, hears it when it can.
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         os.execve(command[0], command, {**os.environ, _VARIABLE: str(memory)})  # noqa: S606
     except OSError as error:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
         raise EnvironmentFailureError(f"{command[0]}: cannot be executed: {error.strerror}") from None
+
+
+def hear_signals() -> None:
+    """To be called once there are handlers: what came since the exec, or comes from now on, is heard."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def received() -> Handover | None:

@@ -168,6 +168,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._hung_up)
+        handover.hear_signals()
 
     def _lasting(self) -> list[Keeper]:
         """What goes on as long as the daemon does; ended in this order."""

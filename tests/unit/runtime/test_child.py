@@ -88,3 +88,12 @@ def test_what_it_is_told_beside_our_environment_does_not_replace_ours(
     said = {"NIGHTMAIL_OURS": "2", "NIGHTMAIL_ITS": "3"}
     work = "import os; os._exit(os.environ['NIGHTMAIL_OURS'] + os.environ['NIGHTMAIL_ITS'] != '13')"
     assert run("timeit", ["-n1", "-r1", work], [], said) == 0
+
+
+def test_a_child_hears_signals_that_its_parent_does_not_hear_yet() -> None:
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        work = "import os; os.kill(os.getpid(), 15)"
+        assert run("timeit", ["-n1", "-r1", work], []) == -signal.SIGTERM
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)

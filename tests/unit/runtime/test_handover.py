@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -70,6 +71,27 @@ def test_everything_comes_over_an_exec_in_the_same_process() -> None:
         assert pid == process.pid
         assert found == left
         assert ours.recv(100) == b"alive"
+
+
+TOLD_TOO_EARLY = """
+import os, signal, sys
+from gateway.runtime import handover
+if sys.argv[1:2] == ["first"]:
+    sys.orig_argv[:] = [sys.executable, "-c", sys.argv[2], "run"]
+    handover.execute_anew(handover.Handover((), {}, 0.0, 0, [], {}))
+os.kill(os.getpid(), getattr(signal, "NUMBER"))
+signal.signal(getattr(signal, "NUMBER"), lambda number, _: print("heard"))
+handover.hear_signals()
+"""
+
+
+@pytest.mark.parametrize("number", handover.SIGNALS)
+def test_what_the_next_one_is_told_before_it_can_hear_is_heard_then(number: signal.Signals) -> None:
+    """A second reload within the same second, for instance: it ended the daemon."""
+    program = TOLD_TOO_EARLY.replace("NUMBER", number.name)
+    command = [sys.executable, "-c", program, "first", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
 
 
 def test_a_first_start_inherits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
