@@ -532,7 +532,7 @@ def _list(names: Sequence[str] | set[str]) -> str:
 def _shown(value: object) -> str:
     """A value as the operator wrote it, or nearly so."""
     try:
-        return _one_line(str(value))
+        return _one_line(f'"{value}"' if isinstance(value, str) else str(value))
     except (ValueError, RecursionError):  # a number of thousands of digits, tables deep in each other
         return "this value"
 

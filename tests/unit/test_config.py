@@ -316,7 +316,13 @@ def test_every_key_has_a_bad_value_above() -> None:
             "version = 9\nlater = 1\n[new]\nx = 1",
             ":1: version: 9 is not allowed; allowed: 1; a later version",
         ),
-        ('[log]\nlevel = "a\\nb\\u001b"', ":2: log.level: a\\nb\\x1b is not allowed"),
+        ('[log]\nlevel = "a\\nb\\u001b"', ':2: log.level: "a\\nb\\x1b" is not allowed'),
+        # As it was written: who forgot the brackets sees them in what is allowed.
+        (
+            '[exceptions]\nnever = "192.0.2.7"',
+            ':2: exceptions.never: "192.0.2.7" is not allowed; allowed: a list of addresses and networks,'
+            ' such as ["192.0.2.7", "2001:db8:5::/48"]',
+        ),
         ('"a\\nb" = 1', ": a\\nb: unknown key"),
     ],
 )
