@@ -109,8 +109,17 @@ def default_routes(seen: Snapshot) -> Iterator[Trouble]:
                 f"no {_FAMILY[version]} default route by {', '.join(outside)}"
                 + (f", but one by {', '.join(astray[0].interfaces)}" if astray else ""),
                 f"mail servers elsewhere cannot be reached by {_FAMILY[version]}",
-                _way_out(seen, version),
+                _turned_round(seen) if _leads_inside(seen, astray) else _way_out(seen, version),
             )
+
+
+def _leads_inside(seen: Snapshot, routes: list[Route]) -> bool:
+    return any(set(route.interfaces) & set(seen.config.inside) for route in routes)
+
+
+def _turned_round(seen: Snapshot) -> str:
+    """Not a route by a mail server: that would take the machine off the Internet."""
+    return f"# name the sides the other way round in {seen.config_path}, or lead the default route outside"
 
 
 def _way_out(seen: Snapshot, version: int) -> str:

@@ -26,6 +26,7 @@ from gateway.operator.doctor.snapshot import (
     File,
     Identity,
     Link,
+    Neighbour,
     Route,
     RoutingRule,
     Snapshot,
@@ -212,6 +213,18 @@ def test_a_site_that_names_all_networks_needs_no_default_route() -> None:
     routes = (route("10.1.0.0/24", "lan"), route("198.51.100.0/24", "wan", gateway="192.0.2.2"))
     troubles = [one.what for name, one in found(healthy(routes=routes)) if name == "default-route"]
     assert troubles == ["no IPv6 default route by wan"]
+
+
+def test_sides_that_are_named_the_wrong_way_round_are_told_so() -> None:
+    """And no default route is proposed that leads by a mail server."""
+    config = replace(healthy().config, inside=("wan",), outside=("lan",))
+    neighbours = (Neighbour("lan", "10.1.0.10"),)
+    seen = healthy(config=config, neighbours=neighbours, routes=healthy().routes[:2])
+    troubles = [one for name, one in found(seen) if name == "default-route" and "IPv4" in one.what]
+    assert [one.mend for one in troubles] == [
+        "# name the sides the other way round in /etc/nightmail/nightmail.toml,"
+        " or lead the default route outside"
+    ]
 
 
 def test_a_bridge_inside_with_br_netfilter() -> None:
