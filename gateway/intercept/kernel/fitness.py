@@ -14,11 +14,16 @@ from gateway.intercept.objects import IptablesRules, NftTable
 from gateway.intercept.placements import layout_of
 
 _FORWARDING: Final = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
+_GLOBAL_SCOPE: Final = "00"
 # thread-self: /proc/net is the network namespace of the process, not of the thread that asks.
 _OLD_TABLES: Final = {
     4: Path("/proc/thread-self/net/ip_tables_names"),
     6: Path("/proc/thread-self/net/ip6_tables_names"),
 }
+
+
+_ADDRESSES6: Final = Path("/proc/thread-self/net/if_inet6")
+"""A line for each: address, index, length of the prefix, scope, flags (all in hex), interface."""
 
 
 def remarks(config: Config) -> list[str]:
@@ -31,9 +36,16 @@ def remarks(config: Config) -> list[str]:
         found += [
             f"{name.replace('/', '.')} is not 1: this box does not route IPv{family}, so no mail comes by"
             for family, name in _FORWARDING.items()
-            if family in families() and sysctls.value(name) != "1"
+            if family in families() and _in_use(family) and sysctls.value(name) != "1"
         ]
     return [line for line in [*found, *_untaken(config)] if line is not None]
+
+
+def _in_use(family: int) -> bool:
+    """Every machine has IPv6 addresses of a link; who has no others forwards no IPv6, and need not."""
+    if family != 6 or not _ADDRESSES6.exists():
+        return family != 6
+    return any(line.split()[3] == _GLOBAL_SCOPE for line in _ADDRESSES6.read_text().splitlines())
 
 
 def _untaken(config: Config) -> list[str]:

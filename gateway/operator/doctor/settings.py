@@ -22,11 +22,13 @@ def _set(name: str, value: object) -> str:
 
 
 def forwarding(seen: Snapshot) -> Iterator[Trouble]:
-    """For the whole box, or else for one of our interfaces."""
+    """For the whole box, or else for one of our interfaces. A site without IPv6 need not route it."""
     for family, of_all, of_one in (
         ("IPv4", "net/ipv4/ip_forward", "net/ipv4/conf/{}/forwarding"),
         ("IPv6", "net/ipv6/conf/all/forwarding", "net/ipv6/conf/{}/forwarding"),
     ):
+        if family == "IPv6" and not any(map(seen.has_ipv6, seen.sides)):
+            continue
         if seen.sysctl(of_all) == "0":
             yield Trouble(
                 f"this machine does not route {family} ({of_all.replace('/', '.')} is 0)",

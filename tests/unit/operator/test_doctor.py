@@ -227,6 +227,14 @@ def test_sides_that_are_named_the_wrong_way_round_are_told_so() -> None:
     ]
 
 
+def test_a_site_without_ipv6_need_not_route_it() -> None:
+    without = {**healthy().sysctls, "net/ipv6/conf/all/forwarding": "0"}
+    assert only(healthy(sysctls=without), "forwarding").what.startswith("this machine does not route IPv6")
+    links = tuple(Address(name, ip_interface("fe80::1/64")) for name in ("lan", "wan"))
+    alone = tuple(one for one in healthy().addresses if one.address.version == 4)
+    assert found(healthy(sysctls=without, addresses=alone + links, routes=healthy().routes[:2])) == []
+
+
 def test_a_bridge_inside_with_br_netfilter() -> None:
     links = (Link(1, "lo"), Link(2, "lan", kind="bridge"), Link(3, "wan"))
     on = {"net/bridge/bridge-nf-call-iptables": "1", "net/bridge/bridge-nf-call-ip6tables": "1"}
