@@ -346,10 +346,14 @@ def gateway_command(context: click.Context, action: str, letter: str) -> None:
 @click.pass_context
 @_command
 def exec_command(context: click.Context, node: str, words: tuple[str, ...]) -> None:
-    """Run a command on NODE (mta-a, gw-a, wire, gw-b, mta-b, mta-c); its exit status is ours."""
+    """Run a command on NODE (mta-a, gw-a, wire, gw-b, mta-b, mta-c).
+
+    Its exit status is ours. On a gateway `nightmail status`, and any other command of nightmail's, asks that
+    gateway.
+    """
     one = _lab(context)
     one.require_up()
-    arguments = processes.command_in(one.namespace(node), words)
+    arguments = processes.command_in(one.namespace(node), one.words_on(node, words))
     sys.stdout.flush()
     try:
         os.execvp(arguments[0], arguments)  # noqa: S606 no shell is what is wanted

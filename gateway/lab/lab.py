@@ -116,6 +116,14 @@ class Lab:
                 return Gateway(node, namespace, folder, placement=placement)
         raise EnvironmentFailureError(f"no gateway {letter}; there are: a, b")
 
+    def words_on(self, node: str, words: tuple[str, ...]) -> list[str]:
+        """What is run for `words` on a node: `nightmail` is this one, asked of the gateway there."""
+        if words[0] != "nightmail":
+            return list(words)
+        here = [one for one in self.gateways if one.namespace == self.namespace(node)]
+        which = ["--config", str(here[0].configuration)] if here else []
+        return gateways.nightmail_command(*which, *words[1:])
+
     @property
     def gateways_stand(self) -> Placement:
         """On the routers before the mail servers, if nothing else was asked for."""

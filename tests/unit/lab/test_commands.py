@@ -123,3 +123,18 @@ def test_without_root_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert result.exit_code == 1
     assert "root" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("node", "end"),
+    [
+        ("gw-b", ["gateway", "--config", "{folder}/gw-b/nightmail.toml", "status", "--json"]),
+        ("mta-a", ["gateway", "status", "--json"]),
+    ],
+)
+def test_nightmail_on_a_node_is_this_one_with_that_gateway(tmp_path: Path, node: str, end: list[str]) -> None:
+    one = Lab(Place("nmu-", tmp_path, tmp_path / "lock"))
+    asked = one.words_on(node, ("nightmail", "status", "--json"))
+    expected = [word.format(folder=tmp_path) for word in end]
+    assert asked[-len(expected) :] == expected
+    assert one.words_on(node, ("ip", "route")) == ["ip", "route"]
