@@ -37,6 +37,13 @@ GAP_LIMIT_MS: Final = 500.0
 """Half of the first retransmission of a lost SYN: nothing may wait for a timer."""
 GOES_ON_SECONDS: Final = 60.0
 ROUTES: Final = (("a", "b"), ("a", "c"), ("c", "b"))
+STAYS: Final = """
+The lab is up (.venv/bin/nightmail lab --help). As root:
+  .venv/bin/nightmail lab mail a b                       # one more mail, from alice@a.test to bob@b.test
+  .venv/bin/nightmail lab listen                         # what the wire carries; Ctrl-C ends the look
+  .venv/bin/nightmail lab exec gw-a -- nightmail status  # any command of nightmail's, asked of gateway a
+  .venv/bin/nightmail lab down                           # the end: nothing of the lab stays"""
+"""Said last: what comes before the tables is out of sight."""
 ENDINGS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SIDE_LINES: Final = 44
 SIDE_CHARACTERS: Final = 56
@@ -363,7 +370,6 @@ def run(place: Place, *, as_json: bool, keep: bool, progress: Progress) -> int:
             evidence = gather(lab, progress)
             if keep:
                 lab.keep()
-                progress("the lab stays up; `nightmail lab down` ends it")
         finally:
             if not keep:
                 lab.down()
@@ -374,6 +380,8 @@ def run(place: Place, *, as_json: bool, keep: bool, progress: Progress) -> int:
     else:
         _show(Console(soft_wrap=False), verdicts, facts["listener"])
         print("every claim holds" if facts["holds"] else "NOT every claim holds")
+    if keep:
+        print(STAYS, file=sys.stderr)
     return 0 if facts["holds"] else 1
 
 
