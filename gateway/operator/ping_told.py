@@ -56,7 +56,7 @@ def _answer(found: Ping) -> str:
     if found.trouble and (found.decision is None or found.decision.upgraded):
         return f"NO, no session: {found.trouble}"
     if reason in (Reason.NO_OFFER, None):
-        return "NO, a session is in clear: nobody there offers more"
+        return "NO, a session is in clear: nobody there offers encryption"
     return f"NO, a session is in clear: {reason.value} (docs/messages.md)"
 
 

@@ -104,7 +104,7 @@ def test_a_server_without_a_gateway(tmp_path: Path, v6: bool) -> None:
     assert all(seconds >= 0 for seconds in found.seconds.values())
     assert (found.offer, found.fits, found.trouble) == (None, OfferSize.FULL, "")
     lines = list(telling.told(found))
-    assert lines[0] == f"{destination}: NO, a session is in clear: nobody there offers more"
+    assert lines[0] == f"{destination}: NO, a session is in clear: nobody there offers encryption"
     assert "  server: MX.B.TEST; announces: PIPELINING SIZE 8BITMIME" in lines
     assert any(line.startswith("  offer: none; one in four sessions") for line in lines)
     assert list(tmp_path.iterdir()) == [], "nothing is remembered"
@@ -146,7 +146,7 @@ def test_an_offer_that_does_not_verify_is_tried_again_then_told(tmp_path: Path) 
     [
         (b"554 no service\r\n", REPLY, "greeting-refused"),
         (b"220 old.test\r\n", b"500 what\r\n", "ehlo-refused"),
-        (b"220-one\r\n220-two\r\n220 three\r\n", REPLY, "nobody there offers more"),
+        (b"220-one\r\n220-two\r\n220 three\r\n", REPLY, "nobody there offers encryption"),
         (b"220 \x1b[31mred\r\n", REPLY, ""),
         (b"rubbish\r\n", REPLY, ""),
     ],
