@@ -118,7 +118,7 @@ def run(settings: Settings) -> int:
     return supervisor.run(config)
 
 
-@nightmail.command()
+@nightmail.command(short_help="Load configuration and program anew; no session ends.")
 @as_json
 @click.pass_obj
 @command
@@ -156,7 +156,7 @@ def preflight(settings: Settings) -> None:
 # --- Rules -------------------------------------------------------------------------------------------
 
 
-@nightmail.command()
+@nightmail.command(short_help="Look whether this machine can do what is configured.")
 @as_json
 @click.pass_obj
 @command
@@ -180,7 +180,7 @@ until_reboot = click.option(
 )
 
 
-@nightmail.command()
+@nightmail.command(short_help="Show what `up` would change now; changes nothing.")
 @until_reboot
 @as_json
 @click.pass_obj
@@ -198,7 +198,7 @@ def plan(settings: Settings, as_json: bool, until_reboot: bool) -> None:
     print_lines(f"note: {remark}" for remark in found.remarks)
 
 
-@nightmail.command()
+@nightmail.command(short_help="Take mail over, now and after each start: rules and service.")
 @until_reboot
 @click.pass_obj
 @command
@@ -215,7 +215,7 @@ def up(settings: Settings, until_reboot: bool) -> None:
     click.echo(lifecycle.up(config, _service(settings), until_reboot=until_reboot))
 
 
-@nightmail.command()
+@nightmail.command(short_help="Take the rules out; mail passes as if there were no gateway.")
 @until_reboot
 @click.pass_obj
 @command

@@ -10,7 +10,7 @@ from gateway.cli.shell import FINE, NEGATIVE, Settings, as_json, command, print_
 from gateway.config import DEFAULT_PATH
 
 
-@click.command()
+@click.command(short_help="Look for what is wrong, and say what mends it.")
 @as_json
 @click.pass_obj
 @command

@@ -24,7 +24,7 @@ def identity() -> None:
     """The identity of this site, as peers remember it."""
 
 
-@identity.command("show")
+@identity.command("show", short_help="Print the fingerprint of this site's identity.")
 @as_json
 @click.pass_obj
 @command
@@ -44,7 +44,7 @@ def identity_show(settings: Settings, as_json: bool) -> int:
     return FINE
 
 
-@identity.command("rotate")
+@identity.command("rotate", short_help="Give this site a new identity, which peers accept.")
 @click.option(
     "--announce-days",
     type=click.IntRange(1, limits.ROTATION_ANNOUNCE_MOST_DAYS),
@@ -79,7 +79,7 @@ def identity_rotate(settings: Settings, announce_days: int, at_once: bool, undo:
     return complaint(answer.complaint, NEGATIVE) if answer.complaint else FINE
 
 
-@identity.command("export")
+@identity.command("export", short_help="Write the identity to FILE, under a passphrase.")
 @click.argument("file", type=click.Path(path_type=Path))
 @passphrase_file
 @click.pass_obj

@@ -37,7 +37,7 @@ def peers_list(settings: Settings, as_json: bool) -> None:
         print_lines([showing.in_one_line(pin) for pin in pins] or ["no peer is remembered yet"])
 
 
-@peers.command("show")
+@peers.command("show", short_help="Show all that is remembered of ADDRESS.")
 @click.argument("address")
 @as_json
 @click.pass_obj
@@ -63,7 +63,7 @@ def peers_show(settings: Settings, address: str, as_json: bool) -> int:
     return FINE
 
 
-@peers.command("history")
+@peers.command("history", short_help="Tell what became of ADDRESS since it was first seen.")
 @click.argument("address")
 @as_json
 @click.pass_obj
@@ -85,7 +85,7 @@ def peers_history(settings: Settings, address: str, as_json: bool) -> int:
     return FINE
 
 
-@peers.command("sources")
+@peers.command("sources", short_help="List the clients that are remembered.")
 @as_json
 @click.pass_obj
 @command
@@ -105,7 +105,7 @@ def peers_sources(settings: Settings, as_json: bool) -> None:
         print_lines(lines or ["no client is remembered yet"])
 
 
-@peers.command("forget-source")
+@peers.command("forget-source", short_help="Forget the client ADDRESS; it gets offers again.")
 @click.argument("address")
 @click.pass_obj
 @command
@@ -145,7 +145,7 @@ def peers_accept(settings: Settings, address: str, fingerprint: str) -> int:
     return FINE
 
 
-@peers.command("forget")
+@peers.command("forget", short_help="Forget ADDRESS: who answers there next is believed.")
 @click.argument("address")
 @click.option("--identity", "fingerprint", metavar="FINGERPRINT", help="Forget only this one of several.")
 @click.pass_obj

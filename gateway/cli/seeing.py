@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # --- audit -------------------------------------------------------------------------------------------
 
 
-@click.command()
+@click.command(short_help="Say what a listener on the line learns.")
 @click.option(
     "--read", "file", type=click.Path(path_type=Path), metavar="FILE", help="A pcap or pcapng file."
 )
@@ -115,7 +115,7 @@ def plain_columns(rows: Sequence[Sequence[str]]) -> list[str]:
 # --- explain -----------------------------------------------------------------------------------------
 
 
-@click.command()
+@click.command(short_help="Tell what would become of a session to ADDRESS, and why.")
 @click.argument("where", metavar="ADDRESS|NAME")
 @as_json
 @click.pass_obj

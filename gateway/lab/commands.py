@@ -96,7 +96,10 @@ def _lab(context: click.Context) -> Lab:
     return Lab(context.find_object(Place) or Place())
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    short_help="Two sites with gateways and one without, to try it out.",
+)
 def lab() -> None:
     """Two sites with gateways and one without, on this machine, with real mail servers.
 
@@ -173,7 +176,7 @@ def status(context: click.Context, as_json: bool) -> int:
     return 0
 
 
-@lab.command(name="mail")
+@lab.command(name="mail", short_help="Send real mail from one site to another.")
 @click.argument("sender", type=SITES)
 @click.argument("recipient", type=SITES)
 @click.option("--size", type=Size(), default=0, help="Attach so many octets: 20k, 5MB.")
@@ -320,7 +323,7 @@ def wan_command(context: click.Context, rtt: float, loss: float) -> None:
         click.echo("the wire: short and good again")
 
 
-@lab.command(name="gateway")
+@lab.command(name="gateway", short_help="Start, stop or kill a site's gateway.")
 @click.argument("action", type=click.Choice(["start", "stop", "kill"]))
 @click.argument("letter", type=click.Choice(["a", "b"]))
 @click.pass_context
@@ -340,7 +343,9 @@ def gateway_command(context: click.Context, action: str, letter: str) -> None:
             click.echo(f"gw-{letter}: {one.kill_gateway(letter)} processes killed; mail passes it by")
 
 
-@lab.command(name="exec", context_settings={"ignore_unknown_options": True})
+@lab.command(
+    name="exec", context_settings={"ignore_unknown_options": True}, short_help="Run a command on a node."
+)
 @click.argument("node")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, required=True, metavar="-- COMMAND...")
 @click.pass_context

@@ -101,6 +101,12 @@ def test_help_needs_no_configuration() -> None:
             assert result.exit_code == 0, result.output
 
 
+@pytest.mark.parametrize("words", [[], ["peers"], ["identity"], ["lab"]])
+def test_no_command_is_described_by_half_a_sentence(words: list[str]) -> None:
+    _, listed = CliRunner().invoke(nightmail, [*words, "--help"], terminal_width=80).output.split("Commands:")
+    assert "..." not in listed
+
+
 def ended(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
 ) -> tuple[int, str, str]:
