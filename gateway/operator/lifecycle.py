@@ -115,12 +115,16 @@ def _word_files(config: Config, until_reboot: bool) -> list[str]:
 
 def _daemon_files(config: Config) -> list[str]:
     """What a daemon makes at its start; its sockets go when it ends."""
-    kept = [config.identity_file, config.pins_file, *([config.log_file] if config.log_file else [])]
+    memory = config.pins_file
+    locks = [path.with_name(f"{path.name}.lock") for path in (config.identity_file, memory)]
+    kept = [config.identity_file, memory, *locks, *([config.log_file] if config.log_file else [])]
+    besides = [memory.with_name(memory.name + ending) for ending in ("-wal", "-shm")]
     sockets = [config.control_socket]
     if isinstance(config.metrics_listen, Path):
         sockets.append(config.metrics_listen)
     return [
         *(f"add     file {path} {STAYS}" for path in kept if not path.exists()),
+        *(f"add     file {path}" for path in besides if not path.exists()),
         *([] if config.run_dir.exists() else [f"add     folder {config.run_dir}"]),
         *(f"add     socket {path}" for path in sockets),
     ]

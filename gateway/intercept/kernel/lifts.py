@@ -297,6 +297,8 @@ def _put(ip: Any, lift: BridgeLift) -> None:
 def _load_br_netfilter() -> None:
     """Once loaded it would show the frames of every bridge of the machine to iptables: not because of us."""
     if not _BR_NETFILTER.is_dir():
+        if missing := trouble():
+            raise EnvironmentFailureError(missing)
         commands.run(["modprobe", "br_netfilter"])
         for switch in _for_all():
             sysctls.turn(switch, "0")
