@@ -80,6 +80,8 @@ octets_with() { # ADDRESS...: what the listener has heard of them
 ls ../dist/nightmail_*.deb >/dev/null 2>&1 || { echo "no package in dist/: packaging/build.sh makes it" >&2; exit 2; }
 vagrant validate 2>&1 | told
 [ -z "$box" ] || vagrant box add --force --name "$NIGHTMAIL_BOX" "$box" 2>&1 | told
+# What a killed run has left would be taken as it is, an older package and all.
+vagrant destroy -f 2>&1 | told
 vagrant up 2>&1 | told
 vagrant ssh-config >"$work/ssh"
 verdict "guests are up" "$(vagrant status | grep -c ' running ' || :)" "of 5" "$(vagrant status | grep -c ' running ')" = 5
