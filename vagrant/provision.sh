@@ -47,7 +47,7 @@ gateway() {
         fi
         sleep 2
     done
-    nightmail status | head -n 1
+    nightmail status | sed -n 1p
 }
 
 mail() {
