@@ -1,14 +1,13 @@
 """Beside other firewalls, the real programs: our rules stand again, and theirs are as before.
 
 Each runs beside the gateway of site b, on a disk of its own, so that nothing of this machine's configuration
-is touched. A program that is not installed here is skipped. Namespaces nmf0-...
+is touched. A program that is not installed here is left out. Namespaces nmf0-...
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -30,10 +29,6 @@ PUT_BACK_SECONDS = 1.0
 """Two looks at the rules, and the time that putting them in takes."""
 ON_A_BUSY_MACHINE = 1.0
 PATIENCE = 60.0
-
-
-def needs(program: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(shutil.which(program) is None, reason=f"needs {program}")
 
 
 @dataclass
@@ -157,7 +152,7 @@ def assert_untouched(box: Box, theirs: list[str]) -> None:
     assert box.others() == theirs
 
 
-@needs("ufw")
+@pytest.mark.needs("ufw")
 def test_ufw(box: Box) -> None:
     """Enabled, reloaded, switched off. Mail that goes direct needs its own word with `ufw route`."""
     box.run("ufw", "route", "allow", "proto", "tcp", "to", "any", "port", "25")
@@ -174,8 +169,8 @@ def test_ufw(box: Box) -> None:
     assert_carries(box)
 
 
-@needs("firewalld")
-@needs("dbus-daemon")
+@pytest.mark.needs("firewalld")
+@pytest.mark.needs("dbus-daemon")
 def test_firewalld(box: Box) -> None:
     """Started, reloaded, reloaded as a whole. Both interfaces in a zone that lets mail pass."""
     box.run("mkdir", "-p", "/run/dbus")
@@ -209,7 +204,7 @@ def test_firewalld(box: Box) -> None:
             process.wait(PATIENCE)
 
 
-@needs("nft")
+@pytest.mark.needs("nft")
 def test_the_service_of_nftables(box: Box) -> None:
     """Its configuration begins with `flush ruleset`, as Debian's does."""
     box.disk.write("/etc/nftables.conf", NFTABLES)
@@ -269,7 +264,7 @@ def test_a_restore_of_saved_rules(box: Box) -> None:
     assert_carries(box)
 
 
-@needs("fail2ban-server")
+@pytest.mark.needs("fail2ban-server")
 def test_fail2ban(mail_server: Box) -> None:
     """A ban stays a ban, and goes; ours are none of its business."""
     box, sites = mail_server, mail_server.sites

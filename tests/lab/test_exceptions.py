@@ -181,8 +181,6 @@ def test_a_set_that_is_not_there(sites: Sites) -> None:
 
 @FAMILIES
 def test_always_comes_before_a_dead_end(sites: Sites, v6: bool) -> None:
-    if sites.placement is Placement.BRIDGE and not knows_dead_ends(sites):
-        pytest.skip("no dead ends in a bridge")
     one = sites.gateway("a")
     text = one.configuration.read_text()
     one.configuration.write_text(text.replace("minutes = 0\n", "minutes = 30\n"))
@@ -195,7 +193,9 @@ def test_always_comes_before_a_dead_end(sites: Sites, v6: bool) -> None:
         dead = f"gate dead-end to={'[' + address + ']' if v6 else address}:25"
         at = len(sites.log("a"))
         send(sites, v6, many)
-        eventually(lambda: dead in sites.log("a")[at:], what="a dead end in the log")
+        # A bridge has none yet.
+        if knows_dead_ends(sites):
+            eventually(lambda: dead in sites.log("a")[at:], what="a dead end in the log")
         send(sites, v6, 3)
         eventually(lambda: len(decided(sites, "a")) == before + many + 3, what="each of them seen")
         assert explained(sites, address) is None
