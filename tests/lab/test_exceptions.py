@@ -77,10 +77,10 @@ def decided(sites: Sites, letter: str) -> list[str]:
 
 
 def went(sites: Sites, letter: str, v6: bool) -> str:
-    """How the next session goes at this gateway, which sees it."""
-    before = len(decided(sites, letter))
+    """How the next session goes at this gateway; both see it, and their logs tell it before this returns."""
+    before = {each: len(decided(sites, each)) for each in "ab"}
     send(sites, v6)
-    eventually(lambda: len(decided(sites, letter)) == before + 1)
+    eventually(lambda: all(len(decided(sites, each)) == before[each] + 1 for each in "ab"))
     return decided(sites, letter)[-1]
 
 
