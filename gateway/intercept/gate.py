@@ -247,6 +247,24 @@ class Gate:
             return [GiveVerdict(held.token, Verdict.DROP)]
         return self._new_syn(held.token, flow, held.role, held.since)
 
+    def forget(self, flow: Flow) -> list[GateCommand]:
+        """Something of ours has failed for this flow, whatever was to become of it: a SYN of it that is held
+        passes as if we were not here."""
+        held = self._release(flow)
+        server = self._servers.get(flow.server)
+        if server is not None:
+            server.probes.pop(flow, None)
+            server.waiting.pop(flow, None)
+        dialling, ready = flow in self._dialling, self._ready.pop(flow, None)
+        self._dialling.discard(flow)
+        self._expected.pop(flow, None)
+        if dialling or ready is not None:
+            self._admission.connects.remove(flow.source)
+        if flow in self._live:
+            self._live.discard(flow)
+            self._admission.sessions.remove(flow.source)
+        return [] if held is None else [GiveVerdict(held.token, Verdict.PASS)]
+
     def tick(self, now: float) -> list[GateCommand]:
         """Time passed: unclaimed dials are closed, silent probes get company. Call about once a second."""
         commands: list[GateCommand] = []

@@ -46,6 +46,7 @@ class Tally(IdentityHashed):
     OVER_OCTETS = "over-octets"
     NOT_OURS = "not-ours"
     IN_DOUBT = "in-doubt"
+    CALLBACKS_FAILED = "callbacks-failed"
     LOG_LINES_LOST = "log-lines-lost"
     PINS_WRITTEN = "pins-written"
 

@@ -26,6 +26,7 @@ _TALLIES: Final[Mapping[Tally, str]] = {
     Tally.SESSIONS_BEGUN: "Sessions since the start of the daemon.",
     Tally.OCTETS_PROTECTED: "Octets of protected sessions, both ways.",
     Tally.OCTETS_CLEAR: "Octets of sessions in clear, both ways.",
+    Tally.CALLBACKS_FAILED: "Callbacks of a worker that a bug of ours has ended, outside of any session.",
     Tally.REDIALS: "Second dials after a failed handshake.",
     Tally.ACCEPTED_FIRST: "Connections accepted before the destination was asked.",
     Tally.VERDICTS_GIVEN: "Verdicts given on held connections.",

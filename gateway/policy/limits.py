@@ -163,6 +163,8 @@ HELD_OCTETS_PER_SOURCE: Final = 64 * 1024 * 1024
 """The same for one source: 128 of its sessions with full buffers both ways."""
 READ_WHEN_OVER_OCTETS: Final = 4 * 1024
 """One read of a session that is over it: what one read brings may have to wait as well."""
+BUG_TOLD_SECONDS: Final = 60.0
+"""A worker tells of a callback that fails by a bug so often at most: it may do so in every turn."""
 OVERLOAD_TOLD_SECONDS: Final = 60.0
 """A worker tells the supervisor of the same limit so often at most."""
 QUEUE_LENGTH: Final = 4096

@@ -50,7 +50,7 @@ class Surroundings(Protocol):
     def note_source(self, connection: Connection, note: c.NoteSource) -> None: ...
     def note_decision(self, connection: Connection, note: c.NoteDecision) -> None: ...
     def note_fact(self, connection: Connection, note: c.NoteFact) -> None: ...
-    def machine_failed(self, connection: Connection, error: Exception) -> None: ...
+    def session_failed(self, connection: Connection, error: Exception) -> None: ...
     def connection_over(self, connection: Connection) -> None: ...
     def held_back(self, connection: Connection) -> None: ...
 
@@ -74,6 +74,7 @@ class Connection:
         "decision",
         "far_octets",
         "flow",
+        "has_failed",
         "near_octets",
         "reset_by",
         "session_id",
@@ -112,6 +113,8 @@ class Connection:
         self.far_octets = 0
         """Read from the far side."""
         self.reset_by: Side | None = None
+        self.has_failed = False
+        """By a bug of ours."""
         self.started = loop.time()
 
     def start(self) -> None:
@@ -119,12 +122,28 @@ class Connection:
         self._far.unhold(Hold.NOT_STARTED)
 
     def abort(self) -> None:
-        """Reset both sides: the gateway stops, or its own code failed."""
+        """Reset both sides: the gateway stops."""
         self._near.reset()
         self._far.reset()
 
+    def failed(self, error: Exception) -> None:
+        """A bug of ours, wherever: this session ends, with resets that make the sender try again, and that is
+        told. No other one is touched."""
+        self.has_failed = True
+        try:
+            self._near.abandon()
+            self._far.abandon()
+            self._set_timer(None)
+        finally:
+            try:
+                self._surroundings.session_failed(self, error)
+            finally:
+                self._end()
+
     def end_reason(self, role: Role) -> Reason:
         """How it ended, in the mail servers' terms: near is the sender where we are the sending gateway."""
+        if self.has_failed:
+            return Reason.INTERNAL
         if self.reset_by is None:
             return Reason.CLOSED
         by_sender = (self.reset_by is Side.NEAR) == (role is Role.SENDING)
@@ -175,7 +194,12 @@ class Connection:
             self._timer = self._loop.call_later(limits.FLIGHT_SILENCE_SECONDS, self._deadline_reached)
 
     def closed(self, endpoint: Endpoint) -> None:
-        if self._over or not (self._near.is_closed and self._far.is_closed):
+        if self._near.is_closed and self._far.is_closed:
+            self._end()
+
+    def _end(self) -> None:
+        """Both sockets are closed."""
+        if self._over:
             return
         self._over = True
         self._redialling = False  # a redial that is still under way finds nobody
@@ -191,7 +215,10 @@ class Connection:
         self._redialling = False
         self._far = Endpoint(self._loop, self._poller, far, self, self._account)
         self._handle(Redialled())
-        self._far.unhold(Hold.NOT_STARTED)
+        try:
+            self._far.unhold(Hold.NOT_STARTED)
+        except Exception as error:
+            self.failed(error)
 
     def redial_failed(self) -> None:
         if self._redialling:
@@ -212,9 +239,7 @@ class Connection:
             for command in self._machine.handle(event, self._loop.time()):
                 _EXECUTE[type(command)](self, command)
         except Exception as error:
-            # A bug of ours ends one session, with a reset that makes the sender try again, and is told.
-            self._surroundings.machine_failed(self, error)
-            self.abort()
+            self.failed(error)
             return
         if not self._over and self._machine.deadline != self._timer_at:
             self._set_timer(self._machine.deadline)
@@ -226,7 +251,12 @@ class Connection:
         self._timer = None if deadline is None else self._loop.call_at(deadline, self._deadline_reached)
 
     def _deadline_reached(self) -> None:
-        if self._far.pending and self._machine.waits_for_silence:
+        try:
+            waits = self._far.pending and self._machine.waits_for_silence
+        except Exception as error:
+            self.failed(error)
+            return
+        if waits:
             # The line is behind: the silence may be ours, and what is held could not leave: see `drained`.
             self._timer = None
             return

@@ -6,10 +6,12 @@ Knows nothing of SMTP or channels. A FIN stays a FIN (`end`), a reset a reset (`
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import struct
 from collections import deque
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from gateway.policy import limits
@@ -52,6 +54,7 @@ class Owner(Protocol):
     def reset_received(self, endpoint: Endpoint) -> None: ...
     def drained(self, endpoint: Endpoint) -> None: ...
     def closed(self, endpoint: Endpoint) -> None: ...
+    def failed(self, error: Exception) -> None: ...
 
 
 class Endpoint:
@@ -140,6 +143,19 @@ class Endpoint:
         return self._hold & (Hold.ENDED | Hold.RESET) == Hold.ENDED and ours_is_open
 
     def _ready(self, events: int) -> None:
+        try:
+            self._told(events)
+        except Exception as error:
+            self._owner.failed(error)
+
+    def _guarded(self, callback: Callable[..., None], *args: object) -> None:
+        """What the loop calls later: a bug in it is this session's, too."""
+        try:
+            callback(*args)
+        except Exception as error:
+            self._owner.failed(error)
+
+    def _told(self, events: int) -> None:
         if events & (_WRITE | _BROKEN) and self._buffer:
             self._flush()
         if self._watched == _NOT_AT_ALL:
@@ -195,7 +211,7 @@ class Endpoint:
         self._closing = True
         self._watch()
         if self._buffer:
-            self._linger = self._loop.call_later(limits.LINGER_SECONDS, self.reset)
+            self._linger = self._loop.call_later(limits.LINGER_SECONDS, self._guarded, self.reset)
         else:
             self._drain_then_close()
 
@@ -205,6 +221,21 @@ class Endpoint:
             return
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._close_now()
+
+    def abandon(self) -> None:
+        """RST, after a bug of ours: whatever state this is in, the descriptor goes, and nobody is told."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        with contextlib.suppress(OSError):
+            self._poller.forget_if_watched(self._fd)
+        self._watched = _NOT_AT_ALL
+        if self._linger is not None:
+            self._linger.cancel()
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._socket.close()
+        self._forget_waiting()
 
     def _drain_then_close(self) -> None:
         """A close with octets unread would be a reset, which can overtake our last words at the peer."""
@@ -216,7 +247,7 @@ class Endpoint:
             return
         if self._linger is not None:
             self._linger.cancel()
-        self._linger = self._loop.call_later(limits.DRAIN_SECONDS, self._close_now)
+        self._linger = self._loop.call_later(limits.DRAIN_SECONDS, self._guarded, self._close_now)
         self._hold = Hold.NOTHING
         self.unhold(Hold.NOTHING)
 
@@ -284,7 +315,7 @@ class Endpoint:
         if self._closing:
             self._close_now()
         elif self._hold & Hold.ENDED:
-            self._loop.call_soon(self._owner.reset_received, self)
+            self._loop.call_soon(self._guarded, self._owner.reset_received, self)
         else:
             self._hold = Hold.NOTHING
             self.unhold(Hold.NOTHING)

@@ -6,6 +6,7 @@ Counterparts: `intercept.gate` (judges), `sessions` (takes the pairs).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import secrets
 import select
@@ -51,6 +52,7 @@ class Pairs(Protocol):
     def syn_refused(self, flow: Flow, reason: Reason) -> None: ...
     def is_known(self, flow: Flow, role: Role) -> bool: ...
     def over_limit(self, flow: Flow, limit: Limit) -> None: ...
+    def flow_failed(self, flow: Flow, error: Exception) -> None: ...
 
 
 _OVER = {
@@ -94,7 +96,8 @@ class Intake:
         self._answer_told: dict[tuple[str, int], float] = {}
         self._gate = Gate(bounds=bounds, is_known=pairs.is_known)
         self._reserve = Reserve(listeners[0].fileno())
-        self._held: dict[HeldPacket, int] = {}
+        self._held: dict[HeldPacket, tuple[int, Flow | None]] = {}
+        """With the mark that it came with."""
         self._flow_roles: dict[Flow, Role] = {}
         self._dials: dict[Flow, tuple[socket.socket, Cancellable]] = {}
         self._ready: dict[Flow, socket.socket] = {}
@@ -208,7 +211,8 @@ class Intake:
             if error.errno in _NO_DESCRIPTOR and self._cramped():
                 self._dial(flow, done, start)
                 return
-            self._loop.call_soon(done, flow, tproxy.outcome_of(error.errno or errno.EIO), None)
+            outcome = tproxy.outcome_of(error.errno or errno.EIO)
+            self._loop.call_soon(self._tell_outcome, flow, done, outcome, None)
             return
         give_up = self._loop.call_later(limits.DIAL_SECONDS, self._dial_silent, flow, done)
         self._dials[flow] = (dialled, give_up)
@@ -221,9 +225,20 @@ class Intake:
             self._queue.run()
 
     def _packet_arrived(self, token: HeldPacket, packet: bytes, mark: int, interface: str) -> None:
-        flow = parse_syn(packet)
+        """Whatever of ours fails: who sent the SYN must not wait, and the packets behind it neither."""
+        flow: Flow | None = None
+        try:
+            flow = parse_syn(packet)
+            self._judge(token, flow, mark, interface)
+        except Exception as error:
+            self._pass(token)
+            if flow is None:
+                raise
+            self._failed(flow, error)
+
+    def _judge(self, token: HeldPacket, flow: Flow | None, mark: int, interface: str) -> None:
         role = Refusal(Verdict.PASS, Reason.NOT_OURS) if flow is None else self.roles.of(flow, interface)
-        self._held[token] = mark
+        self._held[token] = mark, flow
         if self._discarding:
             self._execute([GiveVerdict(token, Verdict.DROP)])
             return
@@ -249,22 +264,48 @@ class Intake:
         self._execute(commands)
 
     def _execute(self, commands: list[GateCommand]) -> None:
+        """All of them, also behind one that fails: they are of several flows."""
         for command in commands:
             if isinstance(command, GiveVerdict):
                 self._give_verdict(command)
             elif isinstance(command, Dial):
-                self._dial_for(command.flow, self._flow_roles[command.flow], self._gate_dial_done)
+                try:
+                    self._dial_for(command.flow, self._flow_roles[command.flow], self._gate_dial_done)
+                except Exception as error:
+                    self._failed(command.flow, error)
             elif isinstance(command, CloseUnclaimed):
                 self._flow_roles.pop(command.flow, None)
                 dialled = self._ready.pop(command.flow, None)
                 if dialled is not None:
                     _reset(dialled)
 
+    def _failed(self, flow: Flow, error: Exception) -> None:
+        """A bug of ours on the way to a session: nothing of this flow stays, its dial goes before its SYN."""
+        if flow in self._dials:
+            _reset(self._drop_dial(flow))
+        dialled = self._ready.pop(flow, None)
+        if dialled is not None:
+            _reset(dialled)
+        self._flow_roles.pop(flow, None)
+        try:
+            self._execute(self._gate.forget(flow))
+        finally:
+            for token in [token for token, (_, its) in self._held.items() if its == flow]:
+                self._pass(token)
+            self._pairs.flow_failed(flow, error)
+
+    def _pass(self, token: HeldPacket) -> None:
+        """As if we were not here."""
+        self._held.pop(token, None)
+        with contextlib.suppress(RuntimeError):  # it had its verdict before
+            if self._queue is not None:
+                self._queue.verdict(token)
+
     def _give_verdict(self, command: GiveVerdict) -> None:
         token = command.token
         assert isinstance(token, HeldPacket)
         assert self._queue is not None
-        site_mark = self._held.pop(token)
+        site_mark, _ = self._held.pop(token)
         ours = self._marks.of_verdict(command.verdict, self._slot)
         mark = None if ours is None else self._marks.merged(site_mark, ours)
         self._counters.add(Tally.VERDICTS_GIVEN)
@@ -286,11 +327,21 @@ class Intake:
         dialled = self._drop_dial(flow)
         if outcome is not DialOutcome.CONNECTED:
             dialled.close()
-        done(flow, outcome, dialled if outcome is DialOutcome.CONNECTED else None)
+        self._tell_outcome(flow, done, outcome, dialled if outcome is DialOutcome.CONNECTED else None)
 
     def _dial_silent(self, flow: Flow, done: DialDone) -> None:
         self._drop_dial(flow).close()
-        done(flow, DialOutcome.SILENT, None)
+        self._tell_outcome(flow, done, DialOutcome.SILENT, None)
+
+    def _tell_outcome(
+        self, flow: Flow, done: DialDone, outcome: DialOutcome, dialled: socket.socket | None
+    ) -> None:
+        try:
+            done(flow, outcome, dialled)
+        except Exception as error:
+            if dialled is not None:
+                _reset(dialled)
+            self._failed(flow, error)
 
     def _drop_dial(self, flow: Flow) -> socket.socket:
         dialled, give_up = self._dials.pop(flow)
@@ -358,6 +409,13 @@ class Intake:
         except OSError:
             accepted.close()
             return
+        try:
+            self._claim(flow, accepted)
+        except Exception as error:
+            _reset(accepted)
+            self._failed(flow, error)
+
+    def _claim(self, flow: Flow, accepted: socket.socket) -> None:
         claim = self._gate.accepted(flow)
         if claim is Claim.STRANGER:
             _reset(accepted)
@@ -369,7 +427,8 @@ class Intake:
             _reset(accepted)
             return
         if claim is Claim.DIALLED:
-            self._pairs.pair_ready(flow, role, accepted, self._ready.pop(flow))
+            self._pairs.pair_ready(flow, role, accepted, self._ready[flow])
+            del self._ready[flow]  # only now: who fails finds it here, to reset it
             return
         self._counters.add(Tally.ACCEPTED_FIRST)
         self._dial_for(
@@ -379,6 +438,20 @@ class Intake:
         )
 
     def _dialled_after(
+        self,
+        flow: Flow,
+        role: Role,
+        accepted: socket.socket,
+        outcome: DialOutcome,
+        dialled: socket.socket | None,
+    ) -> None:
+        try:
+            self._pair(flow, role, accepted, outcome, dialled)
+        except Exception:
+            _reset(accepted)
+            raise
+
+    def _pair(
         self,
         flow: Flow,
         role: Role,
@@ -398,5 +471,7 @@ class Intake:
 
 
 def _reset(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    """Also one that is closed already."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     sock.close()

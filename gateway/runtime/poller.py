@@ -8,9 +8,9 @@ are told too. Level-triggered: what is not taken is told again. Counterparts: `t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import select
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -24,9 +24,15 @@ Ready = Callable[[int], object]
 class Poller:
     """Watches descriptors. Who closes one must `forget` it before, for its number is given out again."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """`loop`: one of asyncio's, which is to call `turn`; without one its owner does."""
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop | None = None,
+        failed: Callable[[Exception], None] = traceback.print_exception,
+    ) -> None:
+        """`loop`: one of asyncio's, which is to call `turn`, and is told what a callback raises. Without one
+        its owner calls, and `failed` is told."""
         self._loop = loop
+        self._tell_failure = failed if loop is None else _exception_handler(loop)
         self._epoll = select.epoll()
         self._ready: dict[int, Ready] = {}
         self._left: list[tuple[int, Ready, int]] = []
@@ -76,7 +82,7 @@ class Poller:
         events, self._left = self._left, []
         if not events:
             found = self._epoll.poll(seconds, limits.EVENTS_PER_TURN)
-            events = [(fd, self._ready[fd], mask) for fd, mask in found]
+            events = [(fd, self._ready[fd], mask) for fd, mask in found if self._is_ours(fd)]
         for done, (fd, ready, mask) in enumerate(events):
             if time.monotonic() > self._until:
                 self._left = events[done:]
@@ -88,12 +94,22 @@ class Poller:
                 except Exception as error:
                     self._failed(fd, ready, error)
 
+    def _is_ours(self, fd: int) -> bool:
+        """One that was closed before it was forgotten is a bug, of one session alone."""
+        if fd in self._ready:
+            return True
+        with contextlib.suppress(OSError):
+            self._epoll.unregister(fd)
+        return False
+
     def _failed(self, fd: int, ready: Ready, error: Exception) -> None:
-        """A bug of ours: it must not keep the others waiting, nor fill the log with the same line."""
-        if self._loop is not None:
-            self._loop.call_exception_handler({"message": f"{ready} has failed", "exception": error})
-        else:
-            print(f"{ready} has failed", file=sys.stderr)
-            traceback.print_exception(error)
+        """A bug of ours, and whose descriptor this is has not ended it: it must not keep the others waiting,
+        nor fill the log with the same line."""
+        self._tell_failure(error)
         if self._ready.get(fd) is ready:
-            self._epoll.modify(fd, select.EPOLLONESHOT)
+            with contextlib.suppress(OSError):
+                self._epoll.modify(fd, select.EPOLLONESHOT)
+
+
+def _exception_handler(loop: asyncio.AbstractEventLoop) -> Callable[[Exception], None]:
+    return lambda error: loop.call_exception_handler({"message": "a callback has failed", "exception": error})

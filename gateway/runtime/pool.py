@@ -32,6 +32,7 @@ from gateway.observe.log import Level, Log
 from gateway.peers.sources import SourceSeen
 from gateway.policy import limits
 from gateway.runtime import environment
+from gateway.runtime.bug import Bug
 from gateway.runtime.child import Child
 from gateway.runtime.confinements import seen_by_workers
 from gateway.runtime.handover import Heirloom
@@ -312,8 +313,9 @@ class Pool:
             return
         try:
             self._spawn(worker)
-        except OSError as error:
-            told = error.strerror
+        except Exception as error:
+            # No process or descriptor, for the moment; or a bug, and the slot must not stay empty for it.
+            told = (error.strerror if isinstance(error, OSError) else None) or Bug.of(error).detail
             self._log.fact("pool", "cannot-start", level=Level.ERROR, worker=worker.slot.index, detail=told)
             self._start_later(worker)
         else:
@@ -374,11 +376,12 @@ class Pool:
         now = self._loop.time()
         slept = now - self._watched_at > limits.HUNG_AFTER_SECONDS / 2
         self._watched_at = now
+        # Before all else: a bug in what follows must not leave the workers unwatched.
+        if not self._stopping:
+            self._loop.call_later(limits.WATCH_SECONDS, self._watch)
         if not slept:
             for worker in self.workers:
                 self._judge(worker, now - worker.alive_at)
-        if not self._stopping:
-            self._loop.call_later(limits.WATCH_SECONDS, self._watch)
 
     def _judge(self, worker: WorkerProcess, silent: float) -> None:
         if worker.process is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import socket
 import time
-import traceback
 from collections.abc import Callable
 from typing import Protocol
 
@@ -27,6 +26,7 @@ from gateway.peers.sources import SourceSeen, after_endorsement, after_upgrade
 from gateway.policy import limits
 from gateway.policy.cause import Sighting, likely
 from gateway.policy.dead_end import ClearRuns
+from gateway.runtime.bug import Bug
 from gateway.runtime.connection import Connection, Machine
 from gateway.runtime.link import Message
 from gateway.runtime.poller import Poller
@@ -118,8 +118,12 @@ class Sessions:
         self._roles[connection] = role
         self._counters.add(Tally.SESSIONS_BEGUN)
         self._counters.set(Tally.SESSIONS_OPEN, len(self._roles))
-        self._fact(connection, "begun", direction=_DIRECTION[role], source=_source(flow), to=_server(flow))
-        connection.start()
+        try:
+            where = {"source": _source(flow), "to": _server(flow)}
+            self._fact(connection, "begun", direction=_DIRECTION[role], **where)
+            connection.start()
+        except Exception as error:
+            connection.failed(error)
 
     def _receiving(self, flow: Flow) -> ReceivingContext:
         context = self._surroundings.receiving(flow, self._loop.time())
@@ -330,14 +334,38 @@ class Sessions:
         if cause is not None:
             self._tell_cause(connection, cause)
 
-    def machine_failed(self, connection: Connection, error: Exception) -> None:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        told = f"{type(error).__name__} in {where.name}: {error}"
-        self._fact(connection, "failed", level=Level.ERROR, reason=Reason.INTERNAL, detail=told)
-        self._tell({"alarm": {"reason": Reason.INTERNAL.value, "subject": where.name, "detail": told}})
+    def session_failed(self, connection: Connection, error: Exception) -> None:
+        """By a bug of ours, which has ended it."""
+        bug = Bug.of(error)
+        self._fact(connection, "failed", level=Level.ERROR, reason=Reason.INTERNAL, detail=bug.detail)
+        self._tell(bug.alarm())
+
+    def flow_failed(self, flow: Flow, error: Exception) -> None:
+        """The same on the way to a session: there is none to name."""
+        bug = Bug.of(error)
+        where = {"source": _source(flow), "to": _server(flow)}
+        self._log.fact(
+            "gate", "failed", level=Level.ERROR, reason=Reason.INTERNAL, **where, detail=bug.detail
+        )
+        self._tell(bug.alarm())
 
     def connection_over(self, connection: Connection) -> None:
+        """Whatever counting and telling make of it, the client's next connection from that port must be able
+        to come."""
         role = self._roles.pop(connection)
+        assert isinstance(connection.flow, Flow)
+        try:
+            self._note_end(connection, role)
+        finally:
+            self._bank.closed(connection.flow.source)
+            assert self.dialler is not None
+            self.dialler.ended(
+                connection.flow, by_reset=connection.reset_by is not None or connection.has_failed
+            )
+            if not self._roles and self.on_empty is not None:
+                self.on_empty()
+
+    def _note_end(self, connection: Connection, role: Role) -> None:
         direction = _DIRECTION[role]
         self._counters.ended(direction, connection.end_reason(role))
         self._counters.set(Tally.SESSIONS_OPEN, len(self._roles))
@@ -354,12 +382,6 @@ class Sessions:
             near_octets=connection.near_octets,
             far_octets=connection.far_octets,
         )
-        assert isinstance(connection.flow, Flow)
-        self._bank.closed(connection.flow.source)
-        assert self.dialler is not None
-        self.dialler.ended(connection.flow, by_reset=connection.reset_by is not None)
-        if not self._roles and self.on_empty is not None:
-            self.on_empty()
 
     def _fact(self, connection: Connection, event: str, **fields: object) -> None:
         self._log.fact("session", event, session=connection.session_id, **fields)  # type: ignore[arg-type]

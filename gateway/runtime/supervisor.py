@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import time
-import traceback
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from gateway.observe.counters import AlarmBell, Tally
 from gateway.observe.log import Level
 from gateway.policy import limits
 from gateway.runtime import confinements, handover, hardening, preflight
+from gateway.runtime.bug import Bug
 from gateway.runtime.causes import Causes
 from gateway.runtime.control import ControlSocket
 from gateway.runtime.dead_ends import DeadEnds
@@ -71,11 +71,12 @@ class Supervisor:
 
     async def run(self) -> None:
         """Raises EnvironmentFailureError where it cannot start."""
+        asyncio.get_running_loop().set_exception_handler(self._callback_failed)
         control = self._prepare()
         self._make_processes()
         self._make_keepers()
         await self._start(control)
-        async with kept(self._lasting(), self._keeper_failed):
+        async with kept(self._lasting(), self._failed):
             self._say_started()
             await self._stop.wait()
             self._say_stopping()
@@ -182,9 +183,16 @@ class Supervisor:
             self._inside.keep,
         ]
 
-    def _keeper_failed(self, error: Exception) -> None:
-        where = traceback.extract_tb(error.__traceback__)[-1].name
-        self._alarm(Reason.INTERNAL, where, f"{type(error).__name__}: {error}")
+    def _failed(self, error: Exception) -> None:
+        """A bug of ours in what is to last or in a callback of the loop; what else there is goes on."""
+        bug = Bug.of(error)
+        self._alarm(Reason.INTERNAL, bug.where, bug.detail)
+
+    def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        loop.default_exception_handler(context)
+        if isinstance(error, Exception):
+            self._failed(error)
 
     def _say_started(self) -> None:
         event = "started" if self._heritage is None else "reloaded"
@@ -258,6 +266,14 @@ class Supervisor:
     # --- Alarms, status ------------------------------------------------------------------------------------
 
     def _alarm(self, reason: Reason, subject: str, detail: str, cause: Reason | None = None) -> None:
+        """Never raises: who rings has something to do next."""
+        try:
+            self._ring(reason, subject, detail, cause)
+        except Exception as error:
+            told = Bug.of(error).detail
+            self._log.fact("alarm", "failed", level=Level.ERROR, reason=reason, subject=subject, detail=told)
+
+    def _ring(self, reason: Reason, subject: str, detail: str, cause: Reason | None) -> None:
         now = int(time.time())
         likely = cause.value if cause is not None else ""
         alarm = self._bell.ring(reason, subject, now, detail, likely)

@@ -2,7 +2,7 @@
 
 A loop of everybody's would have an epoll of its own around that of the sessions, and each event would go
 through both: a fifth of what passing one small message costs. Each turn: timers that are due, what others
-have asked for, then descriptors. Whatever a callback raises is printed, and the loop goes on.
+have asked for, then descriptors. Whatever a callback raises is told, and the loop goes on.
 Counterparts: `poller` (the epoll), `worker` (whose loop it is); the supervisor has a loop of the library.
 """
 
@@ -73,7 +73,9 @@ class Turns:
     time = staticmethod(time.monotonic)
 
     def __init__(self) -> None:
-        self.poller = Poller()
+        self.on_failure: Callable[[Exception], None] = traceback.print_exception
+        """Is told what a callback has raised: a bug of ours."""
+        self.poller = Poller(failed=self._failed)
         self._soon: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
         self._numbers = itertools.count()
@@ -97,7 +99,7 @@ class Turns:
 
     def add_reader(self, fd: int, callback: Callable[..., object], *args: Any) -> None:
         """One that fails is told again, unlike what the poller watches for others: this may be the queue."""
-        self.poller.watch(fd, select.EPOLLIN, lambda _: _told(callback, *args))
+        self.poller.watch(fd, select.EPOLLIN, lambda _: self._told(callback, *args))
 
     def remove_reader(self, fd: int) -> bool:
         """Whether there was one."""
@@ -125,7 +127,7 @@ class Turns:
             self._run_due()
         for _ in range(len(soon)):
             callback, args = soon.popleft()
-            _told(callback, *args)
+            self._told(callback, *args)
         self.poller.turn(0.0 if soon or self._stopping else self._seconds_left())
 
     def _run_due(self) -> None:
@@ -135,7 +137,7 @@ class Turns:
             if timer.is_cancelled:
                 self._cancelled -= 1
             else:
-                _told(timer._run)
+                self._told(timer._run)
         if self._cancelled > _SOME and 2 * self._cancelled > len(timers):
             timers[:] = [entry for entry in timers if not entry[2].is_cancelled]
             heapq.heapify(timers)
@@ -145,9 +147,14 @@ class Turns:
         """Until the next timer; negative: for ever."""
         return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else -1.0
 
+    def _told(self, callback: Callable[..., object], *args: Any) -> None:
+        try:
+            callback(*args)
+        except Exception as error:
+            self._failed(error)
 
-def _told(callback: Callable[..., object], *args: Any) -> None:
-    try:
-        callback(*args)
-    except Exception:
-        traceback.print_exc()
+    def _failed(self, error: Exception) -> None:
+        try:
+            self.on_failure(error)
+        except Exception:
+            traceback.print_exc()

@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Iterable
 from ipaddress import ip_network
 
@@ -30,6 +31,7 @@ from gateway.observe.log import Level
 from gateway.peers.sources import SourceSeen
 from gateway.policy import limits
 from gateway.runtime import hardening, system_calls
+from gateway.runtime.bug import Bug
 from gateway.runtime.intake import Intake
 from gateway.runtime.link import Link, Message
 from gateway.runtime.memory import Memory, PinReader, SourceReader
@@ -89,6 +91,8 @@ class Worker:
         self._retiring_from: float | None = None
         self._counted_at = 0.0
         self._alive_at = loop.time()
+        self._bugs_told: dict[str, float] = {}
+        loop.on_failure = self._callback_failed
         self._alive()
 
     def ready(self, layers: list[str]) -> None:
@@ -109,13 +113,14 @@ class Worker:
 
     def _alive(self) -> None:
         """The proof that this loop turns, to kernel and supervisor; log and counters go out with it."""
+        # Before all else: a bug in what follows must not end the proofs, and with them this worker.
+        self._loop.call_later(limits.ALIVE_EVERY_SECONDS, self._alive)
         now = self._loop.time()
         if now - self._alive_at > limits.HUNG_AFTER_SECONDS:
             self._log.fact("worker", "slept", level=Level.NOTICE, seconds=round(now - self._alive_at, 3))
             self._intake.discard_backlog()
         self._alive_at = now
         self._poller.rest_behind(now + limits.READS_BEHIND_ALIVE_SECONDS)
-        self._loop.call_later(limits.ALIVE_EVERY_SECONDS, self._alive)
         if not self._draining:  # the slot may be a successor's, who must speak for itself
             self._pulse.beat()
         self._link.send_alive()
@@ -167,6 +172,17 @@ class Worker:
         elif "source" in message:
             said = message["source"]
             self._sessions.learn_source(said["address"], SourceSeen(said["seen"]))
+
+    def _callback_failed(self, error: Exception) -> None:
+        """A bug of ours outside of any session. Told once in a while: a callback may fail in every turn."""
+        self._counters.add(Tally.CALLBACKS_FAILED)
+        bug, now = Bug.of(error), self._loop.time()
+        if now - self._bugs_told.get(bug.where, -limits.BUG_TOLD_SECONDS) < limits.BUG_TOLD_SECONDS:
+            return
+        self._bugs_told[bug.where] = now
+        traceback.print_exception(error)
+        self._log.fact("worker", "failed", level=Level.ERROR, reason=Reason.INTERNAL, detail=bug.detail)
+        self._link.send(bug.alarm())
 
     def _roles(self, inside_networks: Iterable[Network]) -> Roles:
         layout = layout_of(self._config)

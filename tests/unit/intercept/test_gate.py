@@ -330,6 +330,15 @@ class AnyOrder(RuleBasedStateMachine):
         self.live.remove(each)
         self.carry_out(self.gate.ended(each))
 
+    @rule(port=st.integers(1, 3), host=st.integers(1, 2), server=st.integers(1, 2))
+    def forget(self, port: int, host: int, server: int) -> None:
+        """The dial, if one is out, is dropped with it."""
+        each = flow(port, f"192.0.2.{host}", f"198.51.100.{server}")
+        self.dials.discard(each)
+        self.live.discard(each)
+        self.carry_out(self.gate.forget(each))
+        assert not self.gate.knows(each)
+
     @rule(seconds=st.sampled_from([0.1, 1.0, 11.0, 61.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
@@ -354,6 +363,11 @@ class AnyOrder(RuleBasedStateMachine):
             self.now += limits.UNCLAIMED_SECONDS
             self.carry_out(self.gate.tick(self.now))
         assert not self.open
+        for each in sorted(self.live):
+            self.carry_out(self.gate.ended(each))
+        self.now += limits.UNCLAIMED_SECONDS
+        self.carry_out(self.gate.tick(self.now))
+        assert self.gate._admission.sessions.total == self.gate._admission.connects.total == 0
 
 
 AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -1,6 +1,6 @@
 """A worker's way in, without a kernel: the queue and the listeners are stand-ins, the sockets real ones.
 
-Counterpart: tests/lab, where the kernel brings the SYNs.
+A bug of ours costs one session. Counterpart: tests/lab, where the kernel brings the SYNs.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class World:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.pairs: list[tuple[Flow, socket.socket, socket.socket]] = []
+        self.failures: list[tuple[Flow, str]] = []
         self.loop = loop
         self.listeners = [socket.create_server(("127.0.0.1", 0))]
         self.others: list[socket.socket] = []
@@ -98,6 +99,9 @@ class World:
     def dial_failed(self, flow: Flow, role: Role, outcome: DialOutcome) -> None: ...
     def syn_refused(self, flow: Flow, reason: object) -> None: ...
     def over_limit(self, flow: Flow, limit: Limit) -> None: ...
+
+    def flow_failed(self, flow: Flow, error: Exception) -> None:
+        self.failures.append((flow, str(error)))
 
     def is_known(self, flow: Flow, role: Role) -> bool:
         return False
@@ -157,3 +161,112 @@ def test_a_flow_that_is_over_leaves_nothing_behind(
     monkeypatch.setattr(limits, "GATE_TICK_SECONDS", 3600)
     world.intake._tick()
     assert world.intake._flow_roles == {}
+
+
+# --- A bug of ours ------------------------------------------------------------------------------------------
+
+
+def breaks(monkeypatch: pytest.MonkeyPatch, where: object, name: str) -> None:
+    """Once; from then on it does what it did."""
+    whole = getattr(where, name)
+
+    def bug(*args: Any, **named: Any) -> Any:
+        monkeypatch.setattr(where, name, whole)
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(where, name, bug)
+
+
+def goes_well(world: World, port: int) -> None:
+    """A client gets its session, from this port."""
+    world.queue.arrives(syn(port))
+    world.loop.run_until_complete(asyncio.wait_for(world.queue.judged.wait(), 5))
+    assert world.queue.verdicts.pop() == "mark"
+    world.accepts(port)
+    at, accepted, dialled = world.pairs.pop()
+    assert at == flow(port)
+    accepted.close()
+    dialled.close()
+    world.intake.ended(flow(port), by_reset=False)
+
+
+def nothing_is_left(world: World, port: int) -> None:
+    intake = world.intake
+    assert not intake._gate.knows(flow(port))
+    for kept in (intake._held, intake._flow_roles, intake._dials, intake._ready):
+        assert not kept
+    admission = intake._gate._admission
+    assert not admission.connects.total and not admission.sessions.total
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [
+        (lambda world: world.intake._gate, "syn_arrived"),
+        (lambda world: world.intake._counters, "add"),
+        (lambda world: world.intake, "_dial_for"),
+        (lambda world: module, "parse_syn"),
+    ],
+    ids=["gate", "verdict", "dial", "packet"],
+)
+def test_a_syn_passes_where_a_bug_meets_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, where: Any, name: str
+) -> None:
+    breaks(monkeypatch, where(world), name)
+    if name == "add":  # a verdict is given at once only to what is not ours
+        world.intake.roles = Roles(["wan"], ["lan2"], [])
+    try:
+        world.queue.arrives(syn(1000))
+    except RuntimeError:
+        assert name in ("parse_syn", "add"), "the queue told of the next packets is the loop's business"
+    assert world.queue.verdicts == ["pass"]
+    world.queue.verdicts.clear()
+    nothing_is_left(world, 1000)
+    if name in ("syn_arrived", "_dial_for"):
+        assert world.failures == [(flow(1000), "a bug")]
+    world.intake.roles = Roles(["lan"], ["wan"], [])
+    goes_well(world, 1000)
+
+
+@pytest.mark.parametrize("name", ["dial_finished", "_execute"])
+def test_a_syn_passes_where_its_dial_ends_in_a_bug_and_the_dial_is_reset_before(
+    world: World, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    world.queue.arrives(syn(1000))
+    breaks(monkeypatch, world.intake._gate if name == "dial_finished" else world.intake, name)
+    dialled = world.others[0]
+    resets: list[str] = []
+    give = world.queue.verdict
+
+    def verdict(*args: Any, **named: Any) -> None:
+        dialled.settimeout(5)
+        try:
+            resets.append(repr(dialled.recv(1)))
+        except ConnectionResetError:
+            resets.append("reset")
+        give(*args, **named)
+
+    monkeypatch.setattr(world.queue, "verdict", verdict)
+    world.loop.run_until_complete(asyncio.wait_for(world.queue.judged.wait(), 5))
+    assert (resets, world.queue.verdicts) == (["reset"], ["pass"])
+    assert world.failures == [(flow(1000), "a bug")]
+    world.queue.verdicts.clear()
+    monkeypatch.setattr(world.queue, "verdict", give)
+    goes_well(world, 1000)
+
+
+def test_a_client_is_reset_where_its_session_cannot_begin(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.queue.arrives(syn(1000))
+    world.loop.run_until_complete(asyncio.wait_for(world.queue.judged.wait(), 5))
+    world.queue.verdicts.clear()
+    breaks(monkeypatch, world, "pair_ready")
+    world.accepts(1000)
+    for other in world.others:
+        other.settimeout(5)
+        with pytest.raises(ConnectionResetError):
+            other.recv(1)
+    assert world.failures == [(flow(1000), "a bug")]
+    nothing_is_left(world, 1000)
+    goes_well(world, 1000)

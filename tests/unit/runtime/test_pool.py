@@ -387,6 +387,50 @@ def test_a_worker_that_is_silent_for_long_is_killed(ears: Ears, state: State) ->
     assert process.killed == 1
 
 
+def test_workers_are_watched_though_one_look_at_them_fails(
+    ears: Ears, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a bug of ours: a worker that hangs from then on would stay in the gate."""
+    looks: list[float] = []
+    seen_again = asyncio.Event()
+
+    def judge(worker: WorkerProcess, silent: float) -> None:
+        looks.append(silent)
+        if len(looks) == 1:
+            raise RuntimeError("a bug")
+        seen_again.set()
+
+    async def watched() -> None:
+        ears.pool._watched_at = loop.time()
+        ears.pool._watch()
+
+    loop.set_exception_handler(lambda _loop, _context: None)
+    monkeypatch.setattr(ears.pool, "_judge", judge)
+    ears.pool.workers.append(ears.worker)
+    with pytest.raises(RuntimeError, match="a bug"):
+        loop.run_until_complete(watched())
+    loop.run_until_complete(asyncio.wait_for(seen_again.wait(), 5))
+
+
+def test_a_worker_whose_start_fails_by_a_bug_is_started_again(
+    ears: Ears, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[WorkerProcess] = []
+    started = asyncio.Event()
+
+    def spawn(worker: WorkerProcess) -> None:
+        tries.append(worker)
+        if len(tries) == 1:
+            raise TypeError("a bug")
+        started.set()
+
+    monkeypatch.setattr(ears.pool, "_spawn", spawn)
+    ears.worker.rest_seconds = 0.01
+    ears.pool.workers.append(ears.worker)
+    ears.pool._start_again(ears.worker)
+    loop.run_until_complete(asyncio.wait_for(started.wait(), 5))
+
+
 # --- One that somebody else told to end ------------------------------------------------------------------
 
 

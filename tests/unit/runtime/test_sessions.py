@@ -28,6 +28,7 @@ from gateway.runtime.surroundings import Surroundings
 from gateway.session.commands import NoteDecision, NoteSource
 from gateway.smtp.events import Role
 from tests.playbook import R_KEYS
+from tests.unit.runtime.sockets import tcp_pair
 
 CLIENT = "192.0.2.1"
 ELSEWHERE = "198.51.100.1"
@@ -40,6 +41,7 @@ class Worker:
 
     def __init__(self, folder: Path, config: Config | None = None) -> None:
         self._loop = asyncio.new_event_loop()
+        self.log = folder / "log"
         self._poller = Poller(self._loop)
         Database(folder / "peers.db").close()
         memory = Memory(folder / "peers.db", lambda detail: pytest.fail(detail))
@@ -193,3 +195,70 @@ def test_neighbours_of_a_first_upgrade_at_another_worker_do_not_rest(worker: Wor
     worker.ignored_many(ELSEWHERE)
     assert not worker.rests()
     assert worker.rests(ELSEWHERE)
+
+
+# --- A bug of ours ------------------------------------------------------------------------------------------
+
+
+class Ended:
+    """In the intake's place."""
+
+    def __init__(self) -> None:
+        self.flows: list[tuple[Flow, bool]] = []
+
+    def dial(self, *_: object, **__: object) -> None: ...
+
+    def ended(self, flow: Flow, *, by_reset: bool) -> None:
+        self.flows.append((flow, by_reset))
+
+
+@pytest.mark.parametrize("where", ["log", "start"])
+def test_a_session_that_cannot_begin_or_end_as_it_should_is_over_all_the_same(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    sessions, ended = worker.sessions, Ended()
+    sessions.dialler = ended
+    whole = sessions._log.fact
+
+    def fact(subsystem: str, event: str, **fields: Any) -> None:
+        if event == "ended":
+            raise RuntimeError("a bug")
+        whole(subsystem, event, **fields)
+
+    def start(connection: Connection) -> None:
+        raise RuntimeError("a bug")
+
+    if where == "log":
+        monkeypatch.setattr(sessions._log, "fact", fact)
+    else:
+        monkeypatch.setattr(Connection, "start", start)
+    accepted, client = tcp_pair()
+    dialled, server = tcp_pair()
+    sessions.pair_ready(flow(CLIENT), Role.RECEIVING, accepted, dialled)
+    if where == "log":
+        (connection,) = sessions._roles
+        with pytest.raises(RuntimeError):
+            connection.abort()
+    assert not sessions.open
+    assert sessions._bank._accounts == {}
+    assert [each for each, _ in ended.flows] == [flow(CLIENT)]
+    for peer in (client, server):
+        peer.settimeout(5)
+        with pytest.raises(ConnectionResetError):
+            peer.recv(1)
+        peer.close()
+    if where == "start":
+        assert ended.flows == [(flow(CLIENT), True)]
+        assert [said["alarm"]["reason"] for said in worker.said if "alarm" in said] == ["internal"]
+        worker.sessions._log.flush()
+        log = worker.log.read_text()
+        assert " session failed " in log
+        assert "session ended" in log
+        assert "reason=internal" in log
+
+
+def test_a_bug_on_the_way_to_a_session_is_told_with_the_addresses(worker: Worker) -> None:
+    worker.sessions.flow_failed(flow(CLIENT), RuntimeError("a bug"))
+    worker.sessions._log.flush()
+    assert f"gate failed source={CLIENT}:40000 to=203.0.113.7:25" in worker.log.read_text()
+    assert [said["alarm"]["reason"] for said in worker.said] == ["internal"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 from collections.abc import Iterator
@@ -150,6 +151,41 @@ def test_what_raises_is_printed_and_the_loop_goes_on(loop: Turns, capsys: pytest
         loop.run_forever()
     assert sorted(told) == ["reader", "soon", "timer"]
     assert capsys.readouterr().err.count("ValueError: ") == 3
+
+
+def test_what_raises_is_told_to_whoever_wants_to_hear_it_and_may_fail_itself(
+    loop: Turns, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[str] = []
+
+    def fail(word: str) -> None:
+        raise ValueError(word)
+
+    def hear(error: Exception) -> None:
+        told.append(str(error))
+        if len(told) == 1:
+            raise RuntimeError("cannot tell it")
+
+    loop.on_failure = hear
+    loop.call_soon(fail, "first")
+    loop.call_soon(fail, "second")
+    loop.call_later(0.02, loop.stop)
+    loop.run_forever()
+    assert told == ["first", "second"]
+    assert capsys.readouterr().err.count("cannot tell it") == 2  # in the code, and in words
+
+
+def test_a_socket_that_was_closed_before_it_was_forgotten_ends_nothing(loop: Turns) -> None:
+    ours, theirs = socket.socketpair()
+    again = socket.socket(fileno=os.dup(ours.fileno()))
+    told: list[int] = []
+    loop.poller.watch(ours.fileno(), select.EPOLLIN, told.append)
+    del loop.poller._ready[ours.fileno()]  # a bug of ours: the kernel still tells of it
+    with ours, theirs, again:
+        theirs.send(b"x")
+        loop.call_later(0.02, loop.stop)
+        loop.run_forever()
+    assert told == []
 
 
 def test_a_signal_is_told_in_a_turn(loop: Turns) -> None:
