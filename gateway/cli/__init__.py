@@ -187,15 +187,14 @@ until_reboot = click.option(
 @command
 def plan(settings: Settings, as_json: bool, until_reboot: bool) -> None:
     """Show what `up` would change now: rules, routes, switches, files, services. Changes nothing."""
-    from gateway.operator import lifecycle
+    from gateway.operator import lifecycle, planning
 
     config = lifecycle.resolved(settings.config)
-    found = lifecycle.plan(config, _service(settings), until_reboot=until_reboot)
+    found = planning.plan(config, _service(settings), until_reboot=until_reboot)
     if as_json:
-        print_json(asdict(found))
-        return
-    print_lines(found.changes or ["nothing to change: all rules are in place"])
-    print_lines(f"note: {remark}" for remark in found.remarks)
+        print_json(planning.as_json(found))
+    else:
+        print_lines(planning.told(found))
 
 
 @nightmail.command(short_help="Take mail over, now and after each start: rules and service.")

@@ -1,17 +1,17 @@
-"""Up, down, and what either would change: the operator's hand on the machine.
+"""Up and down: the operator's hand on the machine.
 
 What the operator wants is written down first and done second, so that a running daemon, which puts back rules
 that others removed, and the next boot both know. Counterparts: `intercept.kernel` does the work on the rules,
-`service` that on systemd's service, `intercept.wanted` keeps the word, `runtime.supervisor` obeys it.
+`service` that on systemd's service, `intercept.wanted` keeps the word, `runtime.supervisor` obeys it;
+`planning` tells all of it before.
 """
 
 from __future__ import annotations
 
 import contextlib
-import pwd
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,7 +31,6 @@ from gateway.operator import service as systemd
 from gateway.operator.service import Service
 from gateway.operator.status import ask, is_running
 from gateway.policy import limits
-from gateway.runtime.confinements import SIGNER
 
 _DAEMON_CHECKS: Final = 8
 """So many of its looks at the rules a running daemon is given to put them in."""
@@ -39,23 +38,6 @@ _LOOPBACK: Final = "lo"
 _MAIN_TABLE: Final = 254  # <linux/rtnetlink.h>
 _IFF_UP: Final = 1  # <linux/if.h>
 _AF_INET, _AF_INET6 = 2, 10
-STAYS: Final = "(stays)"
-"""Behind a line of a plan: `down` leaves this where it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One line for each thing that `up` would change; `remarks`: what stands in mail's way."""
-
-    rules: list[str] = field(default_factory=list)
-    """Rules, routes, interfaces and switches of the kernel."""
-    files: list[str] = field(default_factory=list)
-    services: list[str] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-
-    @property
-    def changes(self) -> list[str]:
-        return [*self.rules, *self.files, *self.services]
 
 
 def discover() -> list[FoundInterface]:
@@ -70,67 +52,14 @@ def resolved(config: Config) -> Config:
     return replace(named, unfiltered=kernel.unfiltered(named))
 
 
-# --- Plan --------------------------------------------------------------------------------------------
+# --- Up and down -------------------------------------------------------------------------------------
 
 
-def plan(config: Config, service: Service | None = None, *, until_reboot: bool = False) -> Plan:
-    """What `up` would change now; changes nothing. Takes a resolved configuration.
-
-    `service`: the one that runs by this configuration, where there is one.
-    """
-    rules = ruleset.render(config, ruleset.slots_to_render(config, ()))
-    starts, enables = _to_do(config, service, until_reboot)
-    return Plan(
-        kernel.plan(config, rules, _queues_of_daemon(config) or _queues(config)),
-        [*_word_files(config, until_reboot), *(_daemon_files(config) if starts else ())],
-        [f"{word:8}service {systemd.UNIT}" for word, so in (("start", starts), ("enable", enables)) if so],
-        [*kernel.remarks(config), *kernel.notes(), *_users(config)],
-    )
-
-
-def _to_do(config: Config, service: Service | None, until_reboot: bool) -> tuple[bool, bool]:
+def to_do(config: Config, service: Service | None, until_reboot: bool) -> tuple[bool, bool]:
     """Whether the service is to be started, and enabled. A daemon that somebody else runs is theirs."""
     if service is None or (not service.is_active and is_running(config.control_socket)):
         return False, False
     return not service.is_active, not (service.is_enabled or until_reboot)
-
-
-def _users(config: Config) -> Iterator[str]:
-    """The package makes them; `up` makes none."""
-    for number, name in enumerate((config.user, config.user + SIGNER)):
-        try:
-            pwd.getpwnam(name)
-        except KeyError:
-            yield f"there is no user {name}; the process takes the number {limits.SPARE_USER + number}"
-
-
-def _word_files(config: Config, until_reboot: bool) -> list[str]:
-    lines = [f"add     folder {folder} {STAYS}" for folder in reversed(_missing_folders(config))]
-    word = _said(config)
-    if not config.wanted_file.exists() or _up_word(word, until_reboot) != word:
-        told = "up, until the next boot" if until_reboot else "up"
-        lines.append(f"write   file {config.wanted_file}: {told} {STAYS}")
-    return lines
-
-
-def _daemon_files(config: Config) -> list[str]:
-    """What a daemon makes at its start; its sockets go when it ends."""
-    memory = config.pins_file
-    locks = [path.with_name(f"{path.name}.lock") for path in (config.identity_file, memory)]
-    kept = [config.identity_file, memory, *locks, *([config.log_file] if config.log_file else [])]
-    besides = [memory.with_name(memory.name + ending) for ending in ("-wal", "-shm")]
-    sockets = [config.control_socket]
-    if isinstance(config.metrics_listen, Path):
-        sockets.append(config.metrics_listen)
-    return [
-        *(f"add     file {path} {STAYS}" for path in kept if not path.exists()),
-        *(f"add     file {path}" for path in besides if not path.exists()),
-        *([] if config.run_dir.exists() else [f"add     folder {config.run_dir}"]),
-        *(f"add     socket {path}" for path in sockets),
-    ]
-
-
-# --- Up and down -------------------------------------------------------------------------------------
 
 
 def up(
@@ -162,9 +91,9 @@ def _up(
     undo: contextlib.ExitStack,
 ) -> str:
     stood = bool(kernel.gate_counts())
-    starts, enables = _to_do(config, service, until_reboot)
-    word = _up_word(_said(config), until_reboot)
-    undo.callback(_give_back, config, _octets(config.wanted_file), _missing_folders(config))
+    starts, enables = to_do(config, service, until_reboot)
+    word = up_word(said(config), until_reboot)
+    undo.callback(_give_back, config, _octets(config.wanted_file), missing_folders(config))
     done = [name for name, so in ((STARTED, starts), (ENABLED, enables)) if so]
     record_word(config.wanted_file, replace(word, service=tuple(dict.fromkeys([*word.service, *done]))))
     if not stood:
@@ -177,7 +106,7 @@ def _up(
     else:
         # Nobody listens on the queues, and --queue-bypass lets mail pass as if there were no rule.
         rules = ruleset.render(config, ruleset.slots_to_render(config, ()))
-        kernel.KernelRules(config).apply(rules, _queues(config))
+        kernel.KernelRules(config).apply(rules, queues(config))
         told = "rules are in place; no daemon is running, so mail passes in clear until one is"
     if enables:
         undo.callback(_quietly, systemd.take_back, ENABLED)
@@ -198,7 +127,7 @@ def down(config: Config, *, until_reboot: bool = False, pause: Callable[[float],
 
     A service that `up` has started or enabled is stopped or disabled, unless the next boot is to find it.
     """
-    word = _said(config)
+    word = said(config)
     if until_reboot:
         record_word(config.wanted_file, replace(word, this_boot=Wanted.DOWN))
     else:
@@ -224,14 +153,14 @@ def down(config: Config, *, until_reboot: bool = False, pause: Callable[[float],
 # --- The word ----------------------------------------------------------------------------------------
 
 
-def _said(config: Config) -> Word:
+def said(config: Config) -> Word:
     try:
         return read_word(config.wanted_file)
     except EnvironmentFailureError:
         return Word()
 
 
-def _up_word(word: Word, until_reboot: bool) -> Word:
+def up_word(word: Word, until_reboot: bool) -> Word:
     if until_reboot:
         return replace(word, this_boot=Wanted.UP)
     return Word(Wanted.UP, service=word.service)
@@ -244,7 +173,7 @@ def _octets(path: Path) -> bytes | None:
         return None
 
 
-def _missing_folders(config: Config) -> list[Path]:
+def missing_folders(config: Config) -> list[Path]:
     """Those that are made with the word, the innermost first."""
     here = config.state_dir
     return [folder for folder in (here, *here.parents) if not folder.exists()]
@@ -275,7 +204,7 @@ def _take_out(config: Config) -> None:
     _quietly(kernel.KernelRules(config).remove)
 
 
-def _queues_of_daemon(config: Config) -> list[int]:
+def queues_of_daemon(config: Config) -> list[int]:
     """Those that a running daemon sends SYNs to, or will; empty where there is none, or none that answers."""
     with contextlib.suppress(EnvironmentFailureError, KeyError):
         answer = ask(config.control_socket)
@@ -287,7 +216,7 @@ def _queues_of_daemon(config: Config) -> list[int]:
     return []
 
 
-def _queues(config: Config) -> list[int]:
+def queues(config: Config) -> list[int]:
     return [slot.queue for slot in ruleset.slots_of(config)]
 
 

@@ -574,7 +574,7 @@ def test_left_over_rules_are_harmless_and_down_takes_everything(
         "add     bridge fdb replace",
         "add     ip -6 route default dev nm1 table 2526",
         "add     ip -4 rule pref 40000 iif lo lookup 2526",
-        "add     nft chain horizon {",
+        "add     nft chain bridge nightmail horizon {",
     ):
         assert words in plan
     for _ in range(2):

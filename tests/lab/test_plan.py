@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -153,9 +154,15 @@ def routing_rule(line: str) -> str:
 
 
 def names_of(listing: list[str]) -> set[str]:
-    """Sets, chains and counters; notes of what was before are no rules."""
+    """Sets, chains and counters of nft's own listing; notes of what was before are no rules."""
     found = (re.match(r"\s*((?:set|chain|counter) \S+) \{", line) for line in listing)
     return {match[1] for match in found if match and "former/" not in match[1]}
+
+
+def names_told(of_nft: set[str]) -> set[str]:
+    """The same of a plan's lines."""
+    found = (re.match(r"nft (set|chain|counter) inet nightmail (\S+)", line) for line in of_nft)
+    return {f"{match[1]} {match[2]}" for match in found if match}
 
 
 @pytest.fixture
@@ -189,14 +196,35 @@ def paths(lines: list[str], *, stay: bool = False) -> set[str]:
     return {line.split()[2].rstrip(":") for line in lines if not stay or line.endswith("(stays)")}
 
 
-def assert_told(plan: dict[str, list[str]], before: Kernel, after: Kernel) -> None:
+def assert_summed_up(plan: dict[str, Any], fresh: set[str]) -> None:
+    """What the last sentence counts is what the kernel has got."""
+    adds, told = plan["summary"]["adds"], plan["summary"]["told"]
+    tables = {tuple(line.split()[:2]) for line in fresh if line.startswith(("iptables", "ip6tables"))}
+    kinds = {
+        "rules": r"ip6?tables ",
+        "routing_rules": r"ip -\d rule",
+        "routes": r"ip -\d route",
+        "switches": "sysctl",
+    }
+    counted = {kind: sum(bool(re.match(begins, line)) for line in fresh) for kind, begins in kinds.items()}
+    files = {"files": len(plan["files"])} if plan["files"] else {}
+    assert adds == {**counted, "tables": len(tables), "nft_tables": 1, **files}
+    assert plan["summary"]["removes"] == {}
+    assert told.startswith(
+        f"in all: `up` would add {counted['rules']} rules of iptables in {len(tables)} tables, "
+    )
+    assert told.endswith("; nothing of yours is removed")
+
+
+def assert_told(plan: dict[str, Any], before: Kernel, after: Kernel) -> None:
     """The plan's rules are the difference between the two, to the last one."""
     told = {line.removeprefix("add").strip() for line in plan["rules"]}
     assert all(line.startswith("add ") for line in plan["rules"])
     of_nft = {line for line in told if line.startswith("nft ")}
     assert after.rules - before.rules == told - of_nft
     assert after.tables - before.tables == {"table inet nightmail"}
-    assert names_of([line.removeprefix("nft ") for line in of_nft]) == after.nft
+    assert names_told(of_nft) == after.nft
+    assert_summed_up(plan, after.rules - before.rules)
     changed = {line.partition("=")[0] for line in after.rules - before.rules}
     gone = {line for line in before.rules - after.rules if line.partition("=")[0] not in changed}
     assert gone == set(), "a switch has another value; nothing else is taken away"
@@ -216,6 +244,7 @@ def test_without_a_service(machine: Machine) -> None:
     assert machine.files() - at_first == paths(plan["files"])
     assert json.loads(machine.run("plan", "--json")) == {
         "rules": [], "files": [], "services": [], "remarks": plan["remarks"],
+        "summary": {"told": "nothing to change: all rules are in place", "adds": {}, "removes": {}},
     }  # fmt: skip
     machine.run("up")
     assert_told(plan, before, machine.kernel())

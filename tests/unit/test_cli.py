@@ -18,7 +18,7 @@ from gateway.config import Config, FoundInterface
 from gateway.crypto.keys import IdentityKey
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept.wanted import Wanted, read_wanted
-from gateway.operator import check, lifecycle
+from gateway.operator import check, lifecycle, planning
 from gateway.peers.pins import Destination, MetPeer
 from gateway.peers.store import PinStore
 from gateway.runtime import supervisor
@@ -249,22 +249,26 @@ def test_check(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("two_interfaces")
 def test_plan(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = lifecycle.Plan(["add     x"], ["write   f"], ["start   s"], ["y"])
+    found = planning.Plan(["add     ip -4 route x"], ["write   file f"], ["start   service s"], ["y"])
     asked: list[bool] = []
 
-    def plan(config: Config, service: object, *, until_reboot: bool) -> lifecycle.Plan:
+    def plan(config: Config, service: object, *, until_reboot: bool) -> planning.Plan:
         assert service is None, "the service reads another configuration"
         asked.append(until_reboot)
         return found
 
-    monkeypatch.setattr(lifecycle, "plan", plan)
-    assert invoked(file, "plan").stdout == "add     x\nwrite   f\nstart   s\nnote: y\n"
+    monkeypatch.setattr(planning, "plan", plan)
+    does = "add 1 route, 1 file or folder, start nightmail.service"
+    in_all = f"in all: `up` would {does}; nothing of yours is removed"
+    said = f"add     ip -4 route x\nwrite   file f\nstart   service s\n{in_all}\nnote: y\n"
+    assert invoked(file, "plan").stdout == said
     told = json.loads(invoked(file, "plan", "--json", "--until-reboot").stdout)
     assert told == {
-        "rules": ["add     x"],
-        "files": ["write   f"],
-        "services": ["start   s"],
+        "rules": ["add     ip -4 route x"],
+        "files": ["write   file f"],
+        "services": ["start   service s"],
         "remarks": ["y"],
+        "summary": {"told": in_all, "adds": {"routes": 1, "files": 1}, "removes": {}},
     }
     assert asked == [False, True]
     for lines in (found.rules, found.files, found.services):

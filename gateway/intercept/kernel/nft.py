@@ -13,6 +13,7 @@ from typing import Final
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept.kernel.commands import run, start
 from gateway.intercept.objects import NFT_TABLE, VOUCHING_CHAIN, KernelObject, NftTable, render_vouching
+from gateway.intercept.statements import statements
 from gateway.policy import limits
 
 _NOTE: Final = "former/"
@@ -39,7 +40,7 @@ class NftTables:
         for table in wanted:
             listing = _listing(table.family)
             if listing is None:
-                lines += [f"nft {line.strip()}" for line in table.text.splitlines()[2:] if line.strip()]
+                lines += [f"nft {line}" for line in statements(table)]
             elif listing != self._listings.get(table.family, listing):
                 lines.append(f"nft table {table.family} {table.name}: its rules differ from ours")
         if self._listings and not lines:

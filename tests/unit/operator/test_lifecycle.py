@@ -10,7 +10,7 @@ from gateway.config import Config, ConfigurationError, FoundInterface
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel
 from gateway.intercept.wanted import Wanted, Word, read_wanted, read_word, record_word
-from gateway.operator import lifecycle, service
+from gateway.operator import lifecycle, planning, service
 from gateway.operator.service import Service
 from tests.unit.operator.fake_daemon import daemon
 
@@ -83,9 +83,9 @@ def test_a_plan_beside_a_running_daemon_knows_its_queues(
     workers = [{"generation": 1, "queue": 2500}, {"generation": 2, "queue": 2502}]
     for queues, expected in (([2502, 2503], [2502, 2503]), ([], [2502])):
         with daemon(config.control_socket, {"workers": workers, "rules": {"queues": queues}}):
-            lifecycle.plan(config)
+            planning.plan(config)
         assert asked.pop() == expected
-    lifecycle.plan(config)
+    planning.plan(config)
     assert asked.pop() == [2500, 2501]
 
 
@@ -184,12 +184,12 @@ def systemd(tmp_path: Path, fake: FakeKernel, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_service_is_started_and_enabled_and_back(config: Config, systemd: FakeSystemd) -> None:
-    planned = lifecycle.plan(config, service.found())
+    planned = planning.plan(config, service.found())
     assert planned.services == ["start   service nightmail.service", "enable  service nightmail.service"]
     assert f"add     file {config.identity_file} (stays)" in planned.files
     assert "the daemon keeps them" in lifecycle.up(config, service.found())
     assert service.found() == Service(is_active=True, is_enabled=True)
-    assert lifecycle.plan(config, service.found()).changes == []
+    assert planning.plan(config, service.found()).changes == []
     assert systemd.fake.done == [], "the daemon puts its rules in itself"
     lifecycle.down(config)
     assert service.found() == Service(is_active=False, is_enabled=False)
@@ -197,7 +197,7 @@ def test_the_service_is_started_and_enabled_and_back(config: Config, systemd: Fa
 
 
 def test_until_the_next_boot_the_service_is_not_enabled(config: Config, systemd: FakeSystemd) -> None:
-    assert len(lifecycle.plan(config, service.found(), until_reboot=True).services) == 1
+    assert len(planning.plan(config, service.found(), until_reboot=True).services) == 1
     lifecycle.up(config, service.found(), until_reboot=True)
     assert service.found() == Service(is_active=True, is_enabled=False)
     lifecycle.down(config, until_reboot=True)
@@ -210,7 +210,7 @@ def test_a_service_that_was_there_before_stays(config: Config, systemd: FakeSyst
     systemd.state |= {"ActiveState": "active", "UnitFileState": "enabled"}
     with daemon(config.control_socket):
         systemd.fake.counts = {"eth0": 0}
-        assert lifecycle.plan(config, service.found()).services == []
+        assert planning.plan(config, service.found()).services == []
         lifecycle.up(config, service.found())
         lifecycle.down(config, pause=lambda seconds: None)
     assert systemd.said == []
