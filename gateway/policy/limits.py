@@ -301,8 +301,12 @@ ALARM_COMMAND_SECONDS: Final = 30.0
 """An alarm's command, or sendmail, has so long; then it is killed with its whole group."""
 ALARMS_CLOSE_SECONDS: Final = 5.0
 """At a stop alarms that wait for their command have so long."""
+ALARM_PAUSE_SECONDS: Final = 60.0
+"""Until an alarm that could not be told is tried again; doubled each time. A mail server restarts in less."""
+ALARM_PAUSE_MOST_SECONDS: Final = 3600.0
+"""One that is down for long is asked once in an hour."""
 ALARMS_WAITING: Final = 64
-"""Alarms that wait for their command; beyond, the oldest is left out."""
+"""Alarms that wait for their command, or for its next try; beyond, the oldest is left out."""
 ALARMS_OUT_PER_HOUR: Final = 30
 """More alarms than that are no news to a person; all of them stand in the log."""
 UNIX_SOCKET_PATH_OCTETS: Final = 107

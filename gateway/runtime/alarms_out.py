@@ -1,9 +1,9 @@
 """Alarms to people: by a command, or by a mail to the postmaster. One at a time, never in anybody's way.
 
 The bell has decided that it rings; here it is told, at most once a day for each cause, over restarts too.
-Every value is escaped and bounded before it leaves, for what a peer says may stand in it. No shell is used, a
-command gets its time and no more, and its failure is told once.
-Counterparts: `observe.counters.AlarmBell`, `peers.alarm_store`, `alarm_mail`.
+No shell is used, a command gets its time and no more. Its failure is told once, and what has failed is tried
+again for as long as the same alarm would not ring again by itself.
+Counterparts: `observe.counters.AlarmBell`, `peers.alarm_store`, `alarm_text`, `alarm_mail`.
 """
 
 from __future__ import annotations
@@ -11,38 +11,67 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
-import platform
 import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.message import EmailMessage
-from email.utils import format_datetime, make_msgid
-from typing import Final
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from gateway import __version__
 from gateway.config import Config
 from gateway.errors import EnvironmentFailureError
 from gateway.observe.counters import Alarm
-from gateway.observe.log import Level, Log, printable
+from gateway.observe.log import Level, Log
 from gateway.peers.alarm_store import AlarmStore
 from gateway.policy import limits
 from gateway.runtime import alarm_mail
-
-_KEPT_VARIABLES: Final = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ")
+from gateway.runtime.alarm_text import environment, facts, mail
 
 
 @dataclass(frozen=True, slots=True)
 class _Child:
     """What is run for one alarm."""
 
-    by: str
     words: tuple[str, ...]
     stdin: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    """One alarm that may be told. `last`: of those that may within an hour."""
+
+    alarm: Alarm
+    last: bool
+
+
+@dataclass(slots=True)
+class _Way:
+    """How alarms leave, and what of them it has not taken yet, which is tried again when it is `due`."""
+
+    by: str
+    child: Callable[[_Telling], _Child]
+    untold: deque[_Telling] = field(default_factory=lambda: deque(maxlen=limits.ALARMS_WAITING))
+    failed: bool = False
+    pause: float = 0.0
+    due: float = math.inf
+
+    def put_off(self, telling: _Telling, now: float) -> None:
+        self.untold.append(telling)
+        if self.due == math.inf:
+            self.pause = limits.ALARM_PAUSE_SECONDS
+            self.due = now + self.pause
+
+    def put_off_again(self, now: float) -> None:
+        """The first of them, behind the others; the pause doubles."""
+        self.untold.rotate(-1)
+        self.pause = min(2 * self.pause, limits.ALARM_PAUSE_MOST_SECONDS)
+        self.due = now + self.pause
+
+    def works(self) -> None:
+        self.failed = False
+        self.due = -math.inf if self.untold else math.inf
 
 
 class AlarmsOut:
@@ -63,14 +92,18 @@ class AlarmsOut:
         self._waiting: deque[Alarm] = deque(maxlen=limits.ALARMS_WAITING)
         self._lately: deque[float] = deque(maxlen=limits.ALARMS_OUT_PER_HOUR)
         self._too_many_told = False
-        self._failed: set[str] = set()
+        self._ways: list[_Way] = []
+        if config.alarm_command:
+            self._ways.append(_Way("command", self._command))
+        if config.alarm_mail_to:
+            self._ways.append(_Way("mail", self._mail))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._rung = asyncio.Event()
         self._telling: asyncio.Task[None] | None = None
 
     def ring(self, alarm: Alarm) -> None:
         """Tell it as soon as possible. From any thread; never waits, never raises."""
-        if not (self._config.alarm_command or self._config.alarm_mail_to):
+        if not self._ways:
             return
         self._waiting.append(alarm)
         if self._loop is not None:
@@ -93,48 +126,86 @@ class AlarmsOut:
             self._telling.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._telling
-            self._log.fact("alarms", "not-told", level=Level.ERROR, waiting=len(self._waiting))
+        if waiting := len(self.untold()):
+            self._log.fact("alarms", "not-told", level=Level.ERROR, waiting=waiting)
+
+    def untold(self) -> list[Alarm]:
+        """What has not gone each way: for the daemon after a reload, which tries all ways with it."""
+        put_off = (telling.alarm for way in self._ways for telling in way.untold)
+        return list(dict.fromkeys([*put_off, *self._waiting]))
 
     async def _tell_all(self) -> None:
         while True:
-            await self._rung.wait()
-            self._rung.clear()
+            await self._rung_or_due()
             while self._waiting:
                 await self._tell(self._waiting.popleft())
             if self._loop is None:
                 return
+            for way in self._ways:
+                if way.due <= self._loop.time():
+                    await self._try_again(way)
+
+    async def _rung_or_due(self) -> None:
+        due = min((way.due for way in self._ways), default=math.inf)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(None if due == math.inf else due):
+                await self._rung.wait()
+        self._rung.clear()
 
     async def _tell(self, alarm: Alarm) -> None:
         if not self._may_be_told(alarm):
             return
-        for child in self._children(alarm):
-            trouble = await _run(child, _environment(alarm))
-            if not trouble:
-                self._failed.discard(child.by)
-                self._log.fact("alarms", "told", by=child.by, reason=alarm.reason, subject=alarm.subject)
-            elif child.by not in self._failed:
-                self._failed.add(child.by)
-                self._log.fact("alarms", "failed", level=Level.ERROR, by=child.by, detail=trouble)
+        telling = _Telling(alarm, last=self._is_hour_full(self._clock()))
+        went = []
+        try:
+            for way in self._ways:
+                went.append(await self._goes(way, telling))
+                if not went[-1]:
+                    way.put_off(telling, asyncio.get_running_loop().time())
+        except asyncio.CancelledError:
+            self._waiting.appendleft(alarm)
+            raise
+        if all(went):
+            self._note(alarm)
+
+    async def _try_again(self, way: _Way) -> None:
+        """What it has not taken, until one of them fails once more."""
+        while way.untold:
+            alarm = way.untold[0].alarm
+            if self._clock() - alarm.at >= self._again_seconds:
+                told = {"by": way.by, "subject": alarm.subject, "detail": "given up"}
+                self._log.fact("alarms", "not-told", level=Level.ERROR, reason=alarm.reason, **told)
+            elif not await self._goes(way, way.untold[0]):
+                way.put_off_again(asyncio.get_running_loop().time())
+                return
+            way.untold.popleft()
+            if alarm not in self.untold():
+                self._note(alarm)
+        way.due = math.inf
+
+    async def _goes(self, way: _Way, telling: _Telling) -> bool:
+        """A failure is told once, until it has worked again."""
+        trouble = await _run(way.child(telling), environment(telling.alarm))
+        if trouble:
+            if not way.failed:
+                way.failed = True
+                self._log.fact("alarms", "failed", level=Level.ERROR, by=way.by, detail=trouble)
+            return False
+        way.works()
+        alarm = telling.alarm
+        self._log.fact("alarms", "told", by=way.by, reason=alarm.reason, subject=alarm.subject)
+        return True
 
     def _may_be_told(self, alarm: Alarm) -> bool:
-        """Not told within a day, and not one of very many. Notes that it is told now."""
-        cause, now, before = (alarm.reason, alarm.subject), int(self._clock()), None
+        """Not told within a day, and not one of very many."""
+        now, before = int(self._clock()), None
         store = self._store()
         # Trouble with the file has an alarm of its own; better told twice than not.
         with contextlib.suppress(EnvironmentFailureError):
-            before = store.sent_at(cause) if store is not None else None
+            before = store.sent_at((alarm.reason, alarm.subject)) if store is not None else None
         if before is not None and 0 <= now - before < self._again_seconds:
             return False
-        if not self._is_within_the_hour(now):
-            return False
-        with contextlib.suppress(EnvironmentFailureError):
-            if store is not None:
-                store.note(cause, now, self._again_seconds)
-        return True
-
-    def _is_within_the_hour(self, now: int) -> bool:
-        full = len(self._lately) == limits.ALARMS_OUT_PER_HOUR
-        if full and 0 <= now - self._lately[0] < limits.HOUR_SECONDS:
+        if self._is_hour_full(now):
             if not self._too_many_told:
                 self._too_many_told = True
                 told = f"more than {limits.ALARMS_OUT_PER_HOUR} within an hour; the log has them all"
@@ -144,92 +215,41 @@ class AlarmsOut:
         self._lately.append(now)
         return True
 
-    def _children(self, alarm: Alarm) -> Iterator[_Child]:
+    def _is_hour_full(self, now: float) -> bool:
+        full = len(self._lately) == limits.ALARMS_OUT_PER_HOUR
+        return full and 0 <= now - self._lately[0] < limits.HOUR_SECONDS
+
+    def _note(self, alarm: Alarm) -> None:
+        """It has gone each way, and need not again for a day. What has not is told again after a restart."""
+        store = self._store()
+        with contextlib.suppress(EnvironmentFailureError):
+            if store is not None:
+                store.note((alarm.reason, alarm.subject), int(self._clock()), self._again_seconds)
+
+    def _command(self, telling: _Telling) -> _Child:
+        octets = json.dumps(facts(telling.alarm), sort_keys=True).encode() + b"\n"
+        return _Child(self._config.alarm_command, octets)
+
+    def _mail(self, telling: _Telling) -> _Child:
         config = self._config
-        if config.alarm_command:
-            octets = json.dumps(facts(alarm), sort_keys=True).encode() + b"\n"
-            yield _Child("command", config.alarm_command, octets)
-        if config.alarm_mail_to:
-            words: tuple[str, ...] = (str(config.alarm_sendmail), "-i", config.alarm_mail_to)
-            if config.alarm_server is not None:
-                # A process too, so that whatever a mail server does with its time has the same end.
-                host, port = config.alarm_server
-                words = (
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    alarm_mail.__name__,
-                    host,
-                    str(port),
-                    config.alarm_mail_to,
-                )
-            yield _Child("mail", words, mail(alarm, config.alarm_mail_to, config.alarm_again_hours))
-
-
-# --- What is told ----------------------------------------------------------------------------------------
-
-
-def facts(alarm: Alarm) -> dict[str, str | int]:
-    """For a program; all texts are printable ASCII of a bounded length."""
-    return {
-        "reason": alarm.reason.value,
-        "subject": printable(alarm.subject),
-        "detail": printable(alarm.detail),
-        "likely": printable(alarm.likely),
-        "at": alarm.at,
-        "unheard": alarm.suppressed,
-        "gateway": printable(platform.node()),
-        "version": __version__,
-    }
-
-
-def mail(alarm: Alarm, to: str, again_hours: int) -> bytes:
-    """To the postmaster, as any other mail of this machine. It tells of servers, never of people."""
-    told = facts(alarm)
-    message = EmailMessage()
-    message["From"] = f"Nightmail <{to}>"
-    message["To"] = to
-    message["Subject"] = f"Nightmail on {told['gateway']}: {told['reason']} {told['subject']}"
-    message["Date"] = format_datetime(datetime.fromtimestamp(alarm.at, UTC))
-    message["Message-ID"] = make_msgid(domain=to.rpartition("@")[2])
-    message["Auto-Submitted"] = "auto-generated"
-    rows = {
-        "what": told["reason"],
-        "about": told["subject"],
-        "when": datetime.fromtimestamp(alarm.at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
-        "likely": told["likely"],
-        "detail": told["detail"],
-        "gateway": f"{told['gateway']}, nightmail {__version__}",
-    }
-    lines = ["The mail gateway has rung an alarm.", ""]
-    lines += [f"{name + ':':9} {value}" for name, value in rows.items() if value]
-    if alarm.suppressed:
-        lines.append(f"{'and:':9} {alarm.suppressed} times since the last time that it was told")
-    lines += [
-        "",
-        "What it means and what to do stands in docs/messages.md (/usr/share/doc/nightmail),",
-        "under the word behind 'what'.",
-        "`nightmail status` on the gateway says how it is now.",
-        f"The same alarm about the same is told again after {again_hours} hours at the earliest.",
-    ]
-    message.set_content("\n".join(lines) + "\n", cte="7bit")
-    return message.as_bytes()
-
-
-def _environment(alarm: Alarm) -> dict[str, str]:
-    """Little of ours, and the alarm."""
-    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-    return kept | {f"NIGHTMAIL_{name.upper()}": str(value) for name, value in facts(alarm).items()}
+        words: tuple[str, ...] = (str(config.alarm_sendmail), "-i", config.alarm_mail_to)
+        if config.alarm_server is not None:
+            # A process too, so that whatever a mail server does with its time has the same end.
+            host, port = config.alarm_server
+            module = alarm_mail.__name__
+            words = (sys.executable, "-P", "-m", module, host, str(port), config.alarm_mail_to)
+        text = mail(telling.alarm, config.alarm_mail_to, config.alarm_again_hours, last_of_hour=telling.last)
+        return _Child(words, text)
 
 
 # --- How it is run ---------------------------------------------------------------------------------------
 
 
-async def _run(child: _Child, environment: dict[str, str]) -> str:
+async def _run(child: _Child, variables: dict[str, str]) -> str:
     """Why it failed, in one line; empty if it did not. It and all of its group are gone at its time's end."""
     words = _Words()
     try:
-        process = await _start(child, environment, words.inlet)
+        process = await _start(child, variables, words.inlet)
     except (OSError, ValueError) as error:
         words.close()
         return f"{child.words[0]}: {getattr(error, 'strerror', None) or error}"
@@ -250,7 +270,7 @@ async def _run(child: _Child, environment: dict[str, str]) -> str:
     return f"{child.words[0]}: {how}{': ' if said else ''}{said}"
 
 
-async def _start(child: _Child, environment: dict[str, str], stderr: int) -> asyncio.subprocess.Process:
+async def _start(child: _Child, variables: dict[str, str], stderr: int) -> asyncio.subprocess.Process:
     """Its input lies in a memory file: whether it reads that or not, nobody has to write to it."""
     stdin = os.memfd_create("nightmail-alarm")
     try:
@@ -261,7 +281,7 @@ async def _start(child: _Child, environment: dict[str, str], stderr: int) -> asy
             stdin=stdin,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=stderr,
-            env=environment,
+            env=variables,
             cwd="/",
             start_new_session=True,
         )

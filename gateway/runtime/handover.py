@@ -62,14 +62,16 @@ class Handover:
     """See `KernelRules.standing`."""
     signers: tuple[int, ...] = ()
     """Processes that sign for the workers of their own generation, and end with them."""
+    untold: tuple[dict[str, Any], ...] = ()
+    """Alarms that people have not got yet."""
 
     @classmethod
     def from_json(cls, told: dict[str, Any]) -> Self:
         workers = tuple(map(Heirloom.from_json, told["workers"]))
-        # A version without signers had none to leave.
-        signers = tuple(told.get("signers", ()))
+        # What a version did not know it had none of to leave.
+        later: dict[str, Any] = {name: tuple(told.get(name, ())) for name in ("signers", "untold")}
         return cls(
-            workers, told["past"], told["began"], told["bypassed"], told["alarms"], told["rules"], signers
+            workers, told["past"], told["began"], told["bypassed"], told["alarms"], told["rules"], **later
         )
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway import __version__
 from gateway.config import Config
-from gateway.errors import EnvironmentFailureError
+from gateway.errors import EnvironmentFailureError, Reason
 from gateway.observe.counters import Alarm, Snapshot
 from gateway.observe.log import Level, Log
 from gateway.peers.alarm_store import AlarmStore
@@ -60,6 +60,16 @@ class Seeing:
     def ring(self, alarm: Alarm) -> None:
         """To the people who are to hear of it, when there is time."""
         self._alarms.ring(alarm)
+
+    def untold(self) -> list[dict[str, Any]]:
+        """Alarms that people have not got yet, at a hand-over; `tell` takes them."""
+        return [alarm.as_json() for alarm in self._alarms.untold()]
+
+    def tell(self, untold: Sequence[dict[str, Any]]) -> None:
+        """They have rung in the daemon before. A reason that this version does not know is left out."""
+        for told in untold:
+            with contextlib.suppress(ValueError):
+                self._alarms.ring(Alarm(**{**told, "reason": Reason(told["reason"])}))
 
     def begin(self) -> None:
         """The counters of now are counted already; whatever they rise by is new."""

@@ -98,6 +98,7 @@ class Supervisor:
         control.require_free()
         if self._heritage is not None:
             self._bell.recall(self._heritage.alarms)
+            self._seeing.tell(self._heritage.untold)
         self._site = Site(config, self._log, self._alarm)
         self._memory.open()
         return control
@@ -247,11 +248,10 @@ class Supervisor:
         self._log.close()
         keeper = self._keeper
         alarms = self._bell.remembered()
-        signers = self._signer.pids()
+        signers, untold = self._signer.pids(), tuple(self._seeing.untold())
+        rules = keeper.left_standing
         handover.execute_anew(
-            handover.Handover(
-                workers, past, self._began, keeper.bypassed, alarms, keeper.left_standing, signers
-            )
+            handover.Handover(workers, past, self._began, keeper.bypassed, alarms, rules, signers, untold)
         )
 
     def _present(self, presented: Presented) -> None:

@@ -79,6 +79,7 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/intercept/kernel/nft.py": ("tests/unit/intercept/test_kernel.py",),
     "gateway/observe/exposition.py": ("tests/unit/observe/test_exposition.py",),
     "gateway/outlets.py": ("tests/unit/test_config.py",),
+    "gateway/runtime/alarm_text.py": ("tests/unit/runtime/test_alarms_out.py",),
     "gateway/runtime/alarms_out.py": ("tests/unit/runtime/test_alarms_out.py",),
     "gateway/operator/ping_told.py": ("tests/unit/operator/test_ping.py",),
     "gateway/cli/shell.py": ("tests/unit/cli/test_shown.py",),

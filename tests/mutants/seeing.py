@@ -35,12 +35,14 @@ _outlets.lacks(
     '"@" not in value',
 )
 
-_alarms = Room("gateway/runtime/alarms_out.py")
-_alarms.lacks(
+_text = Room("gateway/runtime/alarm_text.py")
+_text.lacks(
     "what a peer said is escaped before it goes to a command",
     '        "detail": printable(alarm.detail),',
     '        "detail": alarm.detail,',
 )
+
+_alarms = Room("gateway/runtime/alarms_out.py")
 _alarms.lacks(
     "an alarm goes out once a day over restarts",
     "        if before is not None and 0 <= now - before < self._again_seconds:",
@@ -59,4 +61,4 @@ _ping.lacks(
     '    return octets.decode("latin-1")',
 )
 
-SEEING: Final[tuple[Mutant, ...]] = mutants_of(_exposition, _outlets, _alarms, _ping)
+SEEING: Final[tuple[Mutant, ...]] = mutants_of(_exposition, _outlets, _text, _alarms, _ping)

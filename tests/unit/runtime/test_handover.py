@@ -53,6 +53,7 @@ def told(link: int, listener: int) -> dict[str, object]:
         "alarms": [{"reason": "worker-died", "subject": "worker 1", "rang": 5, "unheard": 2, "likely": ""}],
         "rules": {"nft": "table", "listing": "list"},
         "signers": [],
+        "untold": [{"reason": "worker-died", "subject": "worker 1", "at": 5}],
     }
 
 
