@@ -34,7 +34,7 @@ from gateway.crypto.primitives import (
     sha512,
 )
 from gateway.crypto.records import RecordLayer, RecordType
-from gateway.runtime import environment
+from gateway.runtime.supervisor import environment
 from gateway.smtp.capability import append_offer, split_offer
 
 TRIES: Final = 200

@@ -36,7 +36,7 @@ SUBJECTS: Final = {
     "connections: queue, verdict, dial, accept, close": (
         *(
             "intercept/",
-            "runtime/intake.py",
+            "runtime/worker/intake.py",
             "socket.py",
             "Endpoint._close_now",
             "Endpoint.reset",
@@ -45,7 +45,7 @@ SUBJECTS: Final = {
     ),
     "cryptography": ("gateway/crypto/", "nacl/", "cryptography/", "hmac.py"),
     "log and counters": ("gateway/observe/",),
-    "memory of peers": ("gateway/peers/", "runtime/link.py", "runtime/memory.py"),
+    "memory of peers": ("gateway/peers/", "runtime/link.py", "runtime/worker/memory.py"),
     "SMTP and the session": ("gateway/smtp/", "gateway/session/", "gateway/policy/"),
     "moving events and octets": ("gateway/runtime/",),
 }
@@ -60,7 +60,8 @@ exec "{python}" "$@"
 """
 WORKER_UNCONFINED: Final = """\
 import cProfile, sys
-from gateway.runtime import hardening, system_calls, worker
+from gateway.runtime import hardening, system_calls
+from gateway.runtime.worker import worker
 hardening.STEPS.clear()
 system_calls.install = lambda rules: False
 file = sys.argv.pop(1)

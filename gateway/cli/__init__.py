@@ -112,7 +112,7 @@ def run(settings: Settings) -> int:
     may finish, new connections go directly.
     """
     from gateway.operator import lifecycle
-    from gateway.runtime import supervisor
+    from gateway.runtime.supervisor import supervisor
 
     config = lifecycle.resolved(settings.config)
     return supervisor.run(config)
@@ -144,8 +144,8 @@ def preflight(settings: Settings) -> None:
     """What a running daemon asks the program on the disk before it reloads."""
     from gateway.intercept import kernel
     from gateway.operator import lifecycle
-    from gateway.runtime import preflight as asked
     from gateway.runtime.order import require_tellable
+    from gateway.runtime.supervisor import preflight as asked
 
     config = lifecycle.resolved(settings.config)
     kernel.require_interfaces(config)

@@ -20,8 +20,8 @@ from gateway.observe.protection import troubles
 from gateway.peers.database import Database
 from gateway.peers.day_store import DayStore
 from gateway.policy import limits
-from gateway.runtime import days
 from gateway.runtime.hardening import LAYERS
+from gateway.runtime.supervisor import days
 
 Status = dict[str, Any]
 _ASK: Final = b"status\n"

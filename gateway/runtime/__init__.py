@@ -1,6 +1,9 @@
-"""The only room with an event loop: sockets, timers, processes.
+"""The only room with an event loop: sockets, timers, processes; by process, where one has many files.
 
-`endpoint` is one socket, `connection` one session (two endpoints and a machine), `worker` one process on
-the data path, `supervisor` the process beside it that keeps rules and workers; `link` is how the two talk,
-`said` what may be said, `hearing` what the supervisor makes of it.
+worker       the processes on the data path; each as confined as a process can be
+supervisor   the process beside them, root: rules, memory, workers
+signer       the process that holds the identity
+link, loop   how they talk; `order` is what a worker is told, `said` what it may say, `bug` what none foresaw
+confinements what each process is left with, and `hardening`, `landlock`, `system_calls` how
+identity_file, machine   the identity on the disk, and the machine that it belongs to
 """

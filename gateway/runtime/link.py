@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway.peers.pins import Destination
 from gateway.policy import limits
-from gateway.runtime.turns import Loop
+from gateway.runtime.loop import Loop
 
 Message = dict[str, Any]
 

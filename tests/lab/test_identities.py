@@ -1,7 +1,7 @@
 """Who a peer is: copies, replacements, several at one address, odd ones and many; with real gateways.
 
-The unit tests walk through years of this (`tests/unit/runtime/test_supervisor.py`); here it is seen once each
-in two daemons' logs, alarms and memories. Each test begins with gateways that have never been started.
+The unit tests walk through years of this (`tests/unit/runtime/supervisor/test_hearing.py`); here it is seen
+once each in two daemons' logs, alarms and memories. Each test begins with gateways that were never started.
 Namespaces nmf0-...
 """
 

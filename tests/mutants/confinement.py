@@ -37,7 +37,7 @@ _signer.lacks(
     "if len(self._keys) > 1 and self._clock() > self._old_until:",
     "if False:",
 )
-_signing = Room("gateway/runtime/signing.py")
+_signing = Room("gateway/runtime/worker/signing.py")
 _signing.lacks(
     "an answer to another worker's question is none",
     "self._waiting.pop(NUMBER.unpack_from(packet)[0], None)",
@@ -49,7 +49,7 @@ _ruleset.lacks(
     "{ip_address(server)} . {ip_address(client)}",
     "{server} . {client}",
 )
-_pool = Room("gateway/runtime/pool.py")
+_pool = Room("gateway/runtime/supervisor/pool.py")
 _pool.lacks(
     "a worker's nonsense is caught",
     "except (LookupError, TypeError, ValueError, AttributeError) as error:",
@@ -82,7 +82,7 @@ _said.lacks(
     "_hex(ED25519_PUBLIC_OCTETS, ED25519_PUBLIC_OCTETS)",
     "_hex(0, 99)",
 )
-_hearing = Room("gateway/runtime/hearing.py")
+_hearing = Room("gateway/runtime/supervisor/hearing.py")
 _hearing.lacks(
     "a pinned peer is no dead end",
     "        if not self._memory.may_be_pinned(destination):",

@@ -111,14 +111,14 @@ _ignored.lacks(
     "    return Run.LONG",
 )
 
-_memory = Room("gateway/runtime/memory.py")
+_memory = Room("gateway/runtime/worker/memory.py")
 _memory.lacks(
     "where the memory cannot be read nobody rests",
     "SourceStore(database).has_upgraded_among(beginnings), True)",
     "SourceStore(database).has_upgraded_among(beginnings), False)",
 )
 
-_sessions = Room("gateway/runtime/sessions.py")
+_sessions = Room("gateway/runtime/worker/sessions.py")
 _sessions.lacks(
     "a client whose handshake failed rests no more",
     "        elif note.upgraded or note.reason is Reason.HANDSHAKE_FAILED:",
@@ -135,7 +135,7 @@ _sessions.lacks(
     "            if False:\n",
 )
 
-_workers = Room("gateway/runtime/pool.py")
+_workers = Room("gateway/runtime/supervisor/pool.py")
 _workers.lacks(
     "a first upgrade is told to all workers",
     ' or source.get("new"):',

@@ -99,7 +99,7 @@ _receiving.lacks(
     "",
 )
 
-_pressure = Room("gateway/runtime/pressure.py")
+_pressure = Room("gateway/runtime/worker/pressure.py")
 _pressure.lacks(
     "octets that wait have a limit",
     " or self._bank.held >= self._bank.most\n",
@@ -110,13 +110,13 @@ _pressure.lacks(
     "        return self.held >= self._bank.most_per_source or ",
     "        return ",
 )
-_connection = Room("gateway/runtime/connection.py")
+_connection = Room("gateway/runtime/worker/connection.py")
 _connection.lacks(
     "a session over the limit is not read",
     "        if other.pending > self._account.allowance:",
     "        if other.pending > limits.WRITE_BUFFER_OCTETS:",
 )
-_endpoint = Room("gateway/runtime/endpoint.py")
+_endpoint = Room("gateway/runtime/worker/endpoint.py")
 _endpoint.lacks(
     "a session over the limit is read in small pieces",
     "self._socket.recv_into(_small_view if self._account.is_over else _read_buffer)",

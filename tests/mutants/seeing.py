@@ -35,14 +35,14 @@ _outlets.lacks(
     '"@" not in value',
 )
 
-_text = Room("gateway/runtime/alarm_text.py")
+_text = Room("gateway/runtime/supervisor/alarm_text.py")
 _text.lacks(
     "what a peer said is escaped before it goes to a command",
     '        "detail": printable(alarm.detail),',
     '        "detail": alarm.detail,',
 )
 
-_alarms = Room("gateway/runtime/alarms_out.py")
+_alarms = Room("gateway/runtime/supervisor/alarms_out.py")
 _alarms.lacks(
     "an alarm goes out once a day over restarts",
     "        if before is not None and 0 <= now - before < self._again_seconds:",

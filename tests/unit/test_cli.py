@@ -21,8 +21,8 @@ from gateway.intercept.wanted import Wanted, read_wanted
 from gateway.operator import check, lifecycle, planning
 from gateway.peers.pins import Destination, MetPeer
 from gateway.peers.store import PinStore
-from gateway.runtime import supervisor
 from gateway.runtime.identity_file import load_or_make
+from gateway.runtime.supervisor import supervisor
 from tests.unit.operator.fake_daemon import STATUS, daemon
 
 HERE = Destination("192.0.2.7", 25)

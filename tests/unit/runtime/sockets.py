@@ -12,7 +12,7 @@ from typing import Any
 
 import uvloop
 
-from gateway.runtime.poller import Poller
+from gateway.runtime.worker.poller import Poller
 
 SECONDS = 20.0
 """A test that has not ended by then hangs."""

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.runtime import hardening, worker
+from gateway.runtime import hardening
+from gateway.runtime.worker import worker
 
 _NOBODY = 65534
 _PR_SET_DUMPABLE = 4

@@ -17,7 +17,7 @@ from gateway.crypto.messages import OFFER_SIGNED
 from gateway.policy import limits
 from gateway.runtime import signer
 from gateway.runtime.signer import NUMBER, Allowance, Keys, Signer
-from gateway.runtime.signing import Signing
+from gateway.runtime.worker.signing import Signing
 
 SEED, OTHER_SEED = b"s" * 32, b"o" * 32
 TODAY = 20_000

@@ -1,0 +1,101 @@
+"""What the workers say of peers and paths, and what follows: into the memory, into the kernel, to the bell.
+
+Counterparts: `sessions`, which says it; `said`, which holds the words; `peer_memory`, `causes`, `dead_ends`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from gateway.errors import Reason
+from gateway.peers.history import Happening
+from gateway.peers.looks import Look
+from gateway.peers.pins import Destination
+from gateway.peers.sources import SourceSeen
+from gateway.policy.own_path import OwnPath
+from gateway.runtime.link import Message, told_address, told_destination
+from gateway.runtime.supervisor.causes import Causes
+from gateway.runtime.supervisor.dead_ends import DeadEnds
+from gateway.runtime.supervisor.peer_memory import PeerMemory, told_peer
+
+_TROUBLE: Final = {Reason.OFFER_MISSING: Happening.MISSING, Reason.HANDSHAKE_FAILED: Happening.FAILED}
+
+Alarm = Callable[[Reason, str, str, Reason | None], None]
+"""Told the reason, the subject, the detail and the likely cause, where one can be named."""
+
+
+class Hearing:
+    """`hear` takes one message of a worker's."""
+
+    def __init__(self, memory: PeerMemory, dead_ends: DeadEnds, causes: Causes, alarm: Alarm) -> None:
+        self._memory = memory
+        self._dead_ends = dead_ends
+        self._causes = causes
+        self._alarm = alarm
+        self._own_path = OwnPath()
+
+    def hear(self, message: Message) -> None:
+        """Raises ValueError, KeyError, TypeError for what no worker of ours says."""
+        if "remember" in message:
+            self._upgraded(message["remember"])
+        elif "failure" in message:
+            self._memory.note_failure(told_destination(message["failure"]))
+        elif "source" in message:
+            self._met_client(message["source"])
+        elif "look" in message:
+            self._looked(message["look"])
+        elif "dead-end" in message:
+            self._found_dead_end(told_destination(message["dead-end"]))
+        elif "cause" in message:
+            self._causes.name(message["cause"], lambda cause: None)
+        elif "alarm" in message:
+            self._alarmed(message["alarm"])
+
+    def _upgraded(self, peer: dict[str, Any]) -> None:
+        met, statement = told_peer(peer)
+        destination, now = told_destination(peer), int(time.time())
+        if self._memory.remember(destination, met, statement, now, new=bool(peer.get("new"))):
+            self._own_path.well(met.identity, now)
+            self._dead_ends.is_none(destination)
+
+    def _met_client(self, source: dict[str, Any]) -> None:
+        self._memory.sources.note(source)
+        if source["seen"] == SourceSeen.UPGRADED.value:
+            # Who sends through a gateway has one for the way back, too, where the address is the same.
+            self._dead_ends.is_none_at(told_address(source["address"]))
+
+    def _looked(self, look: dict[str, Any]) -> None:
+        keywords = tuple(look["keywords"].encode("latin-1").split())
+        self._memory.learn_look(told_destination(look), Look(look["host"].encode("latin-1"), keywords))
+
+    def _found_dead_end(self, destination: Destination) -> None:
+        """Whoever says so, a pinned one is none: its mail would pass in clear without a word."""
+        if not self._memory.may_be_pinned(destination):
+            self._dead_ends.found(destination)
+
+    def _alarmed(self, alarm: dict[str, Any]) -> None:
+        """With its likely cause, where one can be named; that may take the kernel some milliseconds."""
+        reason = Reason(alarm["reason"])
+        if reason in _TROUBLE and "address" in alarm and self._is_own_path(told_destination(alarm), reason):
+            return
+
+        def ring(cause: Reason | None) -> None:
+            self._alarm(reason, alarm["subject"], alarm["detail"], cause)
+
+        if "likely" in alarm:
+            self._causes.name(alarm, ring)
+        else:
+            ring(None)
+
+    def _is_own_path(self, at: Destination, reason: Reason) -> bool:
+        """Whether many sites have the same trouble now; our own path then rings in the peer's place."""
+        now = int(time.time())
+        pin = self._memory.note_trouble(at, _TROUBLE[reason], now)
+        many = self._own_path.missing(pin.site, now) if pin is not None else 0
+        if not many:
+            return False
+        told = f"{many} sites without their offer, or with failed handshakes; the last one: {at}"
+        self._alarm(Reason.OWN_PATH, "our own path", told, None)
+        return True

@@ -1,0 +1,455 @@
+"""The worker processes of one daemon: started, watched, taken out of the rules when they hang.
+
+Never on the data path. Holds the listeners, so that a connection half open at a worker's death is closed by
+its successor; never holds a copy of a queue's descriptor, which would keep a dead worker's queue bound.
+Counterparts: `worker` (the process), `rulekeeper` (whom `on_change` tells which queues live).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pickle
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+
+from gateway.config import Config, Network
+from gateway.errors import Reason
+from gateway.intercept import tproxy
+from gateway.intercept.marks import MarkBits
+from gateway.intercept.ruleset import Slot
+from gateway.observe.counters import (
+    Counters,
+    Direction,
+    Snapshot,
+    empty_snapshot,
+    merged,
+    require_snapshot,
+    without_gauges,
+)
+from gateway.observe.log import Level, Log
+from gateway.peers.sources import SourceSeen
+from gateway.policy import limits
+from gateway.runtime.bug import Bug
+from gateway.runtime.confinements import seen_by_workers
+from gateway.runtime.hardening import LAYERS, Confinement
+from gateway.runtime.link import Link, Message
+from gateway.runtime.order import Order, Presented
+from gateway.runtime.said import require_said
+from gateway.runtime.supervisor import environment
+from gateway.runtime.supervisor.child import Child
+from gateway.runtime.supervisor.handover import Heirloom
+from gateway.runtime.supervisor.worker_process import State, WorkerProcess
+
+_OF_ALL_WORKERS = frozenset({SourceSeen.DROPPED.value, SourceSeen.WENT_ON.value})
+"""What a client did that counts in a row, whichever worker saw it; a first upgrade is for all as well."""
+_MAY_HANG = frozenset({State.HUNG, State.DRAINING})
+"""One that takes nothing new is in no gate's way, but what it still carries would hang with it."""
+
+
+class Pool:
+    """`on_change` is called whenever the set of live queues may have changed.
+
+    `heirs` are the workers of the supervisor that this process was before: they serve until the workers of
+    this one are all ready and the gate has been switched over, and then finish their sessions.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        slots: tuple[Slot, ...],
+        presented: Presented,
+        confinement: Confinement,
+        signer_end: Callable[[int], int],
+        log: Log,
+        on_change: Callable[[], None],
+        on_message: Callable[[Message], None],
+        alarm: Callable[[Reason, str, str], None],
+        heirs: tuple[Heirloom, ...] = (),
+        past: Snapshot | None = None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._config = config
+        self._presented = presented
+        self._confinement = confinement
+        self._signer_end = signer_end
+        self._log = log
+        self._on_change = on_change
+        self._on_message = on_message
+        self._alarm = alarm
+        self._stopping = False
+        self._past = past if past is not None else empty_snapshot()
+        marks = MarkBits(config.marks.mask)
+        self._leading = max((heir.generation for heir in heirs), default=0)
+        """The generation to which the gate sends SYNs."""
+        self._newest = self._leading + 1 if heirs else 0
+        self.workers = [self._inherit(heir) for heir in heirs] + [
+            WorkerProcess(
+                slot,
+                tuple(
+                    tproxy.listener(family, slot.port, marks) for family in (socket.AF_INET, socket.AF_INET6)
+                ),
+                self._newest,
+            )
+            for slot in slots
+        ]
+        self._watched_at = self._loop.time()
+        self._offers_can_be_signed = False
+
+    def start(self) -> None:
+        for worker in self.workers:
+            if worker.generation == self._newest:
+                self._spawn(worker)
+        self._watch()
+        self._loop.call_later(limits.SIGNER_START_SECONDS, self.signer_serves)
+
+    def signer_serves(self) -> None:
+        """Now workers may be sent SYNs, or after a while without a signer: most mail needs none."""
+        if not self._offers_can_be_signed:
+            self._offers_can_be_signed = True
+            self._lead_if_ready()
+            self._on_change()
+
+    @property
+    def live_queues(self) -> list[int]:
+        return [
+            worker.slot.queue
+            for worker in self.workers
+            if worker.state is State.SERVING
+            and worker.generation == self._leading
+            and (self._offers_can_be_signed or worker.generation < self._newest)
+        ]
+
+    @property
+    def any_hung(self) -> bool:
+        return any(worker.state is State.HUNG for worker in self.workers)
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """Of all that live, in whichever generation."""
+        return tuple(worker.slot for worker in self.workers)
+
+    def gate_is(self, queues: list[int]) -> None:
+        """The gate has been switched to these queues: nobody of an older generation gets a new SYN."""
+        for worker in self.workers:
+            old = worker.generation < self._leading and worker.slot.queue not in queues
+            if old and worker.state in (State.SERVING, State.HUNG):
+                worker.state = State.DRAINING
+                self._retire(worker)
+
+    def hand_over(self) -> tuple[tuple[Heirloom, ...], Snapshot]:
+        """All living workers, and the counters of those that are gone. Ask nothing of this pool after."""
+        self._stopping = True
+        living = [
+            worker
+            for worker in self.workers
+            if worker.state in (State.SERVING, State.HUNG, State.DRAINING) and worker.link is not None
+        ]
+        for worker in self.workers:
+            if worker not in living and worker.process is not None:
+                worker.process.kill()
+        return tuple(worker.as_heirloom() for worker in living), self._past
+
+    def note_passed_to_dead_ends(self, sessions: int) -> None:
+        """Sessions that no worker saw."""
+        seen = Counters()
+        seen.decided(Direction.OUT, False, Reason.DEAD_END, sessions)
+        self._past = merged([self._past, seen.snapshot()])
+
+    def counters(self) -> Snapshot:
+        """Of all workers, dead ones included."""
+        return merged([self._past, *(worker.counters for worker in self.workers)])
+
+    def present(self, presented: Presented) -> None:
+        """The site is somebody else from now on. Running sessions end as they began.
+
+        A worker whose link is full is told with its next proof of life.
+        """
+        self._presented = presented
+        for worker in self.workers:
+            self._tell_who(worker)
+
+    def _tell_who(self, worker: WorkerProcess) -> None:
+        if worker.link is None or worker.told is self._presented:
+            return
+        if worker.link.send({"site": self._presented.as_json()}):
+            worker.told = self._presented
+
+    def surround(self, inside_networks: tuple[Network, ...]) -> None:
+        """These networks lie inside from now on. Running sessions end as they began."""
+        self._config = replace(self._config, inside_networks=inside_networks)
+        for worker in self.workers:
+            self._tell_inside(worker)
+
+    def _tell_inside(self, worker: WorkerProcess) -> None:
+        networks = self._config.inside_networks
+        if worker.link is None or worker.told_inside == networks:
+            return
+        if worker.link.send({"inside": [str(network) for network in networks]}):
+            worker.told_inside = networks
+
+    async def stop(self) -> None:
+        """Let sessions finish for a while, then end what is left. The queues go back at once."""
+        self._stopping = True
+        for worker in self.workers:
+            if worker.link is not None and worker.state is not State.DEAD:
+                worker.state = State.DRAINING
+                worker.link.send({"drain": True})
+        ending = [worker.process.wait() for worker in self.workers if worker.process is not None]
+        if ending:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limits.STOP_SECONDS):
+                    await asyncio.gather(*ending)
+        for worker in list(self.workers):
+            if worker.process is not None:
+                worker.process.kill()
+                await worker.process.wait()
+            for listener in worker.listeners:
+                listener.close()
+
+    # --- Life -----------------------------------------------------------------------------------------
+
+    def _spawn(self, worker: WorkerProcess) -> None:
+        """Raises OSError where no process is to be had."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            worker.process = self._process(worker, ours, theirs)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        worker.state = State.STARTING
+        worker.yields = False
+        worker.told = self._presented
+        worker.told_inside = self._config.inside_networks
+        worker.started_at = worker.alive_at = self._loop.time()
+        self._join(worker, ours)
+
+    def _process(self, worker: WorkerProcess, ours: socket.socket, theirs: socket.socket) -> Child:
+        """Its order waits in the link for it."""
+        listeners = tuple(listener.fileno() for listener in worker.listeners)
+        slot, signing = worker.slot, self._signer_end(worker.slot.index)
+        who, confined = self._presented, self._confinement
+        config = seen_by_workers(self._config, confined)
+        order = Order(config, slot.index, slot.queue, listeners, signing, who, confined)
+        ours.send(pickle.dumps(order))
+        return Child.start(
+            self._loop,
+            "gateway.runtime.worker",
+            [str(theirs.fileno())],
+            [theirs.fileno(), signing, *listeners],
+            lambda status: self._ended(worker, status),
+            environment.WORKER,
+        )
+
+    def _inherit(self, heir: Heirloom) -> WorkerProcess:
+        worker = WorkerProcess(
+            Slot(heir.index, heir.queue, heir.port),
+            tuple(socket.socket(fileno=descriptor) for descriptor in heir.listeners),
+            heir.generation,
+            State.DRAINING if heir.draining else State.SERVING,
+            restarts=heir.restarts,
+            has_successor=heir.draining,
+            counters=heir.counters,
+            confined=list(heir.confined),
+        )
+        worker.started_at = worker.alive_at = self._loop.time()
+        self._join(worker, socket.socket(fileno=heir.link))
+        worker.process = Child(self._loop, heir.pid, lambda status: self._ended(worker, status))
+        return worker
+
+    def _join(self, worker: WorkerProcess, link: socket.socket) -> None:
+        worker.link = Link(
+            self._loop,
+            link,
+            lambda message: self._told(worker, message),
+            lambda: None,
+            lambda: self._alive(worker),
+        )
+
+    def _retire(self, worker: WorkerProcess) -> None:
+        if worker.link is not None:
+            worker.link.send({"retire": True})
+        self._log.fact("pool", "worker-retires", worker=worker.slot.index, generation=worker.generation)
+
+    def _ended(self, worker: WorkerProcess, status: int) -> None:
+        """One process is gone. Its successor starts, unless the daemon stops or its generation is over."""
+        assert worker.process is not None
+        retired = worker.generation < self._leading or worker.has_successor
+        worker.state = State.DEAD
+        if worker.link is not None:
+            worker.link.close()
+        self._past = merged([self._past, without_gauges(worker.counters)])
+        worker.counters = empty_snapshot()
+        if retired and not self._stopping:
+            self._forget(worker, status)
+            return
+        self._on_change()
+        if self._stopping:
+            return
+        pid = worker.process.pid
+        self._alarm(Reason.WORKER_DIED, f"worker {worker.slot.index}", f"pid={pid} status={status}")
+        self._forgive(worker)
+        self._start_later(worker)
+
+    def _forgive(self, worker: WorkerProcess) -> None:
+        """One that lived for a while starts again at once."""
+        if self._loop.time() - worker.started_at >= limits.STABLE_SECONDS:
+            worker.rest_seconds = limits.RESTART_SECONDS
+
+    def _start_later(self, worker: WorkerProcess) -> None:
+        self._loop.call_later(self._rest(worker), self._start_again, worker)
+
+    def _rest(self, worker: WorkerProcess) -> float:
+        """Seconds until the slot's next process, longer each time."""
+        rest = worker.rest_seconds
+        worker.rest_seconds = min(2 * rest, limits.RESTART_MOST_SECONDS)
+        return rest
+
+    def _start_again(self, worker: WorkerProcess) -> None:
+        if self._stopping or worker not in self.workers:
+            return
+        try:
+            self._spawn(worker)
+        except Exception as error:
+            # No process or descriptor, for the moment; or a bug, and the slot must not stay empty for it.
+            told = (error.strerror if isinstance(error, OSError) else None) or Bug.of(error).detail
+            self._log.fact("pool", "cannot-start", level=Level.ERROR, worker=worker.slot.index, detail=told)
+            self._start_later(worker)
+        else:
+            worker.restarts += 1
+
+    def _succeed(self, worker: WorkerProcess) -> None:
+        """Somebody else than we told it to end: its sessions may last for hours, and its slot must not wait.
+
+        One slot has two processes at most: what is told to end again and again waits for the one before it.
+        """
+        if self._stopping or worker.state is not State.DRAINING or worker.generation < self._newest:
+            return
+        if any(one.has_successor and one.slot == worker.slot for one in self.workers):
+            self._loop.call_later(limits.RESTART_MOST_SECONDS, self._succeed, worker)
+            return
+        try:
+            listeners = tuple(listener.dup() for listener in worker.listeners)
+        except OSError:  # no descriptor is left
+            self._loop.call_later(limits.RESTART_MOST_SECONDS, self._succeed, worker)
+            return
+        assert worker.process is not None
+        detail = f"pid={worker.process.pid} was told to end, and finishes its sessions"
+        self._alarm(Reason.WORKER_DIED, f"worker {worker.slot.index}", detail)
+        worker.has_successor = True
+        successor = WorkerProcess(
+            worker.slot,
+            listeners,
+            worker.generation,
+            restarts=worker.restarts,
+            rest_seconds=worker.rest_seconds,
+        )
+        self.workers.append(successor)
+        self._start_again(successor)
+
+    def _forget(self, worker: WorkerProcess, status: int) -> None:
+        self.workers.remove(worker)
+        for listener in worker.listeners:
+            listener.close()
+        self._log.fact("pool", "worker-retired", worker=worker.slot.index, status=status)
+
+    def _lead_if_ready(self) -> None:
+        """The newest generation takes over once all of it serves: one switch of the gate, no gap."""
+        if not self._offers_can_be_signed:
+            return
+        newest = [
+            worker
+            for worker in self.workers
+            if worker.generation == self._newest and not worker.has_successor
+        ]
+        if self._leading < self._newest and all(worker.state is State.SERVING for worker in newest):
+            self._leading = self._newest
+            self._log.fact("pool", "generation-leads", level=Level.NOTICE, generation=self._newest)
+
+    # --- The watchdog -----------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Judges no worker by a silence that this process may itself have slept through."""
+        now = self._loop.time()
+        slept = now - self._watched_at > limits.HUNG_AFTER_SECONDS / 2
+        self._watched_at = now
+        # Before all else: a bug in what follows must not leave the workers unwatched.
+        if not self._stopping:
+            self._loop.call_later(limits.WATCH_SECONDS, self._watch)
+        if not slept:
+            for worker in self.workers:
+                self._judge(worker, now - worker.alive_at)
+
+    def _judge(self, worker: WorkerProcess, silent: float) -> None:
+        if worker.process is None:
+            return
+        if worker.state is State.SERVING and silent > limits.HUNG_AFTER_SECONDS:
+            worker.state = State.HUNG
+            self._on_change()
+            self._alarm(Reason.WORKER_HUNG, f"worker {worker.slot.index}", f"silent={silent:.2f}")
+        elif worker.state in _MAY_HANG and silent > limits.KILL_HUNG_AFTER_SECONDS:
+            self._log.fact("pool", "kill-hung", level=Level.ERROR, worker=worker.slot.index)
+            worker.process.kill()
+        elif worker.state is State.STARTING and silent > limits.START_SECONDS:
+            worker.process.kill()
+
+    def _alive(self, worker: WorkerProcess) -> None:
+        worker.alive_at = self._loop.time()
+        self._tell_who(worker)
+        self._tell_inside(worker)
+        if worker.state is State.HUNG:
+            worker.state = State.SERVING
+            self._log.fact("pool", "worker-back", level=Level.NOTICE, worker=worker.slot.index)
+            self._on_change()
+
+    def _told(self, worker: WorkerProcess, message: Message) -> None:
+        """Nothing that it says, if others have taken it over, may keep this process from its work."""
+        try:
+            require_said(message)
+            self._understood(worker, message)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            told = f"{type(error).__name__}: {error}"
+            self._alarm(Reason.INTERNAL, f"worker {worker.slot.index}", f"said what it should not: {told}")
+
+    def _understood(self, worker: WorkerProcess, message: Message) -> None:
+        if "ready" in message:
+            worker.state = State.SERVING
+            worker.alive_at = self._loop.time()
+            worker.confined = message.get("layers", [])
+            self._tell_unconfined(worker)
+            self._log.fact("pool", "worker-serves", worker=worker.slot.index, pid=message["ready"])
+            self._lead_if_ready()
+            self._on_change()
+        elif "drains" in message:
+            if worker.state in (State.SERVING, State.HUNG):
+                worker.state = State.DRAINING
+                self._on_change()
+        elif "yields" in message:
+            if worker.state is State.DRAINING and not (worker.yields or worker.has_successor):
+                worker.yields = True
+                self._forgive(worker)
+                self._loop.call_later(self._rest(worker), self._succeed, worker)
+        elif "counters" in message:
+            worker.counters = require_snapshot(message["counters"])
+        elif "answered" in message:
+            self._tell_others(worker, message)
+        else:
+            source = message.get("source", {})
+            if source.get("seen") in _OF_ALL_WORKERS or source.get("new"):
+                self._tell_others(worker, message)
+            self._on_message(message)
+            if "dead-end" in message:  # behind what looks whether it names an address
+                self._tell_others(worker, message)
+
+    def _tell_unconfined(self, worker: WorkerProcess) -> None:
+        missing = [layer for layer in LAYERS if layer not in worker.confined]
+        if missing:
+            self._alarm(Reason.WORKER_UNCONFINED, "workers", f"without {', '.join(missing)}")
+
+    def _tell_others(self, worker: WorkerProcess, message: Message) -> None:
+        for other in self.workers:
+            if other is not worker and other.link is not None:
+                other.link.send(message)

@@ -1,0 +1,70 @@
+"""Before a reload: does the program on the disk take the configuration on the disk?
+
+Asked of that program itself, in a process of its own, since the running one may be older.
+Counterpart: the hidden command `preflight`, whose answer this reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable
+from typing import Any, Final
+
+from gateway.config import Config
+from gateway.errors import EnvironmentFailureError
+from gateway.intercept import ruleset
+from gateway.intercept.ruleset import Slot
+from gateway.policy import limits
+from gateway.runtime.supervisor.handover import command_for
+
+_COMMAND: Final = "preflight"
+
+
+def facts(config: Config) -> dict[str, Any]:
+    """What running connections depend on: none of it may change under them."""
+    return {
+        "placement": config.placement.value,
+        "marks.mask": config.marks.mask,
+        "kernel.table": config.table,
+        "kernel.zone": config.zone,
+        "bridge.name": config.bridge,
+        "bridge.port": config.bridge_port,
+        "bridge.interface": config.bridge_interface,
+        "bridge.table": config.bridge_table,
+        "daemon.state_dir": str(config.state_dir),
+        "daemon.run_dir": str(config.run_dir),
+        "daemon.workers": config.workers,
+    }
+
+
+async def trouble(config: Config, slots: Iterable[Slot]) -> str:
+    """Why a reload cannot be, in one line; empty if it can. `slots` are those in use."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command_for(_COMMAND),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(limits.RELOAD_SECONDS):
+                told, complaint = await process.communicate()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            return "the new program has not answered in time"
+        if process.returncode != 0:
+            return (
+                complaint.decode(errors="replace").strip().removeprefix("nightmail: ") or "it does not start"
+            )
+        new = json.loads(told)
+        changed = [
+            key for key, value in facts(config).items() if key != "daemon.workers" and new[key] != value
+        ]
+        if changed:
+            return f"{', '.join(changed)}: changes with a restart only (nightmail down, stop, start)"
+        ruleset.free_slot(new["daemon.workers"], {slot.index for slot in slots})
+    except (EnvironmentFailureError, ValueError, KeyError, OSError) as error:
+        return str(error)
+    return ""

@@ -1,0 +1,360 @@
+"""The daemon's first process: identity, memory, rules, workers, control socket. Never on the data path.
+
+When it ends in order it leaves the rules (they act on nothing without workers) and the workers' sessions have
+ended; when it is killed, the workers give their queues back and end by themselves.
+Counterparts: `pool`, `rulekeeper`, `hearing` (what workers say), `control`, `worker`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from gateway import __version__
+from gateway.config import Config, Network
+from gateway.errors import EnvironmentFailureError, Reason
+from gateway.intercept import ruleset, tproxy
+from gateway.intercept.wanted import Wanted
+from gateway.observe import sinks
+from gateway.observe.counters import AlarmBell, Tally
+from gateway.observe.log import Level
+from gateway.policy import limits
+from gateway.runtime import confinements, hardening
+from gateway.runtime.bug import Bug
+from gateway.runtime.order import Presented, require_tellable
+from gateway.runtime.supervisor import handover, preflight
+from gateway.runtime.supervisor.causes import Causes
+from gateway.runtime.supervisor.control import ControlSocket
+from gateway.runtime.supervisor.dead_ends import DeadEnds
+from gateway.runtime.supervisor.hearing import Hearing
+from gateway.runtime.supervisor.inside import Inside
+from gateway.runtime.supervisor.lasting import Keeper, kept
+from gateway.runtime.supervisor.peer_memory import PeerMemory
+from gateway.runtime.supervisor.pool import Pool
+from gateway.runtime.supervisor.rulekeeper import RuleKeeper
+from gateway.runtime.supervisor.seeing import Seeing
+from gateway.runtime.supervisor.signer_process import SignerProcess
+from gateway.runtime.supervisor.site import Site
+
+
+class Supervisor:
+    """One daemon. `run` returns when it was told to stop."""
+
+    def __init__(self, config: Config) -> None:
+        self._log = sinks.opened(config, config.log_file)
+        self._inside = Inside(config, self._log, self._surround)
+        self._config = replace(config, inside_networks=self._inside.networks)
+        self._confinements = confinements.of(self._config)
+        self._bell = AlarmBell(config.alarm_again_hours * limits.HOUR_SECONDS)
+        self._stop = asyncio.Event()
+        self._memory = PeerMemory(config.pins_file, self._confinements.readers, self._log, self._alarm)
+        self._seeing = Seeing(
+            config,
+            self._log,
+            self._status,
+            lambda: self._pool.counters(),
+            lambda: self._memory.database,
+            self._memory.unwritable,
+        )
+        self._heritage = handover.received()
+        """What the supervisor that this process was before has left; None at a first start."""
+        self._began = self._heritage.began if self._heritage is not None else time.time()
+        self._anew = False
+
+    async def run(self) -> None:
+        """Raises EnvironmentFailureError where it cannot start."""
+        asyncio.get_running_loop().set_exception_handler(self._callback_failed)
+        control = self._prepare()
+        self._make_processes()
+        self._make_keepers()
+        await self._start(control)
+        async with kept(self._lasting(), self._failed):
+            self._say_started()
+            await self._stop.wait()
+            self._say_stopping()
+        await self._seeing.close()
+        if self._anew:
+            await self._become_the_next(control)
+        await self._finish(control)
+
+    # --- Start and end -----------------------------------------------------------------------------------
+
+    def _prepare(self) -> ControlSocket:
+        """What is on disk: directories, that no other daemon is here, the identity, the memory of peers."""
+        config = self._config
+        require_tellable(config)
+        for directory in (config.state_dir, config.run_dir):
+            _make_directory(directory)
+        confinements.share(config.state_dir, self._confinements.readers)
+        control = ControlSocket(config.control_socket, self._status, self._reload)
+        control.require_free()
+        if self._heritage is not None:
+            self._bell.recall(self._heritage.alarms)
+            self._seeing.tell(self._heritage.untold)
+        self._site = Site(config, self._log, self._alarm)
+        self._memory.open()
+        return control
+
+    def _make_processes(self) -> None:
+        """Signer and workers, none of which runs yet."""
+        config, heritage = self._config, self._heritage
+        heirs = heritage.workers if heritage is not None else ()
+        # Workers whose supervisor was killed finish their sessions, beside those of this one.
+        taken = {slot.index for slot in ruleset.all_slots(config) if tproxy.is_in_use(slot.port)}
+        taken |= {heir.index for heir in heirs}
+        slots = ruleset.slots_of(config, ruleset.free_slot(config.workers, taken))
+        self._signer = SignerProcess(
+            self._confinements.signer,
+            # An heir that dies before its successors lead is started again, too.
+            [*(slot.index for slot in slots), *(heir.index for heir in heirs)],
+            self._site.seed,
+            self._log,
+            self._alarm,
+            lambda: self._pool.signer_serves(),
+            heritage.signers if heritage is not None else (),
+        )
+        self._pool = Pool(
+            config,
+            slots,
+            self._site.presented,
+            self._confinements.worker,
+            self._signer.worker_end,
+            self._log,
+            lambda: self._keeper.gate_changed(),
+            lambda message: self._hearing.hear(message),
+            self._alarm,
+            heirs,
+            heritage.past if heritage is not None else None,
+        )
+
+    def _make_keepers(self) -> None:
+        """Who keeps the rules, the dead ends in them, and what is heard of peers."""
+        config, heritage = self._config, self._heritage
+        self._keeper = RuleKeeper(
+            config,
+            ruleset.slots_to_render(config, self._pool.slots),
+            lambda: self._pool.live_queues,
+            self._not_ours,
+            self._log,
+            self._alarm,
+            self._pool.gate_is,
+            lambda: self._pool.any_hung,
+            heritage.bypassed if heritage is not None else 0,
+        )
+        self._dead_ends = DeadEnds(
+            config.dead_end_minutes if self._keeper.knows_dead_ends else 0,
+            self._keeper.while_standing,
+            self._pool.note_passed_to_dead_ends,
+            self._log,
+        )
+        causes = Causes(self._keeper.reset_was_odd, self._log, self._memory.note_cause)
+        self._hearing = Hearing(self._memory, self._dead_ends, causes, self._alarm)
+
+    async def _start(self, control: ControlSocket) -> None:
+        """Rules before workers: a worker's queue is in the gate as soon as it serves."""
+        self._seeing.begin()
+        await self._keeper.first_time(self._heritage.rules if self._heritage is not None else None)
+        self._signer.start()
+        self._pool.start()
+        await control.open()
+        await self._seeing.open()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up)
+        handover.hear_signals()
+
+    def _lasting(self) -> list[Keeper]:
+        """What goes on as long as the daemon does; ended in this order."""
+        return [
+            self._tell_ready,
+            self._dead_ends.keep,
+            self._keeper.keep,
+            self._flush_log,
+            self._memory.sources.keep,
+            lambda: self._site.keep(self._present),
+            self._inside.keep,
+        ]
+
+    def _failed(self, error: Exception) -> None:
+        """A bug of ours in what is to last or in a callback of the loop; what else there is goes on."""
+        bug = Bug.of(error)
+        self._alarm(Reason.INTERNAL, bug.where, bug.detail)
+
+    def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        loop.default_exception_handler(context)
+        if isinstance(error, Exception):
+            self._failed(error)
+
+    def _say_started(self) -> None:
+        event = "started" if self._heritage is None else "reloaded"
+        self._log.fact("daemon", event, version=__version__, identity=self._site.fingerprint)
+
+    async def _tell_ready(self) -> None:
+        """What is started behind us may send mail: by then it is looked at, if the rules are wanted."""
+        if self._keeper.wanted is Wanted.UP:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limits.READY_SECONDS):
+                    await self._keeper.guarded.wait()
+        _tell_systemd("READY=1")
+
+    def _say_stopping(self) -> None:
+        if not self._anew:
+            _tell_systemd("STOPPING=1")
+            self._log.fact("daemon", "stopping", reason=Reason.STOPPED)
+
+    async def _finish(self, control: ControlSocket) -> None:
+        await self._keeper.close()
+        await self._pool.stop()
+        await self._signer.stop()
+        self._memory.sources.write()
+        self._seeing.look()
+        await control.close()
+        self._log.fact("daemon", "stopped", reason=Reason.STOPPED)
+        self._log.close()
+
+    # --- Reload ------------------------------------------------------------------------------------------
+
+    def _hung_up(self) -> None:
+        self._reloading = asyncio.ensure_future(self._reload())
+
+    async def _reload(self) -> dict[str, Any]:
+        """Load program and configuration anew, if they are fit; says why not, and changes nothing."""
+        trouble = await preflight.trouble(self._config, self._pool.slots)
+        if trouble:
+            self._alarm(Reason.RELOAD_REFUSED, "reload", trouble)
+        elif not self._stop.is_set():
+            self._anew = True
+            self._stop.set()
+        return {"reloads": not trouble, "trouble": trouble}
+
+    async def _become_the_next(self, control: ControlSocket) -> None:
+        """The workers live on; everything else begins again. Raises EnvironmentFailureError."""
+        self._keeper.leave()
+        self._memory.sources.write()
+        await control.close()
+        self._seeing.look()
+        workers, past = self._pool.hand_over()
+        self._log.fact("daemon", "reloads", workers=len(workers))
+        self._log.close()
+        keeper = self._keeper
+        alarms = self._bell.remembered()
+        signers, untold = self._signer.pids(), tuple(self._seeing.untold())
+        rules = keeper.left_standing
+        handover.execute_anew(
+            handover.Handover(workers, past, self._began, keeper.bypassed, alarms, rules, signers, untold)
+        )
+
+    def _present(self, presented: Presented) -> None:
+        """The signer first: what a worker knows, it can have signed."""
+        self._signer.sign_as(self._site.seed)
+        self._pool.present(presented)
+
+    def _surround(self, networks: tuple[Network, ...]) -> None:
+        self._config = replace(self._config, inside_networks=networks)
+        self._pool.surround(networks)
+
+    # --- Alarms, status ------------------------------------------------------------------------------------
+
+    def _alarm(self, reason: Reason, subject: str, detail: str, cause: Reason | None = None) -> None:
+        """Never raises: who rings has something to do next."""
+        try:
+            self._ring(reason, subject, detail, cause)
+        except Exception as error:
+            told = Bug.of(error).detail
+            self._log.fact("alarm", "failed", level=Level.ERROR, reason=reason, subject=subject, detail=told)
+
+    def _ring(self, reason: Reason, subject: str, detail: str, cause: Reason | None) -> None:
+        now = int(time.time())
+        likely = cause.value if cause is not None else ""
+        alarm = self._bell.ring(reason, subject, now, detail, likely)
+        if alarm is not None:
+            self._log.fact(
+                "alarm",
+                "rings",
+                level=Level.ALARM,
+                reason=alarm.reason,
+                subject=alarm.subject,
+                detail=alarm.detail or detail,
+                likely=alarm.likely or None,
+            )
+            self._seeing.ring(alarm)
+
+    def _not_ours(self) -> int:
+        tallies = self._pool.counters()["tallies"]
+        passed: int = tallies.get(Tally.NOT_OURS.value, 0)
+        return passed
+
+    def _status(self) -> dict[str, Any]:
+        keeper = self._keeper
+        return {
+            "version": __version__,
+            "since": int(self._began),
+            "identity": self._site.fingerprint,
+            "rotation": self._site.as_json(),
+            "placement": self._config.placement.value,
+            "wanted": keeper.wanted.value,
+            "inside_networks": [str(network) for network in self._config.inside_networks],
+            "rules": {
+                "missing": keeper.missing if keeper.wanted is Wanted.UP else [],
+                "queues": keeper.queues,
+            },
+            "workers": [worker.as_json() for worker in self._pool.workers],
+            "signer": self._signer.as_json(),
+            "counters": self._pool.counters(),
+            **self._seeing.as_json(),
+            "peers": self._memory.count,
+            "sources": asdict(self._memory.sources.counts),
+            "bypassed": keeper.bypassed,
+            "alarms": [alarm.as_json() for alarm in self._bell.known(int(time.time()))],
+        }
+
+    async def _flush_log(self) -> None:
+        while True:
+            self._log.flush()
+            await asyncio.sleep(limits.LOG_FLUSH_SECONDS)
+
+
+def run(config: Config) -> int:
+    """`nightmail run`, until SIGTERM or SIGINT; takes a resolved configuration.
+
+    Raises EnvironmentFailureError where it cannot start.
+    """
+    os.umask(0o077)
+    hardening.forbid_dumps()
+    if config.log_file is not None:
+        sinks.stderr_into(config.log_file)  # that is where the workers write
+
+    async def supervised() -> None:
+        await Supervisor(config).run()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(supervised())
+    return 0
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFailureError(f"{path}: cannot be made: {error.strerror}") from None
+
+
+def _tell_systemd(word: str) -> None:
+    """sd_notify(3): one datagram to where systemd says; without systemd, nothing."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.connect("\0" + address[1:] if address.startswith("@") else address)
+        notify.send(word.encode())

@@ -1,0 +1,340 @@
+"""Two endpoints and one session machine: events in, commands out, then a plain relay where it is in clear.
+
+Holds no protocol knowledge. Counterpart: `session.events` and `session.commands`.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.errors import Reason
+from gateway.policy import limits
+from gateway.runtime.loop import Cancellable, Loop
+from gateway.runtime.worker.endpoint import Endpoint, Hold
+from gateway.runtime.worker.poller import Poller
+from gateway.runtime.worker.pressure import Account, Bank
+from gateway.session import commands as c
+from gateway.session.events import (
+    DeadlineReached,
+    EndReceived,
+    Event,
+    OctetsReceived,
+    OfferSigned,
+    RedialFailed,
+    Redialled,
+    ResetReceived,
+    Side,
+)
+from gateway.smtp.events import Role
+
+
+class Machine(Protocol):
+    """`session.sending.SendingSession` and `session.receiving.ReceivingSession`."""
+
+    deadline: float | None
+
+    @property
+    def waits_for_silence(self) -> bool: ...
+
+    def handle(self, event: Event, now: float) -> list[c.Command]: ...
+
+
+class Surroundings(Protocol):
+    """What a connection asks of its worker."""
+
+    def redial(self, connection: Connection) -> None: ...
+    def sign_offer(self, connection: Connection, to_sign: bytes) -> None: ...
+    def remember_peer(self, connection: Connection, note: c.RememberPeer) -> None: ...
+    def note_source(self, connection: Connection, note: c.NoteSource) -> None: ...
+    def note_decision(self, connection: Connection, note: c.NoteDecision) -> None: ...
+    def note_fact(self, connection: Connection, note: c.NoteFact) -> None: ...
+    def session_failed(self, connection: Connection, error: Exception) -> None: ...
+    def connection_over(self, connection: Connection) -> None: ...
+    def held_back(self, connection: Connection) -> None: ...
+
+
+class Connection:
+    """One session from the moment both sockets are connected until both are closed."""
+
+    __slots__ = (
+        "_account",
+        "_far",
+        "_loop",
+        "_machine",
+        "_near",
+        "_over",
+        "_poller",
+        "_redialling",
+        "_relayed",
+        "_surroundings",
+        "_timer",
+        "_timer_at",
+        "decision",
+        "far_octets",
+        "flow",
+        "has_failed",
+        "near_octets",
+        "reset_by",
+        "session_id",
+        "started",
+    )
+
+    def __init__(
+        self,
+        loop: Loop,
+        poller: Poller,
+        surroundings: Surroundings,
+        machine: Machine,
+        flow: object,
+        session_id: str,
+        near: socket.socket,
+        far: socket.socket,
+        account: Account | None = None,
+    ) -> None:
+        self._loop = loop
+        self._poller = poller
+        self._account = account if account is not None else Account(Bank())
+        self._surroundings = surroundings
+        self._machine = machine
+        self.flow = flow
+        self.session_id = session_id
+        self._near = Endpoint(loop, poller, near, self, self._account)
+        self._far = Endpoint(loop, poller, far, self, self._account)
+        self._relayed = False
+        self._redialling = False
+        self._over = False
+        self._timer: Cancellable | None = None
+        self._timer_at: float | None = None
+        self.decision: c.NoteDecision | None = None
+        self.near_octets = 0
+        """Read from the near side."""
+        self.far_octets = 0
+        """Read from the far side."""
+        self.reset_by: Side | None = None
+        self.has_failed = False
+        """By a bug of ours."""
+        self.started = loop.time()
+
+    def start(self) -> None:
+        self._near.unhold(Hold.NOT_STARTED)
+        self._far.unhold(Hold.NOT_STARTED)
+
+    def abort(self) -> None:
+        """Reset both sides: the gateway stops."""
+        self._near.reset()
+        self._far.reset()
+
+    def failed(self, error: Exception) -> None:
+        """A bug of ours, wherever: this session ends, with resets that make the sender try again, and that is
+        told. No other one is touched."""
+        self.has_failed = True
+        try:
+            self._near.abandon()
+            self._far.abandon()
+            self._set_timer(None)
+        finally:
+            try:
+                self._surroundings.session_failed(self, error)
+            finally:
+                self._end()
+
+    def end_reason(self, role: Role) -> Reason:
+        """How it ended, in the mail servers' terms: near is the sender where we are the sending gateway."""
+        if self.has_failed:
+            return Reason.INTERNAL
+        if self.reset_by is None:
+            return Reason.CLOSED
+        by_sender = (self.reset_by is Side.NEAR) == (role is Role.SENDING)
+        return Reason.RESET_BY_SENDER if by_sender else Reason.RESET_BY_RECEIVER
+
+    # --- What the endpoints tell ----------------------------------------------------------------------
+
+    def octets_received(self, endpoint: Endpoint, octets: memoryview) -> None:
+        near = endpoint is self._near
+        if near:
+            self.near_octets += len(octets)
+            other = self._far
+        else:
+            self.far_octets += len(octets)
+            other = self._near
+        if self._relayed:
+            other.write(octets)
+        else:
+            self._handle(OctetsReceived(Side.NEAR if near else Side.FAR, bytes(octets)))
+        if other.pending > self._account.allowance:
+            endpoint.hold(Hold.BY_PRESSURE)
+            if other.pending <= limits.WRITE_BUFFER_OCTETS:
+                self._surroundings.held_back(self)
+
+    def end_received(self, endpoint: Endpoint) -> None:
+        if not self._relayed:
+            self._handle(EndReceived(self._side(endpoint)))
+            return
+        other = self._other(endpoint)
+        other.end()
+        if other.has_ended:
+            self._close_both()
+
+    def reset_received(self, endpoint: Endpoint) -> None:
+        if endpoint.is_closed:
+            return
+        side = self._side(endpoint)
+        self.reset_by = self.reset_by or side
+        endpoint.reset()
+        if not self._relayed:
+            self._handle(ResetReceived(side))
+        else:
+            self._other(endpoint).reset()
+
+    def drained(self, endpoint: Endpoint) -> None:
+        self._other(endpoint).unhold(Hold.BY_PRESSURE)
+        if endpoint is self._far and self._timer is None and self._timer_at is not None:
+            self._timer = self._loop.call_later(limits.FLIGHT_SILENCE_SECONDS, self._deadline_reached)
+
+    def closed(self, endpoint: Endpoint) -> None:
+        if self._near.is_closed and self._far.is_closed:
+            self._end()
+
+    def _end(self) -> None:
+        """Both sockets are closed."""
+        if self._over:
+            return
+        self._over = True
+        self._redialling = False  # a redial that is still under way finds nobody
+        self._set_timer(None)
+        self._surroundings.connection_over(self)
+
+    # --- What the redial tells -------------------------------------------------------------------------
+
+    def redialled(self, far: socket.socket) -> None:
+        if not self._redialling:  # the machine gave up waiting, or the near side went away
+            far.close()
+            return
+        self._redialling = False
+        self._far = Endpoint(self._loop, self._poller, far, self, self._account)
+        self._handle(Redialled())
+        try:
+            self._far.unhold(Hold.NOT_STARTED)
+        except Exception as error:
+            self.failed(error)
+
+    def redial_failed(self) -> None:
+        if self._redialling:
+            self._redialling = False
+            self._handle(RedialFailed())
+
+    # --- What the signer tells -------------------------------------------------------------------------
+
+    def offer_signed(self, signature: bytes | None) -> None:
+        """Later than the machine asked, never while it does; it may have given up waiting."""
+        if not self._over and not self._relayed:
+            self._handle(OfferSigned(signature))
+
+    # --- The machine ------------------------------------------------------------------------------------
+
+    def _handle(self, event: Event) -> None:
+        try:
+            for command in self._machine.handle(event, self._loop.time()):
+                _EXECUTE[type(command)](self, command)
+        except Exception as error:
+            self.failed(error)
+            return
+        if not self._over and self._machine.deadline != self._timer_at:
+            self._set_timer(self._machine.deadline)
+
+    def _set_timer(self, deadline: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = None if deadline is None else self._loop.call_at(deadline, self._deadline_reached)
+
+    def _deadline_reached(self) -> None:
+        try:
+            waits = self._far.pending and self._machine.waits_for_silence
+        except Exception as error:
+            self.failed(error)
+            return
+        if waits:
+            # The line is behind: the silence may be ours, and what is held could not leave: see `drained`.
+            self._timer = None
+            return
+        self._timer = self._timer_at = None
+        self._handle(DeadlineReached())
+
+    def _side(self, endpoint: Endpoint) -> Side:
+        return Side.NEAR if endpoint is self._near else Side.FAR
+
+    def _other(self, endpoint: Endpoint) -> Endpoint:
+        return self._far if endpoint is self._near else self._near
+
+    def _endpoint(self, side: Side) -> Endpoint:
+        return self._near if side is Side.NEAR else self._far
+
+    # --- Commands ---------------------------------------------------------------------------------------
+
+    def _send_octets(self, command: c.SendOctets) -> None:
+        self._endpoint(command.side).write(command.octets, last=command.last)
+
+    def _send_end(self, command: c.SendEnd) -> None:
+        self._endpoint(command.side).end()
+
+    def _send_reset(self, command: c.SendReset) -> None:
+        self._endpoint(command.side).reset()
+
+    def _pause(self, command: c.PauseReading) -> None:
+        self._endpoint(command.side).hold(Hold.BY_SESSION)
+
+    def _resume(self, command: c.ResumeReading) -> None:
+        self._endpoint(command.side).unhold(Hold.BY_SESSION)
+
+    def _relay_in_clear(self, command: c.RelayInClear) -> None:
+        self._relayed = True
+        if self._near.has_ended and self._far.has_ended:
+            self._close_both()
+
+    def _close_both(self, command: c.CloseBoth | None = None) -> None:
+        self._redialling = False
+        self._near.close()
+        self._far.close()
+
+    def _redial(self, command: c.Redial) -> None:
+        self._redialling = True
+        self.reset_by = None  # the session goes on: how it ends is not known yet
+        self._far.reset()
+        if self._redialling:
+            self._surroundings.redial(self)
+
+    def _sign_offer(self, command: c.SignOffer) -> None:
+        self._surroundings.sign_offer(self, command.to_sign)
+
+    def _remember(self, command: c.RememberPeer) -> None:
+        self._surroundings.remember_peer(self, command)
+
+    def _note_source(self, command: c.NoteSource) -> None:
+        self._surroundings.note_source(self, command)
+
+    def _note_decision(self, command: c.NoteDecision) -> None:
+        self.decision = command
+        self._surroundings.note_decision(self, command)
+
+    def _note_fact(self, command: c.NoteFact) -> None:
+        self._surroundings.note_fact(self, command)
+
+
+_EXECUTE: dict[type, Callable[..., None]] = {
+    c.SendOctets: Connection._send_octets,
+    c.SendEnd: Connection._send_end,
+    c.SendReset: Connection._send_reset,
+    c.PauseReading: Connection._pause,
+    c.ResumeReading: Connection._resume,
+    c.RelayInClear: Connection._relay_in_clear,
+    c.CloseBoth: Connection._close_both,
+    c.Redial: Connection._redial,
+    c.SignOffer: Connection._sign_offer,
+    c.RememberPeer: Connection._remember,
+    c.NoteSource: Connection._note_source,
+    c.NoteDecision: Connection._note_decision,
+    c.NoteFact: Connection._note_fact,
+}

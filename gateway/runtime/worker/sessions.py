@@ -1,0 +1,409 @@
+"""All sessions of one worker: makes their machines, counts and logs what they decide, forwards facts.
+
+Counterparts: `intake`, which brings pairs of sockets; `surroundings`, which a session is made of;
+`connection`, which runs one session; `hearing`, which gets the facts.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.config import Config
+from gateway.crypto.messages import OfferForm
+from gateway.errors import Reason
+from gateway.intercept.admission import Limit
+from gateway.intercept.gate import DialOutcome
+from gateway.intercept.syn import Flow
+from gateway.observe.counters import Counters, Direction, Tally
+from gateway.observe.log import Level, Log, session_id
+from gateway.peers.looks import Look, with_look
+from gateway.peers.pins import Destination, MetPeer, MetStatement, updated
+from gateway.peers.sources import SourceSeen, after_endorsement, after_upgrade
+from gateway.policy import limits
+from gateway.policy.cause import Sighting, likely
+from gateway.policy.dead_end import ClearRuns
+from gateway.runtime.bug import Bug
+from gateway.runtime.link import Message
+from gateway.runtime.loop import Loop
+from gateway.runtime.worker.connection import Connection, Machine
+from gateway.runtime.worker.poller import Poller
+from gateway.runtime.worker.pressure import Bank
+from gateway.runtime.worker.surroundings import Surroundings
+from gateway.session.commands import NoteDecision, NoteFact, NoteSource, RememberPeer
+from gateway.session.context import ReceivingContext
+from gateway.session.receiving import ReceivingSession
+from gateway.session.sending import SendingSession
+from gateway.smtp.events import Role
+
+_DIRECTION = {Role.SENDING: Direction.OUT, Role.RECEIVING: Direction.IN}
+_NOTICES = frozenset({Reason.UPGRADED_OLD_EPOCH, Reason.SOURCE_IN_CLEAR, Reason.SOURCE_RESTS})
+_DIAL_REASON = {
+    DialOutcome.REFUSED: Reason.DIAL_REFUSED,
+    DialOutcome.SILENT: Reason.DIAL_SILENT,
+    DialOutcome.HOST_UNREACHABLE: Reason.DIAL_UNREACHABLE,
+    DialOutcome.NET_UNREACHABLE: Reason.DIAL_UNREACHABLE,
+    DialOutcome.ADMIN_PROHIBITED: Reason.DIAL_UNREACHABLE,
+}
+
+
+class Dialler(Protocol):
+    """The part of the intake that sessions use."""
+
+    def dial(
+        self,
+        flow: Flow,
+        done: Callable[[Flow, DialOutcome, socket.socket | None], None],
+        *,
+        any_port: bool = False,
+    ) -> None: ...
+    def ended(self, flow: Flow, *, by_reset: bool) -> None: ...
+
+
+class Sessions:
+    """Takes pairs of connected sockets; `open` holds the sessions that have not ended."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        poller: Poller,
+        config: Config,
+        log: Log,
+        counters: Counters,
+        tell: Callable[[Message], bool],
+        surroundings: Surroundings,
+        sign: Callable[[bytes, Callable[[bytes | None], None]], None],
+    ) -> None:
+        self._loop = loop
+        self._poller = poller
+        self._config = config
+        self._log = log
+        self._counters = counters
+        self._tell = tell
+        self._surroundings = surroundings
+        self._pins = surroundings.pins
+        self._sources = surroundings.sources
+        self._ignored = surroundings.ignored
+        self._sign = sign
+        self._roles: dict[Connection, Role] = {}
+        self._clear_runs = ClearRuns()
+        self._bank = Bank(config.held_octets, config.held_octets_per_source)
+        self._told_over: dict[str, float] = {}
+        self.dialler: Dialler | None = None
+        self.on_empty: Callable[[], None] | None = None
+
+    @property
+    def open(self) -> int:
+        return len(self._roles)
+
+    def abort_all(self) -> None:
+        for connection in list(self._roles):
+            connection.abort()
+
+    # --- From the intake -------------------------------------------------------------------------------
+
+    def pair_ready(self, flow: Flow, role: Role, accepted: socket.socket, dialled: socket.socket) -> None:
+        machine: Machine
+        if role is Role.SENDING:
+            near, far, machine = accepted, dialled, SendingSession(self._surroundings.sending(flow))
+        else:
+            near, far, machine = dialled, accepted, ReceivingSession(self._receiving(flow))
+        account = self._bank.opened(flow.source)
+        connection = Connection(
+            self._loop, self._poller, self, machine, flow, session_id(os.urandom), near, far, account
+        )
+        self._roles[connection] = role
+        self._counters.add(Tally.SESSIONS_BEGUN)
+        self._counters.set(Tally.SESSIONS_OPEN, len(self._roles))
+        try:
+            where = {"source": _source(flow), "to": _server(flow)}
+            self._fact(connection, "begun", direction=_DIRECTION[role], **where)
+            connection.start()
+        except Exception as error:
+            connection.failed(error)
+
+    def _receiving(self, flow: Flow) -> ReceivingContext:
+        context = self._surroundings.receiving(flow, self._loop.time())
+        if context.overloaded:
+            self._counters.add(Tally.OVER_HANDSHAKES)
+            self._tell_over("handshakes", flow.source)
+        return context
+
+    def dial_failed(self, flow: Flow, role: Role, outcome: DialOutcome) -> None:
+        reason = _DIAL_REASON.get(outcome, Reason.INTERNAL)
+        self._counters.ended(_DIRECTION[role], reason)
+        self._log.fact("gate", "dial-failed", reason=reason, source=_source(flow), to=_server(flow))
+
+    def syn_refused(self, flow: Flow, reason: Reason) -> None:
+        self._counters.ended(Direction.IN, reason)
+        self._log.fact("gate", "syn-refused", reason=reason, source=_source(flow), to=_server(flow))
+
+    def is_known(self, flow: Flow, role: Role) -> bool:
+        """Whether a channel with the other end is to be expected: it has upgraded before."""
+        if role is Role.SENDING:
+            return self._pins.pin_of(Destination(flow.destination, flow.destination_port)) is not None
+        return self._sources.source_of(flow.source).has_upgraded
+
+    def over_limit(self, flow: Flow, limit: Limit) -> None:
+        """This worker has enough of these: the SYN has passed as without us."""
+        self._tell_over(limit.value, flow.source)
+
+    def held_back(self, connection: Connection) -> None:
+        assert isinstance(connection.flow, Flow)
+        self._counters.add(Tally.OVER_OCTETS)
+        self._tell_over("octets", connection.flow.source)
+
+    @property
+    def octets_held(self) -> int:
+        return self._bank.held
+
+    def _tell_over(self, what: str, source: str) -> None:
+        now = self._loop.time()
+        if now - self._told_over.get(what, -limits.OVERLOAD_TOLD_SECONDS) < limits.OVERLOAD_TOLD_SECONDS:
+            return
+        self._told_over[what] = now
+        detail = f"the latest from {source}"
+        self._log.fact(
+            "gate", "over-limit", level=Level.NOTICE, reason=Reason.OVERLOADED, limit=what, detail=detail
+        )
+        self._tell({"alarm": {"reason": Reason.OVERLOADED.value, "subject": what, "detail": detail}})
+
+    # --- From the connections --------------------------------------------------------------------------
+
+    def redial(self, connection: Connection) -> None:
+        self._counters.add(Tally.REDIALS)
+        assert self.dialler is not None
+        assert isinstance(connection.flow, Flow)
+
+        def done(flow: Flow, outcome: DialOutcome, dialled: socket.socket | None) -> None:
+            if dialled is not None:
+                connection.redialled(dialled)
+            elif outcome is DialOutcome.PORTS_BUSY and self.dialler is not None:
+                # The old connection still stands somewhere between: the same address, another port.
+                self.dialler.dial(flow, last, any_port=True)
+            else:
+                connection.redial_failed()
+
+        def last(flow: Flow, outcome: DialOutcome, dialled: socket.socket | None) -> None:
+            if dialled is not None:
+                connection.redialled(dialled)
+            else:
+                connection.redial_failed()
+
+        self.dialler.dial(connection.flow, done)
+
+    def sign_offer(self, connection: Connection, to_sign: bytes) -> None:
+        self._sign(to_sign, connection.offer_signed)
+
+    def remember_peer(self, connection: Connection, note: RememberPeer) -> None:
+        assert isinstance(connection.flow, Flow)
+        peer = note.peer
+        destination = Destination(connection.flow.destination, connection.flow.destination_port)
+        met = MetPeer(peer.identity.octets, peer.epoch, peer.form is OfferForm.FULL)
+        pin = self._pins.pin_of(destination)
+        # With nothing new, the usual case, it costs no message and no transaction.
+        if pin is None or updated(pin, destination, met, int(time.time()), note.statement) is not pin:
+            self._pins.forget_for_a_while(destination)
+            where = {"address": destination.address, "port": destination.port, "new": pin is None}
+            who = {"identity": met.identity.hex(), "epoch": met.epoch, "full": met.full}
+            self._tell({"remember": {**where, **who, **_statement(note.statement)}})
+        if note.look is not None:
+            self._learn_look(destination, note.look)
+
+    def _learn_look(self, destination: Destination, look: Look) -> None:
+        known = self._pins.looks_of(destination)
+        after = with_look(known, look, int(time.time()))
+        if after is known:
+            return  # the usual case
+        self._pins.expect_looks(destination, after)
+        where = {"address": destination.address, "port": destination.port}
+        seen = {"host": look.host.decode("latin-1"), "keywords": b" ".join(look.keywords).decode("latin-1")}
+        self._tell({"look": {**where, **seen}})
+
+    def note_source(self, connection: Connection, note: NoteSource) -> None:
+        assert isinstance(connection.flow, Flow)
+        address, now = connection.flow.source, int(time.time())
+        learnt: Message = {"address": address, "seen": note.seen.value}
+        if note.seen is SourceSeen.UPGRADED:
+            today = now // limits.DAY_SECONDS
+            before = self._sources.source_of(address)
+            source = after_upgrade(before, note.name, today)
+            sender = after_endorsement(self._sources.sender_of(note.identity), note.epoch, today)
+            is_new = not (before.has_upgraded and self._sources.sender_of(note.identity).epoch)
+            self._sources.expect(source, sender)
+            if is_new:
+                self._ignored.somebody_is_new()
+            who = {"name": note.name.hex(), "identity": note.identity.hex(), "epoch": note.epoch}
+            self._tell({"source": {**learnt, **who, "new": is_new}})
+        else:
+            if note.seen is SourceSeen.DROPPED:
+                self._ignored.anything_else(address)
+            self._sources.learn(address, note.seen)
+            self._tell({"source": learnt})
+
+    def learn_source(self, address: str, seen: SourceSeen) -> None:
+        """What another worker has seen: a client's drops and goings-on, and upgrades that were the first."""
+        if seen is SourceSeen.UPGRADED:
+            self._sources.forget_for_a_while(address)
+            self._ignored.somebody_is_new()
+        else:
+            self._sources.learn(address, seen)
+
+    def note_decision(self, connection: Connection, note: NoteDecision) -> None:
+        direction = _DIRECTION[self._roles[connection]]
+        self._counters.decided(direction, note.upgraded, note.reason)
+        level = Level.NOTICE if note.alarm or note.reason in _NOTICES else Level.INFO
+        cause = self._likely(connection, direction, note.seen)
+        self._fact(
+            connection,
+            "decided",
+            level=level,
+            reason=note.reason,
+            direction=direction,
+            protected=note.upgraded,
+            detail=note.detail or None,
+            likely=cause,
+        )
+        if self._config.dead_end_minutes and direction is Direction.OUT:
+            self._note_offers(connection, note.reason)
+        if direction is Direction.IN:
+            self._note_taking(connection, note)
+        if note.reason is Reason.HANDSHAKE_FAILED and direction is Direction.OUT:
+            self._note_failure(connection)
+        if note.alarm:
+            assert isinstance(connection.flow, Flow)
+            flow = connection.flow
+            subject = _server(flow) if direction is Direction.OUT else flow.source
+            alarm = {"reason": note.reason.value, "subject": subject, "detail": note.detail}
+            self._tell({"alarm": {**alarm, **_whereabouts(flow, cause)}})
+        elif cause is not None and direction is Direction.OUT:
+            self._tell_cause(connection, cause)
+
+    def _likely(self, connection: Connection, direction: Direction, seen: Sighting | None) -> Reason | None:
+        """What it likely was; None where nothing went wrong."""
+        if seen is None:
+            return None
+        if direction is Direction.IN:
+            return likely(seen, ())
+        assert isinstance(connection.flow, Flow)
+        destination = Destination(connection.flow.destination, connection.flow.destination_port)
+        return likely(seen, self._pins.looks_of(destination))
+
+    def _tell_cause(self, connection: Connection, cause: Reason) -> None:
+        """To the supervisor, who writes it down, and can ask the kernel where a reset came from."""
+        assert isinstance(connection.flow, Flow)
+        self._tell({"cause": {"session": connection.session_id, **_whereabouts(connection.flow, cause)}})
+
+    def _note_failure(self, connection: Connection) -> None:
+        """Remembered for a path without a pin only: a pinned one is tried every time."""
+        assert isinstance(connection.flow, Flow)
+        destination = Destination(connection.flow.destination, connection.flow.destination_port)
+        if self._pins.pin_of(destination) is None:
+            self._pins.forget_for_a_while(destination)
+            self._tell({"failure": {"address": destination.address, "port": destination.port}})
+
+    def _note_offers(self, connection: Connection, reason: Reason) -> None:
+        assert isinstance(connection.flow, Flow)
+        server = connection.flow.server
+        if reason is not Reason.NO_OFFER:
+            self._clear_runs.anything_else(server)
+        elif self._clear_runs.offered_nothing(server):
+            self._tell({"dead-end": {"address": server[0], "port": server[1]}})
+
+    def learn_dead_end(self, address: str, port: int) -> None:
+        """Another worker has found one: when the kernel has forgotten it, one session here finds it again."""
+        self._clear_runs.was_dead_end((address, port))
+
+    def _note_taking(self, connection: Connection, note: NoteDecision) -> None:
+        """Whether the client took our offer, tried to, or ignored it."""
+        assert isinstance(connection.flow, Flow)
+        if note.reason is Reason.NO_VERB:
+            self._ignored.ignored(connection.flow.source)
+        elif note.upgraded or note.reason is Reason.HANDSHAKE_FAILED:
+            self._ignored.anything_else(connection.flow.source)
+
+    def note_fact(self, connection: Connection, note: NoteFact) -> None:
+        cause = self._likely(connection, _DIRECTION[self._roles[connection]], note.seen)
+        detail = note.detail or None
+        self._fact(
+            connection, note.event, level=Level.NOTICE, reason=note.reason, detail=detail, likely=cause
+        )
+        if cause is not None:
+            self._tell_cause(connection, cause)
+
+    def session_failed(self, connection: Connection, error: Exception) -> None:
+        """By a bug of ours, which has ended it."""
+        bug = Bug.of(error)
+        self._fact(connection, "failed", level=Level.ERROR, reason=Reason.INTERNAL, detail=bug.detail)
+        self._tell(bug.alarm())
+
+    def flow_failed(self, flow: Flow, error: Exception) -> None:
+        """The same on the way to a session: there is none to name."""
+        bug = Bug.of(error)
+        where = {"source": _source(flow), "to": _server(flow)}
+        self._log.fact(
+            "gate", "failed", level=Level.ERROR, reason=Reason.INTERNAL, **where, detail=bug.detail
+        )
+        self._tell(bug.alarm())
+
+    def connection_over(self, connection: Connection) -> None:
+        """Whatever counting and telling make of it, the client's next connection from that port must be able
+        to come."""
+        role = self._roles.pop(connection)
+        assert isinstance(connection.flow, Flow)
+        try:
+            self._note_end(connection, role)
+        finally:
+            self._bank.closed(connection.flow.source)
+            assert self.dialler is not None
+            self.dialler.ended(
+                connection.flow, by_reset=connection.reset_by is not None or connection.has_failed
+            )
+            if not self._roles and self.on_empty is not None:
+                self.on_empty()
+
+    def _note_end(self, connection: Connection, role: Role) -> None:
+        direction = _DIRECTION[role]
+        self._counters.ended(direction, connection.end_reason(role))
+        self._counters.set(Tally.SESSIONS_OPEN, len(self._roles))
+        protected = connection.decision is not None and connection.decision.upgraded
+        octets = connection.near_octets + connection.far_octets
+        self._counters.add(Tally.OCTETS_PROTECTED if protected else Tally.OCTETS_CLEAR, octets)
+        self._fact(
+            connection,
+            "ended",
+            reason=connection.end_reason(role),
+            direction=direction,
+            protected=protected,
+            seconds=round(self._loop.time() - connection.started, 3),
+            near_octets=connection.near_octets,
+            far_octets=connection.far_octets,
+        )
+
+    def _fact(self, connection: Connection, event: str, **fields: object) -> None:
+        self._log.fact("session", event, session=connection.session_id, **fields)  # type: ignore[arg-type]
+
+
+def _statement(statement: MetStatement | None) -> Message:
+    if statement is None:
+        return {}
+    names = {"old": statement.old.hex(), "new": statement.new.hex()}
+    return {"statement": {**names, "serial": statement.serial}}
+
+
+def _whereabouts(flow: Flow, cause: Reason | None) -> Message:
+    if cause is None:
+        return {}
+    where = {"address": flow.destination, "port": flow.destination_port, "client": flow.source}
+    return {"likely": cause.value, **where}
+
+
+def _source(flow: Flow) -> str:
+    return str(Destination(flow.source, flow.source_port))
+
+
+def _server(flow: Flow) -> str:
+    return str(Destination(flow.destination, flow.destination_port))

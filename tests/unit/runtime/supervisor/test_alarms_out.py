@@ -1,0 +1,519 @@
+"""Alarms that leave: real children get them, on stdin and in the environment; no failure holds anybody up."""
+
+from __future__ import annotations
+
+import asyncio
+import email
+import email.policy
+import json
+import os
+import re
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.config import Config
+from gateway.errors import EnvironmentFailureError, Reason
+from gateway.observe.counters import Alarm
+from gateway.observe.log import Log, LogSink
+from gateway.peers.alarm_store import AlarmStore
+from gateway.peers.database import Database
+from gateway.policy import limits
+from gateway.policy.decision import DECISIONS
+from gateway.runtime.supervisor import alarm_text
+from gateway.runtime.supervisor.alarm_text import facts
+from gateway.runtime.supervisor.alarms_out import AlarmsOut
+
+NOW = 1_800_000_000
+ALARM = Alarm(Reason.OFFER_MISSING, "192.0.2.7:25", NOW, "dials=1", 2, "keyword-masked")
+PATIENCE = 60
+
+
+class Out:
+    """The part of a daemon that tells alarms, with a log and a memory on disk."""
+
+    def __init__(self, folder: Path, **keys: object) -> None:
+        self.folder = folder
+        self.now = float(NOW)
+        self.database = Database(folder / "peers.db")
+        self.log = Log(LogSink.to_file(folder / "log"))
+        self.config = Config(**keys)  # type: ignore[arg-type]
+
+    def start(self) -> AlarmsOut:
+        made = AlarmsOut(self.config, self.log, lambda: AlarmStore(self.database), lambda: self.now)
+        made.open()
+        return made
+
+    def told(self) -> str:
+        self.log.flush()
+        return (self.folder / "log").read_text()
+
+    def close(self) -> None:
+        self.log.close()
+        self.database.close()
+
+
+def script(folder: Path, text: str) -> str:
+    path = folder / "tell"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def run(work: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(PATIENCE):
+            await work()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(bounded())
+
+
+def rung(out: Out, *alarms: Alarm) -> None:
+    """One daemon's life: it tells these, and ends in order."""
+
+    async def work() -> None:
+        telling = out.start()
+        for alarm in alarms:
+            telling.ring(alarm)
+        await telling.close()
+
+    run(work)
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """A child says what it does in a file, which tells nobody of a change."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+
+
+def test_the_command_gets_the_alarm_as_json_and_in_its_environment(tmp_path: Path) -> None:
+    command = script(tmp_path, f'cd {tmp_path}; cat >json; env >env; echo "$@" >words; echo $OLDPWD >pwd')
+    out = Out(tmp_path, alarm_command=(command, "--all", "$(id) two"))
+    rung(out, ALARM)
+    assert "alarms told by=command subject=192.0.2.7:25 reason=offer-missing" in out.told()
+    out.close()
+    told = json.loads((tmp_path / "json").read_text())
+    assert told == facts(ALARM)
+    assert (told["reason"], told["subject"], told["unheard"]) == ("offer-missing", "192.0.2.7:25", 2)
+    environment = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines())
+    assert environment["NIGHTMAIL_LIKELY"] == "keyword-masked"
+    assert {name.removeprefix("NIGHTMAIL_").lower() for name in environment if "NIGHTMAIL_" in name} == set(
+        told
+    )
+    assert "PYTEST_CURRENT_TEST" not in environment
+    assert (tmp_path / "words").read_text() == "--all $(id) two\n", "no shell has seen the words"
+    assert (tmp_path / "pwd").read_text() == "/\n"
+
+
+def test_the_postmaster_gets_a_mail(tmp_path: Path) -> None:
+    sendmail = script(tmp_path, f'cat >{tmp_path}/mail; echo "$@" >{tmp_path}/words')
+    out = Out(tmp_path, alarm_mail_to="postmaster@a.test", alarm_sendmail=Path(sendmail))
+    rung(out, ALARM)
+    out.close()
+    assert (tmp_path / "words").read_text() == "-i postmaster@a.test\n"
+    mail = email.message_from_bytes((tmp_path / "mail").read_bytes(), policy=email.policy.default)
+    assert mail["To"] == "postmaster@a.test"
+    assert mail["Auto-Submitted"] == "auto-generated"
+    assert mail["Subject"].endswith(": offer-missing 192.0.2.7:25")
+    assert mail["Date"].datetime.timestamp() == NOW
+    text = mail.get_content()
+    for words in (
+        "what:     offer-missing",
+        "about:    192.0.2.7:25",
+        "likely:   keyword-masked",
+        "2 times since",
+        "gateway is off, or somebody strips the offer",
+        "`nightmail peers forget ADDRESS`",
+        "Have inspection of SMTP turned off",
+    ):
+        assert words in " ".join(text.split("\n")), words
+    assert not re.search(r"\]\(|\*", text), "no marks of the page's are left"
+    assert max(map(len, text.splitlines())) < 100
+    assert not mail.defects
+
+
+def test_each_word_is_explained_in_the_mail() -> None:
+    meanings = alarm_text.meanings()
+    assert meanings.keys() == {reason.value for reason in Reason}
+    assert not {word for word, text in meanings.items() if len(text) < 20 or not text.isascii()}
+    assert "NIGHTMAIL-*" in meanings["rules-missing"]
+    for reason in {decision.reason for decision in DECISIONS.values() if decision.alarm}:
+        text = alarm_text.mail(Alarm(reason, "192.0.2.7:25", NOW), "postmaster@a.test", 24).decode()
+        assert f"{reason.value}:\n{meanings[reason.value]}" in text
+
+
+def test_a_page_that_cannot_be_read_leaves_a_mail_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alarm_text, "_PAGE", "not-there.md")
+    assert b"what:     offer-missing" in alarm_text.mail(ALARM, "postmaster@a.test", 24)
+
+
+def test_the_last_mail_of_an_hour_says_so() -> None:
+    first, last = (
+        alarm_text.mail(ALARM, "postmaster@a.test", 24, last_of_hour=last).decode() for last in (False, True)
+    )
+    assert "number 30 within an hour" in last
+    assert "within an hour" not in first
+
+
+class MailServer:
+    """Answers as many lines as it is given replies for, and keeps what it was told."""
+
+    def __init__(self, *replies: bytes) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address: tuple[str, int] = self._listener.getsockname()
+        self.lines: list[bytes] = []
+        self._replies = replies
+        self._serving = threading.Thread(target=self._serve)
+        self._serving.start()
+
+    def _serve(self) -> None:
+        with self._listener.accept()[0] as session, session.makefile("rwb", buffering=0) as stream:
+            stream.write(b"220 mail.a.test ESMTP\r\n")
+            for reply in self._replies:
+                self.lines.append(stream.readline())
+                while reply.startswith(b"250 taken") and self.lines[-1] not in (b".\r\n", b""):
+                    self.lines.append(stream.readline())
+                stream.write(reply + b"\r\n")
+
+    def close(self) -> None:
+        self._serving.join(PATIENCE)
+        self._listener.close()
+
+
+def test_a_mail_server_gets_the_mail_where_one_is_named(tmp_path: Path) -> None:
+    server = MailServer(b"250 mail.a.test", b"250 ok", b"250 ok", b"354 go on", b"250 taken", b"221 bye")
+    out = Out(tmp_path, alarm_mail_to="postmaster@a.test", alarm_server=server.address)
+    rung(out, ALARM)
+    server.close()
+    assert "alarms told by=mail" in out.told()
+    out.close()
+    assert re.match(rb"ehlo (\S+\.\S+|\[127\.0\.0\.1\])\r\n", server.lines[0]), (
+        "nobody was asked for our name"
+    )
+    assert [line.rstrip().lower() for line in server.lines[1:4]] == [
+        b"mail from:<postmaster@a.test>",
+        b"rcpt to:<postmaster@a.test>",
+        b"data",
+    ]
+    assert b"what:     offer-missing\r\n" in server.lines
+
+
+def test_a_mail_server_that_refuses_is_a_failure_with_its_words(tmp_path: Path) -> None:
+    server = MailServer(b"250 mail.a.test", b"250 ok", b"550 5.1.1 nobody here", b"250 ok", b"221 bye")
+    out = Out(tmp_path, alarm_mail_to="postmaster@a.test", alarm_server=server.address)
+    rung(out, ALARM)
+    server.close()
+    assert "alarms failed by=mail" in out.told()
+    assert "nobody here" in out.told()
+    out.close()
+
+
+evil_texts = st.text(max_size=400) | st.sampled_from(
+    ["a\r\nBcc: everybody@b.test", "\x1b[31mred", "\0", "$(reboot)", "`reboot`", "x" * 5000, "\udcff"]
+)
+
+
+@given(subject=evil_texts, detail=evil_texts, likely=evil_texts)
+def test_whatever_a_peer_says_is_bounded_and_breaks_out_of_nothing(
+    subject: str, detail: str, likely: str
+) -> None:
+    alarm = Alarm(Reason.HANDSHAKE_FAILED, subject, NOW, detail, 0, likely)
+    for value in facts(alarm).values():
+        assert (
+            isinstance(value, int)
+            or (value.isascii() and value.isprintable() and len(value) <= 200)
+            or not value
+        )
+    for name, value in alarm_text.environment(alarm).items():
+        assert "\0" not in name + value
+    octets = alarm_text.mail(alarm, "postmaster@a.test", 24)
+    assert octets.isascii()
+    mail = email.message_from_bytes(octets, policy=email.policy.default)
+    assert set(mail.keys()) == {
+        "From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted", "MIME-Version", "Content-Type",
+        "Content-Transfer-Encoding",
+    }  # fmt: skip
+    assert mail["To"] == "postmaster@a.test"
+    assert max(map(len, octets.splitlines())) < 998
+
+
+def test_once_a_day_for_each_cause_over_restarts(tmp_path: Path) -> None:
+    command = script(tmp_path, f"cat >>{tmp_path}/json")
+    out = Out(tmp_path, alarm_command=(command,))
+    other = Alarm(Reason.OFFER_MISSING, "192.0.2.8:25", NOW)
+
+    def told() -> list[str]:
+        path = tmp_path / "json"
+        return (
+            [json.loads(line)["subject"] for line in path.read_text().splitlines()] if path.exists() else []
+        )
+
+    rung(out, ALARM)
+    for _ in range(3):
+        rung(out, ALARM)
+    assert told() == ["192.0.2.7:25"]
+    rung(out, other, ALARM)
+    assert told() == ["192.0.2.7:25", "192.0.2.8:25"]
+    out.now += 24 * 3600 - 1
+    rung(out, ALARM)
+    assert len(told()) == 2
+    out.now += 1
+    rung(out, ALARM)
+    assert told()[2:] == ["192.0.2.7:25"]
+    out.close()
+
+
+def test_no_more_than_a_person_reads_in_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "ALARMS_OUT_PER_HOUR", 3)
+    out = Out(tmp_path, alarm_command=(script(tmp_path, f"cat >>{tmp_path}/json"),))
+
+    async def work() -> None:
+        telling = out.start()
+        for hour in range(2):
+            for number in range(5):
+                await telling._tell(Alarm(Reason.OFFER_MISSING, f"192.0.2.{10 * hour + number}:25", NOW))
+            out.now += 3600
+        await telling.close()
+
+    run(work)
+    subjects = [json.loads(line)["subject"] for line in (tmp_path / "json").read_text().splitlines()]
+    assert subjects == [f"192.0.2.{number}:25" for number in (0, 1, 2, 10, 11, 12)]
+    assert out.told().count("alarms not-told") == 2
+    out.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "detail"),
+    [
+        ("cat >/dev/null; echo it went wrong >&2; exit 3", "exit status 3: it went wrong"),
+        ("exit 4", "exit status 4"),
+        ("kill -9 $$", "killed by signal 9"),
+        ("cat >/dev/null; head -c 300000 /dev/zero | tr '\\0' x >&2; exit 5", "exit status 5: xxx"),
+        ("printf 'a\\033[31m\\nerror fake line' >&2; exit 6", "exit status 6: a\\x1b[31m error fake line"),
+    ],
+)
+def test_a_failure_is_told_once_until_it_works_again(tmp_path: Path, text: str, detail: str) -> None:
+    out = Out(tmp_path, alarm_command=(script(tmp_path, text),))
+
+    async def work() -> None:
+        telling = out.start()
+        for number, body in enumerate((text, text, text, "cat >/dev/null", text)):
+            script(tmp_path, body)
+            await telling._tell(Alarm(Reason.OFFER_MISSING, f"192.0.2.{number}:25", NOW))
+        await telling.close()
+
+    run(work)
+    lines = [line for line in out.told().splitlines() if " alarms failed " in line]
+    out.close()
+    assert len(lines) == 2
+    assert detail in lines[0]
+    assert lines[0].startswith("error alarms failed by=command ")
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "ALARM_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(limits, "ALARM_PAUSE_MOST_SECONDS", 0.05)
+
+
+def test_what_could_not_be_told_is_told_later(tmp_path: Path, soon: None) -> None:
+    """A mail server that is down for an hour loses nobody an alarm; the way that works is not taken twice."""
+    out = Out(
+        tmp_path,
+        alarm_command=(script(tmp_path, f"cat >>{tmp_path}/json"),),
+        alarm_mail_to="postmaster@a.test",
+        alarm_sendmail=tmp_path / "sendmail",
+    )
+    other = Alarm(Reason.OFFER_MISSING, "192.0.2.8:25", NOW)
+
+    async def work() -> None:
+        telling = out.start()
+        telling.ring(ALARM)
+        telling.ring(other)
+        await eventually(lambda: out.told().count("alarms told by=command") == 2)
+        await eventually(lambda: set(telling.untold()) == {ALARM, other})
+        assert AlarmStore(out.database).sent_at((ALARM.reason, ALARM.subject)) is None
+        (tmp_path / "sendmail").write_text(f"#!/bin/sh\ngrep Subject >>{tmp_path}/mails\n")
+        (tmp_path / "sendmail").chmod(0o755)
+        await eventually(lambda: out.told().count("alarms told by=mail") == 2)
+        assert telling.untold() == []
+        await telling.close()
+
+    run(work)
+    assert out.told().count("alarms failed") == 1
+    assert len((tmp_path / "json").read_text().splitlines()) == 2
+    assert len((tmp_path / "mails").read_text().splitlines()) == 2
+    assert AlarmStore(out.database).sent_at((ALARM.reason, ALARM.subject)) == NOW
+    out.close()
+
+
+def test_one_alarm_that_fails_for_ever_keeps_no_other_back_and_is_given_up(
+    tmp_path: Path, soon: None
+) -> None:
+    text = (
+        f'[ "$NIGHTMAIL_SUBJECT" = bad ] && exit 1; [ -e {tmp_path}/well ] || exit 2; cat >>{tmp_path}/json'
+    )
+    out = Out(tmp_path, alarm_command=(script(tmp_path, text),))
+
+    async def work() -> None:
+        telling = out.start()
+        telling.ring(Alarm(Reason.OFFER_MISSING, "bad", NOW))
+        telling.ring(Alarm(Reason.OFFER_MISSING, "good", NOW))
+        await eventually(lambda: len(telling.untold()) == 2)
+        (tmp_path / "well").touch()
+        await eventually((tmp_path / "json").exists)
+        await eventually(lambda: "alarms told by=command subject=good" in out.told())
+        out.now += 24 * 3600
+        await eventually(lambda: "alarms not-told" in out.told())
+        assert telling.untold() == []
+        await telling.close()
+
+    run(work)
+    assert 'by=command subject=bad detail="given up" reason=offer-missing' in out.told()
+    out.close()
+
+
+def test_a_program_that_is_not_there_is_a_failure_and_nothing_more(tmp_path: Path) -> None:
+    sendmail = script(tmp_path, f"cat >{tmp_path}/mail")
+    out = Out(
+        tmp_path,
+        alarm_command=("/nonexistent/tell",),
+        alarm_mail_to="postmaster@a.test",
+        alarm_sendmail=Path(sendmail),
+    )
+    rung(out, ALARM)
+    assert 'alarms failed by=command detail="/nonexistent/tell: No such file or directory"' in out.told()
+    assert (tmp_path / "mail").exists(), "the other way is tried all the same"
+    out.close()
+
+
+def test_a_command_that_hangs_is_killed_with_its_children_and_the_next_alarm_goes_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ALARM_COMMAND_SECONDS", 2.0)
+    text = f"cd {tmp_path}; echo $$ >>pids; [ -e hung ] && exit 0; >hung; sleep 1000 & echo $! >>pids; wait"
+    out = Out(tmp_path, alarm_command=(script(tmp_path, text),))
+    ticks: list[float] = []
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        telling = out.start()
+        telling.ring(ALARM)
+        telling.ring(Alarm(Reason.OFFER_MISSING, "192.0.2.8:25", NOW))
+        ticks.append(loop.time())
+        while out.told().count("alarms told") < 2:
+            await asyncio.sleep(0.01)
+            ticks.append(loop.time())
+        await telling.close()
+
+    run(work)
+    told = out.told()
+    assert "not done within 2 s, killed" in told
+    assert re.search("told .*subject=192.0.2.8:25.*\n(.*\n)*.*told .*subject=192.0.2.7:25", told), (
+        "once it works, what has failed is tried again at once"
+    )
+    assert len(ticks) > 10, "the loop turned on meanwhile"
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    assert len(pids) == 4
+    for pid in pids:
+        assert not alive(pid)
+    out.close()
+
+
+def alive(pid: int) -> bool:
+    """Not even as a zombie of ours; an orphan that is dead may wait for its reaper."""
+    try:
+        return re.search(r"\) [^Z]", Path(f"/proc/{pid}/stat").read_text()) is not None
+    except FileNotFoundError:
+        return False
+
+
+def test_a_child_that_lives_on_with_the_pipe_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Out(tmp_path, alarm_command=(script(tmp_path, f"sleep 1000 & echo $! >{tmp_path}/pid"),))
+    try:
+        rung(out, ALARM)
+        assert "alarms told by=command" in out.told()
+        assert alive(int((tmp_path / "pid").read_text()))
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+        out.close()
+
+
+def test_at_a_stop_what_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "ALARMS_CLOSE_SECONDS", 0.3)
+    out = Out(tmp_path, alarm_command=(script(tmp_path, f"echo $$ >{tmp_path}/pid; exec sleep 1000"),))
+
+    async def work() -> None:
+        telling = out.start()
+        telling.ring(ALARM)
+        telling.ring(Alarm(Reason.OFFER_MISSING, "192.0.2.8:25", NOW))
+        await eventually((tmp_path / "pid").exists)
+        await telling.close()
+
+    run(work)
+    assert "alarms not-told waiting=2" in out.told()
+    assert not alive(int((tmp_path / "pid").read_text()))
+    out.close()
+
+
+def test_rung_from_another_thread(tmp_path: Path) -> None:
+    """The rules are kept by a thread, and what is wrong with them rings there."""
+    out = Out(tmp_path, alarm_command=(script(tmp_path, f"cat >{tmp_path}/json"),))
+
+    async def work() -> None:
+        telling = out.start()
+        await asyncio.sleep(0)
+        thread = threading.Thread(target=telling.ring, args=(ALARM,))
+        thread.start()
+        await eventually(lambda: "alarms told" in out.told())
+        thread.join()
+        await telling.close()
+
+    run(work)
+    out.close()
+
+
+def test_what_rings_before_it_begins_is_told_then(tmp_path: Path) -> None:
+    out = Out(tmp_path, alarm_command=(script(tmp_path, f"cat >{tmp_path}/json"),))
+
+    async def work() -> None:
+        telling = AlarmsOut(out.config, out.log, lambda: None)
+        telling.ring(ALARM)
+        telling.open()
+        await telling.close()
+
+    run(work)
+    assert (tmp_path / "json").exists()
+    out.close()
+
+
+def test_without_command_and_address_nothing_is_kept_or_run(tmp_path: Path) -> None:
+    out = Out(tmp_path)
+    rung(out, ALARM)
+    assert out.told() == ""
+    assert AlarmStore(out.database).sent_at((ALARM.reason, ALARM.subject)) is None
+    out.close()
+
+
+def test_a_memory_that_cannot_be_read_or_written_keeps_no_alarm_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise EnvironmentFailureError("disk full")
+
+    monkeypatch.setattr(AlarmStore, "sent_at", broken)
+    monkeypatch.setattr(AlarmStore, "note", broken)
+    out = Out(tmp_path, alarm_command=(script(tmp_path, f"cat >{tmp_path}/json"),))
+    rung(out, ALARM)
+    assert (tmp_path / "json").exists()
+    out.close()

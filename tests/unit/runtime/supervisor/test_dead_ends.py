@@ -1,0 +1,203 @@
+"""What the supervisor puts into the kernel's sets of dead ends, and for how long it takes them for one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+
+import pytest
+
+from gateway.errors import EnvironmentFailureError
+from gateway.observe.log import Entry, Log
+from gateway.peers.pins import Destination
+from gateway.policy import limits
+from gateway.runtime.supervisor import dead_ends as module
+from gateway.runtime.supervisor.dead_ends import DeadEnds
+
+HERE = Destination("192.0.2.7", 25)
+THERE = Destination("192.0.2.8", 25)
+MINUTES = 30
+
+
+class Kernel:
+    """Its sets, its counter and the clock."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.until: dict[tuple[str, int], float] = {}
+        self.counter = 0
+
+    def add_dead_end(self, address: str, port: int, seconds: int) -> None:
+        self.now += 0.01  # it takes a while
+        if not self.passes(Destination(address, port)):
+            self.until[address, port] = self.now + seconds
+
+    def remove_dead_end(self, address: str, port: int) -> None:
+        self.until.pop((address, port), None)
+
+    def dead_end_count(self) -> int:
+        return self.counter
+
+    def passes(self, destination: Destination) -> bool:
+        return self.until.get((destination.address, destination.port), self.now) > self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class World:
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.passed: list[int] = []
+        self.logged: list[str] = []
+        self.round = asyncio.Event()
+        log = Log(self)
+        self.dead_ends = DeadEnds(MINUTES, self.while_standing, self.passed.append, log)
+        self.log = log
+
+    def write_entries(self, entries: Sequence[Entry]) -> None:
+        self.logged += [entry.text for entry in entries]
+
+    def close(self) -> None: ...
+
+    async def while_standing(self, work: Callable[[], None]) -> None:
+        work()
+        self.round.set()
+
+    async def carried(self) -> None:
+        """What the task does when there is news."""
+        self.round.clear()
+        await self.round.wait()
+        await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def keeping(kernel: Kernel) -> AsyncIterator[World]:
+    world = World(kernel)
+    task = asyncio.create_task(world.dead_ends.keep())
+    try:
+        yield world
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    kernel = Kernel()
+    for name in ("add_dead_end", "remove_dead_end", "dead_end_count"):
+        monkeypatch.setattr(module.kernel, name, getattr(kernel, name))
+    monkeypatch.setattr(module, "time", kernel)
+    return kernel
+
+
+def run(scene: Callable[[World], Awaitable[None]], kernel: Kernel) -> None:
+    async def whole() -> None:
+        async with asyncio.timeout(10), keeping(kernel) as world:
+            await scene(world)
+
+    coroutine: Coroutine[None, None, None] = whole()
+    asyncio.run(coroutine)
+
+
+def test_whoever_finds_it_when_the_kernel_has_forgotten_it_is_heard(kernel: Kernel) -> None:
+    """Also in the moment in which it has: else that word would be lost, and the next session be looked at."""
+
+    async def scene(world: World) -> None:
+        for _ in range(3):
+            world.dead_ends.found(HERE)
+            await world.carried()
+            assert kernel.passes(HERE)
+            kernel.now = kernel.until[HERE.address, HERE.port]
+            assert not kernel.passes(HERE)
+
+    run(scene, kernel)
+
+
+def test_its_time_is_the_same_each_time(kernel: Kernel) -> None:
+    """A gateway that is installed there is found within that time, however long there was none."""
+    lasted = []
+
+    async def scene(world: World) -> None:
+        for _ in range(5):
+            world.dead_ends.found(HERE)
+            await world.carried()
+            lasted.append(round(kernel.until[HERE.address, HERE.port] - kernel.now))
+            kernel.now += 60 * MINUTES
+
+    run(scene, kernel)
+    assert lasted == [60 * MINUTES] * 5
+
+
+def test_sessions_that_were_under_way_say_nothing_new(kernel: Kernel) -> None:
+    async def scene(world: World) -> None:
+        world.dead_ends.found(HERE)
+        await world.carried()
+        kernel.now += 60
+        world.dead_ends.found(HERE)
+        world.dead_ends.found(THERE)
+        await world.carried()
+        world.log.flush()
+        assert sum("to=192.0.2.7:25" in line for line in world.logged) == 1
+
+    run(scene, kernel)
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [lambda known: known.is_none(HERE), lambda known: known.is_none_at(HERE.address)],
+    ids=["as a server", "as a client"],
+)
+def test_a_gateway_that_shows_itself_ends_it_at_once(
+    kernel: Kernel, ends: Callable[[DeadEnds], None]
+) -> None:
+    async def scene(world: World) -> None:
+        world.dead_ends.found(HERE)
+        world.dead_ends.found(THERE)
+        await world.carried()
+        ends(world.dead_ends)
+        await world.carried()
+        assert not kernel.passes(HERE)
+        assert kernel.passes(THERE)
+        world.dead_ends.found(HERE)
+        await world.carried()
+        assert kernel.passes(HERE)
+
+    run(scene, kernel)
+
+
+def test_what_went_by_is_counted_once_also_when_the_kernel_begins_anew(kernel: Kernel) -> None:
+    async def scene(world: World) -> None:
+        for counter in (5, 5, 8, 2):
+            kernel.counter = counter
+            world.dead_ends.is_none(HERE)
+            world.dead_ends.found(HERE)
+            await world.carried()
+        assert world.passed == [5, 3, 2]
+
+    run(scene, kernel)
+
+
+def test_one_that_is_none_after_all_is_taken_out_though_the_kernel_failed_once(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the mail to a gateway would pass in clear until the kernel forgets it by itself."""
+    monkeypatch.setattr(limits, "DEAD_ENDS_COUNTED_EVERY_SECONDS", 0.01)
+
+    async def scene(world: World) -> None:
+        world.dead_ends.found(HERE)
+        await world.carried()
+        takes = kernel.remove_dead_end
+
+        def fails(address: str, port: int) -> None:
+            monkeypatch.setattr(module.kernel, "remove_dead_end", takes)
+            raise EnvironmentFailureError("nft has not ended after 10 s")
+
+        monkeypatch.setattr(module.kernel, "remove_dead_end", fails)
+        world.dead_ends.is_none(HERE)
+        while kernel.passes(HERE):
+            await world.carried()
+
+    run(scene, kernel)

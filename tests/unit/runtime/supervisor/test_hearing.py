@@ -1,0 +1,309 @@
+"""Weeks of mail as the workers tell of it: what rings, and how often; with a real memory on disk.
+
+A simulated day is 12 sessions for each server, two hours apart. Every scenario asks the same: does it end
+in alarms for ever? Sessions are `compare` and `decide` over the pin, as `session.sending` uses them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from gateway.config import Config
+from gateway.errors import Reason
+from gateway.observe import sinks
+from gateway.observe.counters import AlarmBell
+from gateway.peers.comparison import Observed, compare
+from gateway.peers.history import Happening
+from gateway.peers.pins import Destination, MetPeer, MetStatement, updated
+from gateway.peers.store import PinStore
+from gateway.policy import limits
+from gateway.policy.decision import decide, waits_for_statement
+from gateway.runtime.supervisor import hearing as hears
+from gateway.runtime.supervisor.causes import Causes
+from gateway.runtime.supervisor.dead_ends import DeadEnds
+from gateway.runtime.supervisor.hearing import Hearing
+from gateway.runtime.supervisor.peer_memory import PeerMemory
+
+BEGAN = 1_800_000_000
+DAY = 86400
+EVERY = 7200
+
+
+def identity(number: int) -> bytes:
+    return bytes([number]) * 32
+
+
+def address(number: int) -> Destination:
+    return Destination(f"192.0.2.{number}", 25)
+
+
+@dataclass
+class Weeks:
+    """One gateway's memory, and a clock that the test turns."""
+
+    config: Config
+    clock: list[float]
+    memory: PeerMemory
+    hearing: Hearing
+    bell: AlarmBell
+    rung: list[tuple[int, Reason, str]] = field(default_factory=list)
+    reasons: set[Reason] = field(default_factory=set)
+
+    @property
+    def now(self) -> int:
+        return int(self.clock[0])
+
+    @property
+    def day(self) -> int:
+        return (self.now - BEGAN) // DAY
+
+    def session(
+        self,
+        to: Destination,
+        offers: bytes | None,
+        *,
+        shows: tuple[MetStatement, ...] = (),
+        full: bool = True,
+    ) -> None:
+        """One session with a server that offers as `offers`, or not at all."""
+        assert self.memory.pins is not None
+        pin = self.memory.pins.lookup(to)
+        if offers is None:
+            decision = decide(compare(pin, Observed.missing()))
+        else:
+            observed = Observed.offered(offers, 20_000, full=full)
+            waits = waits_for_statement(pin, offers, follows=bool(shows))
+            decision = decide(compare(pin, observed, shows[0] if waits else None))
+            met = MetPeer(offers, 20_000, full)
+            for statement in shows or (None,):
+                if pin is None or updated(pin, to, met, self.now, statement) is not pin:
+                    self._tell_of(to, met, statement, new=pin is None)
+        self.reasons.add(decision.reason)
+        if decision.alarm:
+            where = {"address": to.address, "port": to.port}
+            self._told(
+                {"alarm": {"reason": decision.reason.value, "subject": str(to), "detail": "", **where}}
+            )
+
+    def _tell_of(self, to: Destination, met: MetPeer, statement: MetStatement | None, *, new: bool) -> None:
+        told = {"address": to.address, "port": to.port, "new": new}
+        who = {"identity": met.identity.hex(), "epoch": met.epoch, "full": met.full}
+        shown = {}
+        if statement is not None:
+            names = {"old": statement.old.hex(), "new": statement.new.hex(), "serial": statement.serial}
+            shown = {"statement": names}
+        self._told({"remember": {**told, **who, **shown}})
+
+    def _told(self, message: dict[str, object]) -> None:
+        before = {(alarm.reason, alarm.subject): alarm.at for alarm in self.bell.known(self.now)}
+        self.hearing.hear(message)
+        for alarm in self.bell.known(self.now):
+            if before.get((alarm.reason, alarm.subject)) != alarm.at:
+                self.rung.append((self.day, alarm.reason, alarm.subject))
+
+    def times(self, days: int) -> Iterator[int]:
+        """The number of each session's turn; the clock goes on between them."""
+        for number in range(days * DAY // EVERY):
+            yield number
+            self.clock[0] += EVERY
+
+
+@pytest.fixture
+def weeks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Weeks]:
+    clock = [float(BEGAN)]
+    state = tmp_path / "state"
+    state.mkdir(0o700)
+    config = Config(state_dir=state, run_dir=tmp_path / "run", log_file=tmp_path / "log")
+    monkeypatch.setattr(hears.time, "time", lambda: clock[0])
+    log = sinks.opened(config, config.log_file)
+    bell = AlarmBell(config.alarm_again_hours * limits.HOUR_SECONDS)
+
+    def rings(reason: Reason, subject: str, detail: str, cause: Reason | None = None) -> None:
+        bell.ring(reason, subject, int(clock[0]), detail, cause.value if cause is not None else "")
+
+    async def no_rules(work: Callable[[], None]) -> None:
+        """None stand here."""
+
+    async def nobody_knows(server: str, client: str) -> bool | None:
+        return None
+
+    memory = PeerMemory(config.pins_file, None, log, rings)
+    dead_ends = DeadEnds(0, no_rules, lambda sessions: None, log)
+    hearing = Hearing(memory, dead_ends, Causes(nobody_knows, log, memory.note_cause), rings)
+    memory.open()
+    assert memory.pins is not None
+    # Ten thousand writes a test: the disk need not have them all.
+    memory.pins.database.read(lambda connection: connection.execute("PRAGMA synchronous = OFF").close())
+    yield Weeks(config, clock, memory, hearing, bell)
+    memory.pins.close()
+    log.close()
+
+
+def history_of(weeks: Weeks, to: Destination) -> list[Happening]:
+    with PinStore.read_only(weeks.config.pins_file) as store:
+        return [event.happening for event in store.history(to)]
+
+
+# --- Sites of all kinds -----------------------------------------------------------------------------------
+
+
+def test_a_quiet_peer_never_rings_and_is_hardly_written(weeks: Weeks) -> None:
+    for _ in weeks.times(28):
+        weeks.session(address(1), identity(1))
+    assert weeks.rung == []
+    assert history_of(weeks, address(1)) == [Happening.FIRST_SEEN]
+
+
+def test_a_site_with_several_addresses_and_one_identity(weeks: Weeks) -> None:
+    for number in weeks.times(28):
+        weeks.session(address(number % 5), identity(1))
+    assert weeks.rung == []
+
+
+@pytest.mark.parametrize("gateways", [2, 3, 4])
+def test_gateways_without_a_common_identity_behind_one_address_ring_once_each(
+    weeks: Weeks, gateways: int
+) -> None:
+    """A peer behind NAT or a load balancer whose boxes were each set up alone."""
+    for number in weeks.times(28):
+        weeks.session(address(1), identity(number % gateways))
+    assert len(weeks.rung) <= gateways - 1
+    assert all(day == 0 for day, _, _ in weeks.rung)
+    assert all(reason is Reason.UPGRADED_CHANGED_PEER for _, reason, _ in weeks.rung)
+
+
+def test_two_identities_on_one_address_one_of_which_goes_away(weeks: Weeks) -> None:
+    for number in weeks.times(14):
+        weeks.session(address(1), identity(number % 2))
+    for _ in weeks.times(14):
+        weeks.session(address(1), identity(1))
+    assert [day for day, _, _ in weeks.rung] == [0]
+    assert history_of(weeks, address(1))[-1] is Happening.ACCEPTED
+    with PinStore.read_only(weeks.config.pins_file) as store:
+        pin = store.lookup(address(1))
+    assert pin is not None
+    assert all(known.accepted for known in pin.identities)
+
+
+def test_a_reinstalled_gateway_rings_once_and_is_accepted_in_time(weeks: Weeks) -> None:
+    for _ in weeks.times(7):
+        weeks.session(address(1), identity(1))
+    for _ in weeks.times(21):
+        weeks.session(address(1), identity(2))
+    assert weeks.rung == [(7, Reason.UPGRADED_CHANGED_PEER, str(address(1)))]
+    assert history_of(weeks, address(1)) == [Happening.FIRST_SEEN, Happening.CHANGED, Happening.ACCEPTED]
+
+
+def test_a_peer_switched_off_for_a_week_rings_once_a_day_until_it_is_back(weeks: Weeks) -> None:
+    for _ in weeks.times(7):
+        weeks.session(address(1), identity(1))
+    for _ in weeks.times(7):
+        weeks.session(address(1), None)
+    for _ in weeks.times(14):
+        weeks.session(address(1), identity(1))
+    assert [day for day, _, _ in weeks.rung] == list(range(7, 14))
+    assert {reason for _, reason, _ in weeks.rung} == {Reason.OFFER_MISSING}
+    assert history_of(weeks, address(1)) == [Happening.FIRST_SEEN, Happening.MISSING, Happening.BACK]
+
+
+# --- Rollover ---------------------------------------------------------------------------------------------
+
+
+def test_a_rotation_behind_several_addresses_rings_nowhere(weeks: Weeks) -> None:
+    """Announced for two weeks; one address is heard of in this time, one later, one a year later."""
+    old, new = identity(1), identity(2)
+    said = MetStatement(old, new, BEGAN)
+    for number in weeks.times(7):
+        weeks.session(address(number % 3), old)
+    for _ in weeks.times(14):
+        weeks.session(address(0), old, shows=(said,))
+    for _ in weeks.times(14):
+        weeks.session(address(0), new, shows=(said,))
+        weeks.session(address(1), new, shows=(said,))
+    weeks.clock[0] += 365 * DAY
+    weeks.session(address(2), new, shows=(said,))
+    assert weeks.rung == []
+    assert Reason.UPGRADED_BY_STATEMENT in weeks.reasons
+    assert Reason.UPGRADED_CHANGED_PEER not in weeks.reasons
+    assert history_of(weeks, address(0))[1:] == [Happening.ANNOUNCED, Happening.ROLLED_OVER]
+    assert history_of(weeks, address(2))[1:] == [Happening.ROLLED_OVER]
+
+
+def test_gateways_of_a_site_that_change_over_one_after_the_other(weeks: Weeks) -> None:
+    old, new = identity(1), identity(2)
+    said = MetStatement(old, new, BEGAN)
+    for number in weeks.times(20):
+        weeks.session(address(1), new if number % 2 else old, shows=(said,))
+    for _ in weeks.times(40):
+        weeks.session(address(1), new, shows=(said,))
+    assert weeks.rung == []
+    assert history_of(weeks, address(1))[-1] is Happening.FORGOTTEN
+    weeks.session(address(1), old)
+    assert [reason for _, reason, _ in weeks.rung] == [Reason.UPGRADED_CHANGED_PEER]
+
+
+def test_without_its_statement_a_rotation_rings_once(weeks: Weeks) -> None:
+    weeks.session(address(1), identity(1))
+    for _ in weeks.times(28):
+        weeks.session(address(1), identity(2))
+    assert len(weeks.rung) == 1
+
+
+# --- Our own path -----------------------------------------------------------------------------------------
+
+
+def test_all_pins_missing_at_once_is_told_as_our_own_path_once_a_day(weeks: Weeks) -> None:
+    sites = 30
+    for _ in weeks.times(3):
+        for number in range(sites):
+            weeks.session(address(number), identity(number))
+    for _ in weeks.times(7):
+        for number in range(sites):
+            weeks.session(address(number), None)
+    for _ in weeks.times(7):
+        for number in range(sites):
+            weeks.session(address(number), identity(number))
+    by_reason = {reason: [day for day, one, _ in weeks.rung if one is reason] for _, reason, _ in weeks.rung}
+    assert by_reason[Reason.OWN_PATH] == list(range(3, 10))
+    # Until the picture is there, they ring alone.
+    singly = by_reason[Reason.OFFER_MISSING]
+    assert len(singly) == limits.MANY_MISSING - 1
+    assert set(singly) == {3}
+
+
+def test_one_large_site_switched_off_is_not_our_path(weeks: Weeks) -> None:
+    for turn in weeks.times(4):
+        for number in range(10):
+            weeks.session(address(number), identity(1) if turn < 24 else None)
+        for number in range(20, 24):
+            weeks.session(address(number), identity(number))
+    assert {reason for _, reason, _ in weeks.rung} == {Reason.OFFER_MISSING}
+    subjects = {subject for _, _, subject in weeks.rung}
+    assert len(weeks.rung) <= 2 * len(subjects)
+
+
+def test_trouble_of_a_stranger_is_kept_nowhere(weeks: Weeks) -> None:
+    weeks._told(
+        {
+            "alarm": {
+                "reason": "handshake-failed",
+                "subject": "x",
+                "detail": "",
+                "address": "192.0.2.9",
+                "port": 25,
+            }
+        }
+    )
+    assert history_of(weeks, address(9)) == []
+    assert [reason for _, reason, _ in weeks.rung] == [Reason.HANDSHAKE_FAILED]
+
+
+def test_history_is_bounded_over_a_year_of_coming_and_going(weeks: Weeks) -> None:
+    for number in range(365):
+        weeks.clock[0] += DAY
+        weeks.session(address(1), identity(1) if number % 3 else None)
+    assert len(history_of(weeks, address(1))) <= limits.HISTORY_PER_PIN

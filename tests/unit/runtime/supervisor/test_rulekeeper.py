@@ -1,0 +1,148 @@
+"""What the keeper of the rules does when the kernel does not take what it is given: it tries again."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config import Config
+from gateway.errors import EnvironmentFailureError, Reason
+from gateway.intercept import ruleset
+from gateway.observe.log import Log, LogSink
+from gateway.policy import limits
+from gateway.runtime.supervisor import rulekeeper
+from gateway.runtime.supervisor.rulekeeper import RuleKeeper
+
+
+class Kernel:
+    """Fails as often as `fails` says; `gates` are those that it has taken."""
+
+    def __init__(self) -> None:
+        self.fails = 0
+        self.gates: list[list[int]] = []
+
+    def swap_gate(self, live: Iterable[int]) -> None:
+        if self.fails:
+            self.fails -= 1
+            raise EnvironmentFailureError("iptables-restore: Resource temporarily unavailable")
+        self.gates.append(list(live))
+
+    def missing(self) -> list[str]:
+        """Nobody has changed a rule: the kernel's number of them is the same."""
+        return []
+
+
+class World:
+    """A keeper whose rules stand, and two workers that live."""
+
+    def __init__(self, folder: Path) -> None:
+        config = Config(inside=("lan",), outside=("wan",), state_dir=folder, run_dir=folder)
+        self.kernel = Kernel()
+        self.rung: list[tuple[Reason, str]] = []
+        self.told: list[list[int]] = []
+        self.log = Log(LogSink.to_file(folder / "log"))
+        self.keeper = RuleKeeper(
+            config,
+            ruleset.slots_of(config),
+            lambda: [7, 8],
+            lambda: 0,
+            self.log,
+            lambda reason, subject, detail: self.rung.append((reason, detail)),
+            self.told.append,
+            lambda: False,
+        )
+        self.keeper._kernel = self.kernel  # type: ignore[assignment]
+        self.keeper._stands = True
+
+    async def keep(self) -> None:
+        """Until mail comes before a worker's eyes."""
+        keeping = asyncio.create_task(self.keeper.keep())
+        guarded = asyncio.create_task(self.keeper.guarded.wait())
+        await asyncio.wait({keeping, guarded}, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        assert guarded.done(), "the gate is never switched"
+        assert not keeping.done()
+        keeping.cancel()
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr(limits, "RULES_CHECK_SECONDS", 0.02)
+    world = asyncio.run(_made(tmp_path))
+    yield world
+    world.keeper.leave()
+    world.log.close()
+
+
+async def _made(folder: Path) -> World:
+    return World(folder)
+
+
+@pytest.mark.parametrize("fails", [0, 1, 3])
+def test_a_gate_that_could_not_be_switched_is_switched_later(world: World, fails: int) -> None:
+    """Else a worker that has just begun to serve would get no SYN until another one changes."""
+    world.kernel.fails = fails
+    world.keeper.gate_changed()
+    asyncio.run(world.keep())
+    assert world.kernel.gates == [[7, 8]]
+    assert world.told == [[7, 8]]
+    assert [reason for reason, _ in world.rung] == [Reason.RULES_MISSING] * fails
+
+
+def test_trouble_while_looking_ends_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Any] = []
+
+    def look() -> list[str]:
+        looked.append(None)
+        if len(looked) == 1:
+            raise EnvironmentFailureError("iptables-save: has not ended after 10 s")
+        world.keeper.gate_changed()
+        return []
+
+    monkeypatch.setattr(world.kernel, "missing", look)
+    asyncio.run(world.keep())
+    assert len(looked) >= 2
+    assert world.kernel.gates == [[7, 8]]
+
+
+def test_it_looks_when_it_is_told_of_a_change_and_rests_between(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only in its turn: what is gone lets sessions under way out in clear until it is back."""
+    monkeypatch.setattr(limits, "RULES_CHECK_SECONDS", 60.0)
+    monkeypatch.setattr(limits, "RULES_TOLD_REST_SECONDS", 0.5)
+    heard, kernels = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    heard.setblocking(False)
+    monkeypatch.setattr(rulekeeper.kernel, "changes", lambda: heard)
+    looked: list[float] = []
+
+    async def told() -> None:
+        loop, seen = asyncio.get_running_loop(), asyncio.Event()
+
+        def look() -> list[str]:
+            looked.append(time.monotonic())
+            loop.call_soon_threadsafe(seen.set)
+            return []
+
+        monkeypatch.setattr(world.kernel, "missing", look)
+        keeping = asyncio.create_task(world.keeper.keep())
+        await asyncio.sleep(0)  # it listens
+        for _ in range(2):
+            for _ in range(5):
+                kernels.send(b"a change")
+            async with asyncio.timeout(5):
+                await seen.wait()
+            seen.clear()
+        keeping.cancel()
+        await asyncio.wait({keeping})
+
+    asyncio.run(told())
+    assert len(looked) == 2, "not once for each word"
+    assert looked[1] - looked[0] >= 0.25, "a busy machine makes the first one late"
+    assert heard.fileno() == -1
+    kernels.close()

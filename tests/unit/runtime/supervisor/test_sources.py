@@ -1,0 +1,118 @@
+"""The only writer of the memory of clients: nothing at once, nothing beyond its bounds, trouble told."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import EnvironmentFailureError
+from gateway.observe.log import Level, Log, LogSink
+from gateway.peers.database import Database
+from gateway.peers.source_store import SourceCounts, SourceStore
+from gateway.policy import limits
+from gateway.runtime.supervisor.sources import SourceMemory
+
+CLIENT = "192.0.2.1"
+IDENTITY = b"A" * 32
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SourceStore]:
+    database = Database(tmp_path / "peers.db")
+    yield SourceStore(database)
+    database.close()
+
+
+class Written:
+    """A memory, what it logs, and what troubles it tells."""
+
+    def __init__(self, store: SourceStore | None, folder: Path) -> None:
+        self._path = folder / "log"
+        self._log = Log(LogSink.to_file(self._path), least=Level.DEBUG)
+        self.troubles: list[str] = []
+        self.memory = SourceMemory(lambda: store, self._log, self.troubles.append)
+
+    @property
+    def log(self) -> str:
+        self._log.flush()
+        return self._path.read_text()
+
+
+def upgrade(address: str = CLIENT, epoch: int = 20_000) -> dict[str, object]:
+    who = {"name": b"mail.a.example".hex(), "identity": IDENTITY.hex(), "epoch": epoch}
+    return {"address": address, "seen": "upgraded", **who}
+
+
+def drop(address: str = CLIENT) -> dict[str, object]:
+    return {"address": address, "seen": "dropped"}
+
+
+def test_nothing_is_written_until_it_is_time(store: SourceStore, tmp_path: Path) -> None:
+    written = Written(store, tmp_path)
+    written.memory.note(upgrade())
+    assert store.sources() == []
+    written.memory.write()
+    assert store.source(CLIENT).has_upgraded
+    assert store.source(CLIENT).name == b"mail.a.example"
+    assert store.sender(IDENTITY).epoch == 20_000
+    assert written.memory.counts == SourceCounts(1, 0)
+    assert written.troubles == []
+
+
+def test_what_is_not_written_yet_counts(store: SourceStore, tmp_path: Path) -> None:
+    written = Written(store, tmp_path)
+    written.memory.note(drop())
+    assert "rests" not in written.log
+    written.memory.note(drop())
+    assert "reason=source-rests" in written.log
+    written.memory.write()
+    assert written.memory.counts == SourceCounts(0, 1)
+
+
+def test_what_was_written_before_counts(store: SourceStore, tmp_path: Path) -> None:
+    first = Written(store, tmp_path)
+    first.memory.note(drop())
+    first.memory.write()
+    second = Written(store, tmp_path)
+    second.memory.note({"address": CLIENT, "seen": "went-on"})
+    second.memory.note(drop())
+    second.memory.write()
+    assert store.source(CLIENT).drops == 1
+    second.memory.note(upgrade(epoch=20_000))
+    second.memory.note(upgrade(epoch=19_000))
+    second.memory.write()
+    assert (store.source(CLIENT).drops, store.sender(IDENTITY).epoch) == (0, 20_000)
+
+
+def test_between_two_writes_only_so_much_is_learnt(store: SourceStore, tmp_path: Path) -> None:
+    written = Written(store, tmp_path)
+    for number in range(limits.SOURCES_PENDING + 50):
+        written.memory.note(upgrade(f"2001:db8::{number:x}"))
+    written.memory.write()
+    assert len(store.sources()) == limits.SOURCES_PENDING
+
+
+def test_without_a_file_nothing_is_learnt_and_nothing_fails(tmp_path: Path) -> None:
+    written = Written(None, tmp_path)
+    written.memory.note(upgrade())
+    written.memory.write()
+    written.memory.count()
+    assert written.memory.counts == SourceCounts(0, 0)
+
+
+def test_trouble_with_the_file_is_told(store: SourceStore, tmp_path: Path) -> None:
+    written = Written(store, tmp_path)
+    written.memory.note(drop())
+    blocker = Database(tmp_path / "peers.db")
+
+    def write_while_locked(connection: object) -> None:
+        written.memory.write()
+
+    blocker.write(write_while_locked)
+    (trouble,) = written.troubles
+    assert "locked" in trouble
+    written.memory.write()
+    assert store.sources() == []
+    blocker.close()
+    with pytest.raises(EnvironmentFailureError):
+        Database.read_only(tmp_path / "nowhere.db")

@@ -1,0 +1,264 @@
+"""What a worker makes of what its sessions tell of clients that ignore offers: who rests, what ends it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from gateway.config import Config
+from gateway.errors import Reason
+from gateway.intercept.syn import Flow
+from gateway.observe.counters import Counters
+from gateway.observe.log import Log, LogSink
+from gateway.peers.database import Database
+from gateway.peers.sources import Sender, Source, SourceSeen, after_upgrade
+from gateway.policy import limits
+from gateway.runtime.link import Message
+from gateway.runtime.order import Presented
+from gateway.runtime.worker.connection import Connection
+from gateway.runtime.worker.memory import Memory, PinReader, SourceReader
+from gateway.runtime.worker.poller import Poller
+from gateway.runtime.worker.sessions import Sessions
+from gateway.runtime.worker.surroundings import Surroundings
+from gateway.session.commands import NoteDecision, NoteSource
+from gateway.smtp.events import Role
+from tests.playbook import R_KEYS
+from tests.unit.runtime.sockets import tcp_pair
+
+CLIENT = "192.0.2.1"
+ELSEWHERE = "198.51.100.1"
+IDENTITY = b"A" * 32
+MANY = limits.OFFERS_IGNORED_IN_A_ROW
+
+
+class Worker:
+    """The sessions of one, without any socket; `said` is what the supervisor would hear."""
+
+    def __init__(self, folder: Path, config: Config | None = None) -> None:
+        self._loop = asyncio.new_event_loop()
+        self.log = folder / "log"
+        self._poller = Poller(self._loop)
+        Database(folder / "peers.db").close()
+        memory = Memory(folder / "peers.db", lambda detail: pytest.fail(detail))
+        endorsed = R_KEYS.endorsed
+        self.said: list[Message] = []
+        self.sources = SourceReader(memory)
+        config = config or Config()
+        presented = Presented(
+            R_KEYS.identity.octets, bytes(range(32)), endorsed.static.epoch, endorsed.not_after, bytes(64)
+        )
+        self._surroundings = Surroundings(
+            config, presented, PinReader(memory), self.sources, self._loop.time()
+        )
+        self.sessions = Sessions(
+            self._loop,
+            self._poller,
+            config,
+            Log(LogSink.to_file(folder / "log")),
+            Counters(),
+            lambda message: self.said.append(message) or True,  # type: ignore[func-returns-value]
+            self._surroundings,
+            lambda to_sign, signed: None,
+        )
+
+    def close(self) -> None:
+        self._poller.close()
+        self._loop.close()
+
+    def rests(self, client: str = CLIENT) -> bool:
+        """Whether the next session of that client gets no offer."""
+        return self._surroundings.receiving(flow(client), self._loop.time()).offers_ignored()
+
+    def decided(self, reason: Reason, client: str = CLIENT) -> None:
+        upgraded = reason in (Reason.UPGRADED, Reason.UPGRADED_OLD_EPOCH)
+        connection = self._connection(client)
+        self.sessions.note_decision(connection, NoteDecision(upgraded, reason))
+        del self.sessions._roles[connection]
+
+    def saw(self, note: NoteSource, client: str = CLIENT) -> None:
+        self.sessions.note_source(self._connection(client), note)
+
+    def ignored_many(self, client: str = CLIENT) -> None:
+        for _ in range(MANY):
+            assert not self.rests(client)
+            self.decided(Reason.NO_VERB, client)
+
+    def _connection(self, client: str) -> Connection:
+        made = cast("Connection", Stub(flow=flow(client), session_id="0"))
+        self.sessions._roles[made] = Role.RECEIVING
+        return made
+
+
+class Stub(SimpleNamespace):
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
+def flow(client: str) -> Flow:
+    return Flow(source=client, source_port=40_000, destination="203.0.113.7", destination_port=25)
+
+
+def upgrade(identity: bytes = IDENTITY, epoch: int = 20_000) -> NoteSource:
+    return NoteSource(SourceSeen.UPGRADED, b"mail", identity, epoch)
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Worker]:
+    worker = Worker(tmp_path)
+    yield worker
+    worker.close()
+
+
+def test_it_rests_behind_many_ignored_offers(worker: Worker) -> None:
+    worker.ignored_many()
+    assert [worker.rests() for _ in range(limits.OFFERS_REST_ONE_IN)] == [True] * (
+        limits.OFFERS_REST_ONE_IN - 1
+    ) + [False]
+    assert not worker.rests(ELSEWHERE)
+
+
+def test_with_the_switch_off_nobody_rests(tmp_path: Path) -> None:
+    worker = Worker(tmp_path, Config(offers_rest=False))
+    worker.ignored_many()
+    assert not worker.rests()
+    worker.close()
+
+
+@pytest.mark.parametrize("reason", [Reason.OFFERS_IGNORED, Reason.HELO, Reason.ENDED_BEFORE_DECISION])
+def test_a_session_without_an_offer_counts_neither_way(worker: Worker, reason: Reason) -> None:
+    for _ in range(MANY - 1):
+        worker.decided(Reason.NO_VERB)
+        worker.decided(reason)
+    assert not worker.rests()
+    worker.decided(Reason.NO_VERB)
+    assert worker.rests()
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        lambda worker: worker.decided(Reason.UPGRADED),
+        lambda worker: worker.decided(Reason.UPGRADED_OLD_EPOCH),
+        lambda worker: worker.decided(Reason.HANDSHAKE_FAILED),
+        lambda worker: worker.saw(NoteSource(SourceSeen.DROPPED)),
+    ],
+    ids=["upgraded", "old epoch", "handshake failed", "broken off"],
+)
+def test_what_ends_a_clients_rest(worker: Worker, ends: Any) -> None:
+    worker.ignored_many()
+    worker.ignored_many(ELSEWHERE)
+    ends(worker)
+    assert not worker.rests()
+    assert worker.rests(ELSEWHERE)
+
+
+def test_a_first_upgrade_ends_the_rest_of_all_here_and_is_said_so(worker: Worker) -> None:
+    worker.ignored_many()
+    worker.saw(upgrade(), ELSEWHERE)
+    assert not worker.rests()
+    assert [message["source"]["new"] for message in worker.said] == [True]
+
+
+@pytest.mark.parametrize("note", [upgrade(b"B" * 32), upgrade()], ids=["identity", "address"])
+def test_what_is_new_is_an_identity_or_an_address(worker: Worker, note: NoteSource) -> None:
+    worker.saw(upgrade(), ELSEWHERE)
+    worker.ignored_many()
+    worker.saw(note, ELSEWHERE if note.identity != IDENTITY else "203.0.113.99")
+    assert not worker.rests()
+    assert worker.said[-1]["source"]["new"] is True
+
+
+def test_one_that_is_known_ends_nobodys_rest(worker: Worker) -> None:
+    """Else a busy site's peers would have everybody offered to all day."""
+    worker.sources.expect(after_upgrade(Source(ELSEWHERE), b"mail", 20_000), Sender(IDENTITY, 20_000, 20_000))
+    worker.ignored_many()
+    worker.saw(upgrade(epoch=20_001), ELSEWHERE)
+    assert worker.rests()
+    assert worker.said[-1]["source"]["new"] is False
+
+
+def test_a_first_upgrade_at_another_worker_ends_it_as_well(worker: Worker) -> None:
+    worker.ignored_many()
+    worker.sessions.learn_source(ELSEWHERE, SourceSeen.DROPPED)
+    assert worker.rests()
+    worker.sessions.learn_source(ELSEWHERE, SourceSeen.UPGRADED)
+    assert not worker.rests()
+
+
+def test_neighbours_of_a_first_upgrade_at_another_worker_do_not_rest(worker: Worker) -> None:
+    worker.sessions.learn_source("192.0.2.200", SourceSeen.UPGRADED)
+    worker.ignored_many()
+    worker.ignored_many(ELSEWHERE)
+    assert not worker.rests()
+    assert worker.rests(ELSEWHERE)
+
+
+# --- A bug of ours ------------------------------------------------------------------------------------------
+
+
+class Ended:
+    """In the intake's place."""
+
+    def __init__(self) -> None:
+        self.flows: list[tuple[Flow, bool]] = []
+
+    def dial(self, *_: object, **__: object) -> None: ...
+
+    def ended(self, flow: Flow, *, by_reset: bool) -> None:
+        self.flows.append((flow, by_reset))
+
+
+@pytest.mark.parametrize("where", ["log", "start"])
+def test_a_session_that_cannot_begin_or_end_as_it_should_is_over_all_the_same(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    sessions, ended = worker.sessions, Ended()
+    sessions.dialler = ended
+    whole = sessions._log.fact
+
+    def fact(subsystem: str, event: str, **fields: Any) -> None:
+        if event == "ended":
+            raise RuntimeError("a bug")
+        whole(subsystem, event, **fields)
+
+    def start(connection: Connection) -> None:
+        raise RuntimeError("a bug")
+
+    if where == "log":
+        monkeypatch.setattr(sessions._log, "fact", fact)
+    else:
+        monkeypatch.setattr(Connection, "start", start)
+    accepted, client = tcp_pair()
+    dialled, server = tcp_pair()
+    sessions.pair_ready(flow(CLIENT), Role.RECEIVING, accepted, dialled)
+    if where == "log":
+        (connection,) = sessions._roles
+        with pytest.raises(RuntimeError):
+            connection.abort()
+    assert not sessions.open
+    assert sessions._bank._accounts == {}
+    assert [each for each, _ in ended.flows] == [flow(CLIENT)]
+    for peer in (client, server):
+        peer.settimeout(5)
+        with pytest.raises(ConnectionResetError):
+            peer.recv(1)
+        peer.close()
+    if where == "start":
+        assert ended.flows == [(flow(CLIENT), True)]
+        assert [said["alarm"]["reason"] for said in worker.said if "alarm" in said] == ["internal"]
+        worker.sessions._log.flush()
+        log = worker.log.read_text()
+        assert " session failed " in log
+        assert "session ended" in log
+        assert "reason=internal" in log
+
+
+def test_a_bug_on_the_way_to_a_session_is_told_with_the_addresses(worker: Worker) -> None:
+    worker.sessions.flow_failed(flow(CLIENT), RuntimeError("a bug"))
+    worker.sessions._log.flush()
+    assert f"gate failed source={CLIENT}:40000 to=203.0.113.7:25" in worker.log.read_text()
+    assert [said["alarm"]["reason"] for said in worker.said] == ["internal"]
