@@ -163,7 +163,8 @@ def preflight(settings: Settings) -> None:
 def check(settings: Settings, as_json: bool) -> int:
     """Look whether this machine can do what the configuration asks for.
 
-    Changes nothing. Exit status 1 if something would keep mail from being protected.
+    Changes nothing. Exit status 1 if something would keep mail from being protected; the last line says then
+    where to go on.
     """
     from gateway.operator import check as checking
 
@@ -171,7 +172,7 @@ def check(settings: Settings, as_json: bool) -> int:
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
-        print_lines(f"{'ok  ' if found.good else 'BAD '} {found.name}: {found.text}" for found in findings)
+        print_lines(checking.told(findings, settings.words("doctor")))
     return FINE if all(finding.good for finding in findings) else NEGATIVE
 
 

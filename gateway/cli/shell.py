@@ -34,6 +34,10 @@ class Settings:
         """Without a file at the default place all defaults hold."""
         return load(self.path) if self._must_exist or self.path.exists() else Config()
 
+    def words(self, *command: str) -> list[str]:
+        """A command of ours about the same configuration."""
+        return ["nightmail", *(["--config", str(self.path)] if self._must_exist else []), *command]
+
 
 def complaint(message: str, code: int) -> int:
     click.echo(f"nightmail: {' '.join(message.split())}", err=True)

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gateway.config import Config, Placement
+from gateway.config import Config, ConfigurationError, Placement
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel
 from gateway.intercept.wanted import Wanted, read_wanted
 from gateway.operator import lifecycle
+from gateway.operator.doctor import filters
+from gateway.operator.doctor.trouble import shell
+from gateway.operator.needs import is_free, missing_tools
 from gateway.operator.status import is_running
 from gateway.peers.store import PinStore
 from gateway.runtime import identity_file, landlock
 from gateway.runtime.machine import this_machine
-
-_TOOLS: Final = ("iptables-restore", "iptables-save", "ip6tables-restore", "ip6tables-save", "nft")
-
 
 _ABLE: Final = {
     Placement.ROUTER: "routes between interfaces",
@@ -37,6 +35,8 @@ class Finding:
     name: str
     good: bool
     text: str
+    mend: str = ""
+    """A line for a shell; empty where all is well, or where the doctor has to look closer."""
 
 
 def findings(config: Config) -> list[Finding]:
@@ -47,6 +47,7 @@ def findings(config: Config) -> list[Finding]:
         ("tools", _tools),
         ("interfaces", _interfaces),
         ("kernel", _kernel),
+        ("firewall", _firewall),
         ("ports", _listen_ports),
         ("identity", _identity),
         ("peers", _peers),
@@ -61,6 +62,17 @@ def findings(config: Config) -> list[Finding]:
     return found
 
 
+def told(found: Sequence[Finding], doctor: Sequence[str]) -> Iterator[str]:
+    """Lines for a person. `doctor`: the command that says more."""
+    for one in found:
+        yield f"{'ok  ' if one.good else 'BAD '} {one.name}: {one.text}"
+        if one.mend:
+            yield f"     mend: {one.mend}"
+    bad = sum(not one.good for one in found)
+    if bad:
+        yield f"{bad} BAD: `{shell(*doctor)}` names the command that mends {'it' if bad == 1 else 'each'}"
+
+
 def _privileges(config: Config) -> Iterator[Finding]:
     if os.geteuid() == 0:
         yield Finding("privileges", True, "running as root")
@@ -73,11 +85,6 @@ def _workers(config: Config) -> Iterator[Finding]:
         yield Finding("workers", True, "confined, but for the file system: this kernel has no Landlock")
     else:
         yield Finding("workers", True, "confined")
-
-
-def missing_tools() -> list[str]:
-    """Programs that the daemon works by and that are not here."""
-    return [tool for tool in _TOOLS if shutil.which(tool) is None]
 
 
 def _tools(config: Config) -> Iterator[Finding]:
@@ -107,6 +114,23 @@ def _kernel(config: Config) -> Iterator[Finding]:
         yield Finding("kernel", True, _ABLE[config.placement])
 
 
+def _firewall(config: Config) -> Iterator[Finding]:
+    """Rules of others: what the doctor knows of them, before a packet has met them."""
+    try:
+        named = lifecycle.resolved(config)
+    except (ConfigurationError, EnvironmentFailureError):
+        yield Finding("firewall", True, "not asked: who would be on which side is not known")
+        return
+    if os.geteuid() != 0:
+        yield Finding("firewall", True, "not asked: only root sees the rules of a packet filter")
+        return
+    troubles = list(filters.hindrances(named))
+    for one in troubles:
+        yield Finding("firewall", False, f"{one.what}; {one.why}", one.mend)
+    if not troubles:
+        yield Finding("firewall", True, "no rule of others stands in mail's way")
+
+
 def _listen_ports(config: Config) -> Iterator[Finding]:
     """Ours alone: a mail filter on one of them would keep a worker from starting."""
     if is_running(config.control_socket):
@@ -121,16 +145,6 @@ def _listen_ports(config: Config) -> Iterator[Finding]:
         )
     else:
         yield Finding("ports", True, f"{ports[0]} to {ports[-1]} are free")
-
-
-def is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as attempt:
-        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            attempt.bind(("", port))
-        except OSError:
-            return False
-    return True
 
 
 def _identity(config: Config) -> Iterator[Finding]:

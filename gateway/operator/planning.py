@@ -15,6 +15,7 @@ from typing import Any, Final
 from gateway.config import Config
 from gateway.intercept import kernel, ruleset
 from gateway.operator import service as systemd
+from gateway.operator.doctor import filters
 from gateway.operator.lifecycle import missing_folders, queues, queues_of_daemon, said, to_do, up_word
 from gateway.operator.service import Service
 from gateway.policy import limits
@@ -62,8 +63,14 @@ def plan(config: Config, service: Service | None = None, *, until_reboot: bool =
         kernel.plan(config, rules, queues_of_daemon(config) or queues(config)),
         [*_word_files(config, until_reboot), *(_daemon_files(config) if starts else ())],
         [f"{word:8}service {systemd.UNIT}" for word, so in (("start", starts), ("enable", enables)) if so],
-        [*kernel.remarks(config), *kernel.notes(), *_users(config)],
+        [*kernel.remarks(config), *kernel.notes(), *_users(config), *_firewall(config)],
     )
+
+
+def _firewall(config: Config) -> Iterator[str]:
+    """Rules of others that mail would meet; `up` changes none of them."""
+    for one in filters.hindrances(config):
+        yield f"{one.what}; {one.why}; what mends it: {one.mend}"
 
 
 def _users(config: Config) -> Iterator[str]:

@@ -307,9 +307,25 @@ CASES = [
         "nft add table ip site; nft add chain ip site input '{{ type filter hook input priority 0;"
         " policy drop; }}'; nft add rule ip site input ct state established,related accept;"
         " nft add rule ip site input tcp dport 22 accept",
+        "closed",
+        "the chain ip site input drops all mail that comes to the gateway by lan, wan",
+        "nft delete table ip site",
+    ),
+    Case(
+        "closed-to-some",
+        "nft add table ip site; nft add chain ip site input '{{ type filter hook input priority 0;"
+        " policy drop; }}'; nft add rule ip site input ip saddr 10.1.0.0/24 accept",
         "connection",
         "the chain ip site input drops what it does not know",
         "nft delete table ip site",
+    ),
+    Case(
+        "closed-output",
+        "iptables -P OUTPUT DROP; iptables -A OUTPUT -o lo -j ACCEPT;"
+        " iptables -A OUTPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        "closed",
+        "the chain OUTPUT of iptables drops all mail that leaves the gateway by lan, wan",
+        "iptables -P OUTPUT ACCEPT; iptables -F OUTPUT",
     ),
     Case(
         "what-only-the-trial-sees",
@@ -386,7 +402,7 @@ CASES = [
 
 LONG = {
     "no-ipv6-forwarding", "one-interface-does-not-forward", "loopback-down", "no-ipv6-way-out", "translated",
-    "closed-nftables-input", "identity-of-somebody-else", "memory-set-aside", "wanted-garbled",
+    "closed-to-some", "closed-output", "identity-of-somebody-else", "memory-set-aside", "wanted-garbled",
     "impatient-conntrack",
 }  # fmt: skip
 """Much like another one, or slow: with --all only."""

@@ -352,6 +352,37 @@ def test_rules_in_older_tables(router: Machine) -> None:
     assert "note: rules may stand in the old tables of iptables-legacy" in router.run("plan")
 
 
+CLOSED = """\
+table inet filter {
+    chain input { type filter hook input priority filter; policy drop;
+        iif "lo" accept
+        ct state vmap { established : accept, related : accept, invalid : drop }
+        iifname "lan" accept
+        tcp dport { 22, 443 } accept
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("service", ["serves", "is off"])
+def test_a_firewall_that_would_drop_what_comes_in(router: Machine, service: str) -> None:
+    """Said before the first mail is lost there, with the command that lets it by; ours stand or not."""
+    if service == "serves":
+        router.run("up")
+    router.disk.write("/etc/site.nft", CLOSED)
+    router.inside("nft", "-f", "/etc/site.nft")
+    told = "the chain inet filter input drops all mail that comes to the gateway by wan; "
+    assert f"note: {told}" in router.run("plan")
+    done = router.inside(sys.executable, "-m", "gateway", "check")
+    assert done.returncode == 1
+    assert f"BAD  firewall: {told}" in done.stdout
+    (mend,) = re.findall("^     mend: (.*)$", done.stdout, re.MULTILINE)
+    assert done.stdout.splitlines()[-1] == "1 BAD: `nightmail doctor` names the command that mends it"
+    router.inside("sh", "-c", mend)
+    assert told not in router.run("plan")
+    assert "ok   firewall: no rule of others stands in mail's way" in router.run("check")
+
+
 def test_a_kernel_without_br_netfilter(machine: Machine) -> None:
     """Its switches are hidden, and modprobe has no such module."""
     configuration = CONFIGURATION.replace("version = 1\n", 'version = 1\nplacement = "bridge"\n')

@@ -241,7 +241,9 @@ def test_check(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     findings = [check.Finding("tools", True, "there"), check.Finding("kernel", False, "does not route")]
     monkeypatch.setattr(check, "findings", lambda config: findings)
     result = invoked(file, "check")
-    assert (result.exit_code, result.stdout) == (1, "ok   tools: there\nBAD  kernel: does not route\n")
+    leads_on = f"1 BAD: `nightmail --config {file} doctor` names the command that mends it\n"
+    assert result.stdout == f"ok   tools: there\nBAD  kernel: does not route\n{leads_on}"
+    assert result.exit_code == 1
     assert json.loads(invoked(file, "check", "--json").stdout)[1]["good"] is False
     del findings[1]
     assert invoked(file, "check").exit_code == 0

@@ -1,24 +1,22 @@
 """Reads the machine into a `Snapshot`; changes nothing
 
-Beside `network` the only file of the doctor that asks kernel, disk and daemon. What cannot be read stays at
-its default, so that one closed door does not hide all other rooms.
+Beside `network` and `filters` the only file of the doctor that asks kernel, disk and daemon. What cannot be
+read stays at its default, so that one closed door does not hide all other rooms.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import socket
 import stat
 import struct
-import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from gateway import __version__
 from gateway.config import Config, ConfigurationError, Placement
@@ -29,8 +27,7 @@ from gateway.intercept.objects import NftTable
 from gateway.intercept.wanted import Wanted, read_wanted
 from gateway.operator import lifecycle
 from gateway.operator import status as asking
-from gateway.operator.check import is_free, missing_tools
-from gateway.operator.doctor import network
+from gateway.operator.doctor import filters, network
 from gateway.operator.doctor.snapshot import (
     Clock,
     Daemon,
@@ -40,6 +37,7 @@ from gateway.operator.doctor.snapshot import (
     Memory,
     Snapshot,
 )
+from gateway.operator.needs import is_free, missing_tools
 from gateway.peers.store import PinStore
 from gateway.policy import limits
 from gateway.runtime import identity_file
@@ -90,9 +88,6 @@ def snapshot(config: Config, path: Path, *, is_default: bool) -> Snapshot:
         missing_rules=tuple(missing) if missing else (),
         rules_refused=refused,
         version=__version__,
-        dumps={family: _dump(family, "") for family in kernel.families()},
-        legacy={family: _dump(family, "-legacy") for family in kernel.families() if _old_tables(family)},
-        nft=_nft(),
         remarks=_remarks(resolved),
         wanted=wanted,
         wanted_unreadable=wanted_unreadable,
@@ -107,6 +102,7 @@ def snapshot(config: Config, path: Path, *, is_default: bool) -> Snapshot:
         queues_taken=() if daemon.pid else _queues_taken(resolved),
         orphans=() if daemon.pid else tuple(_orphans()),
     )
+    seen = filters.seen_with(seen)
     with contextlib.suppress(EnvironmentFailureError):
         seen = kernel.with_routes(lambda ip: network.seen_with(seen, ip))
     return replace(seen, sysctls=_sysctls(seen))
@@ -146,28 +142,6 @@ def _remarks(config: Config) -> tuple[str, ...]:
         return tuple(kernel.remarks(config))
     except EnvironmentFailureError as error:
         return (str(error),)
-
-
-def _dump(family: int, variant: str) -> str:
-    tool = "iptables" if family == 4 else "ip6tables"
-    return _output([f"{tool}{variant}-save", "-c"])
-
-
-def _old_tables(family: int) -> bool:
-    name = "ip_tables_names" if family == 4 else "ip6_tables_names"
-    return bool(_text(Path("/proc/thread-self/net", name)).strip())
-
-
-def dumps() -> dict[int, str]:
-    """iptables-save with its counters, by family."""
-    return {family: _dump(family, "") for family in kernel.families()}
-
-
-def _nft() -> tuple[Mapping[str, Any], ...]:
-    try:
-        return tuple(json.loads(_output(["nft", "-j", "list", "ruleset"]) or "{}").get("nftables", ()))
-    except ValueError:
-        return ()
 
 
 def _queues_taken(config: Config) -> tuple[int, ...]:
@@ -347,14 +321,3 @@ def _text(path: Path) -> str:
         return path.read_text(errors="replace")
     except OSError:
         return ""
-
-
-def _output(command: list[str]) -> str:
-    """What it prints; nothing where it fails or is not there."""
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=limits.TOOL_SECONDS, check=False
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout if done.returncode == 0 else ""

@@ -50,12 +50,12 @@ def foreign_rules(seen: Snapshot) -> Iterator[Trouble]:
     """Those that name our port, and do something to it that must not be done before us."""
     for chain in base_chains(seen.nft):
         for rule in _reached(seen.nft, chain):
-            verb = _verb(rule, seen)
-            if verb:
+            done = verb(rule, seen)
+            if done:
                 at = (rule["family"], rule["table"], rule["chain"])
                 yield Trouble(
-                    f"an nftables rule has {verb} for port 25: {' '.join(at)} handle {rule['handle']}",
-                    _WHY[verb],
+                    f"an nftables rule has {done} for port 25: {' '.join(at)} handle {rule['handle']}",
+                    _WHY[done],
                     shell("nft", "delete", "rule", *at, "handle", rule["handle"]),
                 )
 
@@ -78,12 +78,12 @@ def closed_chains(seen: Snapshot) -> Iterator[tuple[BaseChain, Trouble]]:
             Trouble(
                 f"the chain {' '.join(chain.words)} drops what it does not know, and does not know our marks",
                 "in nftables what one table accepts another one may drop: our own rule does not help here",
-                _opened(seen, chain, mark),
+                opened(seen, chain, mark),
             ),
         )
 
 
-def _opened(seen: Snapshot, chain: BaseChain, mark: int) -> str:
+def opened(seen: Snapshot, chain: BaseChain, mark: int) -> str:
     """The line that lets our packets by. firewalld's table is its own, and is made anew at each reload."""
     if chain.table == "firewalld":
         zones = " ".join(seen.sides)
@@ -114,6 +114,16 @@ def _is_known(chain: Mapping[str, Any]) -> bool:
     return chain["table"] in _OF_IPTABLES and bool(chain["name"].isupper())
 
 
+def rules_of(
+    listing: tuple[Mapping[str, Any], ...], chain: BaseChain, name: str
+) -> Iterator[Mapping[str, Any]]:
+    """Those of the chain of this name in the same table, in order."""
+    for item in listing:
+        rule = item.get("rule")
+        if rule and (rule["family"], rule["table"], rule["chain"]) == (*chain.words[:2], name):
+            yield rule
+
+
 def _reached(listing: tuple[Mapping[str, Any], ...], chain: BaseChain) -> Iterator[Mapping[str, Any]]:
     """Rules of the chain and of those that it leads to."""
     pending, done = [chain.name], set()
@@ -122,17 +132,14 @@ def _reached(listing: tuple[Mapping[str, Any], ...], chain: BaseChain) -> Iterat
         if name in done:
             continue
         done.add(name)
-        for item in listing:
-            rule = item.get("rule")
-            if not rule or (rule["family"], rule["table"], rule["chain"]) != (*chain.words[:2], name):
-                continue
+        for rule in rules_of(listing, chain, name):
             yield rule
             pending += [
                 word[verb]["target"] for word in rule["expr"] for verb in ("jump", "goto") if verb in word
             ]
 
 
-def _verb(rule: Mapping[str, Any], seen: Snapshot) -> str:
+def verb(rule: Mapping[str, Any], seen: Snapshot) -> str:
     """What it does to a new connection to our port; empty where it means others, or only some."""
     names_port, found = False, ""
     for word in rule["expr"]:
@@ -156,18 +163,18 @@ def _match(match: Mapping[str, Any], seen: Snapshot) -> bool | None:
         return None
     payload, meta = left.get("payload", {}), left.get("meta", {})
     if payload.get("field") == "dport" and payload.get("protocol") in ("tcp", "th"):
-        return True if _holds(right, seen.config.ports) else None
+        return True if holds(right, seen.config.ports) else None
     if meta.get("key") in ("iifname", "oifname"):
-        return False if not seen.hooks or set(_items(right)) & set(seen.hooks) else None
+        return False if not seen.hooks or set(items(right)) & set(seen.hooks) else None
     if meta.get("key") in ("l4proto", "nfproto", "protocol"):
         return False
     if left.get("ct", {}).get("key") == "state":
-        return False if "new" in _items(right) else None
+        return False if "new" in items(right) else None
     return None
 
 
-def _holds(right: Any, ports: tuple[int, ...]) -> bool:
-    for item in _items(right):
+def holds(right: Any, ports: tuple[int, ...]) -> bool:
+    for item in items(right):
         if isinstance(item, dict) and "range" in item:
             low, high = item["range"]
             if any(low <= port <= high for port in ports):
@@ -177,7 +184,7 @@ def _holds(right: Any, ports: tuple[int, ...]) -> bool:
     return False
 
 
-def _items(right: Any) -> list[Any]:
+def items(right: Any) -> list[Any]:
     found = right.get("set", right) if isinstance(right, dict) else right
     return list(found) if isinstance(found, list) else [found]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from gateway.config import Placement
-from gateway.operator.doctor import files, firewall, nftables, routing, running, settings
+from gateway.operator.doctor import closed, files, firewall, nftables, routing, running, settings
 from gateway.operator.doctor.snapshot import Snapshot
 from gateway.operator.doctor.trouble import Trouble
 
@@ -36,6 +36,7 @@ CHECKS: Final[dict[str, Check]] = {
     "redirections": firewall.redirections,
     "marks": firewall.marks_overwritten,
     "nftables": nftables.foreign_rules,
+    "closed": closed.closed,
     "legacy": firewall.old_tables,
     "clock": running.clock_right,
     "state-directory": files.state_directory,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.config import Placement
-from gateway.operator.doctor import machine, nftables
+from gateway.operator.doctor import filters, nftables
 from gateway.operator.doctor.saved import Rule, parse
 from gateway.operator.doctor.snapshot import Snapshot
 from gateway.operator.doctor.stand import CLIENT, Stand, standing
@@ -50,6 +50,7 @@ _WOULD_FAIL: Final = frozenset(
         "redirections",
         "marks",
         "nftables",
+        "closed",
     }
 )
 
@@ -110,7 +111,7 @@ def tried(seen: Snapshot) -> Iterator[Trouble]:
     """One connection for each family. Raises EnvironmentFailureError where it cannot be made."""
     with standing(seen.config, families(seen)) as stand:
         for version in stand.server_at:
-            before = machine.dumps()
+            before = filters.dumps()
             trial = _connected(stand, version, seen.config.ports[0])
             if trial.outcome is not Outcome.CARRIED:
                 yield _trouble(seen, trial, before)
@@ -182,7 +183,7 @@ def _said(one: socket.socket, other: socket.socket, words: bytes) -> None:
 def _trouble(seen: Snapshot, trial: Trial, before: Mapping[int, str]) -> Trouble:
     what = f"a trial connection by IPv{trial.family} from inside to outside: {trial.outcome.value}"
     what += f" ({trial.detail})" if trial.detail else ""
-    after = machine.dumps()
+    after = filters.dumps()
     if trial.outcome is Outcome.PASSED_BY:
         why = "mail passes in clear although the daemon runs: it does not get to see the connections"
         for rule in moved(seen, before, after, _PASSES):

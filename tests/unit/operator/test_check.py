@@ -10,18 +10,24 @@ from gateway.config import Config, FoundInterface
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel
 from gateway.intercept.wanted import Wanted, record_wanted
-from gateway.operator import check, lifecycle
+from gateway.operator import check, lifecycle, needs
+from gateway.operator.doctor import filters
+from gateway.operator.doctor.trouble import Trouble
 from gateway.peers.store import PinStore
 from gateway.runtime.identity_file import load_or_make
 
-NAMES = ["privileges", "workers", "tools", "interfaces", "kernel", "ports", "identity", "peers", "wanted"]
+NAMES = [
+    "privileges", "workers", "tools", "interfaces", "kernel", "firewall", "ports", "identity", "peers",
+    "wanted",
+]  # fmt: skip
 
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     """A machine on which all is well."""
     monkeypatch.setattr(check.os, "geteuid", lambda: 0)
-    monkeypatch.setattr(check.shutil, "which", lambda tool: f"/sbin/{tool}")
+    monkeypatch.setattr(needs.shutil, "which", lambda tool: f"/sbin/{tool}")
+    monkeypatch.setattr(filters, "hindrances", lambda config: iter(()))
     monkeypatch.setattr(
         lifecycle, "discover", lambda: [FoundInterface("wan", True), FoundInterface("lan", False)]
     )
@@ -56,7 +62,7 @@ def test_a_kernel_without_landlock_is_told(config: Config, monkeypatch: pytest.M
 
 
 def test_no_nft(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check.shutil, "which", lambda tool: None if tool == "nft" else tool)
+    monkeypatch.setattr(needs.shutil, "which", lambda tool: None if tool == "nft" else tool)
     assert bad(config) == ["tools"]
 
 
@@ -92,6 +98,40 @@ def test_kernel_that_cannot_be_asked(config: Config, monkeypatch: pytest.MonkeyP
     assert bad(config) == ["kernel"]
 
 
+def test_a_firewall_that_would_stop_mail(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Config] = []
+
+    def hindrances(config: Config) -> Iterator[Trouble]:
+        asked.append(config)
+        yield Trouble("a chain drops", "no mail passes", "nft insert it")
+
+    monkeypatch.setattr(filters, "hindrances", hindrances)
+    assert bad(config) == ["firewall"]
+    assert [(one.inside, one.outside) for one in asked] == [(("lan",), ("wan",))]
+    told = list(check.told(check.findings(config), ["nightmail", "doctor"]))
+    at = told.index("BAD  firewall: a chain drops; no mail passes")
+    assert told[at + 1] == "     mend: nft insert it"
+    assert told[-1] == "1 BAD: `nightmail doctor` names the command that mends it"
+
+
+def test_a_firewall_that_nobody_can_look_at(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not root, or without knowing the sides: what would be seen then means nothing, and is not asked for."""
+    monkeypatch.setattr(filters, "hindrances", lambda config: pytest.fail("asked"))
+    monkeypatch.setattr(check.os, "geteuid", lambda: 1000)
+    assert bad(config) == ["privileges"]
+    monkeypatch.setattr(lifecycle, "discover", list)
+    assert bad(config) == ["privileges", "interfaces"]
+
+
+def test_the_last_line_leads_on(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "remarks", lambda config: ["one", "another"])
+    told = list(check.told(check.findings(config), ["nightmail", "--config", "/x y", "doctor"]))
+    assert told[-1] == "2 BAD: `nightmail --config '/x y' doctor` names the command that mends each"
+    monkeypatch.setattr(kernel, "remarks", lambda config: [])
+    found = check.findings(config)
+    assert len(list(check.told(found, ["nightmail", "doctor"]))) == len(found)
+
+
 @pytest.fixture
 def taken() -> Iterator[int]:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
@@ -101,7 +141,7 @@ def taken() -> Iterator[int]:
 
 
 def test_port_taken(tmp_path: Path, taken: int) -> None:
-    assert not check.is_free(taken)
+    assert not needs.is_free(taken)
     found = list(check._listen_ports(Config(first_listen_port=taken, workers=1, run_dir=tmp_path)))
     assert [one.good for one in found] == [False]
     assert str(taken) in found[0].text
