@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutants import runner
 from tests.mutants.catalogue import MUTANTS, SAMPLE, TESTS
 from tests.mutants.mutant import Edit, Mutant
 from tests.mutants.runner import ROOT, Outcome, first_tests, run_one, stale
@@ -40,3 +41,14 @@ def test_a_text_that_is_gone_is_told(tmp_path: Path) -> None:
     twice = Mutant("twice", (Edit("code.py", "x = 1", "x = 2"),))
     assert run_one(gone, tmp_path).outcome is Outcome.STALE
     assert run_one(twice, tmp_path).outcome is Outcome.STALE
+
+
+def test_tests_that_come_to_no_end_show_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On a machine that is too slow they would, and every mutant would pass for red."""
+    (tmp_path / "code.py").write_text("x = 1\n")
+    mutant = Mutant("any", (Edit("code.py", "x = 1", "x = 2"),))
+    monkeypatch.setattr(runner, "first_tests", lambda _: ("tests",))
+    monkeypatch.setattr(runner, "_MOST_SECONDS", 0.01)
+    result = run_one(mutant, tmp_path)
+    assert (result.outcome, result.test) == (Outcome.BROKEN, "no end")
+    assert (tmp_path / "code.py").read_text() == "x = 1\n"
