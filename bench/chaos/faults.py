@@ -476,7 +476,7 @@ def _ours(world: World) -> list[str]:
     return sorted(line for line in lines if any(name in line for name in ("NIGHTMAIL", "nightmail", "2525")))
 
 
-for _table in ("filter", "mangle", "raw", "nat"):
+for _table in ("filter", "mangle", "raw", "nat", "security"):
     fault(
         f"iptables-flush-{_table}",
         f"`iptables -t {_table} -F`, both families",
