@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import time
+import warnings
 from pathlib import Path
 
 import click
@@ -91,6 +93,8 @@ def identity_export(settings: Settings, file: Path, passphrase_file: Path | None
     """
     from gateway.operator import identity as carrying
 
+    # Nobody invents a passphrase for nothing.
+    carrying.require_exportable(settings.config.identity_file, file)
     passphrase = _passphrase(passphrase_file, confirm=True)
     fingerprint = carrying.export(settings.config.identity_file, file, passphrase)
     click.echo(f"{file}: holds {fingerprint} under your passphrase; keep the two apart")
@@ -120,7 +124,7 @@ def identity_import(settings: Settings, file: Path, replace: bool, passphrase_fi
 def _passphrase(file: Path | None, *, confirm: bool) -> bytes:
     """Never from the command line: everybody on the machine can read that."""
     if file is None:
-        text = click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True)
+        text = _asked(confirm)
     else:
         try:
             with file.open("rb") as source:
@@ -131,3 +135,14 @@ def _passphrase(file: Path | None, *, confirm: bool) -> bytes:
     if confirm and len(text) < limits.PASSPHRASE_LETTERS:
         raise EnvironmentFailureError(f"a passphrase has at least {limits.PASSPHRASE_LETTERS} letters")
     return str(text).encode("utf-8", "surrogateescape")
+
+
+def _asked(confirm: bool) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", getpass.GetPassWarning)
+        try:
+            return str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True))
+        except getpass.GetPassWarning:
+            raise EnvironmentFailureError(
+                "no terminal to ask for a passphrase on: --passphrase-file"
+            ) from None

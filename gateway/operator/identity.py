@@ -39,6 +39,7 @@ __all__ = [
     "import_",
     "is_export",
     "read",
+    "require_exportable",
     "rotate_now",
     "told",
     "undo",
@@ -168,6 +169,13 @@ def _loaded(path: Path) -> SiteIdentity:
 
 
 # --- Carrying --------------------------------------------------------------------------------------------
+
+
+def require_exportable(path: Path, file: Path) -> None:
+    """There is an identity, and nothing in its export's place yet."""
+    _loaded(path)
+    if file.exists():
+        raise EnvironmentFailureError(f"{file}: is there already; an export takes no other file's place")
 
 
 def export(path: Path, file: Path, passphrase: bytes) -> str:

@@ -386,6 +386,29 @@ def test_a_short_passphrase_is_refused(file: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "export").exists()
 
 
+def test_an_export_asks_for_nothing_that_it_cannot_use(file: Path, tmp_path: Path) -> None:
+    """No passphrase where there is no identity, or another file in its place; nor without a terminal."""
+    words = ["--config", str(file), "identity", "export", str(tmp_path / "export")]
+
+    def export() -> tuple[int, str]:
+        # In a session of its own there is no terminal to ask on.
+        done = subprocess.run(
+            [sys.executable, "-m", "gateway", *words],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stderr
+
+    status, said = export()
+    assert (status, "no identity" in said, "assphrase" in said) == (1, True, False), said
+    load_or_make(file.parent / "state" / "identity")
+    status, said = export()
+    assert (status, said) == (1, "nightmail: no terminal to ask for a passphrase on: --passphrase-file\n")
+    (tmp_path / "export").write_text("precious")
+    status, said = export()
+    assert (status, "is there already" in said, "assphrase" in said) == (1, True, False), said
+    assert (tmp_path / "export").read_text() == "precious"
+
+
 def test_peers_history(file: Path) -> None:
     assert "no history" in invoked(file, "peers", "history", "192.0.2.7").stderr
     remember(file)
