@@ -10,7 +10,7 @@ import contextlib
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from gateway.errors import IdentityHashed, Reason
@@ -168,6 +168,8 @@ class _Cause:
     rang: int
     unheard: int = 0
     likely: str = ""
+    detail: str = ""
+    """Of the last time, heard or not."""
 
 
 class AlarmBell:
@@ -181,15 +183,16 @@ class AlarmBell:
         self, reason: Reason, subject: str, now: int, detail: str = "", likely: str = ""
     ) -> Alarm | None:
         """The alarm to tell, or None: this cause rang within the last day."""
-        key = (reason, subject)
+        key, kept = (reason, subject), detail[: limits.ALARM_DETAIL_CHARACTERS]
         cause = self._causes.get(key)
         # A clock set back must not silence the bell for longer than it was meant to be.
         if cause is not None and 0 <= now - cause.rang < self._again_seconds:
             cause.unheard += 1
             cause.likely = likely or cause.likely
+            cause.detail = kept or cause.detail
             return None
         unheard = cause.unheard if cause is not None else 0
-        self._causes[key] = _Cause(now, likely=likely)
+        self._causes[key] = _Cause(now, likely=likely, detail=kept)
         self._causes.move_to_end(key)
         while len(self._causes) > limits.ALARM_CAUSES:
             self._causes.popitem(last=False)
@@ -204,6 +207,7 @@ class AlarmBell:
                 "rang": cause.rang,
                 "unheard": cause.unheard,
                 "likely": cause.likely,
+                "detail": cause.detail,
             }
             for (reason, subject), cause in self._causes.items()
         ]
@@ -213,13 +217,19 @@ class AlarmBell:
         for told in remembered:
             with contextlib.suppress(ValueError):
                 key = (Reason(told["reason"]), told["subject"])
-                self._causes[key] = _Cause(told["rang"], told["unheard"], likely=told["likely"])
+                detail = told.get("detail", "")  # which an earlier version did not keep
+                self._causes[key] = _Cause(told["rang"], told["unheard"], told["likely"], detail)
 
     def known(self, now: int) -> list[Alarm]:
-        """What rang within the last day, newest first: for `status`."""
-        fresh = [
-            Alarm(reason, subject, cause.rang, suppressed=cause.unheard, likely=cause.likely)
-            for (reason, subject), cause in self._causes.items()
-            if 0 <= now - cause.rang < limits.ALARM_AGAIN_SECONDS
-        ]
-        return sorted(fresh, key=lambda alarm: alarm.at, reverse=True)
+        """What rang within the last day, newest first: for `status`, which has room for some details."""
+        fresh = sorted(
+            (
+                Alarm(reason, subject, cause.rang, cause.detail, cause.unheard, cause.likely)
+                for (reason, subject), cause in self._causes.items()
+                if 0 <= now - cause.rang < limits.ALARM_AGAIN_SECONDS
+            ),
+            key=lambda alarm: alarm.at,
+            reverse=True,
+        )
+        newest, older = fresh[: limits.ALARMS_IN_DETAIL], fresh[limits.ALARMS_IN_DETAIL :]
+        return [*newest, *(replace(alarm, detail="") for alarm in older)]

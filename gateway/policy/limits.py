@@ -347,6 +347,10 @@ ALARM_AGAIN_SECONDS: Final = 24 * 3600
 """The same alarm for the same cause rings so often at most."""
 ALARM_CAUSES: Final = 4096
 """Causes remembered by the bell of one process; beyond, the one that rang longest ago is forgotten."""
+ALARM_DETAIL_CHARACTERS: Final = 300
+"""Of an alarm's detail the bell keeps so much: a file, a key and what is wrong with it."""
+ALARMS_IN_DETAIL: Final = 256
+"""`status` tells details of the newest so many alarms: with all of them the answer would be too long."""
 MANY_MISSING: Final = 5
 """So many pinned sites without an offer within an hour, and more than still make one: it is our own path."""
 MANY_MISSING_SECONDS: Final = 3600

@@ -141,3 +141,36 @@ def test_an_alarm_keeps_what_it_likely_was_the_last_time() -> None:
     (known,) = bell.known(1003)
     assert (known.likely, known.suppressed) == ("frames-damaged", 2)
     assert known.as_json()["likely"] == "frames-damaged"
+
+
+def test_why_it_rang_the_last_time_is_kept_for_whoever_asks_later() -> None:
+    """A reload that is refused again, for another reason: the first one is mended by then."""
+    bell = AlarmBell()
+    bell.ring(Reason.RELOAD_REFUSED, "reload", NOW, "/x.toml, line 3: log.level: 'loud'")
+    (known,) = bell.known(NOW + 1)
+    assert known.detail == "/x.toml, line 3: log.level: 'loud'"
+    bell.ring(Reason.RELOAD_REFUSED, "reload", NOW + 2, "kernel.zone: " + "x" * 1000)
+    assert bell.ring(Reason.RELOAD_REFUSED, "reload", NOW + 3) is None
+    successor = AlarmBell()
+    successor.recall(json.loads(json.dumps(bell.remembered())))
+    for one in (bell, successor):
+        (known,) = one.known(NOW + 4)
+        assert known.detail == ("kernel.zone: " + "x" * 1000)[: limits.ALARM_DETAIL_CHARACTERS]
+
+
+def test_what_an_earlier_version_remembers_has_no_detail() -> None:
+    bell = AlarmBell()
+    bell.recall([{"reason": "internal", "subject": "x", "rang": NOW, "unheard": 0, "likely": ""}])
+    assert [alarm.detail for alarm in bell.known(NOW)] == [""]
+
+
+def test_all_alarms_fit_into_the_answer_of_status() -> None:
+    bell = AlarmBell()
+    for number in range(limits.ALARM_CAUSES):
+        detail = "x" * limits.ALARM_DETAIL_CHARACTERS
+        bell.ring(
+            Reason.UPGRADED_CHANGED_PEER, f"[2001:db8:ffff:ffff:ffff:ffff:ffff:{number:x}]:25", NOW, detail
+        )
+    known = bell.known(NOW)
+    assert len(json.dumps([alarm.as_json() for alarm in known])) < limits.CONTROL_REPLY_OCTETS * 0.8
+    assert sum(bool(alarm.detail) for alarm in known) == limits.ALARMS_IN_DETAIL
