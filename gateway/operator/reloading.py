@@ -1,6 +1,6 @@
 """`nightmail reload`: ask the daemon, and see the new generation of workers take over.
 
-Counterpart: `runtime.supervisor`, which executes itself anew; its control socket is away for a moment.
+Counterpart: `runtime.supervisor`, which executes itself anew; who asks meanwhile is answered by the next one.
 """
 
 from __future__ import annotations

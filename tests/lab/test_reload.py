@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -208,6 +209,29 @@ def test_a_hangup_reloads_too(sites: Sites, server: MailServer) -> None:
     began = time.monotonic()
     mail(sites, "mta-a", server, sites.address("mta-b", False), b"after the signal")
     assert time.monotonic() - began < probes.PATIENCE
+
+
+def test_who_asks_meanwhile_waits_for_the_answer(sites: Sites) -> None:
+    """For the second that the supervisor takes to come back: nobody is told that no daemon runs."""
+    sites.settle()
+    answers: list[dict[str, Any] | None] = []
+    done = threading.Event()
+
+    def ask_on() -> None:
+        while not done.is_set():
+            answers.append(gateways.ask(sites.gateway("a")))
+
+    asking = threading.Thread(target=ask_on)
+    asking.start()
+    try:
+        before = generation(sites, "a")
+        assert reload(sites, "a").returncode == 0
+    finally:
+        done.set()
+        asking.join()
+    told = [max(worker["generation"] for worker in answer["workers"]) for answer in answers if answer]
+    assert len(told) == len(answers), "somebody was told that no daemon runs"
+    assert (told[0], told[-1]) == (before, before + 1)
 
 
 def test_a_reload_without_a_daemon_says_so(sites: Sites) -> None:

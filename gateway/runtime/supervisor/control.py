@@ -1,6 +1,7 @@
 """The control socket: one question a connection, one JSON object back. Only root reaches it.
 
-Being bound is also what makes a daemon the only one of its run directory. Counterpart: `operator.status`.
+Being bound is also what makes a daemon the only one of its run directory. The socket outlives a reload: who
+asks while the supervisor becomes the next one is answered by that one. Counterpart: `operator.status`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -25,27 +27,50 @@ class ControlSocket:
         path: Path,
         status: Callable[[], dict[str, Any]],
         reload: Callable[[], Awaitable[dict[str, Any]]],
+        inherited: int | None = None,
     ) -> None:
+        """`inherited`: the listening descriptor that the supervisor before this one has left."""
         self._path = path
         self._status = status
         self._reload = reload
+        self._listener = _heirloom(path, inherited)
         self._server: asyncio.Server | None = None
         self._answering: set[asyncio.Task[Any]] = set()
 
     def require_free(self) -> None:
         """Raises EnvironmentFailureError where another daemon listens."""
-        if self._somebody_listens():
+        if self._listener is None and self._somebody_listens():
             raise EnvironmentFailureError(f"{self._path}: another daemon runs with this run directory")
 
     async def open(self) -> None:
         """Answer from now on, in place of a dead daemon's socket. Raises EnvironmentFailureError."""
         self.require_free()
         try:
-            self._path.unlink(missing_ok=True)
-            self._server = await asyncio.start_unix_server(self._asked, str(self._path))
-            self._path.chmod(0o600)
+            if self._listener is None:
+                self._listener = self._bound()
+            self._server = await asyncio.start_unix_server(self._connected, sock=self._listener)
         except OSError as error:
             raise EnvironmentFailureError(f"{self._path}: {error.strerror}") from None
+
+    def _bound(self) -> socket.socket:
+        self._path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(str(self._path))
+            self._path.chmod(0o600)
+        except OSError:
+            listener.close()
+            raise
+        return listener
+
+    async def hand_over(self) -> int | None:
+        """Answer nobody any more; what comes from now on waits for whoever gets this descriptor."""
+        if self._server is None or self._listener is None:
+            return None
+        left = os.dup(self._listener.fileno())
+        self._server.close()
+        await self._finish()
+        return left
 
     async def close(self) -> None:
         """Whoever has asked by now still gets the answer."""
@@ -53,6 +78,10 @@ class ControlSocket:
             return
         self._path.unlink(missing_ok=True)
         self._server.close()
+        await self._finish()
+
+    async def _finish(self) -> None:
+        await asyncio.sleep(0)  # for connections that the loop has accepted and not told us of yet
         if self._answering:
             await asyncio.wait(self._answering, timeout=limits.CONTROL_SECONDS)
 
@@ -64,11 +93,12 @@ class ControlSocket:
                 return False
             return True
 
-    async def _asked(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self._asked(reader, writer))
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
+
+    async def _asked(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, TimeoutError, ValueError):
             async with asyncio.timeout(limits.CONTROL_SECONDS):
                 question = (await reader.readline()).strip()
@@ -84,3 +114,14 @@ class ControlSocket:
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
+
+
+def _heirloom(path: Path, inherited: int | None) -> socket.socket | None:
+    """A socket whose path is gone cannot be asked: then there is to be another one."""
+    if inherited is None:
+        return None
+    listener = socket.socket(fileno=inherited)
+    if path.is_socket():
+        return listener
+    listener.close()
+    return None

@@ -64,12 +64,20 @@ class Handover:
     """Processes that sign for the workers of their own generation, and end with them."""
     untold: tuple[dict[str, Any], ...] = ()
     """Alarms that people have not got yet."""
+    control: int | None = None
+    """The descriptor that the control socket listens by."""
+
+    @property
+    def descriptors(self) -> list[int]:
+        ours = [] if self.control is None else [self.control]
+        return ours + [one for worker in self.workers for one in (worker.link, *worker.listeners)]
 
     @classmethod
     def from_json(cls, told: dict[str, Any]) -> Self:
         workers = tuple(map(Heirloom.from_json, told["workers"]))
         # What a version did not know it had none of to leave.
         later: dict[str, Any] = {name: tuple(told.get(name, ())) for name in ("signers", "untold")}
+        later["control"] = told.get("control")
         return cls(
             workers, told["past"], told["began"], told["bypassed"], told["alarms"], told["rules"], **later
         )
@@ -91,9 +99,8 @@ def execute_anew(handover: Handover) -> None:
     memory = os.memfd_create("nightmail-handover", 0)
     os.write(memory, json.dumps(asdict(handover)).encode())
     os.lseek(memory, 0, os.SEEK_SET)
-    for worker in handover.workers:
-        for descriptor in (worker.link, *worker.listeners):
-            os.set_inheritable(descriptor, True)
+    for descriptor in handover.descriptors:
+        os.set_inheritable(descriptor, True)
     # Who is told to reload twice within a second, or to stop while it reloads, hears it when it can.
     heard = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -115,7 +122,6 @@ def received() -> Handover | None:
         return None
     with os.fdopen(int(descriptor), "rb") as memory:
         handover = Handover.from_json(json.loads(memory.read()))
-    for worker in handover.workers:
-        for inherited in (worker.link, *worker.listeners):
-            os.set_inheritable(inherited, False)
+    for inherited in handover.descriptors:
+        os.set_inheritable(inherited, False)
     return handover

@@ -95,7 +95,8 @@ class Supervisor:
         for directory in (config.state_dir, config.run_dir):
             _make_directory(directory)
         confinements.share(config.state_dir, self._confinements.readers)
-        control = ControlSocket(config.control_socket, self._status, self._reload)
+        inherited = self._heritage.control if self._heritage is not None else None
+        control = ControlSocket(config.control_socket, self._status, self._reload, inherited)
         control.require_free()
         if self._heritage is not None:
             self._bell.recall(self._heritage.alarms)
@@ -242,7 +243,7 @@ class Supervisor:
         """The workers live on; everything else begins again. Raises EnvironmentFailureError."""
         self._keeper.leave()
         self._memory.sources.write()
-        await control.close()
+        listening = await control.hand_over()
         self._seeing.look()
         workers, past = self._pool.hand_over()
         self._log.fact("daemon", "reloads", workers=len(workers))
@@ -251,9 +252,8 @@ class Supervisor:
         alarms = self._bell.remembered()
         signers, untold = self._signer.pids(), tuple(self._seeing.untold())
         rules = keeper.left_standing
-        handover.execute_anew(
-            handover.Handover(workers, past, self._began, keeper.bypassed, alarms, rules, signers, untold)
-        )
+        left = (workers, past, self._began, keeper.bypassed, alarms, rules, signers, untold, listening)
+        handover.execute_anew(handover.Handover(*left))
 
     def _present(self, presented: Presented) -> None:
         """The signer first: what a worker knows, it can have signed."""

@@ -23,7 +23,8 @@ if sys.argv[1:2] == ["first"]:
     handover.execute_anew(handover.Handover.from_json(json.loads(sys.argv[3])))
 found = handover.received()
 worker = found.workers[0]
-assert not os.get_inheritable(worker.link)
+assert not any(map(os.get_inheritable, found.descriptors))
+os.fstat(found.control)
 os.write(worker.link, b"alive")
 assert "NIGHTMAIL_HANDOVER" not in os.environ
 assert handover.received() is None
@@ -31,7 +32,7 @@ print(json.dumps([os.getpid(), asdict(found)]))
 """
 
 
-def told(link: int, listener: int) -> dict[str, object]:
+def told(link: int, listener: int, control: int) -> dict[str, object]:
     worker = {
         "index": 3,
         "queue": 2503,
@@ -54,17 +55,18 @@ def told(link: int, listener: int) -> dict[str, object]:
         "rules": {"nft": "table", "listing": "list"},
         "signers": [],
         "untold": [{"reason": "worker-died", "subject": "worker 1", "at": 5}],
+        "control": control,
     }
 
 
 def test_everything_comes_over_an_exec_in_the_same_process() -> None:
     ours, link = socket.socketpair()
-    with ours, link, socket.socket() as listener:
-        left = told(link.fileno(), listener.fileno())
+    with ours, link, socket.socket() as listener, socket.socket() as control:
+        left = told(link.fileno(), listener.fileno(), control.fileno())
         process = subprocess.Popen(
             [sys.executable, "-c", NEXT, "first", NEXT, json.dumps(left)],
             stdout=subprocess.PIPE,
-            pass_fds=[link.fileno(), listener.fileno()],
+            pass_fds=[link.fileno(), listener.fileno(), control.fileno()],
         )
         out, _ = process.communicate(timeout=60)
         assert process.returncode == 0
@@ -116,15 +118,18 @@ def test_the_descriptors_of_a_failed_exec_are_told(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "orig_argv", ["python3", "run"])
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     with socket.socket() as link:
-        left = handover.Handover.from_json(told(link.fileno(), link.fileno()))
+        left = handover.Handover.from_json(told(link.fileno(), link.fileno(), link.fileno()))
         with pytest.raises(EnvironmentFailureError, match="/nonexistent/python"):
             handover.execute_anew(left)
 
 
 def test_what_another_version_left_is_taken_as_far_as_it_is_known() -> None:
-    left = told(8, 9)
+    left = told(8, 9, 10)
+    del left["control"]
     (worker,) = left["workers"]  # type: ignore[misc]
     del worker["confined"]
     worker["mood"] = "good"
-    (heir,) = handover.Handover.from_json(left).workers
+    found = handover.Handover.from_json(left)
+    (heir,) = found.workers
+    assert (found.control, found.descriptors) == (None, [8, 9])
     assert (heir.pid, heir.listeners, heir.confined) == (77, (9,), ())

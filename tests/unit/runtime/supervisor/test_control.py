@@ -1,0 +1,177 @@
+"""The control socket: one question, one answer; also while one supervisor follows another."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from gateway.errors import EnvironmentFailureError
+from gateway.operator import status as asking
+from gateway.runtime.supervisor.control import ControlSocket
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "control.sock"
+
+
+def made(path: Path, name: str, inherited: int | None = None) -> ControlSocket:
+    async def reload() -> dict[str, Any]:
+        return {"reloads": name}
+
+    return ControlSocket(path, lambda: {"name": name}, reload, inherited)
+
+
+def run(work: Callable[[], Awaitable[None]]) -> None:
+    """As the supervisor runs."""
+
+    async def worked() -> None:
+        async with asyncio.timeout(60):
+            await work()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(worked())
+
+
+async def asked(path: Path, question: bytes = b"status\n") -> Any:
+    return await asyncio.to_thread(asking.ask, path, question)
+
+
+def test_questions_and_answers(path: Path) -> None:
+    async def work() -> None:
+        control = made(path, "first")
+        await control.open()
+        assert (await asyncio.to_thread(path.stat)).st_mode & 0o777 == 0o600
+        assert await asked(path) == {"name": "first"}
+        assert await asked(path, b"reload\n") == {"reloads": "first"}
+        assert "status and reload" in (await asked(path, b"sing\n"))["error"]
+        await control.close()
+        assert not await asyncio.to_thread(path.exists)
+        assert await asked(path) is None
+
+    run(work)
+
+
+def test_one_daemon_in_a_run_directory(path: Path) -> None:
+    async def work() -> None:
+        control = made(path, "first")
+        await control.open()
+        with pytest.raises(EnvironmentFailureError, match="another daemon runs with this run directory"):
+            made(path, "second").require_free()
+        with pytest.raises(EnvironmentFailureError, match="another daemon"):
+            await made(path, "second").open()
+        assert await asked(path) == {"name": "first"}
+        await control.close()
+
+    run(work)
+
+
+def test_what_a_dead_daemon_has_left_is_replaced(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+
+    async def work() -> None:
+        control = made(path, "first")
+        await control.open()
+        assert await asked(path) == {"name": "first"}
+        await control.close()
+
+    run(work)
+
+
+def test_who_asks_between_two_supervisors_is_answered_by_the_second(path: Path) -> None:
+    async def work() -> None:
+        first = made(path, "first")
+        await first.open()
+        left = await first.hand_over()
+        assert left is not None
+        assert not os.get_inheritable(left), "by the exec alone, which `handover` sees to"
+        early = asyncio.ensure_future(asked(path))
+        await asyncio.to_thread(connected, path)
+        assert asking.is_running(path)
+        second = made(path, "second", left)
+        second.require_free()
+        await second.open()
+        assert await early == {"name": "second"}
+        assert await asked(path) == {"name": "second"}
+        await second.close()
+        assert await asked(path) is None
+
+    run(work)
+
+
+def connected(path: Path) -> None:
+    """Returns when the kernel has taken the connection, with nobody to accept it."""
+    with socket.socket(socket.AF_UNIX) as one:
+        one.settimeout(5)
+        one.connect(str(path))
+
+
+def test_who_has_asked_before_is_answered_by_the_first(path: Path) -> None:
+    """Whoever asks for the reload itself, for instance."""
+
+    async def work() -> None:
+        may_answer = asyncio.Event()
+        is_asked = asyncio.Event()
+
+        async def reload() -> dict[str, Any]:
+            is_asked.set()
+            await may_answer.wait()
+            return {"reloads": "first"}
+
+        first = ControlSocket(path, dict, reload)
+        await first.open()
+        early = asyncio.ensure_future(asked(path, b"reload\n"))
+        await is_asked.wait()
+        leaving = asyncio.ensure_future(first.hand_over())
+        await asyncio.sleep(0)
+        assert not leaving.done()
+        may_answer.set()
+        left = await leaving
+        assert await early == {"reloads": "first"}
+        assert left is not None
+        os.close(left)
+
+    run(work)
+
+
+def test_one_whose_path_is_gone_is_of_no_use(path: Path) -> None:
+    async def work() -> None:
+        first = made(path, "first")
+        await first.open()
+        left = await first.hand_over()
+        await asyncio.to_thread(path.unlink)
+        second = made(path, "second", left)
+        await second.open()
+        assert await asked(path) == {"name": "second"}
+        await second.close()
+
+    run(work)
+
+
+def test_one_that_never_listened_leaves_nothing(path: Path) -> None:
+    async def work() -> None:
+        assert await made(path, "first").hand_over() is None
+
+    run(work)
+
+
+def test_answers_are_json(path: Path) -> None:
+    async def work() -> None:
+        control = made(path, "first")
+        await control.open()
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(b"status\n")
+        assert json.loads(await reader.read()) == {"name": "first"}
+        writer.close()
+        await control.close()
+
+    run(work)
