@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -151,7 +152,10 @@ def _pair_row(pair: PairLearnt, show: bool) -> tuple[str, ...]:
 def _addresses(addresses: list[str], show: bool) -> str:
     if not addresses:
         return "none"
-    told = addresses if show else sorted({learnt.masked(address) for address in addresses})
+    # Several may look the same behind their masks; the count is what the sentence at the end says.
+    masked = Counter(learnt.masked(address) for address in addresses)
+    behind = [name if count == 1 else f"{name} ({count})" for name, count in sorted(masked.items())]
+    told = addresses if show else behind
     more = f" and {len(told) - ADDRESSES_SHOWN} more" if len(told) > ADDRESSES_SHOWN else ""
     return ", ".join(told[:ADDRESSES_SHOWN]) + more
 
