@@ -6,8 +6,9 @@ Follows `runtime.sessions`: the lists first, then the rest after failures, then 
 
 from __future__ import annotations
 
+import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -25,6 +26,7 @@ from gateway.peers.pins import Destination, Pin
 from gateway.peers.source_store import SourceStore
 from gateway.peers.sources import Source
 from gateway.peers.store import PinStore
+from gateway.policy import limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class Story:
     history: tuple[PeerEvent, ...] = ()
     trouble: Trouble | None = None
     source: Source | None = None
+    ignoring: tuple[Mapping[str, Any], ...] = ()
+    """Of each worker: how many offers in a row the address has ignored, and whether it gets fewer now."""
     dead_end: bool = False
     """The kernel lets SYNs there by."""
 
@@ -93,11 +97,12 @@ def story(config: Config, destination: Destination, now: int) -> Story:
                 "trouble": LookStore(store.database).trouble(destination),
                 "source": SourceStore(store.database).source(destination.address),
             }
+    daemon = _daemon(config)
+    if not daemon and not always and not listed:
+        known["ignoring"] = _ignoring(config, destination.address)
     takes_port = destination.port in config.ports
     dead_end = kernel.is_dead_end(destination.address, destination.port)
-    return Story(
-        destination, takes_port, _daemon(config), listed, offers_only, always, **known, dead_end=dead_end
-    )
+    return Story(destination, takes_port, daemon, listed, offers_only, always, **known, dead_end=dead_end)
 
 
 def _listed(config: Config, address: str) -> tuple[str, bool]:
@@ -123,6 +128,15 @@ def _daemon(config: Config) -> str:
     return "" if is_protecting(answer) else "the daemon does not protect (`nightmail status` says why)"
 
 
+def _ignoring(config: Config, address: str) -> tuple[Mapping[str, Any], ...]:
+    """What the workers of the daemon count and nobody writes down; nothing of one that cannot tell it."""
+    with contextlib.suppress(EnvironmentFailureError):
+        answer = asking.ask(config.control_socket, f"ignored {address}\n".encode()) or {}
+        found = answer.get("ignored")
+        return tuple(one for one in found if isinstance(one, dict)) if isinstance(found, list) else ()
+    return ()
+
+
 def told(story: Story, now: int) -> Iterator[str]:
     """The story, for a person."""
     yield str(story.destination)
@@ -136,6 +150,7 @@ def told(story: Story, now: int) -> Iterator[str]:
         yield f"  {showing.event_in_words(event)}"
     if story.source is not None and story.source.seen_day:
         yield f"  As a client: {clients.in_one_line(story.source, now)}"
+    yield from (f"  {line}" for line in _offers_to(story))
     if story.listed:
         yield "  As a client it gets no offer from us: the same list."
 
@@ -170,6 +185,22 @@ def _remembered(story: Story) -> Iterator[str]:
     yield from list(showing.in_full(story.pin))[1:]
 
 
+def _offers_to(story: Story) -> Iterator[str]:
+    """Each worker counts for itself, and forgets with its process."""
+    most = max((one.get("in_a_row", 0) for one in story.ignoring), default=0)
+    resting = [one.get("worker") for one in story.ignoring if one.get("rests")]
+    if resting:
+        where = "" if len(resting) == len(story.ignoring) else f" (by worker {', '.join(map(str, resting))})"
+        yield (
+            f"As a client it gets an offer in one session of {limits.OFFERS_REST_ONE_IN} only{where}: it has"
+            f" ignored {limits.OFFERS_IGNORED_IN_A_ROW} in a row. That ends with the first one that it takes,"
+            " with any new gateway that is met, and with a reload; `offers.rest = false` forbids it."
+        )
+    elif most:
+        few = "1 offer" if most == 1 else f"{most} offers in a row"
+        yield f"As a client it has ignored {few}, and gets one in each session."
+
+
 def as_json(story: Story, now: int) -> dict[str, Any]:
     return {
         "address": story.destination.address,
@@ -183,5 +214,6 @@ def as_json(story: Story, now: int) -> dict[str, Any]:
         "peer": showing.as_json(story.pin) if story.pin is not None else None,
         "trouble": showing.trouble_as_json(story.trouble),
         "history": [showing.event_as_json(event) for event in story.history],
+        "offers_ignored": [dict(one) for one in story.ignoring],
         "client": clients.as_json(story.source, now) if story.source and story.source.seen_day else None,
     }

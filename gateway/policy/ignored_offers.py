@@ -69,6 +69,10 @@ class IgnoredOffers:
         self._counts[source] = count + 1
         return True
 
+    def in_a_row(self, source: str) -> int:
+        """How many offers it has ignored, and behind that the sessions that came without one."""
+        return self._counts.get(source, 0)
+
     def ignored(self, source: str) -> None:
         """It had an offer, and has spoken on in clear."""
         count = self._counts.pop(source, 0)

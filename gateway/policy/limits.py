@@ -365,6 +365,8 @@ CONTROL_REPLY_OCTETS: Final = 1 << 20
 """The answer on the control socket; a larger one is not read."""
 CONTROL_SECONDS: Final = 3.0
 """`nightmail status` waits so long for the daemon."""
+INQUIRY_SECONDS: Final = 1.0
+"""A question to all workers waits so long for their answers; who hangs must not keep the others' back."""
 TRIAL_SECONDS: Final = 4.0
 """The doctor's trial connection waits so long for each step: two retransmissions of a SYN."""
 CONNTRACK_FULL_SHARE: Final = 0.8

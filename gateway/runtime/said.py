@@ -94,6 +94,7 @@ _FIELDS: Final[dict[str, dict[str, Check]]] = {
     },
     "failure": _WHERE,
     "dead-end": _WHERE,
+    "ignored": {"address": _address, "in_a_row": _number, "rests": _flag},
     "look": {**_WHERE, "host": _text, "keywords": _text},
     "source": {
         "address": _address,

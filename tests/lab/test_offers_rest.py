@@ -90,6 +90,8 @@ def test_who_ignores_offers_gets_one_in_four(sites: Sites, server: MailServer, v
         return int(sites.status("b")["counters"]["decided"]["in"]["clear"].get("offers-ignored", 0))
 
     eventually(lambda: counted() == ONE_IN - 1, what="the counters")
+    for client, words in (("mta-a", f"in one session of {ONE_IN} only"), ("mta-c", "has ignored 1 offer,")):
+        assert words in sites.command("b", "explain", sites.address(client, v6))
     assert sites.alarms("b", "offers-ignored") == []
 
 

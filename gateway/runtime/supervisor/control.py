@@ -11,28 +11,28 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from gateway.errors import EnvironmentFailureError
 from gateway.policy import limits
 
+Answer = Callable[[str], Awaitable[dict[str, Any]]]
+
 
 class ControlSocket:
-    """`status` answers the object for the question "status", `reload` the one for "reload"."""
+    """`answers`: by the first word of the question; each is told the rest of it."""
 
     def __init__(
         self,
         path: Path,
-        status: Callable[[], dict[str, Any]],
-        reload: Callable[[], Awaitable[dict[str, Any]]],
+        answers: Mapping[str, Answer],
         inherited: int | None = None,
     ) -> None:
         """`inherited`: the listening descriptor that the supervisor before this one has left."""
         self._path = path
-        self._status = status
-        self._reload = reload
+        self._answers = answers
         self._listener = _heirloom(path, inherited)
         self._server: asyncio.Server | None = None
         self._answering: set[asyncio.Task[Any]] = set()
@@ -101,15 +101,11 @@ class ControlSocket:
     async def _asked(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, TimeoutError, ValueError):
             async with asyncio.timeout(limits.CONTROL_SECONDS):
-                question = (await reader.readline()).strip()
+                word, _, rest = (await reader.readline()).decode().strip().partition(" ")
             async with asyncio.timeout(limits.CONTROL_SECONDS + limits.RELOAD_SECONDS):
-                if question == b"status":
-                    answer = self._status()
-                elif question == b"reload":
-                    answer = await self._reload()
-                else:
-                    answer = {"error": "this daemon knows the questions status and reload"}
-                writer.write(json.dumps(answer).encode())
+                known = self._answers.get(word)
+                told = {"error": f"this daemon knows the questions {', '.join(self._answers)}"}
+                writer.write(json.dumps(await known(rest) if known is not None else told).encode())
                 await writer.drain()
         writer.close()
         with contextlib.suppress(OSError):

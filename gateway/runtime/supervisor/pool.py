@@ -13,6 +13,7 @@ import pickle
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from gateway.config import Config, Network
 from gateway.errors import Reason
@@ -40,6 +41,7 @@ from gateway.runtime.said import require_said
 from gateway.runtime.supervisor import environment
 from gateway.runtime.supervisor.child import Child
 from gateway.runtime.supervisor.handover import Heirloom
+from gateway.runtime.supervisor.inquiry import Inquiry
 from gateway.runtime.supervisor.worker_process import State, WorkerProcess
 
 _OF_ALL_WORKERS = frozenset({SourceSeen.DROPPED.value, SourceSeen.WENT_ON.value})
@@ -96,6 +98,7 @@ class Pool:
         ]
         self._watched_at = self._loop.time()
         self._offers_can_be_signed = False
+        self._inquiry = Inquiry()
 
     def start(self) -> None:
         for worker in self.workers:
@@ -160,6 +163,11 @@ class Pool:
     def counters(self) -> Snapshot:
         """Of all workers, dead ones included."""
         return merged([self._past, *(worker.counters for worker in self.workers)])
+
+    async def offers_ignored_by(self, address: str) -> list[dict[str, Any]]:
+        """As each worker that takes new sessions counts them."""
+        serving = (worker for worker in self.workers if worker.state is State.SERVING)
+        return await self._inquiry.ignored_by(address, serving)
 
     def present(self, presented: Presented) -> None:
         """The site is somebody else from now on. Running sessions end as they began.
@@ -432,6 +440,8 @@ class Pool:
                 worker.yields = True
                 self._forgive(worker)
                 self._loop.call_later(self._rest(worker), self._succeed, worker)
+        elif "ignored" in message:
+            self._inquiry.heard(worker, message["ignored"])
         elif "counters" in message:
             worker.counters = require_snapshot(message["counters"])
         elif "answered" in message:

@@ -30,6 +30,7 @@ from gateway.observe.log import Level
 from gateway.policy import limits
 from gateway.runtime import confinements, hardening
 from gateway.runtime.bug import Bug
+from gateway.runtime.link import told_address
 from gateway.runtime.order import Presented, require_tellable
 from gateway.runtime.supervisor import handover, preflight
 from gateway.runtime.supervisor.causes import Causes
@@ -96,7 +97,8 @@ class Supervisor:
             _make_directory(directory)
         confinements.share(config.state_dir, self._confinements.readers)
         inherited = self._heritage.control if self._heritage is not None else None
-        control = ControlSocket(config.control_socket, self._status, self._reload, inherited)
+        answers = {"status": self._tell_status, "reload": self._tell_reload, "ignored": self._tell_ignored}
+        control = ControlSocket(config.control_socket, answers, inherited)
         control.require_free()
         if self._heritage is not None:
             self._bell.recall(self._heritage.alarms)
@@ -294,6 +296,16 @@ class Supervisor:
         tallies = self._pool.counters()["tallies"]
         passed: int = tallies.get(Tally.NOT_OURS.value, 0)
         return passed
+
+    async def _tell_status(self, _: str) -> dict[str, Any]:
+        return self._status()
+
+    async def _tell_reload(self, _: str) -> dict[str, Any]:
+        return await self._reload()
+
+    async def _tell_ignored(self, address: str) -> dict[str, Any]:
+        """Raises ValueError for what is no address."""
+        return {"ignored": await self._pool.offers_ignored_by(told_address(address))}
 
     def _status(self) -> dict[str, Any]:
         keeper = self._keeper

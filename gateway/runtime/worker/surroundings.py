@@ -22,7 +22,7 @@ from gateway.peers.pins import Destination, Pin
 from gateway.peers.sources import Sender, Source, SourceSeen
 from gateway.policy import limits
 from gateway.policy.budget import HandshakeBudget
-from gateway.policy.ignored_offers import IgnoredOffers, Neighbourhood
+from gateway.policy.ignored_offers import GETS_AN_OFFER, IgnoredOffers, Neighbourhood, Run, run_of
 from gateway.runtime.order import Presented
 from gateway.session.context import ReceivingContext, SendingContext
 
@@ -120,6 +120,13 @@ class Surroundings:
 
     def _rests(self, source: str) -> bool:
         return self._config.offers_rest and self.ignored.rests(source, self.sources.neighbourhood_of)
+
+    def offers_ignored(self, source: str) -> tuple[int, bool]:
+        """How many offers in a row it has ignored, and whether it gets fewer for that. Counts nothing."""
+        count = self.ignored.in_a_row(source)
+        if run_of(count) is Run.SHORT or not self._config.offers_rest:
+            return count, False
+        return count, not GETS_AN_OFFER[Run.LONG][self.sources.neighbourhood_of(source)]
 
     def _draw_ephemerals(self) -> Ephemerals:
         return self._ahead.popleft() if self._ahead else Ephemerals.draw(os.urandom)

@@ -172,6 +172,12 @@ class Worker:
         elif "source" in message:
             said = message["source"]
             self._sessions.learn_source(said["address"], SourceSeen(said["seen"]))
+        elif "asked" in message:
+            self._tell_of_ignored(message["asked"])
+
+    def _tell_of_ignored(self, address: str) -> None:
+        count, rests = self._surroundings.offers_ignored(address)
+        self._link.send({"ignored": {"address": address, "in_a_row": count, "rests": rests}})
 
     def _callback_failed(self, error: Exception) -> None:
         """A bug of ours outside of any session. Told once in a while: a callback may fail in every turn."""

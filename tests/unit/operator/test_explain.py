@@ -21,7 +21,7 @@ from gateway.operator import explain
 from gateway.peers.pins import Destination, MetPeer
 from gateway.peers.store import PinStore
 from gateway.policy import limits
-from tests.unit.operator.fake_daemon import daemon
+from tests.unit.operator.fake_daemon import STATUS, daemon
 
 HERE = Destination("192.0.2.7", 25)
 PEER = IdentityKey.from_seed(b"o" * 32).public
@@ -33,10 +33,14 @@ def config(tmp_path: Path) -> Config:
     return Config(state_dir=tmp_path / "state", run_dir=tmp_path / "run")
 
 
-def told(config: Config, at: Destination = HERE) -> tuple[Reason | None, str]:
+def told(config: Config, at: Destination = HERE, ignored: object = None) -> tuple[Reason | None, str]:
     now = int(time.time())
-    with daemon(config.control_socket):
+    with daemon(config.control_socket, {**STATUS, "ignored": ignored}, questions=0) as asked:
         story = explain.story(config, at, now)
+    assert [line for line in asked if line.startswith(b"ignored")] in (
+        [],
+        [b"ignored %b\n" % at.address.encode()],
+    )
     json.dumps(explain.as_json(story, now))
     return story.verdict, "\n".join(explain.told(story, now))
 
@@ -99,6 +103,41 @@ def test_without_a_daemon_it_says_so(config: Config) -> None:
     story = explain.story(config, HERE, 0)
     assert story.verdict is Reason.BYPASSED
     assert "goes in clear: no daemon is running" in "\n".join(explain.told(story, 0))
+
+
+def of_worker(number: int, in_a_row: int, rests: bool) -> dict[str, object]:
+    return {"worker": number, "in_a_row": in_a_row, "rests": rests}
+
+
+@pytest.mark.parametrize(
+    ("ignored", "line"),
+    [
+        ([of_worker(0, 33, True)], "one session of 4 only: it has ignored 32 in a row. That ends with"),
+        ([of_worker(0, 33, True), of_worker(1, 5, False)], "one session of 4 only (by worker 0): it has"),
+        ([of_worker(0, 2, False), of_worker(1, 9, False)], "ignored 9 offers in a row, and gets one in each"),
+        ([of_worker(0, 40, False)], "ignored 40 offers in a row, and gets one in each session."),
+    ],
+)
+def test_offers_that_are_ignored(config: Config, ignored: list[dict[str, object]], line: str) -> None:
+    """Each worker knows its own; what keeps a client from resting (a neighbour), the worker knows."""
+    verdict, text = told(config, ignored=ignored)
+    assert verdict is None, "what we send there is another matter"
+    assert line in text
+    with daemon(config.control_socket, {**STATUS, "ignored": ignored}, questions=0):
+        assert explain.as_json(explain.story(config, HERE, 0), 0)["offers_ignored"] == ignored
+
+
+@pytest.mark.parametrize("ignored", [None, [], "x", [of_worker(0, 0, False)], [7]])
+def test_nothing_to_say_of_offers(config: Config, ignored: object) -> None:
+    """Also of a daemon that does not know the question."""
+    assert "offers in a row" not in told(config, ignored=ignored)[1]
+
+
+def test_exceptions_have_the_first_word_on_offers(config: Config) -> None:
+    ignored = [of_worker(0, 33, True)]
+    here = (ip_network("192.0.2.7"),)
+    for one in (replace(config, always=here), replace(config, never=here), replace(config, never_offer=here)):
+        assert "in one session of" not in told(one, ignored=ignored)[1]
 
 
 def test_names() -> None:

@@ -138,3 +138,10 @@ def test_a_source_that_rests_is_not_the_oldest() -> None:
 def test_a_gateway_behind_a_resting_source_is_found_before_it_gives_us_up() -> None:
     """The sending side leaves a server alone that has offered nothing in so many sessions in a row."""
     assert ONE_IN < limits.DEAD_END_AFTER_SESSIONS
+
+
+def test_who_asks_how_many_counts_none() -> None:
+    offers = many_ignored()
+    assert [offers.in_a_row(HERE), offers.in_a_row(HERE), offers.in_a_row(THERE)] == [MANY, MANY, 0]
+    assert sessions(offers, ONE_IN) == REST
+    assert offers.in_a_row(HERE) == MANY

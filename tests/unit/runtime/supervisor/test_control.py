@@ -24,10 +24,13 @@ def path(tmp_path: Path) -> Path:
 
 
 def made(path: Path, name: str, inherited: int | None = None) -> ControlSocket:
-    async def reload() -> dict[str, Any]:
-        return {"reloads": name}
+    async def status(_: str) -> dict[str, Any]:
+        return {"name": name}
 
-    return ControlSocket(path, lambda: {"name": name}, reload, inherited)
+    async def echo(rest: str) -> dict[str, Any]:
+        return {"echo": rest}
+
+    return ControlSocket(path, {"status": status, "echo": echo}, inherited)
 
 
 def run(work: Callable[[], Awaitable[None]]) -> None:
@@ -51,8 +54,11 @@ def test_questions_and_answers(path: Path) -> None:
         await control.open()
         assert (await asyncio.to_thread(path.stat)).st_mode & 0o777 == 0o600
         assert await asked(path) == {"name": "first"}
-        assert await asked(path, b"reload\n") == {"reloads": "first"}
-        assert "status and reload" in (await asked(path, b"sing\n"))["error"]
+        assert await asked(path, b"echo 192.0.2.7 x\n") == {"echo": "192.0.2.7 x"}
+        assert await asked(path, b"sing\n") == {"error": "this daemon knows the questions status, echo"}
+        with pytest.raises(EnvironmentFailureError, match="no JSON object"):
+            await asked(path, b"\xff\n")
+        assert await asked(path) == {"name": "first"}
         await control.close()
         assert not await asyncio.to_thread(path.exists)
         assert await asked(path) is None
@@ -122,12 +128,12 @@ def test_who_has_asked_before_is_answered_by_the_first(path: Path) -> None:
         may_answer = asyncio.Event()
         is_asked = asyncio.Event()
 
-        async def reload() -> dict[str, Any]:
+        async def reload(_: str) -> dict[str, Any]:
             is_asked.set()
             await may_answer.wait()
             return {"reloads": "first"}
 
-        first = ControlSocket(path, dict, reload)
+        first = ControlSocket(path, {"reload": reload})
         await first.open()
         early = asyncio.ensure_future(asked(path, b"reload\n"))
         await is_asked.wait()

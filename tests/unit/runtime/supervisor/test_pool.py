@@ -179,6 +179,8 @@ GOOD: dict[str, Any] = {
     "session": "0123456789abcdef",
     "subject": "192.0.2.7:25",
     "detail": "",
+    "in_a_row": 33,
+    "rests": True,
 }
 ODD: tuple[Any, ...] = (
     *(0, -1, 1 << 31, 1 << 63, 1 << 64, 10**30, 1.5, float("nan"), True, None, [], {}),
