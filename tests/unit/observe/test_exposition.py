@@ -117,7 +117,7 @@ def test_every_tally_that_is_shown_is_counted_by_somebody() -> None:
     code = "".join(
         path.read_text()
         for room in ("runtime", "intercept")
-        for path in (Path(exposing.__file__).parent.parent / room).glob("*.py")
+        for path in (Path(exposing.__file__).parent.parent / room).rglob("*.py")
     )
     for tally in Tally:
         assert f"Tally.{tally.name}" in code or tally not in exposing._TALLIES, tally
