@@ -123,12 +123,6 @@ class RecordLayer:
             self.sends = Direction.CLOSED
         return sealed
 
-    def seal_ignorable(self, octet: int = RecordType.IGNORABLE, content: bytes = b"") -> bytes:
-        """A record that every peer must ignore; sent now and then so that it does."""
-        if not RecordType.IGNORABLE <= octet <= 0xFF:
-            raise LocalMisuseError(f"record type {octet} is not ignorable")
-        return self._seal(octet, content, 0)
-
     def seal_data(self, data: bytes, pad: int = 0) -> bytes:
         """All of `data` in as many DATA records as it needs, then `pad` octets on the wire of padding, as
         in `seal_padded`; b"" for nothing and no padding."""

@@ -65,11 +65,6 @@ def read_word(path: Path) -> Word:
         ) from None
 
 
-def record_wanted(path: Path, wanted: Wanted) -> None:
-    """A lasting word. Whole or not at all; raises EnvironmentFailureError."""
-    record_word(path, Word(wanted))
-
-
 def record_word(path: Path, word: Word) -> None:
     """Whole or not at all: a reader finds the old word or the new one. Raises EnvironmentFailureError."""
     document: dict[str, Any] = {"wanted": word.lasting.value}

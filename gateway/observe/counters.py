@@ -45,10 +45,8 @@ class Tally(IdentityHashed):
     OVER_HANDSHAKES = "over-handshakes"
     OVER_OCTETS = "over-octets"
     NOT_OURS = "not-ours"
-    IN_DOUBT = "in-doubt"
     CALLBACKS_FAILED = "callbacks-failed"
     LOG_LINES_LOST = "log-lines-lost"
-    PINS_WRITTEN = "pins-written"
 
 
 GAUGES: Final = frozenset({Tally.SESSIONS_OPEN, Tally.CHANNELS_OPEN, Tally.SYNS_HELD, Tally.OCTETS_HELD})

@@ -122,11 +122,6 @@ def host_name(greeting_or_reply: bytes) -> bytes:
     return grammar.first_word(greeting_or_reply)
 
 
-def greeting_code(greeting: bytes) -> int | None:
-    """The code of a greeting, or None where the octets begin with none."""
-    return grammar.reply_code(greeting)
-
-
 def match_verb(data: bytes) -> bool | None:
     """Whether a sending gateway speaks: True, False, or None while the octets could still become the verb."""
     if data.startswith(VERB_LINE):

@@ -33,12 +33,6 @@ KEYWORD_END: Final = rb"(?![A-Za-z0-9-])"
 _AFTER_HOST_NAME = re.compile(rb"[ \t\r\n]")
 
 
-def reply_code(octets: bytes) -> int | None:
-    """The code of a reply, or None where these octets begin with none."""
-    found = _REPLY_CODE.match(octets)
-    return int(found.group()) if found else None
-
-
 def check_reply_head(head: bytes, code: bytes, refused: Reason, odd: Reason) -> None:
     """Judge the first octets of a reply line by its expected code; fewer than `REPLY_HEAD_OCTETS` may come.
 

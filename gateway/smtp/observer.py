@@ -45,11 +45,6 @@ class Observer:
         return self._greeting.octets if complete else b""
 
     @property
-    def seen_from_receiver(self) -> bytes:
-        """What has passed from the receiver: its greeting. Counts no longer once OPAQUE."""
-        return self._greeting.octets
-
-    @property
     def seen_from_sender(self) -> bytes:
         """What has passed from the sender: up to the end of its EHLO line. Counts no longer once OPAQUE."""
         return self._ehlo.octets

@@ -39,7 +39,7 @@ def records(kind: str, layer: RecordLayer) -> Callable[[], bytes]:
         return lambda: b"".join(layer.seal(RecordType.PAD, b"", RECORD) for _ in range(PIECE // RECORD))
     if kind == "empty":
         return lambda: b"".join(layer.seal(RecordType.DATA) for _ in range(PIECE // 22))
-    return lambda: b"".join(layer.seal_ignorable(0x41, bytes(RECORD)) for _ in range(PIECE // RECORD))
+    return lambda: b"".join(layer._seal(0x41, bytes(RECORD), 0) for _ in range(PIECE // RECORD))
 
 
 def pour(made: socket.socket, make: Callable[[], bytes], octets: int) -> int:

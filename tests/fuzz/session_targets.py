@@ -195,7 +195,7 @@ class _Sending(_Session):
                 far, self.from_record(lambda: self.far.layer.seal(RecordType.RESET)), size
             ),
             17: lambda: self.octets(
-                far, self.from_record(lambda: self.far.layer.seal_ignorable(64 + size % 192)), 0
+                far, self.from_record(lambda: self.far.layer._seal(64 + size % 192, b"", 0)), 0
             ),
             18: lambda: self.false(flip(self.far.reply, at.u16(), 1 << size % 8), 0),
             19: lambda: self.false(self.tampered(at.u16(), size), 0),

@@ -99,10 +99,6 @@ class Sessions:
     def open(self) -> int:
         return len(self._roles)
 
-    def abort_all(self) -> None:
-        for connection in list(self._roles):
-            connection.abort()
-
     # --- From the intake -------------------------------------------------------------------------------
 
     def pair_ready(self, flow: Flow, role: Role, accepted: socket.socket, dialled: socket.socket) -> None:

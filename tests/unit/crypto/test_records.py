@@ -260,7 +260,7 @@ def test_reserved_and_unknown_types_are_errors(octet: int) -> None:
 @pytest.mark.parametrize("octet", [0x40, 0x41, 0x7F, 0x80, 0xFF])
 def test_ignorable_types_are_ignored(octet: int) -> None:
     r, s = layers(OfferForm.SHORT)
-    wire = s.seal_ignorable(octet, b"something new") + s.seal(RecordType.DATA, b"words")
+    wire = s._seal(octet, b"something new", 0) + s.seal(RecordType.DATA, b"words")
     assert _opened(r, wire) == [Record(RecordType.IGNORABLE, b""), Record(RecordType.DATA, b"words")]
 
 
@@ -322,7 +322,7 @@ def test_we_send_nothing_after_the_last_record(last: RecordType) -> None:
         lambda: s.seal_data(bytes(RECORD_SEND_OCTETS)),
         lambda: s.seal_data(b"late"),
         lambda: s.seal_pad(100),
-        lambda: s.seal_ignorable(),
+        lambda: s.seal(RecordType.IGNORABLE),
     )
     for send in sends:
         with pytest.raises(LocalMisuseError):
@@ -356,12 +356,6 @@ def test_records_that_we_do_not_make(kind: RecordType, content: bytes, pad: int)
         s.seal(kind, content, pad)
     assert s._sending.n == 0
     assert s.sends is Direction.RUNNING
-
-
-@pytest.mark.parametrize("octet", [-1, 0, 0x3F, 0x100])
-def test_types_that_nobody_ignores(octet: int) -> None:
-    with pytest.raises(LocalMisuseError):
-        layers(OfferForm.SHORT)[1].seal_ignorable(octet)
 
 
 # --- Keys and nonces -----------------------------------------------------------------------------------
@@ -398,7 +392,7 @@ def test_no_nonce_serves_twice_under_one_key(sealed_under: list[tuple[bytes, byt
             layer.seal(RecordType.DATA, b"a")
             layer.seal_data(b"b")
         layer.seal_data(bytes(5 * RECORD_SEND_OCTETS + 3), pad=70_000)
-        layer.seal_ignorable()
+        layer.seal(RecordType.IGNORABLE)
         layer.seal_pad(200)
         layer.seal(RecordType.CLOSE)
     assert len(sealed_under) > 2 * REKEY_AFTER_RECORDS

@@ -6,15 +6,15 @@ import pytest
 
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import wanted as words
-from gateway.intercept.wanted import Wanted, Word, read_wanted, read_word, record_wanted, record_word
+from gateway.intercept.wanted import Wanted, Word, read_wanted, read_word, record_word
 
 
 @pytest.mark.parametrize("wanted", Wanted)
 def test_what_is_recorded_is_read(tmp_path: Path, wanted: Wanted) -> None:
     path = tmp_path / "state" / "wanted.json"
     assert read_wanted(path) is Wanted.UP
-    record_wanted(path, Wanted.DOWN)
-    record_wanted(path, wanted)
+    record_word(path, Word(Wanted.DOWN))
+    record_word(path, Word(wanted))
     assert read_wanted(path) is wanted
     assert [entry.name for entry in path.parent.iterdir()] == ["wanted.json"]
 
@@ -60,7 +60,7 @@ def test_damaged(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(EnvironmentFailureError, match="neither up nor down"):
         read_wanted(path)
-    record_wanted(path, Wanted.UP)
+    record_word(path, Word(Wanted.UP))
     assert read_wanted(path) is Wanted.UP
 
 
@@ -69,4 +69,4 @@ def test_trouble(tmp_path: Path) -> None:
         read_wanted(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(EnvironmentFailureError, match="cannot be written"):
-        record_wanted(tmp_path / "file" / "wanted.json", Wanted.UP)
+        record_word(tmp_path / "file" / "wanted.json", Word(Wanted.UP))

@@ -9,7 +9,7 @@ import pytest
 from gateway.config import Config, FoundInterface
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel
-from gateway.intercept.wanted import Wanted, record_wanted
+from gateway.intercept.wanted import Wanted, Word, record_word
 from gateway.operator import check, lifecycle, needs
 from gateway.operator.doctor import filters
 from gateway.operator.doctor.trouble import Trouble
@@ -159,5 +159,5 @@ def test_pins_damaged(config: Config) -> None:
 
 
 def test_taken_down(config: Config) -> None:
-    record_wanted(config.wanted_file, Wanted.DOWN)
+    record_word(config.wanted_file, Word(Wanted.DOWN))
     assert bad(config) == ["wanted"]

@@ -76,7 +76,7 @@ def test_nothing_of_the_sender_leaves_before_the_statement() -> None:
     book.near(b"RCPT TO:<bob@b.example>\r\n")
     book.far(r.params())
     book.far(r.layer.seal_pad(50))
-    book.far(r.layer.seal_ignorable())
+    book.far(r.layer.seal(RecordType.IGNORABLE))
     r.take(book.to_far)
     assert r.data == b""
     assert RecordType.DATA not in r.kinds

@@ -1078,9 +1078,7 @@ def test_records_without_content_show_nothing() -> None:
     r = FarReceivingGateway()
     book = channelled(r)
     seen = book.to_near
-    book.far(
-        r.layer.seal(RecordType.PAD, inner_pad=300) + r.layer.seal_ignorable(0x7E, b"future") + r.params()
-    )
+    book.far(r.layer.seal(RecordType.PAD, inner_pad=300) + r.layer._seal(0x7E, b"future", 0) + r.params())
     book.far(r.layer.seal(RecordType.DATA))
     assert book.to_near == seen
     assert book.state == "channel"

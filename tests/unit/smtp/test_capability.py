@@ -14,7 +14,6 @@ from gateway.smtp.capability import (
     SplitReply,
     append_offer,
     carries_keyword,
-    greeting_code,
     host_name,
     match_verb,
     offer_fits,
@@ -288,12 +287,9 @@ def test_a_made_offer_carries_the_keyword() -> None:
     assert carries_keyword(append_offer(ONE_LINE, SHORT))
 
 
-def test_host_name_and_greeting_code() -> None:
+def test_host_name() -> None:
     assert host_name(b"220 mx.example.org ESMTP\r\n") == b"mx.example.org"
     assert host_name(append_offer(ONE_LINE, SHORT)) == b"mx.example.org"
-    assert greeting_code(b"220-mx\r\n220 mx\r\n") == 220
-    assert greeting_code(b"554 no\r\n") == 554
-    assert greeting_code(b"hello") is None
 
 
 def test_the_verb_octet_by_octet() -> None:

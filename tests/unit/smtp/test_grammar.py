@@ -91,10 +91,3 @@ def test_ehlo_without_a_name_is_odd(line: bytes) -> None:
 )
 def test_first_word(octets: bytes, word: bytes) -> None:
     assert grammar.first_word(octets) == word
-
-
-@pytest.mark.parametrize(
-    ("octets", "code"), [(b"220 x", 220), (b"421\r\n", 421), (b"2x0 ", None), (b"", None)]
-)
-def test_reply_code(octets: bytes, code: int | None) -> None:
-    assert grammar.reply_code(octets) == code
