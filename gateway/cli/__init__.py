@@ -51,6 +51,17 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return _lab() if cmd_name == "lab" else super().get_command(ctx, cmd_name)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """`nightmail help status` is another way to say `nightmail status --help`."""
+        if args[:1] == ["help"]:
+            args = [*args[1:], "--help"]
+        if args == ["--help"]:
+            click.echo(ctx.get_help())
+            ctx.exit()
+        return super().resolve_command(ctx, args)
+
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="nightmail", message="%(prog)s %(version)s")
@@ -82,6 +93,8 @@ def main() -> NoReturn:
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         sys.exit(USAGE)
+    except click.UsageError as error:
+        sys.exit(complaint(_misused(error), USAGE))
     except click.ClickException as error:
         sys.exit(complaint(error.format_message(), USAGE))
     except Exception as error:
@@ -89,6 +102,16 @@ def main() -> NoReturn:
         where = traceback.extract_tb(error.__traceback__)[-1]
         told = f"{type(error).__name__} in {Path(where.filename).name}:{where.lineno}: {error}"
         sys.exit(complaint(f"internal error, please report it: {told}", NEGATIVE))
+
+
+def _misused(error: click.UsageError) -> str:
+    """What was wrong, and where it stands how it is said."""
+    told = error.format_message()
+    if error.ctx is None:
+        return told
+    if isinstance(error, click.NoSuchOption) and error.option_name == "--config":
+        return f"{told} It stands before the command: `nightmail --config FILE {error.ctx.info_name}`"
+    return f"{told} (`{error.ctx.command_path} --help` says what there is)"
 
 
 nightmail.add_command(doctor)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
@@ -44,6 +46,12 @@ def complaint(message: str, code: int) -> int:
     return code
 
 
+def with_rights(message: str) -> str:
+    """What is denied to anybody but root is mostly denied for that."""
+    denied = os.strerror(errno.EACCES).lower() in message.lower()
+    return f"{message}: run as root" if denied and os.geteuid() != 0 else message
+
+
 def command(work: Callable[P, int | None]) -> Callable[P, None]:
     """Ends a command with its exit status; an expected error becomes one line."""
 
@@ -54,7 +62,9 @@ def command(work: Callable[P, int | None]) -> Callable[P, None]:
         except ConfigurationError as error:
             code = complaint(str(error), USAGE)
         except EnvironmentFailureError as error:
-            code = complaint(str(error), NEGATIVE)
+            code = complaint(with_rights(str(error)), NEGATIVE)
+        except PermissionError as error:
+            code = complaint(with_rights(f"{error.filename}: {error.strerror}"), NEGATIVE)
         if code:
             raise click.exceptions.Exit(code)
 

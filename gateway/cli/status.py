@@ -9,7 +9,7 @@ import time
 import click
 
 from gateway.cli.shell import FINE, NEGATIVE, Settings, as_json, command, print_json, print_lines, shown
-from gateway.config import Config
+from gateway.config import DEFAULT_PATH
 from gateway.policy import limits
 
 
@@ -33,23 +33,24 @@ def status(settings: Settings, watch: bool, every: float | None, as_json: bool) 
     if every is not None and not watch:
         raise click.UsageError("--every is for --watch")
     if watch:
-        return _watch(settings.config, every or limits.WATCH_EVERY_SECONDS, as_json=as_json)
-    return _once(settings.config, as_json=as_json)
+        return _watch(settings, every or limits.WATCH_EVERY_SECONDS, as_json=as_json)
+    return _once(settings, as_json=as_json)
 
 
-def _once(config: Config, *, as_json: bool) -> int:
+def _once(settings: Settings, *, as_json: bool) -> int:
     from gateway.observe.protection import is_protecting
+    from gateway.operator import service
     from gateway.operator import status as asking
 
+    config = settings.config
     answer = asking.ask(config.control_socket)
     if answer is None:
         kept = asking.kept(config.pins_file, int(time.time()))
         if as_json:
             print_json({"running": False, **kept})
         else:
-            _print_answer(
-                "NO, mail passes in clear: no daemon is running (`nightmail run` starts it)", good=False
-            )
+            starting = service.starting(is_default=settings.path == DEFAULT_PATH)
+            _print_answer(asking.without_daemon(starting), good=False)
             print_lines(asking.shares(kept) if kept else [])
         return NEGATIVE
     if as_json:
@@ -72,11 +73,12 @@ def _print_answer(line: str, *, good: bool) -> None:
     console.print(Text(shown(line), style="bold green" if good else "bold red"), soft_wrap=True)
 
 
-def _watch(config: Config, every: float, *, as_json: bool) -> int:
+def _watch(settings: Settings, every: float, *, as_json: bool) -> int:
     from gateway.cli.screen import Ears, FullScreen
-    from gateway.operator import watching
+    from gateway.operator import service, watching
 
-    watched = watching.Watch(config)
+    starting = service.starting(is_default=settings.path == DEFAULT_PATH)
+    watched = watching.Watch(settings.config, starting)
     screen = FullScreen() if sys.stdout.isatty() and not as_json else None
     with Ears(screen) as ears:
         while True:

@@ -59,6 +59,8 @@ def findings(config: Config) -> list[Finding]:
             found += look(config)
         except EnvironmentFailureError as error:
             found.append(Finding(name, False, str(error)))
+        except OSError as error:  # not root, mostly: the first finding says so
+            found.append(Finding(name, False, f"{error.filename}: {error.strerror}"))
     return found
 
 

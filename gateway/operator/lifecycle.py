@@ -107,7 +107,9 @@ def _up(
         # Nobody listens on the queues, and --queue-bypass lets mail pass as if there were no rule.
         rules = ruleset.render(config, ruleset.slots_to_render(config, ()))
         kernel.KernelRules(config).apply(rules, queues(config))
-        told = "rules are in place; no daemon is running, so mail passes in clear until one is"
+        told = (
+            "rules are in place; no daemon is running, so mail passes in clear until one is (`nightmail run`)"
+        )
     if enables:
         undo.callback(_quietly, systemd.take_back, ENABLED)
         systemd.enable()

@@ -44,6 +44,13 @@ def found() -> Service | None:
     return Service(facts.get("ActiveState") in _RUNS, facts.get("UnitFileState") == "enabled")
 
 
+def starting(*, is_default: bool) -> str:
+    """How a daemon is started here. `is_default`: the service reads this configuration."""
+    if is_default and found() is not None:
+        return "`nightmail up` starts it, `journalctl -u nightmail` says why it ended"
+    return "`nightmail run` starts it"
+
+
 def start() -> None:
     """Returns when it serves. Raises EnvironmentFailureError, as all of these."""
     try:

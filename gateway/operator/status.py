@@ -28,6 +28,11 @@ _ASK: Final = b"status\n"
 _IN_WORDS: Final = {"out": "sent by this site", "in": "received by this site"}
 
 
+def without_daemon(starting: str) -> str:
+    """The answer where none runs."""
+    return f"NO, mail passes in clear: no daemon is running ({starting})"
+
+
 def ask(control: Path, question: bytes = _ASK, seconds: float = limits.CONTROL_SECONDS) -> Status | None:
     """The daemon's answer; None if none is running. Raises EnvironmentFailureError for a bad one or none."""
     try:
@@ -111,16 +116,16 @@ def rest(status: Mapping[str, Any]) -> Iterator[str]:
 
 def kept(pins_file: Path, now: int) -> Status:
     """What is kept of today and this week, where no daemon runs; empty where there is nothing to read."""
-    if not pins_file.exists():
-        return {}
     today = now // limits.DAY_SECONDS
     try:
+        if not pins_file.exists():
+            return {}
         database = Database.read_only(pins_file)
         try:
             return days.told(DayStore(database).since(today - limits.DAYS_IN_WEEK + 1), today)
         finally:
             database.close()
-    except EnvironmentFailureError:
+    except (EnvironmentFailureError, PermissionError):
         return {}  # the first line says what matters; the daemon's next start tells of the file
 
 

@@ -21,7 +21,6 @@ from gateway.peers.pins import Pin
 from gateway.peers.store import PinStore
 from gateway.policy import limits
 
-_NO_DAEMON: Final = "NO, mail passes in clear: no daemon is running (`nightmail run` starts it)"
 _RATES: Final = ("sessions-begun", "octets-protected", "octets-clear")
 
 
@@ -47,6 +46,8 @@ class Moment:
     """None until there are two looks at one daemon."""
     trouble: str = ""
     """Why the daemon has not answered, where it is there."""
+    without: str = asking.without_daemon("`nightmail run` starts it")
+    """The answer where there is none."""
 
     @property
     def protects(self) -> bool:
@@ -57,14 +58,16 @@ class Moment:
         """The first line: is mail protected now?"""
         if self.running:
             return asking.answer(self.status)
-        return f"NO ANSWER, so nobody knows: {self.trouble}" if self.trouble else _NO_DAEMON
+        return f"NO ANSWER, so nobody knows: {self.trouble}" if self.trouble else self.without
 
 
 class Watch:
     """Looks again and again. Trouble with the daemon or the memory of peers is shown, never raised."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, starting: str) -> None:
+        """`starting`: how a daemon is started here."""
         self._config = config
+        self._without = asking.without_daemon(starting)
         self._store: PinStore | None = None
         self._seen: deque[tuple[float, Mapping[str, Any]]] = deque(maxlen=limits.WATCH_LOOKS)
 
@@ -76,7 +79,8 @@ class Watch:
             status, trouble = None, str(error)
         if status is None:
             self._seen.clear()
-            return Moment(wall, False, asking.kept(self._config.pins_file, int(wall)), trouble=trouble)
+            kept = asking.kept(self._config.pins_file, int(wall))
+            return Moment(wall, False, kept, trouble=trouble, without=self._without)
         return Moment(wall, True, status, self._peers(), self._rates(time.monotonic(), status))
 
     def close(self) -> None:

@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from gateway.cli import nightmail, shell
 from gateway.config import Config, FoundInterface
 from gateway.crypto.keys import IdentityKey
 from gateway.errors import EnvironmentFailureError
+from gateway.intercept import kernel
 from gateway.intercept.wanted import Wanted, read_wanted
 from gateway.operator import check, lifecycle, planning
 from gateway.peers.pins import Destination, MetPeer
@@ -28,6 +32,7 @@ from tests.unit.operator.fake_daemon import STATUS, daemon
 HERE = Destination("192.0.2.7", 25)
 OLD, NEW = IdentityKey.from_seed(b"o" * 32).public, IdentityKey.from_seed(b"n" * 32).public
 NOW = 1_800_000_000
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -130,6 +135,11 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
         (["status", "--nonsense"], 2, "No such option"),
         (["peers", "show", "mx.example.org"], 2, "not an address; allowed: 192.0.2.7"),
         (["--config", "/nowhere/file", "status"], 2, "/nowhere/file: cannot be read"),
+        (["nonsense"], 2, "(`nightmail --help` says what there is)"),
+        (["help", "nonsense"], 2, "No such command 'nonsense'"),
+        (["stat"], 2, "Did you mean 'status'?"),
+        (["peers", "show"], 2, "(`nightmail peers show --help` says what there is)"),
+        (["status", "--config", "/x"], 2, "before the command: `nightmail --config FILE status`"),
     ],
 )
 def test_errors_are_one_line(
@@ -152,6 +162,71 @@ def test_no_command_shows_the_help(
     code, _, err = ended(monkeypatch, capsys)
     assert code == 2
     assert "Commands:" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "same"),
+    [([], ["--help"]), (["up"], ["up", "--help"]), (["peers", "show"], ["peers", "show", "--help"])],
+)
+def test_help_is_a_command_too(words: list[str], same: list[str]) -> None:
+    result = CliRunner().invoke(nightmail, ["help", *words])
+    assert (result.exit_code, result.stdout) == (0, CliRunner().invoke(nightmail, same).stdout)
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A configuration that anybody may read, with a state that only root may."""
+    folder = Path(tempfile.mkdtemp(prefix="nmcli-"))
+    folder.chmod(0o755)
+    path = folder / "nightmail.toml"
+    path.write_text(f'[daemon]\nstate_dir = "{folder}/state"\nrun_dir = "{folder}/run"\n')
+    (folder / "state").mkdir(mode=0o700)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "peers list",
+        "peers show 192.0.2.7",
+        "peers forget 192.0.2.7",
+        "identity show",
+        "explain 192.0.2.7",
+        "down",
+    ],
+)
+def test_who_is_not_root_is_told_so(shared: Path, words: str) -> None:
+    result = as_nobody(shared, *words.split())
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert re.fullmatch(r"nightmail: \S+: [^:]*(: )?Permission denied: run as root\n", result.stderr), (
+        result.stderr
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+@pytest.mark.usefixtures("two_interfaces")
+def test_who_is_not_root_still_hears_what_can_be_seen(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "remarks", lambda config: [])
+    assert as_nobody(shared, "status").stdout.startswith("NO, mail passes in clear: no daemon is running")
+    told = as_nobody(shared, "check").stdout
+    assert "BAD  privileges: not root" in told
+    assert f"BAD  peers: {shared.parent}/state/peers.db: Permission denied" in told
+    assert "1. this is not root" in as_nobody(shared, "doctor").stdout
+
+
+def as_nobody(file: Path, *words: str) -> Result:
+    invoked(file, *words)  # so that nothing is left to import from where nobody may read
+    for left in (file.parent / "state").iterdir():
+        left.unlink()
+    os.seteuid(NOBODY)
+    try:
+        return invoked(file, *words)
+    finally:
+        os.seteuid(0)
 
 
 def test_a_bug_of_ours_is_one_line_too(

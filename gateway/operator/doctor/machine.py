@@ -232,7 +232,7 @@ def _memory(path: Path) -> Memory:
     )
     aside = tuple(one for one in aside if not one.name.endswith(("-wal", "-shm")))
     unreadable = ""
-    if path.exists():
+    if file(path).kind:
         try:
             with PinStore.read_only(path) as store:
                 store.pins()
@@ -256,7 +256,7 @@ def _wanted(config: Config) -> tuple[str, str]:
 
 
 def _disk(folder: Path) -> Disk | None:
-    here = next((one for one in (folder, *folder.parents) if one.exists()), None)
+    here = next((one for one in (folder, *folder.parents) if os.access(one, os.F_OK)), None)
     if here is None:
         return None
     try:

@@ -11,13 +11,15 @@ import contextlib
 import json
 import os
 import socket
+import struct
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from gateway.errors import EnvironmentFailureError
 from gateway.policy import limits
 
+_UCRED: Final = struct.Struct("3i")
 Answer = Callable[[str], Awaitable[dict[str, Any]]]
 
 
@@ -39,8 +41,10 @@ class ControlSocket:
 
     def require_free(self) -> None:
         """Raises EnvironmentFailureError where another daemon listens."""
-        if self._listener is None and self._somebody_listens():
-            raise EnvironmentFailureError(f"{self._path}: another daemon runs with this run directory")
+        pid = self._listening_process() if self._listener is None else None
+        if pid is not None:
+            told = f"another daemon runs with this run directory (process {pid})"
+            raise EnvironmentFailureError(f"{self._path}: {told}; `nightmail reload` loads it anew")
 
     async def open(self) -> None:
         """Answer from now on, in place of a dead daemon's socket. Raises EnvironmentFailureError."""
@@ -85,13 +89,14 @@ class ControlSocket:
         if self._answering:
             await asyncio.wait(self._answering, timeout=limits.CONTROL_SECONDS)
 
-    def _somebody_listens(self) -> bool:
+    def _listening_process(self) -> int | None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
             try:
                 trial.connect(str(self._path))
+                credentials = trial.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
             except OSError:
-                return False
-            return True
+                return None
+            return int(_UCRED.unpack(credentials)[0])
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.ensure_future(self._asked(reader, writer))

@@ -260,6 +260,13 @@ def test_no_service(config: Config, systemd: FakeSystemd, state: str) -> None:
     assert service.found() is None
 
 
+def test_how_a_daemon_is_started(config: Config, systemd: FakeSystemd) -> None:
+    assert service.starting(is_default=True).startswith("`nightmail up` starts it")
+    assert service.starting(is_default=False) == "`nightmail run` starts it"
+    systemd.state["LoadState"] = "not-found"
+    assert service.starting(is_default=True) == "`nightmail run` starts it"
+
+
 def test_no_systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(service, "_SYSTEMD", tmp_path / "none")
     assert service.found() is None

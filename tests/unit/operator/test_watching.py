@@ -47,7 +47,7 @@ def looked(watch: Watch, config: Config, status: dict[str, Any]) -> Moment:
 
 
 def test_rates_are_told_over_the_last_looks(config: Config, clock: list[float]) -> None:
-    watch = Watch(config)
+    watch = Watch(config, "`x` starts it")
     first = looked(watch, config, counted(sessions_begun=10, octets_protected=0))
     assert first.rates is None
     assert "/s" not in watching.now(first)
@@ -62,7 +62,7 @@ def test_rates_are_told_over_the_last_looks(config: Config, clock: list[float]) 
 
 
 def test_another_daemon_counts_from_nothing(config: Config, clock: list[float]) -> None:
-    watch = Watch(config)
+    watch = Watch(config, "`x` starts it")
     looked(watch, config, counted(sessions_begun=1000))
     clock[0] += 1
     assert looked(watch, config, counted(sessions_begun=2)).rates is None
@@ -82,7 +82,7 @@ def peers(config: Config) -> Iterator[None]:
 
 @pytest.mark.usefixtures("peers")
 def test_peers_in_trouble_stand_first_then_the_last_seen(config: Config) -> None:
-    watch = Watch(config)
+    watch = Watch(config, "`x` starts it")
     moment = looked(watch, config, STATUS)
     watch.close()
     shown = [pin.destination.address for pin in moment.peers]
@@ -93,7 +93,7 @@ def test_peers_in_trouble_stand_first_then_the_last_seen(config: Config) -> None
 
 def test_nobody_answers(config: Config) -> None:
     database = Database(config.pins_file)
-    watch = Watch(config)
+    watch = Watch(config, "`x` starts it")
     with_nothing = watch.look()
     DayStore(database).add({int(with_nothing.wall) // 86400: {Kind("out", True, "upgraded"): 2}}, 0)
     database.close()
@@ -106,14 +106,14 @@ def test_nobody_answers(config: Config) -> None:
 
 
 def test_a_silent_daemon_is_no_answer(config: Config) -> None:
-    moment = looked(Watch(config), config, b"rubbish")  # type: ignore[arg-type]
+    moment = looked(Watch(config, "`x` starts it"), config, b"rubbish")  # type: ignore[arg-type]
     assert moment.answer.startswith("NO ANSWER, so nobody knows: ")
     assert not moment.protects
 
 
 @pytest.mark.usefixtures("peers")
 def test_the_plain_block_and_the_json(config: Config) -> None:
-    moment = looked(Watch(config), config, STATUS)
+    moment = looked(Watch(config, "`x` starts it"), config, STATUS)
     lines = list(watching.told(moment))
     assert lines[0].startswith("--- ")
     assert lines[1] == "YES, mail to and from sites with a gateway is protected now"

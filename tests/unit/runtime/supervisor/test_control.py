@@ -70,7 +70,9 @@ def test_one_daemon_in_a_run_directory(path: Path) -> None:
     async def work() -> None:
         control = made(path, "first")
         await control.open()
-        with pytest.raises(EnvironmentFailureError, match="another daemon runs with this run directory"):
+        with pytest.raises(
+            EnvironmentFailureError, match=rf"run directory \(process {os.getpid()}\); `nightm"
+        ):
             made(path, "second").require_free()
         with pytest.raises(EnvironmentFailureError, match="another daemon"):
             await made(path, "second").open()
