@@ -18,6 +18,7 @@ from gateway.operator import service as systemd
 from gateway.operator.doctor import filters
 from gateway.operator.lifecycle import missing_folders, queues, queues_of_daemon, said, to_do, up_word
 from gateway.operator.service import Service
+from gateway.operator.status import is_running
 from gateway.policy import limits
 from gateway.runtime.confinements import SIGNER
 
@@ -63,8 +64,20 @@ def plan(config: Config, service: Service | None = None, *, until_reboot: bool =
         kernel.plan(config, rules, queues_of_daemon(config) or queues(config)),
         [*_word_files(config, until_reboot), *(_daemon_files(config) if starts else ())],
         [f"{word:8}service {systemd.UNIT}" for word, so in (("start", starts), ("enable", enables)) if so],
-        [*kernel.remarks(config), *kernel.notes(), *_users(config), *_firewall(config)],
+        [
+            *kernel.remarks(config),
+            *kernel.notes(),
+            *_users(config),
+            *_firewall(config),
+            *_nobody(config, starts),
+        ],
     )
+
+
+def _nobody(config: Config, starts: bool) -> Iterator[str]:
+    """Rules alone protect nothing."""
+    if not starts and not is_running(config.control_socket):
+        yield "no daemon is running, and `up` starts none here: mail passes in clear until `nightmail run`"
 
 
 def _firewall(config: Config) -> Iterator[str]:

@@ -14,6 +14,8 @@ from gateway.operator import lifecycle, planning, service
 from gateway.operator.service import Service
 from tests.unit.operator.fake_daemon import daemon
 
+NOBODY = "no daemon is running, and `up` starts none here: mail passes in clear until `nightmail run`"
+
 
 class FakeKernel:
     """Stands for one namespace's rules; notes what was asked of it, and what was wanted at that moment."""
@@ -187,6 +189,7 @@ def test_the_service_is_started_and_enabled_and_back(config: Config, systemd: Fa
     planned = planning.plan(config, service.found())
     assert planned.services == ["start   service nightmail.service", "enable  service nightmail.service"]
     assert f"add     file {config.identity_file} (stays)" in planned.files
+    assert NOBODY not in planned.remarks
     assert "the daemon keeps them" in lifecycle.up(config, service.found())
     assert service.found() == Service(is_active=True, is_enabled=True)
     assert planning.plan(config, service.found()).changes == []
@@ -194,6 +197,12 @@ def test_the_service_is_started_and_enabled_and_back(config: Config, systemd: Fa
     lifecycle.down(config)
     assert service.found() == Service(is_active=False, is_enabled=False)
     assert read_word(config.wanted_file) == Word(Wanted.DOWN)
+
+
+def test_a_plan_says_when_nobody_will_carry_mail(config: Config, systemd: FakeSystemd) -> None:
+    assert NOBODY in planning.plan(config).remarks
+    with daemon(config.control_socket, questions=0):
+        assert NOBODY not in planning.plan(config).remarks
 
 
 def test_until_the_next_boot_the_service_is_not_enabled(config: Config, systemd: FakeSystemd) -> None:
