@@ -1,7 +1,8 @@
-"""What both sides' machines have in common: the walk through the table, the pause, the state CHANNEL.
+"""What both sides' machines have in common: the walk through the table, the pause, CHANNEL, the ways out.
 
-What a machine does from its handshake's end on is the same whoever sends. Counterparts: `session.sending` and
-`session.receiving`, which are machines; `session.channel`, which knows what the octets mean.
+What a machine does from its handshake's end on is the same whoever sends, and so is how it passes what it
+only observes. Counterparts: `session.sending` and `session.receiving`, which are machines; `session.channel`,
+which knows what the octets mean.
 """
 
 from __future__ import annotations
@@ -10,10 +11,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
-from gateway.errors import IdentityHashed, LocalMisuseError
+from gateway.errors import IdentityHashed, LocalMisuseError, Reason
 from gateway.session.channel import Channel
-from gateway.session.commands import Command, PauseReading, ResumeReading
+from gateway.session.commands import (
+    Command,
+    NoteDecision,
+    PauseReading,
+    RelayInClear,
+    ResumeReading,
+    SendOctets,
+    SendReset,
+)
 from gateway.session.events import DeadlineReached, EndReceived, Event, OctetsReceived, ResetReceived, Side
+from gateway.smtp.events import Observation, Passed, Unparsed
+from gateway.smtp.observer import Observer
 
 Handler = Callable[..., list[Command]]
 Table = Mapping[tuple[IdentityHashed, type[Event], Side | None], Handler]
@@ -23,25 +34,62 @@ class Machine(ABC):
     """`handle(event, now)` answers commands; `deadline` is when it wants `DeadlineReached`, or None."""
 
     _TABLE: ClassVar[Table]
-    _DONE: ClassVar[frozenset[IdentityHashed]]
-    """States in which nothing that happens means anything any more."""
+    _RECEIVER: ClassVar[Side]
+    """Where the mail server stands that is sent to; the sender is on the other side."""
+    _CHANNEL: ClassVar[IdentityHashed]
+    _RELAYED: ClassVar[IdentityHashed]
+    _OVER: ClassVar[IdentityHashed]
+    """Its own states of these names; in the last two nothing that happens means anything any more."""
 
     state: IdentityHashed
 
-    def __init__(self) -> None:
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
         self._channel: Channel | None = None
         self._paused = False
         """Whether the near side is not read."""
         self.deadline: float | None = None
 
+    @property
+    def waits_for_silence(self) -> bool:
+        """Whether `deadline` is that of a large flight's end: it only counts while the near side is read."""
+        return self.state is self._CHANNEL
+
     def handle(self, event: Event, now: float) -> list[Command]:
         side = getattr(event, "side", None)
         handler = self._TABLE.get((self.state, type(event), side))
         if handler is None:
-            if self.state in self._DONE:
+            if self.state in (self._RELAYED, self._OVER):
                 return []
             raise LocalMisuseError(f"{type(event).__name__} {side} in state {self.state.value}")
         return handler(self, event, now)
+
+    # --- Observing -----------------------------------------------------------------------------------
+
+    def _observed(self, observations: list[Observation], now: float) -> list[Command]:
+        commands: list[Command] = []
+        for observation in observations:
+            if isinstance(observation, Passed):
+                commands.append(self._pass_on(observation))
+            elif isinstance(observation, Unparsed):
+                commands = self._no_reply(observation, commands)
+            else:
+                commands += self._reply_complete(observation.octets, now)
+        return commands
+
+    @abstractmethod
+    def _no_reply(self, unparsed: Unparsed, passed: list[Command]) -> list[Command]:
+        """There is no EHLO reply to judge, nor will be. `passed`: all that was held, on its way."""
+
+    @abstractmethod
+    def _reply_complete(self, reply: bytes, now: float) -> list[Command]:
+        """The EHLO reply, which is held until this says where it goes."""
+
+    def _pass_on(self, passed: Passed) -> Command:
+        return SendOctets(self._RECEIVER if passed.to_receiver else self._RECEIVER.other, passed.octets)
+
+    def _release_observed(self) -> list[Command]:
+        return [self._pass_on(passed) for passed in self._observer.give_up()]
 
     # --- The near side's pause -----------------------------------------------------------------------
 
@@ -58,10 +106,6 @@ class Machine(ABC):
         return [ResumeReading(Side.NEAR)]
 
     # --- In the channel ------------------------------------------------------------------------------
-
-    @abstractmethod
-    def _channel_over(self) -> None:
-        """Both directions have ended, or the channel has failed."""
 
     def _channel_near_octets(self, event: OctetsReceived, now: float) -> list[Command]:
         assert self._channel is not None
@@ -91,5 +135,36 @@ class Machine(ABC):
         if self._channel is not None:
             self.deadline = self._channel.deadline
             if self._channel.finished:
-                self._channel_over()
+                self.state = self._OVER
         return commands
+
+    # --- The ways out of the machine -----------------------------------------------------------------
+
+    def _end(self) -> None:
+        self.state = self._OVER
+        self.deadline = None
+
+    def _in_clear(self, decision: NoteDecision) -> list[Command]:
+        self.state = self._RELAYED
+        self.deadline = None
+        return [decision, RelayInClear()]
+
+    def _pass_reset(self, event: ResetReceived) -> list[Command]:
+        """Before any decision: nobody upgrades this; the other side is reset as well."""
+        by = Reason.RESET_BY_RECEIVER if event.side is self._RECEIVER else Reason.RESET_BY_SENDER
+        self._end()
+        told = NoteDecision(False, Reason.ENDED_BEFORE_DECISION, detail=f"cause={by.value}")
+        return [told, SendReset(event.side.other)]
+
+
+def in_channel(state: IdentityHashed) -> Table:
+    """The rows of a machine's table for its state CHANNEL."""
+    return {
+        (state, OctetsReceived, Side.NEAR): Machine._channel_near_octets,
+        (state, OctetsReceived, Side.FAR): Machine._channel_far_octets,
+        (state, DeadlineReached, None): Machine._channel_silent,
+        (state, EndReceived, Side.NEAR): Machine._channel_ended,
+        (state, EndReceived, Side.FAR): Machine._channel_ended,
+        (state, ResetReceived, Side.NEAR): Machine._channel_reset,
+        (state, ResetReceived, Side.FAR): Machine._channel_reset,
+    }

@@ -34,10 +34,8 @@ from gateway.session.commands import (
     NoteDecision,
     NoteFact,
     NoteSource,
-    RelayInClear,
     SendEnd,
     SendOctets,
-    SendReset,
     SignOffer,
 )
 from gateway.session.context import ReceivingContext
@@ -50,7 +48,7 @@ from gateway.session.events import (
     Side,
 )
 from gateway.session.flights import Flights, now_and_then
-from gateway.session.machine import Handler, Machine, Table
+from gateway.session.machine import Handler, Machine, Table, in_channel
 from gateway.smtp.capability import (
     VERB_LINE,
     OfferSize,
@@ -59,7 +57,7 @@ from gateway.smtp.capability import (
     match_verb,
     offer_fits,
 )
-from gateway.smtp.events import EhloReply, Passed, Role, Unparsed
+from gateway.smtp.events import Role, Unparsed
 from gateway.smtp.observer import Observer
 
 CANNOT_GO_ON = b"454 4.7.0 Encrypted channel could not be set up, please try again\r\n"
@@ -80,20 +78,17 @@ class State(IdentityHashed):
 class ReceivingSession(Machine):
     """From the accepted connection and the dialled one to the end of both."""
 
+    _RECEIVER = Side.NEAR
+    _CHANNEL, _RELAYED, _OVER = State.CHANNEL, State.RELAYED, State.OVER
+
     def __init__(self, context: ReceivingContext) -> None:
-        super().__init__()
+        super().__init__(Observer(Role.RECEIVING))
         self._context = context
-        self._observer = Observer(Role.RECEIVING)
         self._handshake: ReceivingHandshake | None = None
         self._frames = FrameReader()
         self._reply = b""
         self._pending = b""
         self.state = State.OBSERVING
-
-    @property
-    def waits_for_silence(self) -> bool:
-        """Whether `deadline` is that of a large flight's end: it only counts while the near side is read."""
-        return self.state is State.CHANNEL
 
     # --- Before the decision -------------------------------------------------------------------------
 
@@ -103,17 +98,8 @@ class ReceivingSession(Machine):
     def _observe_receiver(self, event: OctetsReceived, now: float) -> list[Command]:
         return self._observed(self._observer.receiver_octets(event.octets), now)
 
-    def _observed(self, observations: list[Passed | EhloReply | Unparsed], now: float) -> list[Command]:
-        commands: list[Command] = []
-        for observation in observations:
-            if isinstance(observation, Passed):
-                side = Side.NEAR if observation.to_receiver else Side.FAR
-                commands.append(SendOctets(side, observation.octets))
-            elif isinstance(observation, Unparsed):
-                commands += self._relay(observation.reason)
-            else:
-                commands += self._reply_complete(observation.octets, now)
-        return commands
+    def _no_reply(self, unparsed: Unparsed, passed: list[Command]) -> list[Command]:
+        return [*passed, *self._relay(unparsed.reason)]
 
     def _reply_complete(self, reply: bytes, now: float) -> list[Command]:
         size = offer_fits(reply)
@@ -275,8 +261,7 @@ class ReceivingSession(Machine):
 
     def _cannot_go_on(self, reason: Reason, detail: str = "") -> list[Command]:
         """Say so in words that a mail server would also understand, and end both connections."""
-        self.state = State.OVER
-        self.deadline = None
+        self._end()
         return [
             NoteDecision(
                 False,
@@ -288,11 +273,6 @@ class ReceivingSession(Machine):
             CloseBoth(),
         ]
 
-    # --- In the channel ------------------------------------------------------------------------------
-
-    def _channel_over(self) -> None:
-        self.state = State.OVER
-
     # --- Ends and resets outside of a channel ---------------------------------------------------------
 
     def _ended_early(self, event: EndReceived, now: float) -> list[Command]:
@@ -300,26 +280,12 @@ class ReceivingSession(Machine):
         offered = self.state in (State.OFFERED, State.OFFER_VOID)
         reason = Reason.NO_VERB if offered else Reason.ENDED_BEFORE_DECISION
         dropped = self._dropped(event.side)
-        held = [*self._release_observer(), *self._release_reply(), *self._release_pending()]
+        held = [*self._release_observed(), *self._release_reply(), *self._release_pending()]
         commands = [*dropped, *held]
         return [*commands, SendEnd(event.side.other), *self._in_clear(NoteDecision(False, reason))]
 
-    def _release_observer(self) -> list[Command]:
-        return [
-            SendOctets(Side.NEAR if passed.to_receiver else Side.FAR, passed.octets)
-            for passed in self._observer.give_up()
-        ]
-
     def _reset_early(self, event: ResetReceived, now: float) -> list[Command]:
-        reset_by = Reason.RESET_BY_RECEIVER if event.side is Side.NEAR else Reason.RESET_BY_SENDER
-        dropped = self._dropped(event.side)
-        self.state = State.OVER
-        self.deadline = None
-        return [
-            *dropped,
-            NoteDecision(False, Reason.ENDED_BEFORE_DECISION, detail=f"cause={reset_by.value}"),
-            SendReset(event.side.other),
-        ]
+        return [*self._dropped(event.side), *self._pass_reset(event)]
 
     def _dropped(self, side: Side) -> list[Command]:
         """The client went away right behind our offer: it may have choked on it."""
@@ -340,12 +306,6 @@ class ReceivingSession(Machine):
         # Another mailer behind the same address is told, and rings no bell.
         return self._in_clear(NoteDecision(False, Reason.SOURCE_IN_CLEAR, not another, detail))
 
-    def _in_clear(self, decision: NoteDecision) -> list[Command]:
-        self.state = State.RELAYED
-        self.deadline = None
-        return [decision, RelayInClear()]
-
-    _DONE = frozenset({State.OVER, State.RELAYED})
     _TABLE: ClassVar[Table] = {
         (State.OBSERVING, OctetsReceived, Side.FAR): _observe_client,
         (State.OBSERVING, OctetsReceived, Side.NEAR): _observe_receiver,
@@ -378,13 +338,7 @@ class ReceivingSession(Machine):
         (State.ANSWERING, EndReceived, Side.FAR): _answer_ended,
         (State.ANSWERING, ResetReceived, Side.FAR): _reset_early,
         (State.ANSWERING, ResetReceived, Side.NEAR): _reset_early,
-        (State.CHANNEL, OctetsReceived, Side.NEAR): Machine._channel_near_octets,
-        (State.CHANNEL, OctetsReceived, Side.FAR): Machine._channel_far_octets,
-        (State.CHANNEL, DeadlineReached, None): Machine._channel_silent,
-        (State.CHANNEL, EndReceived, Side.NEAR): Machine._channel_ended,
-        (State.CHANNEL, EndReceived, Side.FAR): Machine._channel_ended,
-        (State.CHANNEL, ResetReceived, Side.NEAR): Machine._channel_reset,
-        (State.CHANNEL, ResetReceived, Side.FAR): Machine._channel_reset,
+        **in_channel(State.CHANNEL),
     }
     _NEXT: ClassVar[dict[Handler, set[State]]] = {
         _observe_client: {State.OBSERVING, State.RELAYED},

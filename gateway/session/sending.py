@@ -25,7 +25,6 @@ from gateway.session.commands import (
     NoteDecision,
     NoteFact,
     Redial,
-    RelayInClear,
     RememberPeer,
     SendEnd,
     SendOctets,
@@ -43,11 +42,11 @@ from gateway.session.events import (
     Side,
 )
 from gateway.session.first_flight import FirstFlight
-from gateway.session.machine import Handler, Machine, Table
+from gateway.session.machine import Handler, Machine, Table, in_channel
 from gateway.session.rollover import announcement
 from gateway.session.second_look import Continue, Differs, FirstLook, SecondLook
 from gateway.smtp.capability import host_name, split_offer
-from gateway.smtp.events import Observation, Passed, Role, Unparsed
+from gateway.smtp.events import Role, Unparsed
 from gateway.smtp.observer import Observer
 
 TRY_AGAIN = b"421 4.7.0 Encrypted channel to the destination was lost, please try again\r\n"
@@ -72,10 +71,12 @@ class State(IdentityHashed):
 class SendingSession(Machine):
     """From the accepted connection and the dialled one to the end of both."""
 
+    _RECEIVER = Side.FAR
+    _CHANNEL, _RELAYED, _OVER = State.CHANNEL, State.RELAYED, State.OVER
+
     def __init__(self, context: SendingContext) -> None:
-        super().__init__()
+        super().__init__(Observer(Role.SENDING))
         self._context = context
-        self._observer = Observer(Role.SENDING)
         self._seen = FirstLook(b"", b"", b"")
         self._attempt: Attempt | None = None
         self._flight = FirstFlight()
@@ -88,11 +89,6 @@ class SendingSession(Machine):
         self._near_ended = False
         self.state = State.OBSERVING
 
-    @property
-    def waits_for_silence(self) -> bool:
-        """Whether `deadline` is that of a large flight's end: it only counts while the near side is read."""
-        return self.state is State.CHANNEL
-
     # --- Observing -----------------------------------------------------------------------------------
 
     def _observe_sender(self, event: OctetsReceived, now: float) -> list[Command]:
@@ -104,20 +100,7 @@ class SendingSession(Machine):
     def _observe_receiver(self, event: OctetsReceived, now: float) -> list[Command]:
         return self._observed(self._observer.receiver_octets(event.octets), now)
 
-    def _observed(self, observations: list[Observation], now: float) -> list[Command]:
-        commands: list[Command] = []
-        for observation in observations:
-            if isinstance(observation, Passed):
-                side = Side.FAR if observation.to_receiver else Side.NEAR
-                commands.append(SendOctets(side, observation.octets))
-            elif isinstance(observation, Unparsed):
-                commands = self._no_reply(observation, commands)
-            else:
-                commands += self._reply_complete(observation.octets, now)
-        return commands
-
     def _no_reply(self, unparsed: Unparsed, passed: list[Command]) -> list[Command]:
-        """`passed`: all that was held, on its way."""
         pin = self._context.pin
         if unoffered.closes(unparsed) and pin is not None:
             told = [one for one in passed if isinstance(one, SendOctets) and one.side is Side.NEAR]
@@ -202,8 +185,7 @@ class SendingSession(Machine):
     def _end_as_told(self, reason: Reason) -> list[Command]:
         """Towards a pin, whoever says that the session is over (421) gets no more of it: he may be
         in the middle, and a sender that talks on would give him in clear what the channel is for."""
-        self.state = State.OVER
-        self.deadline = None
+        self._end()
         return [NoteDecision(False, reason), CloseBoth()]
 
     # --- Confirming: nothing is believed before a record verifies ------------------------------------
@@ -325,8 +307,7 @@ class SendingSession(Machine):
 
     def _defer(self, reason: Reason) -> list[Command]:
         """The sender keeps the message queued: 421, then the end."""
-        self.state = State.OVER
-        self.deadline = None
+        self._end()
         return [
             NoteDecision(False, reason, True, self._told_failure(), self._failure),
             SendOctets(Side.NEAR, TRY_AGAIN),
@@ -346,9 +327,6 @@ class SendingSession(Machine):
         return self._pause_if_full()
 
     # --- In the channel ------------------------------------------------------------------------------
-
-    def _channel_over(self) -> None:
-        self.state = State.OVER
 
     def _channelled(self, commands: list[Command]) -> list[Command]:
         if self._channel is not None and self._channel.statements:
@@ -371,12 +349,7 @@ class SendingSession(Machine):
 
     def _ended_early(self, event: EndReceived, now: float) -> list[Command]:
         """A half-close before the verb: nobody upgrades this; it passes as what it was."""
-        released: list[Command] = []
-        if self.state is State.OBSERVING:
-            released = [
-                SendOctets(Side.FAR if passed.to_receiver else Side.NEAR, passed.octets)
-                for passed in self._observer.give_up()
-            ]
+        released = self._release_observed() if self.state is State.OBSERVING else []
         clear = Decision.in_clear(Reason.ENDED_BEFORE_DECISION)
         return [*released, SendEnd(event.side.other), *self._resume_near(), *self._relay(clear)]
 
@@ -386,13 +359,7 @@ class SendingSession(Machine):
         return []
 
     def _reset_early(self, event: ResetReceived, now: float) -> list[Command]:
-        reset_by = Reason.RESET_BY_SENDER if event.side is Side.NEAR else Reason.RESET_BY_RECEIVER
-        self.state = State.OVER
-        self.deadline = None
-        return [
-            NoteDecision(False, Reason.ENDED_BEFORE_DECISION, detail=f"cause={reset_by.value}"),
-            SendReset(event.side.other),
-        ]
+        return self._pass_reset(event)
 
     def _pause_if_full(self) -> list[Command]:
         return self._pause_near() if self._flight.is_full else []
@@ -405,11 +372,8 @@ class SendingSession(Machine):
         return [*commands, *self._resume_near(), *self._relay(decision, seen=seen)]
 
     def _relay(self, decision: Decision, detail: str = "", seen: Sighting | None = None) -> list[Command]:
-        self.state = State.RELAYED
-        self.deadline = None
-        return [NoteDecision(False, decision.reason, decision.alarm, detail, seen), RelayInClear()]
+        return self._in_clear(NoteDecision(False, decision.reason, decision.alarm, detail, seen))
 
-    _DONE = frozenset({State.OVER, State.RELAYED})
     _TABLE: ClassVar[Table] = {
         (State.OBSERVING, OctetsReceived, Side.NEAR): _observe_sender,
         (State.OBSERVING, OctetsReceived, Side.FAR): _observe_receiver,
@@ -450,13 +414,7 @@ class SendingSession(Machine):
         (State.REOBSERVING, ResetReceived, Side.NEAR): _reset_early,
         (State.REOBSERVING, ResetReceived, Side.FAR): _redial_failed,
         (State.REOBSERVING, DeadlineReached, None): _redial_failed,
-        (State.CHANNEL, OctetsReceived, Side.NEAR): Machine._channel_near_octets,
-        (State.CHANNEL, OctetsReceived, Side.FAR): Machine._channel_far_octets,
-        (State.CHANNEL, DeadlineReached, None): Machine._channel_silent,
-        (State.CHANNEL, EndReceived, Side.NEAR): Machine._channel_ended,
-        (State.CHANNEL, EndReceived, Side.FAR): Machine._channel_ended,
-        (State.CHANNEL, ResetReceived, Side.NEAR): Machine._channel_reset,
-        (State.CHANNEL, ResetReceived, Side.FAR): Machine._channel_reset,
+        **in_channel(State.CHANNEL),
     }
     _NEXT: ClassVar[dict[Handler, set[State]]] = {
         _observe_sender: {State.OBSERVING, State.RELAYED},
