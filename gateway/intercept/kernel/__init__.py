@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from gateway.config import Config, Network
 from gateway.errors import EnvironmentFailureError
@@ -33,13 +34,14 @@ from gateway.intercept.kernel.nft import NftTables, changes
 from gateway.intercept.kernel.routing import Routing, families, with_routes
 from gateway.intercept.kernel.sysctls import Sysctls
 from gateway.intercept.marks import MarkBits
-from gateway.intercept.objects import LOOPBACK, BridgeLift, NftTable, queues_served
+from gateway.intercept.objects import LOOPBACK, BridgeLift, NftTable, Sysctl, queues_served
 from gateway.intercept.placements import InsideNetworks, layout_of
 from gateway.intercept.ruleset import RuleSet
 from gateway.policy import limits
 
 __all__ = [
     "KernelRules",
+    "Mended",
     "add_dead_end",
     "changes",
     "dead_end_count",
@@ -58,6 +60,15 @@ __all__ = [
     "unfiltered",
     "with_routes",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """What was `gone` and is back. `counted` is what the counters of SYNs that passed by the gate had said,
+    if they have begun anew."""
+
+    gone: tuple[str, ...] = ()
+    counted: int | None = None
 
 
 class KernelRules:
@@ -154,6 +165,35 @@ class KernelRules:
         if not numbered:
             self._seen_generation = generation
         return gone + numbered
+
+    def mend(self) -> Mended:
+        """Put back what is missing, kind by kind, each as soon as it is seen to be gone.
+
+        What stands stays untouched: it remembers connections. As cheap as `missing` where nothing is gone.
+        Raises EnvironmentFailureError, and then what `missing` tells is to be put in by `apply`.
+        """
+        if self._wanted is None:
+            return Mended()
+        generation = nft.generation()
+        unchanged = generation is not None and generation == self._seen_generation
+        gone = {
+            kind: kind.mend(_of(kind, self._wanted))
+            for kind in self._kinds
+            if not (kind.numbered and unchanged)
+        }
+        if gone.get(self._nft):
+            self._settle(self._wanted)
+        if not any(lines for kind, lines in gone.items() if kind.numbered):
+            self._seen_generation = generation
+        counted = self._iptables.counted if gone.get(self._iptables) else None
+        return Mended(tuple(line for lines in gone.values() for line in lines), counted)
+
+    def _settle(self, wanted: RuleSet) -> None:
+        """What can wait until everything is back: the notes in our table went with it."""
+        with contextlib.suppress(EnvironmentFailureError):
+            self._sysctls.put(wanted.of(Sysctl))
+        with contextlib.suppress(EnvironmentFailureError):
+            self._nft.learn(wanted.of(NftTable))
 
     def remove(self) -> None:
         """Take out everything that is ours, from whichever version, process or placement it is."""

@@ -22,7 +22,7 @@ def run(command: Sequence[str], text: str = "") -> str:
 def succeeds(command: Sequence[str]) -> bool:
     """For a command that answers by its exit status. Raises as `run` does, but not for that."""
     process = start(command)
-    _end(command[0], process)
+    end(command[0], process)
     return process.returncode == 0
 
 
@@ -41,16 +41,31 @@ def start(command: Sequence[str]) -> subprocess.Popen[str]:
         raise EnvironmentFailureError(f"{command[0]} cannot be started: {error.strerror}") from error
 
 
+def run_together(commands: Sequence[tuple[Sequence[str], str]]) -> list[str]:
+    """Each with its input, all at once; what they print. Raises as `run`, when all have ended."""
+    running = [(command[0], start(command), text) for command, text in commands]
+    printed: list[str] = []
+    failure: EnvironmentFailureError | None = None
+    for tool, process, text in running:
+        try:
+            printed.append(finish(tool, process, text))
+        except EnvironmentFailureError as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    return printed
+
+
 def finish(tool: str, process: subprocess.Popen[str], text: str) -> str:
     """Give it its input and wait for its end; see `run`."""
-    out, complaint = _end(tool, process, text)
+    out, complaint = end(tool, process, text)
     if process.returncode != 0:
         raise EnvironmentFailureError(f"{tool}: {_first_line(complaint)}")
     return out
 
 
-def _end(tool: str, process: subprocess.Popen[str], text: str = "") -> tuple[str, str]:
-    """What it printed, and its complaint."""
+def end(tool: str, process: subprocess.Popen[str], text: str = "") -> tuple[str, str]:
+    """What it printed, and its complaint; its exit status is the caller's to look at."""
     try:
         return process.communicate(text, timeout=limits.TOOL_SECONDS)
     except subprocess.TimeoutExpired as error:

@@ -7,12 +7,13 @@ from typing import Final
 
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import dump
-from gateway.intercept.kernel.commands import finish, run, start, succeeds
+from gateway.intercept.kernel.commands import run, run_together, succeeds
 from gateway.intercept.kernel.routing import families
 from gateway.intercept.objects import IptablesRules, KernelObject, render_gate
 from gateway.policy import limits
 
 TOOL: Final = {4: "iptables", 6: "ip6tables"}
+_SAVE: Final = {family: [f"{tool}-save"] for family, tool in TOOL.items()}
 
 
 class Iptables:
@@ -23,13 +24,11 @@ class Iptables:
 
     def __init__(self) -> None:
         self.live: tuple[int, ...] = ()
+        self.counted: int | None = None
+        """By the counters that the last `mend` has set to nothing: SYNs that had passed the gate unmarked."""
 
     def missing(self, wanted: Sequence[IptablesRules]) -> list[str]:
-        lines: list[str] = []
-        for rules in _here(wanted):
-            present = dump.own_lines(_save(rules.family))
-            lines += [f"{TOOL[rules.family]} {line}" for line in self._expected(rules) if line not in present]
-        return lines
+        return self._missing(_looked_at(_here(wanted)))
 
     def surplus(self, wanted: Sequence[IptablesRules]) -> list[str]:
         lines: list[str] = []
@@ -44,6 +43,21 @@ class Iptables:
             text = rules.restore_text(self.live)
             run(_restore(rules.family), dump.with_withdrawal(text, _save(rules.family)))
 
+    def mend(self, wanted: Sequence[IptablesRules]) -> list[str]:
+        """One look, both families at once, and what it saw is what the next tool has to know."""
+        looks = _looked_at(_here(wanted))
+        gone = self._missing(looks)
+        self.counted = None
+        if gone:
+            run_together(
+                [
+                    (_restore(rules.family), dump.with_withdrawal(rules.restore_text(self.live), look))
+                    for rules, look in looks
+                ]
+            )
+            self.counted = sum(sum(dump.passed_counts(look).values()) for _, look in looks)
+        return gone
+
     def take_away(self) -> None:
         for family in families():
             text = dump.removal_text(_save(family))
@@ -54,9 +68,14 @@ class Iptables:
         """Send SYNs to these queues from now on (to none: everything passes). One transaction a family."""
         self.live = tuple(live)
         text = render_gate(self.live)
-        running = [(TOOL[family], start(_restore(family))) for family in families()]
-        for tool, process in running:
-            finish(tool, process, text)
+        run_together([(_restore(family), text) for family in families()])
+
+    def _missing(self, looks: Sequence[tuple[IptablesRules, str]]) -> list[str]:
+        lines: list[str] = []
+        for rules, look in looks:
+            present = frozenset(dump.own_lines(look))
+            lines += [f"{TOOL[rules.family]} {line}" for line in self._expected(rules) if line not in present]
+        return lines
 
     def _expected(self, rules: IptablesRules) -> list[str]:
         return dump.expected_lines(rules.restore_text(self.live))
@@ -107,8 +126,15 @@ def _here(wanted: Sequence[IptablesRules]) -> list[IptablesRules]:
     return [rules for rules in wanted if rules.family in spoken]
 
 
+def _looked_at(wanted: Sequence[IptablesRules]) -> list[tuple[IptablesRules, str]]:
+    """Each with what stands in its family, counters and all."""
+    return list(
+        zip(wanted, run_together([([*_SAVE[rules.family], "-c"], "") for rules in wanted]), strict=True)
+    )
+
+
 def _save(family: int) -> str:
-    return run([f"{TOOL[family]}-save"])
+    return run(_SAVE[family])
 
 
 def _restore(family: int) -> list[str]:

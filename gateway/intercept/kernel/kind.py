@@ -29,5 +29,8 @@ class Kind(Protocol):
     def put(self, wanted: Sequence[Any]) -> None:
         """Make it exactly these, whatever of ours stood there before."""
 
+    def mend(self, wanted: Sequence[Any]) -> list[str]:
+        """Put back what is missing, as soon as can be, and leave alone what stands; what it was."""
+
     def take_away(self) -> None:
         """Nothing of ours any more, and what was there before as it was."""

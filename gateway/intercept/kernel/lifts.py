@@ -98,6 +98,12 @@ class Lifts:
         for lift in wanted:
             with_routes(lambda ip, lift=lift: _put(ip, lift))  # type: ignore[misc]
 
+    def mend(self, wanted: Sequence[BridgeLift]) -> list[str]:
+        gone = self.missing(wanted)
+        if gone:
+            self.put(wanted)
+        return gone
+
     def take_away(self) -> None:
         with_routes(_take_away)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.errors import EnvironmentFailureError
-from gateway.intercept.kernel.commands import run, start
+from gateway.intercept.kernel.commands import end, run, start
 from gateway.intercept.objects import NFT_TABLE, VOUCHING_CHAIN, KernelObject, NftTable, render_vouching
 from gateway.intercept.statements import statements
 from gateway.policy import limits
@@ -36,15 +36,10 @@ class NftTables:
         """Slots whose workers the gate needs: port -> mark."""
 
     def missing(self, wanted: Sequence[NftTable]) -> list[str]:
-        lines: list[str] = []
-        for table in wanted:
-            listing = _listing(table.family)
-            if listing is None:
-                lines += [f"nft {line}" for line in statements(table)]
-            elif listing != self._listings.get(table.family, listing):
-                lines.append(f"nft table {table.family} {table.name}: its rules differ from ours")
+        looks = _raw_listings(wanted)
+        lines = [line for table in wanted for line in self._missing(table, looks[table.family])]
         if self._listings and not lines:
-            lines += self._missing_vouching()
+            lines += self._missing_vouching(looks.get(_NOTE_FAMILY))
         return lines
 
     def surplus(self, wanted: Sequence[NftTable]) -> list[str]:
@@ -60,8 +55,29 @@ class NftTables:
         # Who serves has been heard of as long as the old table stood.
         vouching = render_vouching(self.vouching, alive=self.vouching.values())
         run(["nft", "-f", "-"], "".join([*removal, *texts, _noting(known), vouching]))
+        self.learn(wanted)
+
+    def mend(self, wanted: Sequence[NftTable]) -> list[str]:
+        """A table that stands keeps what its sets remember. `learn` has to follow, when there is time."""
+        looks = _raw_listings(wanted)
+        broken = {table: lines for table in wanted if (lines := self._missing(table, looks[table.family]))}
+        vouching = render_vouching(self.vouching, alive=self.vouching.values())
+        if broken:
+            known = _noted(looks.get(_NOTE_FAMILY))
+            again = (
+                [_noting(known), vouching] if any(table.family == _NOTE_FAMILY for table in broken) else []
+            )
+            run(["nft", "-f", "-"], "".join([*(table.text for table in broken), *again]))
+            return [line for lines in broken.values() for line in lines]
+        gone = self._missing_vouching(looks.get(_NOTE_FAMILY)) if self._listings else []
+        if gone:
+            run(["nft", "-f", "-"], vouching)
+        return gone
+
+    def learn(self, wanted: Sequence[NftTable]) -> None:
+        """How the tables that were just put look in the tool's own words: what is otherwise was changed."""
         self._texts = {table.family: table.text for table in wanted}
-        self._listings = {table.family: _listing(table.family) or "" for table in wanted}
+        self._listings = {family: _bare(raw) or "" for family, raw in _raw_listings(wanted).items()}
 
     def swap_vouching(self, vouching: Mapping[int, int]) -> None:
         """The gate needs these workers from now on. Where the table is gone it comes back with them."""
@@ -69,8 +85,16 @@ class NftTables:
         with contextlib.suppress(EnvironmentFailureError):
             run(["nft", "-f", "-"], render_vouching(self.vouching))
 
-    def _missing_vouching(self) -> list[str]:
-        found = _VOUCHING.search(_raw_listing(_NOTE_FAMILY) or "")
+    def _missing(self, table: NftTable, look: str | None) -> list[str]:
+        listing = _bare(look)
+        if listing is None:
+            return [f"nft {line}" for line in statements(table)]
+        if listing != self._listings.get(table.family, listing):
+            return [f"nft table {table.family} {table.name}: its rules differ from ours"]
+        return []
+
+    def _missing_vouching(self, look: str | None) -> list[str]:
+        found = _VOUCHING.search(look or "")
         present = [line.strip() for line in found[1].splitlines()] if found else []
         if present == [f"jump vouched_{port}" for port in self.vouching]:
             return []
@@ -123,7 +147,11 @@ def complaint(table: NftTable) -> str | None:
 
 def notes() -> dict[str, str]:
     """What was noted: name -> what it was before us."""
-    found = _NOTE_CHAIN.findall(_raw_listing(_NOTE_FAMILY) or "")
+    return _noted(_raw_listing(_NOTE_FAMILY))
+
+
+def _noted(look: str | None) -> dict[str, str]:
+    found = _NOTE_CHAIN.findall(look or "")
     return dict(one.rpartition("/")[::2] for one in found)
 
 
@@ -150,16 +178,31 @@ def _removal(family: str) -> str:
 
 
 def _listing(family: str) -> str | None:
+    return _bare(_raw_listing(family))
+
+
+def _bare(listing: str | None) -> str | None:
     """Our table without notes, without the contents of its sets, and without what the gate needs just now;
     None if it is not there."""
-    listing = _raw_listing(family)
     return listing if listing is None else _VOUCHING.sub("", _NOTE_CHAIN.sub("", listing))
 
 
 def _raw_listing(family: str) -> str | None:
-    process = start(["nft", "-s", "-t", "list", "table", family, NFT_TABLE])
-    out, _ = process.communicate(timeout=limits.TOOL_SECONDS)
-    return out if process.returncode == 0 else None
+    return _listed([family])[family]
+
+
+def _raw_listings(wanted: Sequence[NftTable]) -> dict[str, str | None]:
+    return _listed([table.family for table in wanted])
+
+
+def _listed(families: Sequence[str]) -> dict[str, str | None]:
+    """All at once."""
+    running = {family: start(["nft", "-s", "-t", "list", "table", family, NFT_TABLE]) for family in families}
+    listings: dict[str, str | None] = {}
+    for family, process in running.items():
+        out, _ = end("nft", process)
+        listings[family] = out if process.returncode == 0 else None
+    return listings
 
 
 # --- The number of the kernel's rule set --------------------------------------------------------------

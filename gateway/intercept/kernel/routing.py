@@ -55,6 +55,12 @@ class Routing:
     def put(self, wanted: Sequence[PolicyRule | _Route]) -> None:
         with_routes(lambda ip: self._put(ip, wanted))
 
+    def mend(self, wanted: Sequence[PolicyRule | _Route]) -> list[str]:
+        gone = self.missing(wanted)
+        if gone:
+            self.put(wanted)
+        return gone
+
     def take_away(self) -> None:
         with_routes(self._take_away)
 

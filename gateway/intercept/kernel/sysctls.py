@@ -46,6 +46,12 @@ class Sysctls:
         for each in wanted:
             turn(each.name, each.value)
 
+    def mend(self, wanted: Sequence[Sysctl]) -> list[str]:
+        gone = self.missing(wanted)
+        if gone:
+            self.put(wanted)
+        return gone
+
     def take_away(self) -> None:
         self.recall()
         for name, former in self._former.items():

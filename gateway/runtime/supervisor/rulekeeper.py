@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from gateway.config import Config
@@ -236,12 +236,31 @@ class RuleKeeper:
             self._apply()
             self._log.fact("rules", "up", level=Level.NOTICE)
             return
+        try:
+            mended = self._kernel.mend()
+        except EnvironmentFailureError:
+            self._put_back_whole()
+            return
+        self.missing = []
+        if mended.gone:
+            if mended.counted is not None:
+                self._note_passed(mended.counted)
+                self._counters_begin()
+            self._tell_missing(mended.gone)
+            self._log.fact("rules", "put-back", level=Level.NOTICE, count=len(mended.gone))
+
+    def _put_back_whole(self) -> None:
+        """What could not be mended: as at the start, all or nothing."""
         self.missing = self._kernel.missing()
         if self.missing:
-            first, count = self.missing[0], len(self.missing)
-            self._alarm(Reason.RULES_MISSING, "rules", f"{count} of ours were removed, first: {first}")
+            count = len(self.missing)
+            self._tell_missing(self.missing)
             self._apply()
             self._log.fact("rules", "put-back", level=Level.NOTICE, count=count)
+
+    def _tell_missing(self, missing: Sequence[str]) -> None:
+        detail = f"{len(missing)} of ours were removed, first: {missing[0]}"
+        self._alarm(Reason.RULES_MISSING, "rules", detail)
 
     def count_bypassed(self) -> None:
         """From the kernel's own counter behind the gate, which also runs while nobody listens."""
@@ -262,6 +281,9 @@ class RuleKeeper:
     def _take_counts(self) -> None:
         """The kernel's counters start anew with the rules: keep what they say, also of a daemon that died."""
         self._note_passed(sum(kernel.passed_counts().values()))
+        self._counters_begin()
+
+    def _counters_begin(self) -> None:
         self._bypassed_before = self.bypassed
         self._passed_lately = 0
         self._not_ours_from = self._not_ours()

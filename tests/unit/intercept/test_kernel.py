@@ -12,7 +12,7 @@ import pytest
 from gateway.config import Config
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel, ruleset
-from gateway.intercept.kernel import nft
+from gateway.intercept.kernel import iptables, nft
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.objects import IptablesRules, KernelObject, NftTable, Sysctl
 from gateway.policy import limits
@@ -44,6 +44,12 @@ class FakeKind:
         self._told.append(f"put {len(wanted)} {self.name}")
         if self.fails:
             raise EnvironmentFailureError("not taken")
+
+    def mend(self, wanted: Sequence[Any]) -> list[str]:
+        gone, self.gone = self.missing(wanted), []
+        if gone:
+            self.put(wanted)
+        return gone
 
     def take_away(self) -> None:
         self._told.append(f"take {self.name}")
@@ -138,6 +144,109 @@ def test_notes_in_a_listing_are_read_and_not_taken_for_rules(monkeypatch: pytest
     assert nft._listing("inet") == "table inet nightmail {\n\tchain leaving {\n\t\taccept\n\t}\n}\n"
 
 
+def test_what_is_gone_comes_back_alone_and_at_once(
+    rules: kernel.KernelRules, kinds: list[FakeKind], told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each kind before the next one is looked at; what stands remembers connections, and is not touched."""
+    assert rules.mend() == kernel.Mended(), "nothing is wanted"
+    rules.apply(WANTED, [2500])
+    told.clear()
+    kinds[0].gone, kinds[2].gone = ["sysctl x=0"], ["iptables raw -A X", "iptables raw -A Y"]
+    assert rules.mend().gone == ("sysctl x=0", "iptables raw -A X", "iptables raw -A Y")
+    assert told == [
+        "look Sysctl",
+        "put 1 Sysctl",
+        "look NftTable",
+        "look IptablesRules",
+        "put 2 IptablesRules",
+    ]
+    every = ["look Sysctl", "look NftTable", "look IptablesRules"]
+    for expected in (every, every[:1]):
+        told.clear()
+        assert rules.mend().gone == ()
+        assert told == expected, (
+            "the number of the kernel's rules has changed with what was put, or not at all"
+        )
+    monkeypatch.setattr(nft, "generation", lambda: 8)
+    kinds[2].gone, kinds[2].fails = ["iptables raw -A X"], True
+    with pytest.raises(EnvironmentFailureError, match="not taken"):
+        rules.mend()
+
+
+class Tools:
+    """In the place of nft and iptables: what they were given, and what they print."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.given: list[tuple[list[str], str]] = []
+        self.tables: dict[str, str | None] = {}
+        self.saved = ""
+        monkeypatch.setattr(nft, "run", lambda command, text="": self.given.append((command, text)) or "")
+        monkeypatch.setattr(nft, "_listed", lambda families: {one: self.tables[one] for one in families})
+        monkeypatch.setattr(iptables, "run_together", self._run_together)
+        monkeypatch.setattr(iptables, "families", lambda: (4, 6))
+
+    def _run_together(self, commands: Sequence[tuple[list[str], str]]) -> list[str]:
+        self.given += commands
+        return [self.saved for _ in commands]
+
+    @property
+    def restored(self) -> list[str]:
+        return [text for command, text in self.given if "restore" in command[0]]
+
+
+def test_a_table_that_stands_keeps_its_sets_when_the_other_one_comes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tools = Tools(monkeypatch)
+    inet, frames = (
+        NftTable(
+            f"table {family} nightmail\ndelete table {family} nightmail\ntable {family} nightmail {{\n}}\n",
+            family,
+        )
+        for family in ("inet", "bridge")
+    )
+    noted = "\n\tchain former/net/x/1 {\n\t}\n"
+    tools.tables = {
+        "inet": f"table inet nightmail {{\n{noted}}}\n",
+        "bridge": "table bridge nightmail {\n}\n",
+    }
+    tables = nft.NftTables()
+    tables.vouching = {}
+    tables.learn([inet, frames])
+    assert tables.mend([inet, frames]) == []
+    assert not tools.given
+    tools.tables["bridge"] = None
+    tables.mend([inet, frames])
+    assert [text for _, text in tools.given] == [frames.text]
+    tools.tables["bridge"] = "table bridge nightmail {\n}\n"
+    tools.tables["inet"] = f"table inet nightmail {{\n\tchain strange {{\n\t}}\n{noted}}}\n"
+    tools.given.clear()
+    assert tables.mend([inet, frames]) == ["nft table inet nightmail: its rules differ from ours"]
+    ((_, text),) = tools.given
+    assert text.startswith(inet.text)
+    assert frames.text not in text
+    assert "add chain inet nightmail former/net/x/1" in text, "notes of what was before us stay"
+
+
+def test_both_families_of_iptables_come_back_with_what_their_counters_had_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tools = Tools(monkeypatch)
+    rules = iptables.Iptables()
+    wanted = WANTED.of(IptablesRules)
+    passed = "[7:420] -A NIGHTMAIL-PREROUTING -i lan -p tcp -j NIGHTMAIL-PASSED"
+    tools.saved = f"*mangle\n:NIGHTMAIL-PREROUTING - [0:0]\n{passed}\nCOMMIT\n"
+    assert rules.mend(wanted)
+    assert rules.counted == 14
+    assert len(tools.restored) == 2
+    assert all("-F NIGHTMAIL-PREROUTING" in text for text in tools.restored)
+    both = [line.split(" ", 1) for rules_of in wanted for line in rules._expected(rules_of)]
+    tools.given.clear()
+    tools.saved = "\n".join(f"*{table}\n[0:0] {line}\nCOMMIT" for table, line in both)
+    assert rules.mend(wanted) == []
+    assert (rules.counted, tools.restored) == (None, [])
+
+
 def vouching(*ports: int) -> str:
     jumps = "".join(f"\t\tjump vouched_{port}\n" for port in ports)
     return (
@@ -150,7 +259,7 @@ def test_who_must_live_for_the_gate_follows_it(monkeypatch: pytest.MonkeyPatch) 
     told: list[str] = []
     stands = [vouching()]
     monkeypatch.setattr(nft, "run", lambda command, text="": told.append(text) or "")
-    monkeypatch.setattr(nft, "_raw_listing", lambda family: stands[0])
+    monkeypatch.setattr(nft, "_listed", lambda families: dict.fromkeys(families, stands[0]))
     table = NftTable("table inet nightmail {}\n")
     tables = nft.NftTables()
     tables.vouching = {12525: 0x40}

@@ -14,6 +14,7 @@ import pytest
 from gateway.config import Config
 from gateway.errors import EnvironmentFailureError, Reason
 from gateway.intercept import ruleset
+from gateway.intercept.kernel import Mended
 from gateway.observe.log import Log, LogSink
 from gateway.policy import limits
 from gateway.runtime.supervisor import rulekeeper
@@ -33,9 +34,9 @@ class Kernel:
             raise EnvironmentFailureError("iptables-restore: Resource temporarily unavailable")
         self.gates.append(list(live))
 
-    def missing(self) -> list[str]:
+    def mend(self) -> Mended:
         """Nobody has changed a rule: the kernel's number of them is the same."""
-        return []
+        return Mended()
 
 
 class World:
@@ -97,14 +98,18 @@ def test_a_gate_that_could_not_be_switched_is_switched_later(world: World, fails
 def test_trouble_while_looking_ends_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[Any] = []
 
-    def look() -> list[str]:
+    def look() -> Mended:
         looked.append(None)
         if len(looked) == 1:
             raise EnvironmentFailureError("iptables-save: has not ended after 10 s")
         world.keeper.gate_changed()
-        return []
+        return Mended()
 
-    monkeypatch.setattr(world.kernel, "missing", look)
+    def missing() -> list[str]:
+        raise EnvironmentFailureError("iptables-save: has not ended after 10 s")
+
+    monkeypatch.setattr(world.kernel, "mend", look)
+    monkeypatch.setattr(world.kernel, "missing", missing, raising=False)
     asyncio.run(world.keep())
     assert len(looked) >= 2
     assert world.kernel.gates == [[7, 8]]
@@ -124,12 +129,12 @@ def test_it_looks_when_it_is_told_of_a_change_and_rests_between(
     async def told() -> None:
         loop, seen = asyncio.get_running_loop(), asyncio.Event()
 
-        def look() -> list[str]:
+        def look() -> Mended:
             looked.append(time.monotonic())
             loop.call_soon_threadsafe(seen.set)
-            return []
+            return Mended()
 
-        monkeypatch.setattr(world.kernel, "missing", look)
+        monkeypatch.setattr(world.kernel, "mend", look)
         keeping = asyncio.create_task(world.keeper.keep())
         await asyncio.sleep(0)  # it listens
         for _ in range(2):
@@ -146,3 +151,32 @@ def test_it_looks_when_it_is_told_of_a_change_and_rests_between(
     assert looked[1] - looked[0] >= 0.25, "a busy machine makes the first one late"
     assert heard.fileno() == -1
     kernels.close()
+
+
+def test_what_was_missing_is_told_when_it_is_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what the counters had said before they began anew is not lost."""
+    monkeypatch.setattr(world.kernel, "mend", lambda: Mended(("iptables raw -A X", "ip rule Y"), 5))
+    world.keeper._look()
+    assert world.rung == [(Reason.RULES_MISSING, "2 of ours were removed, first: iptables raw -A X")]
+    assert (world.keeper.missing, world.keeper.bypassed) == ([], 5)
+    monkeypatch.setattr(world.kernel, "mend", lambda: Mended(("iptables raw -A X",), 2))
+    world.keeper._look()
+    assert world.keeper.bypassed == 7
+    monkeypatch.setattr(world.kernel, "mend", lambda: Mended(("ip rule Y",)))
+    world.keeper._look()
+    assert world.keeper.bypassed == 7
+
+
+def test_what_cannot_be_mended_is_put_in_as_a_whole(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    applied: list[list[int]] = []
+
+    def fails() -> Mended:
+        raise EnvironmentFailureError("iptables-restore: line 5 failed")
+
+    monkeypatch.setattr(world.kernel, "mend", fails)
+    monkeypatch.setattr(world.kernel, "missing", lambda: ["iptables raw -A X"], raising=False)
+    monkeypatch.setattr(world.kernel, "apply", lambda rules, live: applied.append(live), raising=False)
+    monkeypatch.setattr(rulekeeper.kernel, "passed_counts", dict)
+    world.keeper._look()
+    assert applied == [[7, 8]]
+    assert [reason for reason, _ in world.rung] == [Reason.RULES_MISSING]
