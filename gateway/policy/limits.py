@@ -241,6 +241,8 @@ RULES_TOLD_REST_SECONDS: Final = 0.2
 """Told of a change of the rules, the supervisor looks at once, and again so long later at the soonest: others
 may change theirs all the time, and a look costs some 50 ms of one processor. Until it has put back what is
 gone, sessions under way can go out in clear."""
+COLLECT_SECONDS: Final = 5.0
+"""The supervisor collects garbage so often, some thousand objects by then."""
 RULES_NEWS_OCTETS: Final = 64 * 1024
 """What the kernel tells of a change of the rules is read in such pieces, and not looked at."""
 INSIDE_LOOK_SECONDS: Final = 2.0

@@ -31,7 +31,7 @@ from gateway.intercept.kernel.iptables import Iptables, gate_counts, is_in_ipset
 from gateway.intercept.kernel.kind import Kind
 from gateway.intercept.kernel.lifts import Lifts
 from gateway.intercept.kernel.nft import NftTables, changes
-from gateway.intercept.kernel.routing import Routing, families, with_routes
+from gateway.intercept.kernel.routing import Routing, families, keep_open, let_go, with_routes
 from gateway.intercept.kernel.sysctls import Sysctls
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.objects import LOOPBACK, BridgeLift, NftTable, Sysctl, queues_served
@@ -50,6 +50,8 @@ __all__ = [
     "inside_networks",
     "is_dead_end",
     "is_in_ipset",
+    "keep_open",
+    "let_go",
     "notes",
     "passed_counts",
     "plan",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
@@ -106,18 +107,62 @@ def families() -> tuple[int, ...]:
 
 
 def with_routes(ask: Callable[[Any], _T]) -> _T:
-    """Call `ask` with an IPRoute, in a thread of its own: pyroute2 runs an event loop, and so may we."""
+    """Call `ask` with an IPRoute: the one that this thread keeps, or one in a thread of its own, for pyroute2
+    runs an event loop, and so may we."""
 
     def asked() -> _T:
         with IPRoute() as ip:
             return ask(ip)
 
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        try:
+    try:
+        kept: _Kept | None = getattr(_here, "kept", None)
+        if kept is not None:
+            return kept.asked(ask)
+        with ThreadPoolExecutor(max_workers=1) as thread:
             return thread.submit(asked).result()
-        except (NetlinkError, OSError) as error:
-            code = error.code if isinstance(error, NetlinkError) else error.errno or 0
-            raise EnvironmentFailureError(f"routes: {why(code)}") from error
+    except (NetlinkError, OSError) as error:
+        code = error.code if isinstance(error, NetlinkError) else error.errno or 0
+        raise EnvironmentFailureError(f"routes: {why(code)}") from error
+
+
+def keep_open() -> None:
+    """This thread asks by one IPRoute from now on, in its network namespace of now. No event loop runs in it.
+
+    For who looks again and again: each IPRoute makes a loop, sockets and thousands of objects in cycles, and
+    that twice a second made the daemon grow.
+    """
+    _here.kept = _Kept()
+
+
+def let_go() -> None:
+    """The same thread needs it no more."""
+    kept: _Kept | None = _here.__dict__.pop("kept", None)
+    if kept is not None:
+        kept.close()
+
+
+class _Kept:
+    """One thread's IPRoute. What has failed leaves nothing behind: the next question finds a new one."""
+
+    def __init__(self) -> None:
+        self._ip: Any = None
+
+    def asked(self, ask: Callable[[Any], _T]) -> _T:
+        if self._ip is None:
+            self._ip = IPRoute()
+        try:
+            return ask(self._ip)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        ip, self._ip = self._ip, None
+        if ip is not None:
+            ip.close()
+
+
+_here = threading.local()
 
 
 def networks_behind(interfaces: Iterable[str]) -> tuple[Network, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from gateway.config import Config, Network
 from gateway.errors import EnvironmentFailureError
@@ -27,17 +28,27 @@ class Inside:
 
     async def keep(self) -> None:
         """Runs until cancelled."""
-        while True:
-            began = time.monotonic()
-            # Not in the thread of the rules, which must not wait for a long routing table.
-            try:
-                found = await asyncio.to_thread(kernel.inside_networks, self._asked)
-            except (EnvironmentFailureError, OSError) as error:
-                self._log.fact("daemon", "inside-unknown", level=Level.ERROR, detail=str(error))
-                found = self.networks
-            self._found(found)
-            took = time.monotonic() - began
-            await asyncio.sleep(max(limits.INSIDE_LOOK_SECONDS, took * limits.INSIDE_LOOK_REST))
+        # Not in the thread of the rules, which must not wait for a long routing table.
+        thread = ThreadPoolExecutor(1, thread_name_prefix="inside", initializer=kernel.keep_open)
+        try:
+            while True:
+                rest = await self._look(thread)
+                await asyncio.sleep(rest)
+        finally:
+            thread.submit(kernel.let_go)
+            thread.shutdown(wait=False)
+
+    async def _look(self, thread: ThreadPoolExecutor) -> float:
+        """Seconds to rest before the next one."""
+        began = time.monotonic()
+        try:
+            loop = asyncio.get_running_loop()
+            found = await loop.run_in_executor(thread, kernel.inside_networks, self._asked)
+        except (EnvironmentFailureError, OSError) as error:
+            self._log.fact("daemon", "inside-unknown", level=Level.ERROR, detail=str(error))
+            found = self.networks
+        self._found(found)
+        return max(limits.INSIDE_LOOK_SECONDS, (time.monotonic() - began) * limits.INSIDE_LOOK_REST)
 
     def _found(self, found: tuple[Network, ...]) -> None:
         """An interface that is down for a moment has no routes: what is gone altogether is kept."""

@@ -48,7 +48,7 @@ class RuleKeeper:
         self._alarm = alarm
         self._on_gate = on_gate
         self._hung = hung
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rules")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rules", initializer=kernel.keep_open)
         self._dirty = False
         self._news = asyncio.Event()
         self._looked_at = self._counted_at = 0.0
@@ -164,6 +164,7 @@ class RuleKeeper:
 
     def leave(self) -> None:
         """Let go of the kernel with everything as it stands: another one of us takes over at once."""
+        self._thread.submit(kernel.let_go)
         self._thread.shutdown()
 
     async def close(self) -> None:
@@ -173,7 +174,7 @@ class RuleKeeper:
                 await self._in_thread(self._kernel.swap_gate, [])
             except EnvironmentFailureError as error:
                 self._log.fact("rules", "swap-failed", level=Level.ERROR, detail=str(error))
-        self._thread.shutdown()
+        self.leave()
 
     @property
     def knows_dead_ends(self) -> bool:

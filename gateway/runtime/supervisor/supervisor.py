@@ -32,7 +32,7 @@ from gateway.runtime import confinements, hardening
 from gateway.runtime.bug import Bug
 from gateway.runtime.link import told_address
 from gateway.runtime.order import Presented, require_tellable
-from gateway.runtime.supervisor import handover, preflight
+from gateway.runtime.supervisor import handover, heap, preflight
 from gateway.runtime.supervisor.causes import Causes
 from gateway.runtime.supervisor.control import ControlSocket
 from gateway.runtime.supervisor.dead_ends import DeadEnds
@@ -78,6 +78,7 @@ class Supervisor:
         self._make_processes()
         self._make_keepers()
         await self._start(control)
+        heap.settle()
         async with kept(self._lasting(), self._failed):
             self._say_started()
             await self._stop.wait()
@@ -186,6 +187,7 @@ class Supervisor:
             self._memory.sources.keep,
             lambda: self._site.keep(self._present),
             self._inside.keep,
+            heap.keep,
         ]
 
     def _failed(self, error: Exception) -> None:
@@ -344,6 +346,7 @@ def run(config: Config) -> int:
     """
     os.umask(0o077)
     hardening.forbid_dumps()
+    heap.share()
     if config.log_file is not None:
         sinks.stderr_into(config.log_file)  # that is where the workers write
 
