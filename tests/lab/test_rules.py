@@ -14,6 +14,7 @@ import json
 import os
 import queue
 import re
+import select
 import shutil
 import socket
 import struct
@@ -1077,6 +1078,26 @@ def test_what_others_remove_is_seen_and_put_back(router: None, damage: str, word
     assert any(word in line for line in within(G, rules.missing))
     within(G, lambda: rules.apply(full_set(), [2500, 2501]))
     assert within(G, rules.missing) == []
+
+
+@pytest.mark.parametrize(("damage", "word"), DAMAGE, ids=[damage for damage, _ in DAMAGE])
+def test_what_others_remove_is_mended_and_what_stands_is_left_alone(
+    router: None, damage: str, word: str
+) -> None:
+    """Our table remembers connections: it is not made anew because a chain elsewhere was emptied."""
+    rules = apply([2500, 2501])
+    sh(G, "nft add element inet nightmail taken4 { 192.0.2.1 . 1 . 192.0.2.2 . 25 }")
+    heard = within(G, kernel.changes)
+    sh(G, damage)
+    told, _, _ = select.select(heard, [], [], 0.0 if damage.startswith("ip route") else 5.0)
+    assert bool(told) == (not damage.startswith("ip route")), "the kernel tells of it"
+    assert any(word in line for line in within(G, rules.mend).gone)
+    assert within(G, rules.mend) == kernel.Mended()
+    assert within(G, rules.missing) == []
+    table_was_gone = damage.startswith("nft") and "vouching" not in damage
+    assert ("192.0.2.1" in sh(G, "nft list set inet nightmail taken4")) == (not table_was_gone)
+    for each in heard:
+        each.close()
 
 
 def test_plan_tells_what_apply_would_change(router: None) -> None:

@@ -8,6 +8,7 @@ dead_ends servers whose SYNs pass without being judged
 sysctls   switches that we change and give back
 iptables  the rules of iptables, and the gate in them
 fitness   what this kernel, or the tools here, cannot do
+news      told by the kernel, of changes
 commands  runs the tools; the only user of subprocess in this room
 
 Blocking, a few milliseconds a call. Must never leave half of a rule set: each tool's input is one
@@ -30,7 +31,7 @@ from gateway.intercept.kernel.fitness import notes, remarks
 from gateway.intercept.kernel.iptables import Iptables, gate_counts, is_in_ipset, passed_counts
 from gateway.intercept.kernel.kind import Kind
 from gateway.intercept.kernel.lifts import Lifts
-from gateway.intercept.kernel.nft import NftTables, changes
+from gateway.intercept.kernel.nft import NftTables
 from gateway.intercept.kernel.routing import Routing, families, keep_open, let_go, with_routes
 from gateway.intercept.kernel.sysctls import Sysctls
 from gateway.intercept.marks import MarkBits
@@ -216,6 +217,15 @@ class KernelRules:
 
 def _of(kind: Kind, wanted: RuleSet) -> list[object]:
     return [each for each in wanted.objects if isinstance(each, kind.of)]
+
+
+def changes() -> list[socket.socket]:
+    """Readable when rules of nftables (iptables-nft included) or routing rules change, whoever does it.
+
+    What comes is of no interest; too much of it is an OSError of recv, and means the same. Raises
+    EnvironmentFailureError.
+    """
+    return [nft.changes(), routing.changes()]
 
 
 def plan(config: Config, wanted: RuleSet, live_queues: Iterable[int]) -> list[str]:

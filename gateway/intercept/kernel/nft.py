@@ -12,6 +12,7 @@ from typing import Final
 
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept.kernel.commands import end, run, start
+from gateway.intercept.kernel.news import heard_of
 from gateway.intercept.objects import NFT_TABLE, VOUCHING_CHAIN, KernelObject, NftTable, render_vouching
 from gateway.intercept.statements import statements
 from gateway.policy import limits
@@ -223,13 +224,7 @@ def changes() -> socket.socket:
     What comes is of no interest; too much of it is an OSError of recv, and means the same. Raises
     EnvironmentFailureError.
     """
-    heard = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER)
-    try:
-        heard.bind((0, _NFTABLES_GROUP))
-    except OSError as error:
-        heard.close()
-        raise EnvironmentFailureError(f"changes of nftables are not told: {error.strerror}") from error
-    return heard
+    return heard_of(_NETLINK_NETFILTER, _NFTABLES_GROUP)
 
 
 def generation() -> int | None:

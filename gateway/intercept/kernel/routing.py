@@ -17,6 +17,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from gateway.config import Network
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept.kernel.commands import why
+from gateway.intercept.kernel.news import heard_of
 from gateway.intercept.objects import (
     FAMILIES,
     LAST_RESORT_PRIORITY,
@@ -32,6 +33,7 @@ _T = TypeVar("_T")
 _Route = LocalRoute | InterfaceRoute
 _AF: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _MAIN_TABLE: Final = 254  # <linux/rtnetlink.h>
+_RULE_GROUPS: Final = 1 << 7 | 1 << 18  # RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE, <linux/rtnetlink.h>
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
 _LINK_LOCAL: Final = IPv6Network("fe80::/10")
 _MULTICAST: Final = IPv6Network("ff00::/8")
@@ -163,6 +165,14 @@ class _Kept:
 
 
 _here = threading.local()
+
+
+def changes() -> socket.socket:
+    """Readable when a routing rule of either family changes in this network namespace; see `nft.changes`.
+
+    Not when a route does: some routers have thousands of those a second.
+    """
+    return heard_of(socket.NETLINK_ROUTE, _RULE_GROUPS)
 
 
 def networks_behind(interfaces: Iterable[str]) -> tuple[Network, ...]:

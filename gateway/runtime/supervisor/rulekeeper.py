@@ -131,12 +131,14 @@ class RuleKeeper:
             yield
             return
         loop = asyncio.get_running_loop()
-        loop.add_reader(heard.fileno(), self._rules_changed, heard)
+        for each in heard:
+            loop.add_reader(each.fileno(), self._rules_changed, each)
         try:
             yield
         finally:
-            loop.remove_reader(heard.fileno())
-            heard.close()
+            for each in heard:
+                loop.remove_reader(each.fileno())
+                each.close()
             if self._look_due is not None:
                 self._look_due.cancel()
 

@@ -123,7 +123,7 @@ def test_it_looks_when_it_is_told_of_a_change_and_rests_between(
     monkeypatch.setattr(limits, "RULES_TOLD_REST_SECONDS", 0.5)
     heard, kernels = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     heard.setblocking(False)
-    monkeypatch.setattr(rulekeeper.kernel, "changes", lambda: heard)
+    monkeypatch.setattr(rulekeeper.kernel, "changes", lambda: [heard])
     looked: list[float] = []
 
     async def told() -> None:
