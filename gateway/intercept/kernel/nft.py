@@ -53,26 +53,25 @@ class NftTables:
         families = {table.family for table in wanted}
         removal = [_removal(family) for family in _families_present() if family not in families]
         texts = (table.text for table in wanted)
-        # Who serves has been heard of as long as the old table stood.
-        vouching = render_vouching(self.vouching, alive=self.vouching.values())
-        run(["nft", "-f", "-"], "".join([*removal, *texts, _noting(known), vouching]))
+        run(["nft", "-f", "-"], "".join([*removal, *texts, _noting(known), self._vouching_text]))
         self.learn(wanted)
 
     def mend(self, wanted: Sequence[NftTable]) -> list[str]:
         """A table that stands keeps what its sets remember. `learn` has to follow, when there is time."""
         looks = _raw_listings(wanted)
         broken = {table: lines for table in wanted if (lines := self._missing(table, looks[table.family]))}
-        vouching = render_vouching(self.vouching, alive=self.vouching.values())
         if broken:
             known = _noted(looks.get(_NOTE_FAMILY))
             again = (
-                [_noting(known), vouching] if any(table.family == _NOTE_FAMILY for table in broken) else []
+                [_noting(known), self._vouching_text]
+                if any(table.family == _NOTE_FAMILY for table in broken)
+                else []
             )
             run(["nft", "-f", "-"], "".join([*(table.text for table in broken), *again]))
             return [line for lines in broken.values() for line in lines]
         gone = self._missing_vouching(looks.get(_NOTE_FAMILY)) if self._listings else []
         if gone:
-            run(["nft", "-f", "-"], vouching)
+            run(["nft", "-f", "-"], self._vouching_text)
         return gone
 
     def learn(self, wanted: Sequence[NftTable]) -> None:
@@ -93,6 +92,11 @@ class NftTables:
         if listing != self._listings.get(table.family, listing):
             return [f"nft table {table.family} {table.name}: its rules differ from ours"]
         return []
+
+    @property
+    def _vouching_text(self) -> str:
+        """For a table put anew: who serves has been heard of as long as the old one stood."""
+        return render_vouching(self.vouching, alive=self.vouching.values())
 
     def _missing_vouching(self, look: str | None) -> list[str]:
         found = _VOUCHING.search(look or "")
