@@ -23,7 +23,7 @@ from gateway.eyes import wire
 from gateway.eyes.transcript import Line, Transcript
 from gateway.lab import listener, processes
 from gateway.lab.gateways import INTERFACES
-from gateway.lab.lab import DELIVERY_SECONDS, Lab, Place
+from gateway.lab.lab import DELIVERY_SECONDS, Delivered, Lab, Place
 from gateway.lab.wan import Wan
 
 P = ParamSpec("P")
@@ -207,29 +207,26 @@ def mail_command(
         facts = [{"name": letter.name, "from": letter.sender, "to": letter.recipient} for letter in mails]
         click.echo(json.dumps(facts, indent=2) if as_json else f"{count} given to mta-{sender}")
         return
-    delivered = one.deliver(sender, recipient, mails, seconds)
+    _tell_delivered(one.deliver(sender, recipient, mails, seconds), as_json=as_json)
+
+
+def _tell_delivered(delivered: list[Delivered], *, as_json: bool) -> None:
     if as_json:
-        click.echo(
-            json.dumps(
-                [
-                    {
-                        "name": found.mail.name,
-                        "from": found.mail.sender,
-                        "to": found.mail.recipient,
-                        "seconds": round(found.seconds, 6),
-                        "file": str(found.delivery.path),
-                    }
-                    for found in delivered
-                ],
-                indent=2,
-            )
-        )
+        facts = [
+            {
+                "name": found.mail.name,
+                "from": found.mail.sender,
+                "to": found.mail.recipient,
+                "seconds": round(found.seconds, 6),
+                "file": str(found.delivery.path),
+            }
+            for found in delivered
+        ]
+        click.echo(json.dumps(facts, indent=2))
         return
     for found in delivered:
-        milliseconds = found.seconds * 1000
-        click.echo(
-            f"{found.mail.sender} -> {found.mail.recipient}: in the mailbox after {milliseconds:.0f} ms"
-        )
+        way, milliseconds = f"{found.mail.sender} -> {found.mail.recipient}", found.seconds * 1000
+        click.echo(f"{way}: in the mailbox after {milliseconds:.0f} ms")
 
 
 @lab.command()

@@ -67,12 +67,7 @@ _UCRED: Final = struct.Struct("3i")
 
 def snapshot(config: Config, path: Path, *, is_default: bool) -> Snapshot:
     """`config` as the file says it, before the sides are found."""
-    resolved, unknown = config, ""
-    with contextlib.suppress(EnvironmentFailureError):
-        try:
-            resolved = lifecycle.resolved(config)
-        except ConfigurationError as error:
-            unknown = str(error)
+    resolved, unknown = _resolved(config)
     daemon = _daemon(resolved)
     wanted, wanted_unreadable = _wanted(resolved)
     missing, refused = ("", "") if unknown or os.geteuid() else _rules(resolved, daemon)
@@ -106,6 +101,16 @@ def snapshot(config: Config, path: Path, *, is_default: bool) -> Snapshot:
     with contextlib.suppress(EnvironmentFailureError):
         seen = kernel.with_routes(lambda ip: network.seen_with(seen, ip))
     return replace(seen, sysctls=_sysctls(seen))
+
+
+def _resolved(config: Config) -> tuple[Config, str]:
+    """With the interfaces of this machine, or as it is and why they are not known."""
+    with contextlib.suppress(EnvironmentFailureError):
+        try:
+            return lifecycle.resolved(config), ""
+        except ConfigurationError as error:
+            return config, str(error)
+    return config, ""
 
 
 # --- Switches of the kernel ---------------------------------------------------------------------------

@@ -82,20 +82,10 @@ class Pool:
         self._alarm = alarm
         self._stopping = False
         self._past = past if past is not None else empty_snapshot()
-        marks = MarkBits(config.marks.mask)
         self._leading = max((heir.generation for heir in heirs), default=0)
         """The generation to which the gate sends SYNs."""
         self._newest = self._leading + 1 if heirs else 0
-        self.workers = [self._inherit(heir) for heir in heirs] + [
-            WorkerProcess(
-                slot,
-                tuple(
-                    tproxy.listener(family, slot.port, marks) for family in (socket.AF_INET, socket.AF_INET6)
-                ),
-                self._newest,
-            )
-            for slot in slots
-        ]
+        self.workers = [*map(self._inherit, heirs), *map(self._new, slots)]
         self._watched_at = self._loop.time()
         self._offers_can_be_signed = False
         self._inquiry = Inquiry()
@@ -251,6 +241,13 @@ class Pool:
             lambda status: self._ended(worker, status),
             environment.WORKER,
         )
+
+    def _new(self, slot: Slot) -> WorkerProcess:
+        """Listens already; its process is started later."""
+        marks = MarkBits(self._config.marks.mask)
+        families = (socket.AF_INET, socket.AF_INET6)
+        listeners = tuple(tproxy.listener(family, slot.port, marks) for family in families)
+        return WorkerProcess(slot, listeners, self._newest)
 
     def _inherit(self, heir: Heirloom) -> WorkerProcess:
         worker = WorkerProcess(

@@ -67,22 +67,7 @@ class Worker:
             self._surroundings,
             self._signing.sign,
         )
-        layout = layout_of(order.config)
-        self._intake = Intake(
-            loop,
-            self._poller,
-            MarkBits(order.config.marks.mask),
-            order.slot,
-            order.queue,
-            [socket.socket(fileno=fd) for fd in order.listeners],
-            self._roles(order.config.inside_networks),
-            self._sessions,
-            self._counters,
-            self._link.send,
-            keeps_port=layout.keeps_port,
-            bridged=layout.bridged,
-            bounds=_bounds(order.config),
-        )
+        self._intake = self._opened_intake(order)
         self._sessions.dialler = self._intake
         self._pulse = Pulse(MarkBits(order.config.marks.mask), order.slot)
         self._draining = False
@@ -110,6 +95,24 @@ class Worker:
         self._sessions.on_empty = self._end_if_idle
         self._log.fact("worker", "draining", sessions=self._sessions.open)
         self._end_if_idle()
+
+    def _opened_intake(self, order: Order) -> Intake:
+        layout = layout_of(order.config)
+        return Intake(
+            self._loop,
+            self._poller,
+            MarkBits(order.config.marks.mask),
+            order.slot,
+            order.queue,
+            [socket.socket(fileno=fd) for fd in order.listeners],
+            self._roles(order.config.inside_networks),
+            self._sessions,
+            self._counters,
+            self._link.send,
+            keeps_port=layout.keeps_port,
+            bridged=layout.bridged,
+            bounds=_bounds(order.config),
+        )
 
     def _alive(self) -> None:
         """The proof that this loop turns, to kernel and supervisor; log and counters go out with it."""
