@@ -144,3 +144,20 @@ def test_the_same_search_finds_all_where_there_is_one_gateway(
     assert windows(secret_octets(outcome)) <= windows(
         outcome.said_by_sender[len(EHLO) :] + b"\0" + seen.from_server[len(GREETING + REPLY) :]
     )
+
+
+@pytest.mark.parametrize("to", ["b", "c"], ids=["sealed", "in-clear"])
+def test_no_word_of_a_mail_and_no_address_is_in_a_log(to: str, watched_sites: Guarded) -> None:
+    """Of what mail servers say, greeting, EHLO and its reply alone may be told."""
+    secret = set()
+    for dialogue in SPOKEN:
+        outcome = watched_sites.sites.run(dialogue.steps, "a", to, Family.V4)
+        ended = watched_sites.logs["a"].ended(outcome.source, outcome.destination, LOG_SECONDS)
+        assert ended.decided is not None, dialogue.name
+        secret |= windows(secret_octets(outcome))
+    secret -= windows(EHLO + GREETING + REPLY)
+    assert b"MAIL FRO" in secret
+    for letter in "ab":
+        log = watched_sites.sites.lab.gateway(letter).log.read_bytes()
+        assert b" session decided " in log
+        assert not secret & windows(log)
