@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from tests.mutants.bounds import BOUNDS
 from tests.mutants.channel import CHANNEL
 from tests.mutants.confinement import CONFINEMENT
 from tests.mutants.crypto import CRYPTO
@@ -24,6 +25,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *CONFINEMENT,
     *SEEING,
     *OVERLOAD,
+    *BOUNDS,
 )
 
 EVERYTHING: Final = ("tests/unit",)
@@ -44,6 +46,7 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/session/channel.py": (
         "tests/unit/session/test_sending.py",
         "tests/unit/session/test_receiving.py",
+        "tests/unit/session/test_rollover.py",
     ),
     "gateway/session/sending.py": (
         "tests/unit/session/test_sending.py",
@@ -94,7 +97,28 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/policy/budget.py": ("tests/unit/policy/test_budget.py",),
     "gateway/runtime/worker/pressure.py": ("tests/unit/runtime/worker/test_pressure.py",),
     "gateway/runtime/worker/connection.py": ("tests/unit/runtime/worker/test_pressure.py",),
-    "gateway/runtime/worker/endpoint.py": ("tests/unit/runtime/worker/test_pressure.py",),
+    "gateway/runtime/worker/endpoint.py": (
+        "tests/unit/runtime/worker/test_pressure.py",
+        "tests/unit/runtime/worker/test_connection.py",
+    ),
+    "gateway/peers/history.py": ("tests/unit/peers/test_history.py",),
+    "gateway/peers/looks.py": ("tests/unit/peers/test_looks.py",),
+    "gateway/peers/sources.py": ("tests/unit/peers/test_sources.py",),
+    "gateway/peers/source_store.py": ("tests/unit/peers/test_source_store.py",),
+    "gateway/runtime/supervisor/sources.py": ("tests/unit/runtime/supervisor/test_sources.py",),
+    "gateway/policy/dead_end.py": ("tests/unit/policy/test_dead_end.py",),
+    "gateway/observe/counters.py": (
+        "tests/unit/observe/test_counters.py",
+        "tests/unit/runtime/supervisor/test_pool.py",
+    ),
+    "gateway/observe/log.py": ("tests/unit/observe/test_log.py",),
+    "gateway/runtime/supervisor/metrics.py": ("tests/unit/runtime/supervisor/test_metrics.py",),
+    "gateway/runtime/supervisor/control.py": ("tests/unit/runtime/supervisor/test_control.py",),
+    "gateway/runtime/supervisor/causes.py": ("tests/unit/runtime/supervisor/test_causes.py",),
+    "gateway/config.py": ("tests/unit/test_config.py",),
+    "gateway/operator/identity.py": ("tests/unit/operator/test_identity.py",),
+    "gateway/crypto/export.py": ("tests/unit/crypto/test_export.py",),
+    "gateway/runtime/worker/intake.py": ("tests/unit/runtime/worker/test_intake.py",),
     "gateway/policy/decision.py": (
         "tests/unit/policy/test_decision.py",
         "tests/unit/session/test_rollover.py",

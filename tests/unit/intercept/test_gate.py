@@ -243,6 +243,7 @@ def test_unclaimed_connections_are_closed() -> None:
     gate.syn_arrived(2, TWO, RECEIVING, 1)
     assert gate.tick(limits.UNCLAIMED_SECONDS) == [CloseUnclaimed(ONE)]
     assert gate.tick(limits.UNCLAIMED_SECONDS + 1) == [CloseUnclaimed(TWO)]
+    assert gate._admission.connects.total == 0
     assert gate.accepted(ONE) is Claim.STRANGER
     assert gate.accepted(TWO) is Claim.STRANGER
 

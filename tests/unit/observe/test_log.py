@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.config import LOG_LEVELS
 from gateway.errors import EnvironmentFailureError, Reason
-from gateway.observe.log import Level, Log, LogSink, escaped, line, session_id
+from gateway.observe.log import Level, Log, LogSink, Value, escaped, line, session_id
 from gateway.policy import limits
 
 WORD = r"[a-z0-9][a-z0-9_-]*"
@@ -75,6 +75,20 @@ def test_any_value_is_one_bounded_token(value: str | bytes | int | float) -> Non
     assert shown.isascii()
     assert shown.isprintable()
     assert len(shown) <= limits.ENV_TEXT_OCTETS + 2
+
+
+@pytest.mark.parametrize("character", ["x", "\0", " ", "\u2028"])
+def test_a_long_value_is_cut_and_says_so(character: str) -> None:
+    shown = escaped(character * 10_000)
+    assert limits.ENV_TEXT_OCTETS - 10 < len(shown) <= limits.ENV_TEXT_OCTETS + 2
+    assert shown.endswith('..."')
+
+
+def test_a_long_line_is_cut_and_keeps_its_reason() -> None:
+    fields: dict[str, Value] = {f"key{number}": "x" * limits.ENV_TEXT_OCTETS for number in range(100)}
+    shown = line(Level.INFO, "peer", "said", reason=Reason.BAD_OFFER, fields=fields)
+    assert limits.LOG_LINE_OCTETS // 2 < len(shown) <= limits.LOG_LINE_OCTETS
+    assert shown.endswith(" reason=bad-offer")
 
 
 @given(st.text(max_size=3000), st.lists(st.text(max_size=3000), max_size=30), st.booleans())

@@ -19,6 +19,10 @@ def test_names_and_keywords_in_order_and_nothing_of_the_client() -> None:
     assert look == look_of(b"MX.b.example", REPLY.replace(b"mail.a.example [192.0.2.1]", b"other.a.example"))
 
 
+def test_a_servers_own_name_is_kept_up_to_a_bound() -> None:
+    assert look_of(b"m" * 2000, REPLY).host == b"M" * limits.NAME_OCTETS
+
+
 def test_a_reply_of_one_line_has_no_keyword() -> None:
     assert look_of(b"mx", b"250 mx\r\n") == Look(b"MX", ())
     assert look_of(b"mx", b"250-mx\r\n250-\r\n250 8BITMIME\r\n").keywords == (b"8BITMIME",)

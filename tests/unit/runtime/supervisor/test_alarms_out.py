@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ from gateway.policy import limits
 from gateway.policy.decision import DECISIONS
 from gateway.runtime.supervisor import alarm_text
 from gateway.runtime.supervisor.alarm_text import facts
-from gateway.runtime.supervisor.alarms_out import AlarmsOut
+from gateway.runtime.supervisor.alarms_out import AlarmsOut, _Words
 
 NOW = 1_800_000_000
 ALARM = Alarm(Reason.OFFER_MISSING, "192.0.2.7:25", NOW, "dials=1", 2, "keyword-masked")
@@ -92,6 +93,31 @@ async def eventually(condition: Callable[[], bool]) -> None:
     """A child says what it does in a file, which tells nobody of a change."""
     while not condition():  # noqa: ASYNC110
         await asyncio.sleep(0.005)
+
+
+def test_only_so_many_wait_and_the_newest_are_told(tmp_path: Path) -> None:
+    out = Out(tmp_path, alarm_command=(script(tmp_path, "exit 0"),))
+    telling = AlarmsOut(out.config, out.log, lambda: None, lambda: out.now)
+
+    async def work() -> None:
+        for number in range(limits.ALARMS_WAITING + 3):
+            telling.ring(replace(ALARM, subject=f"number-{number}"))
+        telling.open()
+        await telling.close()
+
+    run(work)
+    assert "number-2 " not in out.told()
+    assert "number-3 " in out.told()
+    out.close()
+
+
+def test_of_what_a_command_says_the_beginning_is_kept() -> None:
+    async def work() -> None:
+        words = _Words()
+        os.write(words.inlet, b"first " + b"x" * 30_000)
+        assert words.close() == "first " + "x" * (limits.ENV_TEXT_OCTETS - 6)
+
+    run(work)
 
 
 def test_the_command_gets_the_alarm_as_json_and_in_its_environment(tmp_path: Path) -> None:

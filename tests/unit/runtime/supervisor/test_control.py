@@ -15,6 +15,7 @@ import uvloop
 
 from gateway.errors import EnvironmentFailureError
 from gateway.operator import status as asking
+from gateway.policy import limits
 from gateway.runtime.supervisor.control import ControlSocket
 
 
@@ -62,6 +63,21 @@ def test_questions_and_answers(path: Path) -> None:
         await control.close()
         assert not await asyncio.to_thread(path.exists)
         assert await asked(path) is None
+
+    run(work)
+
+
+def test_who_asks_nothing_is_let_go(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CONTROL_SECONDS", 0.05)
+
+    async def work() -> None:
+        control = made(path, "first")
+        await control.open()
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"stat")
+        assert await reader.read() == b""
+        writer.close()
+        await control.close()
 
     run(work)
 

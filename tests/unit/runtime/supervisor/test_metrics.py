@@ -21,6 +21,8 @@ from gateway.runtime.supervisor.metrics import Metrics
 from gateway.runtime.supervisor.seeing import Seeing
 from tests.unit.operator.fake_daemon import STATUS
 
+PATIENCE = 60
+
 
 class UnixConnection(http.client.HTTPConnection):
     """The standard library's client over a Unix socket."""
@@ -121,7 +123,7 @@ def exchanged(path: Path, octets: bytes) -> bytes:
         (b"", b""),
         (b"\x16\x03\x01\x02\x00", b"HTTP/1.1 400 "),
         (b"GET /metrics\r\n\r\n", b"HTTP/1.1 400 "),
-        (b"GET /metrics HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 200_000, b"HTTP/1.1 4"),
+        (b"GET /metrics HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 200_000, b"HTTP/1.1 431 "),
         (b"GET /metrics HTTP/1.1\r\nHo", b""),
         (
             b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\nGET /metrics HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -142,20 +144,33 @@ def test_nonsense_gets_an_end_and_the_next_one_its_text(tmp_path: Path, said: by
     run(work())
 
 
-def test_who_asks_and_stays_silent_is_let_go_and_too_many_are_not_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_asks_and_stays_silent_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "METRICS_SECONDS", 0.3)
+    path = tmp_path / "m.sock"
+
+    async def work() -> None:
+        async with served(path), asyncio.timeout(PATIENCE):
+            reader, writer = await asyncio.open_unix_connection(str(path))
+            assert await reader.read() == b""
+            writer.close()
+            assert (await asyncio.to_thread(got, UnixConnection(path)))[0] == 200
+
+    run(work())
+
+
+def test_too_many_who_ask_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "METRICS_SECONDS", 10 * PATIENCE)
     monkeypatch.setattr(limits, "METRICS_CONNECTIONS", 3)
     path = tmp_path / "m.sock"
 
     async def work() -> None:
-        async with served(path):
+        async with served(path), asyncio.timeout(PATIENCE):
             silent = [await asyncio.open_unix_connection(str(path)) for _ in range(3)]
             reader, writer = await asyncio.open_unix_connection(str(path))
             assert await reader.read() == b"", "the fourth is closed at once"
             writer.close()
             for reader, writer in silent:
+                writer.write_eof()
                 assert await reader.read() == b""
                 writer.close()
             assert (await asyncio.to_thread(got, UnixConnection(path)))[0] == 200

@@ -126,6 +126,14 @@ def ears(loop: asyncio.AbstractEventLoop, tmp_path: Path) -> Iterator[Ears]:
         {"source": "192.0.2.7"},
         {"source": {"address": "192.0.2.7", "seen": "never heard of"}},
         {"look": {"host": 1, "keywords": 2, "address": "192.0.2.7", "port": 25}},
+        {
+            "look": {
+                "host": "x" * (limits.SAID_TEXT_LETTERS + 1),
+                "keywords": "",
+                "address": "192.0.2.7",
+                "port": 25,
+            }
+        },
         {"alarm": {"reason": "never-heard-of", "subject": "x", "detail": "y"}},
         {"alarm": []},
         {"cause": {"likely": "reset-unclear"}},

@@ -6,6 +6,7 @@ A bug of ours costs one session. Counterpart: tests/lab, where the kernel brings
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import Iterator
@@ -161,6 +162,26 @@ def test_a_flow_that_is_over_leaves_nothing_behind(
     monkeypatch.setattr(limits, "GATE_TICK_SECONDS", 3600)
     world.intake._tick()
     assert world.intake._flow_roles == {}
+
+
+def test_a_dial_that_nobody_answers_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "DIAL_SECONDS", 0.01)
+
+    def silent(*_: object, **__: object) -> socket.socket:
+        """Never ready to be written to, as a connection is until somebody answers its SYN."""
+        dialled = world.connected()
+        dialled.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                dialled.send(bytes(1 << 20))
+        return dialled
+
+    monkeypatch.setattr(module.tproxy, "dial", silent)
+    world.queue.arrives(syn(1000))
+    assert world.intake._dials
+    world.loop.run_until_complete(asyncio.wait_for(world.queue.judged.wait(), 30))
+    assert world.queue.verdicts == ["drop"], "silence is silence"
+    nothing_is_left(world, 1000)
 
 
 # --- A bug of ours ------------------------------------------------------------------------------------------
