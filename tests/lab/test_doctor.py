@@ -1,8 +1,6 @@
-"""Troubles made for real, in namespaces of their own (nmdr-<pid>-...)
+"""Troubles made for real, in namespaces of their own (`examined`).
 
 The doctor names each in one line, and the command that it suggests, run by a shell there, mends it.
-
-    A (10.1.0.2, inside) --lan-- G (the router, with a daemon) --wan-- B (10.2.0.2, outside)
 
 All troubles share one daemon. Each begins on a gateway that was all green.
 """
@@ -11,151 +9,27 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gateway.config import Placement
 from gateway.lab import gateways
 from tests.lab.conftest import guarded
-from tests.lab.own_namespaces import ip, remove_ours
+from tests.lab.examined import G, Site, standing
 
 pytestmark = [
     pytest.mark.kernel,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
 ]
 
-SOURCE = Path(__file__).parents[2]
-A, G, B = (f"nmdr-{os.getpid()}-{name}" for name in "agb")
-PATIENCE = 30.0
-CONFIGURATION = """\
-version = 1
-
-[interfaces]
-inside = ["lan"]
-outside = ["wan"]
-
-[daemon]
-state_dir = "{folder}/state"
-run_dir = "{folder}/run"
-
-[log]
-file = "{folder}/log/gateway.log"
-"""
-
-
-@dataclass
-class Site:
-    """The gateway under examination, and a shell on it."""
-
-    folder: Path
-
-    @property
-    def configuration(self) -> Path:
-        return self.folder / "nightmail.toml"
-
-    @property
-    def state(self) -> Path:
-        return self.folder / "state"
-
-    def shell(self, line: str, *, must: bool = True) -> subprocess.CompletedProcess[str]:
-        """As an operator's: `nightmail` is found by PATH."""
-        path = f"{self.folder}/bin:{os.environ['PATH']}"
-        done = subprocess.run(
-            ["nsenter", f"--net=/run/netns/{G}", "sh", "-c", line],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env={**os.environ, "PATH": path},
-            check=False,
-        )
-        assert done.returncode == 0 or not must, f"{line}\n{done.stdout}{done.stderr}"
-        return done
-
-    def doctor(self) -> dict[str, Any]:
-        done = self.shell(f"nightmail --config {self.configuration} doctor --json", must=False)
-        assert done.returncode in (0, 1), done.stdout + done.stderr
-        found: dict[str, Any] = json.loads(done.stdout)
-        assert done.returncode == (0 if found["all_green"] else 1)
-        return found
-
-    def troubles(self) -> list[dict[str, str]]:
-        found: list[dict[str, str]] = self.doctor()["troubles"]
-        return found
-
-    def until(self, what: str, fits: Any, seconds: float = PATIENCE) -> list[dict[str, str]]:
-        """Examine until the troubles fit. The machine has no event for "the doctor would be content"."""
-        deadline = time.monotonic() + seconds
-        while True:
-            troubles = self.troubles()
-            if fits(troubles):
-                return troubles
-            assert time.monotonic() < deadline, f"{what}: {json.dumps(troubles, indent=2)}"
-
-    def pids(self) -> dict[str, int]:
-        daemon = self.shell(f"nightmail --config {self.configuration} status --json")
-        status = json.loads(daemon.stdout)
-        worker, signer = status["workers"][0]["pid"], status["signer"]["pid"]
-        parent = re.search(r"^PPid:\s*(\d+)", Path(f"/proc/{worker}/status").read_text(), re.MULTILINE)
-        assert parent is not None
-        return {"worker": worker, "signer": signer, "daemon": int(parent[1])}
-
-    def start(self) -> None:
-        self.shell(f"setsid -f nightmail --config {self.configuration} run </dev/null >/dev/null 2>&1")
-        self.until("the daemon does not serve", lambda troubles: not troubles)
-
-
-def link(here: str, name: str, v4: str, v6: str) -> None:
-    ip(f"-n {here} addr add {v4} dev {name}", f"-n {here} addr add {v6} dev {name} nodad")
-    ip(f"-n {here} link set {name} up")
-
-
-def build() -> None:
-    for name in (A, G, B):
-        ip(f"netns add {name}", f"-n {name} link set lo up")
-    ip(f"link add lan netns {G} type veth peer name eth netns {A}")
-    ip(f"link add wan netns {G} type veth peer name eth netns {B}")
-    link(A, "eth", "10.1.0.2/24", "fd00:1::2/64")
-    link(G, "lan", "10.1.0.1/24", "fd00:1::1/64")
-    link(G, "wan", "10.2.0.1/24", "fd00:2::1/64")
-    link(B, "eth", "10.2.0.2/24", "fd00:2::2/64")
-    ip(f"-n {A} route add default via 10.1.0.1", f"-n {A} -6 route add default via fd00:1::1")
-
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """All green: a router with a daemon, and the rest of the Internet behind B."""
-    folder = tmp_path_factory.mktemp("site")
-    remove_ours("nmdr")
-    try:
-        build()
-        here = Site(folder)
-        for name in ("bin", "log"):
-            (folder / name).mkdir()
-        for name in ("state", "run"):
-            (folder / name).mkdir(mode=0o700)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "site", here.state], check=True)
-        command = folder / "bin" / "nightmail"
-        command.write_text(f'#!/bin/sh\nPYTHONPATH={SOURCE} exec {sys.executable} -m gateway "$@"\n')
-        command.chmod(0o755)
-        here.configuration.write_text(CONFIGURATION.format(folder=folder))
-        here.shell("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
-        # Strict, as many distributions have it: where all is symmetric the gateway must live with it.
-        here.shell("sysctl -qw net.ipv4.conf.all.rp_filter=1")
-        here.shell("ip route add default via 10.2.0.2; ip -6 route add default via fd00:2::2")
-        here.start()
+    with standing(tmp_path_factory.mktemp("site")) as here:
         yield here
-    finally:
-        remove_ours("nmdr")
-        if (folder / "state").is_mount():
-            subprocess.run(["umount", folder / "state"], check=True)
 
 
 def test_all_green(site: Site) -> None:
@@ -432,10 +306,7 @@ def test_trouble(site: Site, case: Case) -> None:
 
 def test_numbers_of_another_program(site: Site) -> None:
     """Here that is another gateway's daemon, which has its own folders and the same numbers."""
-    second = Site(site.folder / "second")
-    second.folder.mkdir()
-    (second.folder / "bin").symlink_to(site.folder / "bin")
-    second.configuration.write_text(CONFIGURATION.format(folder=second.folder))
+    second = site.beside("second")
     for words in (
         "kernel.first_listen_port: another program has port",
         "kernel.first_queue: another program",
@@ -447,10 +318,7 @@ def test_numbers_of_another_program(site: Site) -> None:
 
 def test_frames_of_a_bridge(site: Site) -> None:
     """As Docker leaves a machine: br_netfilter is on for every bridge, here for one that is an inside."""
-    second = Site(site.folder / "bridged")
-    second.folder.mkdir()
-    (second.folder / "bin").symlink_to(site.folder / "bin")
-    second.configuration.write_text(CONFIGURATION.format(folder=second.folder).replace("lan", "br-in"))
+    second = site.beside("bridged", lan="br-in")
     site.shell(
         "ip link add br-in type bridge; ip link set br-in up; sysctl -qw net.bridge.bridge-nf-call-iptables=1"
     )

@@ -122,13 +122,19 @@ def signer_serves(seen: Snapshot) -> Iterator[Trouble]:
 
 
 def inside_known(seen: Snapshot) -> Iterator[Trouble]:
-    status = seen.daemon.status or {}
-    if status.get("inside_networks") == [] and seen.config.inside:
+    networks = (seen.daemon.status or {}).get("inside_networks")
+    if seen.config.inside and (networks == [] or (networks and not _leads_inside(seen))):
         yield Trouble(
             f"no network is known to lie inside: {', '.join(seen.config.inside)} has no address and no route",
             "mail that comes in is not recognised as such, and passes in clear",
             f"# give {seen.config.inside[0]} its address, or set interfaces.inside_networks",
         )
+
+
+def _leads_inside(seen: Snapshot) -> bool:
+    """Any route now: the daemon keeps a network whose routes have gone, which come back after most faults."""
+    inside = set(seen.config.inside)
+    return any(inside & set(one.interfaces) and not one.destination.is_link_local for one in seen.routes)
 
 
 def same_version(seen: Snapshot) -> Iterator[Trouble]:

@@ -154,6 +154,11 @@ def test_no_network_inside() -> None:
     assert only(healthy(daemon=daemon), "inside").mend.startswith("#")
 
 
+def test_a_network_inside_that_the_daemon_remembers_and_no_route_leads_to() -> None:
+    routes = (route("fe80::/64", "lan"), *healthy().routes[1:])
+    assert only(healthy(routes=routes), "inside").mend.startswith("#")
+
+
 def test_worker_that_hangs_by_itself_is_killed() -> None:
     status = {**STATUS, "workers": [{"slot": 0, "state": "hung", "pid": 5}]}
     assert only(healthy(daemon=Daemon(4, status, {4: "S", 5: "R"})), "workers").mend == "kill -KILL 5"
