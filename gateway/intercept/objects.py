@@ -131,14 +131,17 @@ def queues_served(live_queues: Iterable[int]) -> list[int]:
     return _longest_run(sorted(set(live_queues)))
 
 
-def render_vouching(slot_ports: Iterable[int], *, alive: Iterable[int] = ()) -> str:
+def render_vouching(
+    slot_ports: Iterable[int], *, alive: Iterable[int] = (), seconds: float | None = None
+) -> str:
     """Input of nft: SYNs come to the gate only while each of these slots' workers has been heard of lately.
 
-    `alive`: marks of slots that count as heard of right now.
+    `alive`: marks of slots that count as heard of, for so many `seconds`, or as if they had just been.
     """
     chain = f"inet {NFT_TABLE} {VOUCHING_CHAIN}"
     lines = [f"flush chain {chain}", *(f"add rule {chain} jump vouched_{port}" for port in slot_ports)]
-    marks = ", ".join(map(hex, alive))
+    until = "" if seconds is None else f" timeout {seconds:.0f}s"
+    marks = ", ".join(f"{mark:#x}{until}" for mark in alive)
     return "\n".join([*lines, *([f"add element inet {NFT_TABLE} alive {{ {marks} }}"] if marks else []), ""])
 
 

@@ -137,7 +137,7 @@ _nft.lacks(
 )
 _nft.lacks(
     "whom the gate needs stands in a table that is put back",
-    "render_vouching(self.vouching, alive=self.vouching.values())",
+    "render_vouching(self.vouching, alive=self.vouching.values(), seconds=self.vouched_seconds)",
     '""',
 )
 

@@ -87,14 +87,17 @@ class KernelRules:
         self._wanted: RuleSet | None = None
         self._seen_generation: int | None = None
 
-    def apply(self, wanted: RuleSet, live_queues: Iterable[int]) -> None:
+    def apply(
+        self, wanted: RuleSet, live_queues: Iterable[int], vouched_seconds: float | None = None
+    ) -> None:
         """Make the kernel hold exactly `wanted`, whatever of ours stood there before.
 
         Raises EnvironmentFailureError, and then nothing of ours stands: half of a rule set might stop mail.
-        What others have put into the kernel is not touched.
+        What others have put into the kernel is not touched. `vouched_seconds`: so long the workers of these
+        queues need not prove that they live; None: from now on.
         """
         self._wanted, self._iptables.live, self._seen_generation = wanted, tuple(live_queues), None
-        self._nft.vouching = self._vouching(self._iptables.live)
+        self._nft.vouching, self._nft.vouched_seconds = self._vouching(self._iptables.live), vouched_seconds
         try:
             for kind in self._kinds:
                 kind.put(_of(kind, wanted))
@@ -103,6 +106,8 @@ class KernelRules:
                 with contextlib.suppress(EnvironmentFailureError):
                     kind.take_away()
             raise
+        finally:
+            self._nft.vouched_seconds = None
 
     @property
     def standing(self) -> dict[str, str]:

@@ -35,6 +35,8 @@ class NftTables:
         self._listings: dict[str, str] = {}
         self.vouching: dict[int, int] = {}
         """Slots whose workers the gate needs: port -> mark."""
+        self.vouched_seconds: float | None = None
+        """With a table that is put, they count as heard of for so long; None: as if they had just been."""
 
     def missing(self, wanted: Sequence[NftTable]) -> list[str]:
         looks = _raw_listings(wanted)
@@ -96,7 +98,7 @@ class NftTables:
     @property
     def _vouching_text(self) -> str:
         """For a table put anew: who serves has been heard of as long as the old one stood."""
-        return render_vouching(self.vouching, alive=self.vouching.values())
+        return render_vouching(self.vouching, alive=self.vouching.values(), seconds=self.vouched_seconds)
 
     def _missing_vouching(self, look: str | None) -> list[str]:
         found = _VOUCHING.search(look or "")

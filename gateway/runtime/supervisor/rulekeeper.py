@@ -199,7 +199,8 @@ class RuleKeeper:
     def _adopt(self, standing: dict[str, str]) -> None:
         live = self._live()
         if not standing or not self._kernel.adopt(self._rules, live, standing):
-            self._apply()
+            # Workers of a version before the proofs of life give none; their successors will lead soon.
+            self._apply(limits.READY_SECONDS if live else None)
             return
         self.queues = live
         self._stands = True
@@ -209,10 +210,10 @@ class RuleKeeper:
         self._not_ours_from = self._not_ours()
         self._passed_lately = passed
 
-    def _apply(self) -> None:
+    def _apply(self, vouched_seconds: float | None = None) -> None:
         self._take_counts()
         live = self._live()
-        self._kernel.apply(self._rules, live)
+        self._kernel.apply(self._rules, live, vouched_seconds)
         self.queues = live
         self._stands = True
         self.missing = []

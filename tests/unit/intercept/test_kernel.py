@@ -144,6 +144,23 @@ def test_notes_in_a_listing_are_read_and_not_taken_for_rules(monkeypatch: pytest
     assert nft._listing("inet") == "table inet nightmail {\n\tchain leaving {\n\t\taccept\n\t}\n}\n"
 
 
+def test_whoever_is_vouched_for_at_the_start_has_to_prove_that_it_lives_after_it(
+    rules: kernel.KernelRules,
+) -> None:
+    texts: list[str] = []
+
+    def put(wanted: Sequence[object]) -> None:
+        texts.append(rules._nft._vouching_text)
+
+    wanted = ruleset.render(CONFIG, ruleset.all_slots(CONFIG))
+    rules._kinds[1].put = put  # type: ignore[method-assign]
+    rules.apply(wanted, [CONFIG.first_queue], 60.0)
+    rules.apply(wanted, [CONFIG.first_queue])
+    assert [text.splitlines()[-1].split("alive")[1] for text in texts] == [
+        f" {{ {MarkBits(CONFIG.marks.mask).take(0):#x}{until} }}" for until in (" timeout 60s", "")
+    ]
+
+
 def test_what_is_gone_comes_back_alone_and_at_once(
     rules: kernel.KernelRules, kinds: list[FakeKind], told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -175,8 +175,25 @@ def test_what_cannot_be_mended_is_put_in_as_a_whole(world: World, monkeypatch: p
 
     monkeypatch.setattr(world.kernel, "mend", fails)
     monkeypatch.setattr(world.kernel, "missing", lambda: ["iptables raw -A X"], raising=False)
-    monkeypatch.setattr(world.kernel, "apply", lambda rules, live: applied.append(live), raising=False)
+    monkeypatch.setattr(world.kernel, "apply", lambda rules, live, _: applied.append(live), raising=False)
     monkeypatch.setattr(rulekeeper.kernel, "passed_counts", dict)
     world.keeper._look()
     assert applied == [[7, 8]]
     assert [reason for reason, _ in world.rung] == [Reason.RULES_MISSING]
+
+
+@pytest.mark.parametrize("adopts", [True, False])
+def test_workers_of_an_older_version_need_not_prove_that_they_live(
+    world: World, monkeypatch: pytest.MonkeyPatch, adopts: bool
+) -> None:
+    """Rules of another version are replaced; its workers serve on until their successors lead."""
+    applied: list[tuple[list[int], float | None]] = []
+
+    def apply(rules: object, live: list[int], vouched_seconds: float | None) -> None:
+        applied.append((live, vouched_seconds))
+
+    monkeypatch.setattr(world.kernel, "apply", apply, raising=False)
+    monkeypatch.setattr(world.kernel, "adopt", lambda *_: adopts, raising=False)
+    monkeypatch.setattr(rulekeeper.kernel, "passed_counts", dict)
+    world.keeper._adopt({"text inet": "of another version"})
+    assert applied == ([] if adopts else [([7, 8], limits.READY_SECONDS)])
