@@ -29,6 +29,9 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
 )
 
 EVERYTHING: Final = ("tests/unit",)
+_SENDING: Final = tuple(
+    f"tests/unit/session/test_{name}.py" for name in ("sending", "redialling", "sending_channel")
+)
 TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/crypto/primitives.py": (
         "tests/unit/crypto/test_primitives.py",
@@ -44,25 +47,25 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/crypto/padding.py": ("tests/unit/crypto/test_padding.py", "tests/unit/session/test_flights.py"),
     "gateway/session/flights.py": ("tests/unit/session/test_flights.py",),
     "gateway/session/channel.py": (
-        "tests/unit/session/test_sending.py",
+        *_SENDING,
         "tests/unit/session/test_receiving.py",
         "tests/unit/session/test_rollover.py",
     ),
     "gateway/session/sending.py": (
-        "tests/unit/session/test_sending.py",
+        *_SENDING,
         "tests/unit/session/test_rollover.py",
     ),
     "gateway/session/attempt.py": (
-        "tests/unit/session/test_sending.py",
+        *_SENDING,
         "tests/unit/session/test_rollover.py",
     ),
-    "gateway/session/unoffered.py": ("tests/unit/session/test_sending.py",),
+    "gateway/session/unoffered.py": _SENDING,
     "gateway/session/receiving.py": (
         "tests/unit/session/test_receiving.py",
         "tests/unit/session/test_sources.py",
     ),
-    "gateway/session/first_flight.py": ("tests/unit/session/test_sending.py",),
-    "gateway/session/second_look.py": ("tests/unit/session/test_sending.py",),
+    "gateway/session/first_flight.py": _SENDING,
+    "gateway/session/second_look.py": _SENDING,
     "gateway/smtp/capability.py": ("tests/unit/smtp/test_capability.py",),
     "gateway/smtp/firstflight.py": ("tests/unit/smtp/test_firstflight.py",),
     "gateway/smtp/buffer.py": ("tests/unit/smtp/test_buffer.py",),

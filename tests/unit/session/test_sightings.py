@@ -12,7 +12,7 @@ from gateway.policy.cause import Sighting
 from gateway.session import commands as c
 from gateway.smtp.capability import split_offer
 from tests.playbook import GREETING, REPLY, FarReceivingGateway, Playbook
-from tests.unit.session.test_sending import R_PIN, channelled, confirming, redialled, started
+from tests.unit.session.sending_steps import R_PIN, channelled, confirming, redialled, started
 
 HOST = GREETING.split()[1].upper()
 LOOK = Look(HOST, tuple(re.findall(rb"(?m)^250[- ]([A-Z0-9]+)", REPLY)))

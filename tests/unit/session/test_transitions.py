@@ -19,7 +19,13 @@ from gateway.crypto.records import RecordType
 from gateway.session.receiving import State
 from gateway.smtp.capability import VERB_LINE
 from tests.playbook import EHLO, GREETING, OTHER_KEYS, Playbook, flip, sending
-from tests.unit.session import test_receiving, test_rollover, test_sending
+from tests.unit.session import (
+    test_receiving,
+    test_redialling,
+    test_rollover,
+    test_sending,
+    test_sending_channel,
+)
 from tests.unit.session.transitions import MACHINES, TAKEN, declared, recording
 
 
@@ -46,7 +52,7 @@ def run_all(module: ModuleType) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _all_cases() -> None:
     """Whatever ran before, so that this module says the same alone and among others."""
-    for module in (test_sending, test_receiving, test_rollover):
+    for module in (test_sending, test_redialling, test_sending_channel, test_receiving, test_rollover):
         run_all(module)
     for test in (
         test_early_commands_wait_for_the_statement_as_well,
