@@ -1,4 +1,5 @@
 """`scripts/bench [--json] [--quick] [NAME...]`: all measurements in one run, within bounds of time.
+Where none is named, what would be used instead of us is measured behind them (`bench.rivals`).
 `scripts/bench [--json] [--quick] --against REV [NAME...]`: this tree and another revision, side by side.
 
 Prints a page, or with --json one object; progress goes to standard error. Whatever happens (a signal, a
@@ -19,6 +20,9 @@ from typing import Any
 from bench import against, load, planes, report, scenarios
 from bench.clock import Budget
 from bench.planes import Variant
+from bench.rivals import measures
+from bench.rivals import report as rivals_pages
+from bench.rivals import run as rivals
 from gateway.errors import EnvironmentFailureError
 from gateway.lab import gateways
 
@@ -32,23 +36,28 @@ def main() -> int:
         print("bench: it makes network namespaces and needs root", file=sys.stderr)
         return 1
     scale = scenarios.QUICK if asked.quick else scenarios.FULL
+    rivals_scale = measures.QUICK if asked.quick else measures.FULL
+    everything = not (asked.against or asked.names)
     signal.signal(signal.SIGTERM, _break_off)
     signal.signal(signal.SIGHUP, _break_off)
     signal.signal(signal.SIGALRM, _break_off)
-    signal.alarm(int(scale.total_seconds) + LAST_RESORT_SECONDS)
+    seconds = scale.total_seconds + (rivals_scale.total_seconds if everything else 0)
+    signal.alarm(int(seconds) + LAST_RESORT_SECONDS)
     began = time.monotonic()
     try:
         if asked.against:
             found = against.measure(asked.against, asked.names, quick=asked.quick)
         else:
             found = _measure(asked.names, scale, quick=asked.quick)
+            if everything:
+                found = report.joined(found, _beside_rivals(rivals_scale, quick=asked.quick))
     except EnvironmentFailureError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     found["seconds"] = round(time.monotonic() - began, 1)
-    in_words = against.text if asked.against else report.text
+    in_words = against.text if asked.against else _page
     print(json.dumps(found) if asked.json else in_words(found))
     return 0
 
@@ -56,7 +65,9 @@ def main() -> int:
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description="What Nightmail costs, measured.")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a page")
-    parser.add_argument("--quick", action="store_true", help="under two minutes, for a first look")
+    parser.add_argument(
+        "--quick", action="store_true", help="a first look: under five minutes, with names under two"
+    )
     parser.add_argument("--against", metavar="REV", help="compare with that git revision")
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"only these of: {', '.join(scenarios.SCENARIOS)}"
@@ -85,6 +96,22 @@ def _measure(names: list[str], scale: scenarios.Scale, *, quick: bool) -> dict[s
         found["upgraded"] = _upgraded(standing[Variant.CHANNEL])
     found["rows"] = bench.rows
     return found
+
+
+def _beside_rivals(scale: measures.Scale, *, quick: bool) -> dict[str, Any]:
+    results = None if quick else rivals.RESULTS
+    found = rivals.measure(list(rivals.NAMES), scale, quick=quick, results=results)
+    if results is not None:
+        rivals.keep(found, results)
+    found.pop("rows", None)
+    return found
+
+
+def _page(found: dict[str, Any]) -> str:
+    pages = [report.text(found)]
+    if "rivals" in found:
+        pages += ["beside what a site would use instead:", rivals_pages.text(found["rivals"])]
+    return "\n\n".join(pages)
 
 
 def _upgraded(plane: planes.Plane) -> dict[str, Any]:

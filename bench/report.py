@@ -30,6 +30,18 @@ def machine() -> Json:
     }
 
 
+def joined(found: Json, beside: Json) -> Json:
+    """Our own figures, and in one object with them those of the run beside the rivals.
+
+    `ratios` holds both runs'; of what both have measured, that of the own run, which is the longer one.
+    """
+    return found | {
+        "ratios": beside["ratios"] | found["ratios"],
+        "growth": beside["growth"],
+        "rivals": beside,
+    }
+
+
 def text(report: Json) -> str:
     """The whole report on a page."""
     described = report["machine"]

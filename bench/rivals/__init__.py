@@ -7,6 +7,7 @@
     postfix       a pair of Postfix relays, opportunistic TLS between them
     driver        sessions at a fixed rate, or held open: a process of its own in the sender's namespace
     holding       the driver's held sessions, and what their memory is
+    run           a whole run: the race, the growth, what is kept of it
     measures      the measurements, interleaved
     growth        how cost grows with sessions, workers and remembered peers
     comparison    rounds -> figures and ratios (pure)
