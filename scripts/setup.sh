@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # All set-up of a source checkout on Debian 12 or 13, safe to repeat: scripts/setup.sh lab|bench|dev|fuzz
 # Packages from Debian (only those that are missing), and a virtual environment in .venv with this project in it.
+# dev also puts other firewalls in a layer over the disk, for the tests beside them (scripts/neighbours).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 extra=${1:?usage: scripts/setup.sh lab|bench|dev|fuzz}
@@ -59,3 +60,6 @@ if ! made; then
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --only-binary atheris -c constraints.txt -e ".[$extra]" >&2
     echo "$wanted" >"$stamp"
 fi
+
+# Not on the machine: the tests lay them over its disk.
+if [ "$extra" = dev ]; then as_root scripts/neighbours; fi

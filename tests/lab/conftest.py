@@ -28,18 +28,6 @@ from tests.lab.probes import MailServer, Sites
 SLOTS = 12
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Other people's programs may be missing: no test of ours that should have run was skipped then."""
-    lacking = [
-        item
-        for item in items
-        if any(shutil.which(mark.args[0]) is None for mark in item.iter_markers("needs"))
-    ]
-    if lacking:
-        config.hook.pytest_deselected(items=lacking)
-        items[:] = [item for item in items if item not in lacking]
-
-
 @contextlib.contextmanager
 def slot() -> Iterator[Lab]:
     """A lab that is not built yet, in a place that nobody else uses."""

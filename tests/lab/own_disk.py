@@ -1,6 +1,7 @@
 """A disk of a test's own: a layer over this machine's, in which whatever is written anywhere is found.
 
 Programs run in it by `chroot`; it and all that was written is gone with the process that holds its mounts.
+What `scripts/neighbours` has installed may be on it beside what is on the machine's.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+NEIGHBOURS = Path(__file__).parents[2] / ".neighbours.tar"
 MOUNTS = """\
 set -e
 mount -t tmpfs none {folder}
 mkdir {folder}/upper {folder}/work {folder}/root
+{unpack}
 mount -t overlay none -o lowerdir=/,upperdir={folder}/upper,workdir={folder}/work {folder}/root
 for name in proc sys dev; do mount --rbind /$name {folder}/root/$name; done
 echo mounted
@@ -55,10 +58,13 @@ class OwnDisk:
 
 
 @contextlib.contextmanager
-def own_disk() -> Iterator[OwnDisk]:
+def own_disk(*, with_neighbours: bool = False) -> Iterator[OwnDisk]:
     folder = Path(tempfile.mkdtemp(prefix="nmod-"))
     folder.chmod(0o755)
-    words = ["unshare", "--mount", "sh", "-c", MOUNTS.format(folder=folder)]
+    unpack = (
+        f"tar --xattrs --xattrs-include='*' -C {folder}/upper -xf {NEIGHBOURS}" if with_neighbours else ""
+    )
+    words = ["unshare", "--mount", "sh", "-c", MOUNTS.format(folder=folder, unpack=unpack)]
     keeper = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     try:
         assert keeper.stdout is not None
