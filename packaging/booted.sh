@@ -1,65 +1,13 @@
 #!/bin/bash
 # What packaging/try.sh does inside a root file system that its own systemd has booted: the packaged service as Debian
-# runs it, between a mail server and a second gateway, from its first start to the purge while it runs.
+# runs it, between a mail server and a second gateway, from its first start over an upgrade. rebooted.sh goes on.
 set -euo pipefail
 release=$1
-holds() { printf '%-9s %s\n' "$release" "$1"; }
-fails() { printf '%-9s FAILED: %s\n' "$release" "$1"; journalctl -u nightmail --no-pager -n 40; exit 1; }
-within() { # SECONDS COMMAND...
-    local until=$((SECONDS + $1))
-    shift
-    until "$@" >/dev/null 2>&1; do
-        [ "$SECONDS" -lt "$until" ] || return 1
-        sleep 0.2
-    done
-}
+. /topology.sh
 
-# mail 10.1.0.10 -- 10.1.0.1 this system 10.0.0.1 -- 10.0.0.2 far 10.2.0.1 -- 10.2.0.10 world
-link() { # NAME NAMESPACE ADDRESS NAME NAMESPACE ADDRESS
-    ip link add "$1" netns "$2" type veth peer name "$4" netns "$5"
-    ip -n "$2" address add "$3" dev "$1"
-    ip -n "$5" address add "$6" dev "$4"
-    ip -n "$2" link set "$1" up
-    ip -n "$5" link set "$4" up
-}
-for name in mail far world; do
-    ip netns add $name
-    ip -n $name link set lo up
-done
-ip netns attach here 1
-link inside here 10.1.0.1/24 eth0 mail 10.1.0.10/24
-link outside here 10.0.0.1/24 outside far 10.0.0.2/24
-link inside far 10.2.0.1/24 eth0 world 10.2.0.10/24
-ip -n mail route add default via 10.1.0.1
-ip -n world route add default via 10.2.0.1
-ip route add 10.2.0.0/24 via 10.0.0.2
-ip -n far route add 10.1.0.0/24 via 10.0.0.1
-sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
-ip netns exec far sysctl -qw net.ipv4.ip_forward=1
-ip netns exec world smtp-sink -u postfix 10.2.0.10:25 500 &
-mails() { # COUNT: from the mail server to the world, one a session
-    timeout 120 ip netns exec mail /usr/bin/python3 -c '
-import smtplib, sys
-for number in range(int(sys.argv[1])):
-    with smtplib.SMTP("10.2.0.10", 25, "a.test", 30) as server:
-        server.sendmail("alice@a.test", ["bob@b.test"], f"Subject: {number}\n\nbody\n")' "$1"
-}
-sealed() { # COUNT: so many sessions have left this system sealed, at least
-    nightmail status --json | python3 -c '
-import json, sys
-sealed = json.load(sys.stdin)["counters"]["decided"].get("out", {}).get("upgraded", {})
-sys.exit(sum(sealed.values()) < int(sys.argv[1]))' "$1"
-}
-# The far gateway is no service: two of them on one system are two files of configuration.
-mkdir -p /var/tmp/far
-cat >/var/tmp/far/nightmail.toml <<'TOML'
-[interfaces]
-inside = ["inside"]
-outside = ["outside"]
-[daemon]
-state_dir = "/var/tmp/far/state"
-run_dir = "/var/tmp/far/run"
-TOML
+cables
+addresses
+sink
 printf '[interfaces]\ninside = ["inside"]\noutside = ["outside"]\n' >/etc/nightmail/nightmail.toml
 
 said=$(systemd-analyze verify --man=no /lib/systemd/system/nightmail.service 2>&1 | grep nightmail) || true
@@ -73,12 +21,11 @@ grep -q 'confined by user, capabilities, no-new-privileges, file-system, system-
 grep -q 'alarms: none' <<<"$status" || fails "it rings at its start: $status"
 holds "the service: starts, protects, and its workers are confined, under $(systemctl --version | head -n 1)"
 
-ip netns exec far nightmail --config /var/tmp/far/nightmail.toml run >/var/tmp/far/log 2>&1 &
-far=$!
-within 30 ip netns exec far nightmail --config /var/tmp/far/nightmail.toml status || fails "the far gateway"
+far || fails "the far gateway"
 mails 5 || fails "mail does not arrive"
 within 5 sealed 5 || fails "mail is not sealed: $(nightmail status)"
-journalctl -u nightmail -o cat | grep -q ' session .*reason=upgraded' || fails "the journal does not tell of sessions"
+# All of it is read: a pipe that is closed early makes journalctl fail, and with it the line.
+journalctl -u nightmail -o cat | grep ' session .*reason=upgraded' >/dev/null || fails "the journal does not tell of sessions"
 holds "the service: mail travels sealed, and the journal tells of it"
 
 nightmail doctor >/tmp/doctor 2>&1 || { cat /tmp/doctor; fails "doctor"; }
@@ -91,6 +38,27 @@ mails 2 || fails "mail after a reload"
 within 5 sealed 7 || fails "mail is not sealed after a reload: $(nightmail status)"
 [ "$main" = "$(systemctl show -P MainPID nightmail)" ] || fails "reload: another daemon"
 holds "the service: reloads"
+
+was=$(how_many_sealed)
+rm -f /tmp/upgraded
+mails_until /tmp/upgraded >/tmp/sent &
+sending=$!
+within 30 sealed $((was + 3)) || fails "no mail before the upgrade"
+cd /
+{
+    apt-get install -y --reinstall ./dist/nightmail_*.deb
+} >/tmp/log 2>&1 || { cat /tmp/log; fails "upgrade"; }
+within 30 sh -c 'nightmail status --json | grep -q "\"generation\": 2"' || { cat /tmp/log; fails "upgrade: no new generation"; }
+within 30 nightmail status || fails "upgrade: it does not protect"
+upon=$(how_many_sealed)
+within 30 sealed $((upon + 3)) || fails "no mail after the upgrade"
+touch /tmp/upgraded
+wait "$sending" || fails "mail over an upgrade"
+sent=$(cat /tmp/sent)
+within 5 sealed $((was + sent)) || fails "mail over an upgrade is not sealed: $(how_many_sealed) - $was of $sent"
+[ "$main" = "$(systemctl show -P MainPID nightmail)" ] || fails "upgrade: another daemon"
+rm -f /tmp/upgraded /tmp/sent /tmp/log
+holds "the service: upgraded under $sent sessions, one of them open all the time, all sealed"
 
 # Its children have to be named one by one: not every kernel lets a nested systemd list a control group.
 mapfile -t all < <(pgrep -P "$main")
@@ -105,24 +73,15 @@ nft list tables | grep -q nightmail || fails "stop takes the rules down"
 mails 1 || fails "mail while it is stopped"
 systemctl start nightmail || fails "start"
 within 30 nightmail status || fails "it does not protect after its second start"
-kill "$far"
-wait "$far" || true
-nightmail down >/dev/null || fails "down"
-systemctl disable --now nightmail || fails "disable"
-left=$(nft list tables; ip rule; iptables-save; ip6tables-save; pgrep -af nightmail || true)
-! grep -i -e nightmail -e 2525 <<<"$left" || fails "down, and its end, leave something in the kernel"
-mails 1 || fails "mail without it"
-holds "the service: taken away; nothing of it is in the kernel, and mail passes"
+mails 1 || fails "mail after its second start"
 
-nightmail up >/dev/null || fails "up"
-systemctl enable --now nightmail || fails "the service does not start once more"
-rm -f /usr/sbin/policy-rc.d # it forbids to stop services, too
-{
-    apt-get remove -y nightmail &&
-    apt-get purge -y nightmail
-} >/tmp/purged 2>&1 || { cat /tmp/purged; fails "apt-get remove, apt-get purge"; }
-left=$(nft list tables; ip rule; iptables-save; ip6tables-save; pgrep -af nightmail || true)
-! grep -i -e nightmail -e 2525 <<<"$left" || fails "the purge of a running service leaves something in the kernel"
-mails 1 || fails "mail after the purge"
-rm -rf /var/tmp/far /tmp/doctor /tmp/purged
-holds "the service: purged while it ran; nothing of it is in the kernel, and mail passes"
+# At the next boot: cables are there, addresses come while the gateway starts, and mail leaves as soon as there is a network.
+unit() { printf '%s\n' "${@:2}" >"/etc/systemd/system/$1.service"; }
+stays=('[Service]' 'Type=oneshot' 'RemainAfterExit=yes' 'KillMode=process')
+unit cables '[Unit]' 'Before=network-pre.target' 'Wants=network-pre.target' "${stays[@]}" \
+    'ExecStart=/topology.sh cables' '[Install]' 'WantedBy=multi-user.target'
+unit addresses '[Unit]' 'After=network-pre.target cables.service' 'Before=network.target' 'Wants=network.target' "${stays[@]}" \
+    'ExecStart=/topology.sh addresses sink far' '[Install]' 'WantedBy=multi-user.target'
+unit first-mail '[Unit]' 'After=network.target' "${stays[@]}" \
+    'ExecStart=/topology.sh "mails 3"' '[Install]' 'WantedBy=multi-user.target'
+systemctl enable cables addresses first-mail 2>/dev/null || fails "units for the next boot"

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Tries the Debian package on fresh Debians: packaging/try.sh [RELEASE...]   (default: bookworm trixie)
 # As root. Makes a bare root file system of each release, builds the package in a copy of it, installs it in another,
-# and lets mail flow through it in each placement, in namespaces of their own; boots that root's own systemd and tries
-# the service; then takes everything away and looks for what is left. One line for each step that holds; exit status 0 only if all do.
+# and lets mail flow through it in each placement, in namespaces of their own; boots that root's own systemd, tries the
+# service, an upgrade under mail and another boot; then takes everything away and looks for what is left.
+# One line for each step that holds; exit status 0 only if all do.
 # DEBIAN_MIRROR: where the packages come from (default: what mmdebstrap uses by itself).
+# NIGHTMAIL_BEFORE: a package of an earlier version to upgrade from (default: the same one).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "try: makes root file systems and namespaces, and needs root" >&2; exit 2; }
@@ -129,16 +131,24 @@ try() { # RELEASE is the loop's
         cd /
         apt-get install -y ./dist/nightmail_*.deb
     ' >"$work/log" 2>&1 || { cat "$work/log" >&2; fails "apt-get install"; }
-    rm -r "$root/dist"
     holds "the package installs"
     # The lab's needs, not the gateway's.
     install_in "$root" postfix openssl tcpdump
     inside "$root" alone /tried.sh "$release" || fails "trying it"
     install_in "$root" systemd-sysv dbus
-    cp packaging/booted.sh "$root/booted.sh"
+    if [ -n "${NIGHTMAIL_BEFORE:-}" ]; then
+        cp "$NIGHTMAIL_BEFORE" "$root/before.deb"
+        inside "$root" alone dpkg -i --force-downgrade /before.deb >"$work/log" 2>&1 ||
+            { cat "$work/log" >&2; fails "an earlier package"; }
+    fi
+    cp packaging/{topology,booted,rebooted}.sh "$root"
     boot "$root"
     in_booted /booted.sh "$release" || fails "trying its service"
+    halt_it # as by a power cut
+    boot "$root"
+    in_booted /rebooted.sh "$release" || fails "trying its service after a boot"
     halt_it
+    rm -rf "$root/before.deb" "$root/dist"
     left=$(find "$root" -xdev -iname '*nightmail*' -not -path "$root/proc/*")
     [ -z "$left" ] || fails "left of it: $left"
     ! grep -q nightmail "$root/etc/passwd" "$root/etc/group" || fails "its user is left"

@@ -71,6 +71,11 @@ RUNS: Final[Mapping[tuple[str, str, str], Run]] = {
         "A broken gateway, replaced",
         "nightmail identity import nightmail.identity",
     ): Run(Stage.GATEWAY, new_machine=True),
+    (
+        "docs/operations.md",
+        "Reload and upgrade",
+        "apt-get install -y --reinstall ./dist/nightmail_*.deb",
+    ): _PACKAGE,
     ("docs/performance.md", "What it costs", "scripts/bench"): _BENCH,
     ("docs/performance.md", "What it costs", "scripts/bench rivals"): _BENCH,
     ("docs/performance.md", "Where the time goes", ".venv/bin/python -m bench.profile clear"): _BENCH,
