@@ -6,6 +6,7 @@ to a program that happens to be the same.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -137,6 +138,27 @@ def test_who_is_told_to_end_leaves_its_slot_to_a_successor(sites: Sites, server:
         dialogue.__exit__()
     eventually(lambda: busy not in sites.workers("a"), what="the old worker's end")
     assert len(sites.workers("a")) == sites.serving("a") == len(before)
+
+
+def tables_of_ours(sites: Sites, letter: str) -> list[tuple[str, int]]:
+    """Family and handle of each: a table that is put anew has another handle."""
+    listing = ["nft", "--json", "list", "tables"]
+    told = subprocess.run(
+        processes.command_in(sites.gateway(letter).namespace, listing), capture_output=True, check=True
+    )
+    tables = [one["table"] for one in json.loads(told.stdout)["nftables"] if "table" in one]
+    return [(one["family"], one["handle"]) for one in tables if one["name"] == "nightmail"]
+
+
+@pytest.mark.parametrize("letter", ["a", "b"])
+def test_a_reload_leaves_the_rules_as_they_stand(sites: Sites, server: MailServer, letter: str) -> None:
+    """First packets get lost while nft's table is replaced."""
+    before = tables_of_ours(sites, letter)
+    assert before
+    done = reload(sites, letter)
+    assert done.returncode == 0, done.stderr.decode()
+    assert tables_of_ours(sites, letter) == before
+    mail(sites, "mta-a", server, sites.address("mta-b", False), b"by their successors")
 
 
 def test_counters_outlive_a_reload(sites: Sites, server: MailServer) -> None:

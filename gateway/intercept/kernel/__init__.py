@@ -97,7 +97,8 @@ class KernelRules:
         queues need not prove that they live; None: from now on.
         """
         self._wanted, self._iptables.live, self._seen_generation = wanted, tuple(live_queues), None
-        self._nft.vouching, self._nft.vouched_seconds = self._vouching(self._iptables.live), vouched_seconds
+        self._nft.vouching = _vouching(wanted, self._marks, self._iptables.live)
+        self._nft.vouched_seconds = vouched_seconds
         try:
             for kind in self._kinds:
                 kind.put(_of(kind, wanted))
@@ -120,6 +121,8 @@ class KernelRules:
         `apply` would do as well, but a first packet can get lost while nft's table is replaced.
         """
         self._iptables.live = tuple(live_queues)
+        # Whom the gate needs is among what must stand.
+        self._nft.vouching = _vouching(wanted, self._marks, self._iptables.live)
         if not self._nft.adopt(wanted.of(NftTable), standing):
             return False
         for kind in self._kinds:
@@ -128,7 +131,6 @@ class KernelRules:
                 return False
         self._sysctls.recall()
         self._wanted, self._seen_generation = wanted, None
-        self._nft.vouching = self._vouching(self._iptables.live)
         return True
 
     def swap_gate(self, live_queues: Iterable[int]) -> None:
@@ -138,7 +140,7 @@ class KernelRules:
         """
         live = tuple(live_queues)
         self._iptables.swap_gate(live)
-        self._nft.swap_vouching(self._vouching(live))
+        self._nft.swap_vouching(_vouching(self._wanted, self._marks, live))
 
     def release_held(self) -> None:
         """Drop the SYNs that wait in queues, so that those who sent them send them again.
@@ -147,12 +149,6 @@ class KernelRules:
         """
         if self._holds_own:
             nft.drop_held()
-
-    def _vouching(self, live: Sequence[int]) -> dict[int, int]:
-        """Port -> mark of those slots that the gate sends SYNs to."""
-        slots = {slot.queue: slot for slot in self._wanted.slots} if self._wanted is not None else {}
-        serving = [slots[queue] for queue in queues_served(live) if queue in slots]
-        return {slot.port: self._marks.take(slot.index) for slot in serving}
 
     def missing(self) -> list[str]:
         """What should stand and does not, in words for a log; empty if all is well.
@@ -218,6 +214,13 @@ class KernelRules:
             lines += [f"remove  {line}" for line in kind.surplus(objects)]
             lines += [f"add     {line}" for line in kind.missing(objects)]
         return lines
+
+
+def _vouching(wanted: RuleSet | None, marks: MarkBits, live: Sequence[int]) -> dict[int, int]:
+    """Port -> mark of those slots that the gate sends SYNs to."""
+    slots = {slot.queue: slot for slot in wanted.slots} if wanted is not None else {}
+    serving = [slots[queue] for queue in queues_served(live) if queue in slots]
+    return {slot.port: marks.take(slot.index) for slot in serving}
 
 
 def _of(kind: Kind, wanted: RuleSet) -> list[object]:
