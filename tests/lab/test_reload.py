@@ -61,6 +61,7 @@ def generation(sites: Sites, letter: str) -> int:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("letter", ["a", "b"])
 def test_ten_reloads_under_load_break_nothing(sites: Sites, server: MailServer, letter: str) -> None:
     target = sites.address("mta-b", False)
