@@ -126,8 +126,8 @@ _endpoint.lacks(
 _kernel = Room("gateway/intercept/kernel/__init__.py")
 _kernel.lacks(
     "the gate needs the workers that it sends SYNs to",
-    "        serving = [slots[queue] for queue in queues_served(live) if queue in slots]\n",
-    "        serving = []\n",
+    "    serving = [slots[queue] for queue in queues_served(live) if queue in slots]\n",
+    "    serving = []\n",
 )
 _nft = Room("gateway/intercept/kernel/nft.py")
 _nft.lacks(
