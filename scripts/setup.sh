@@ -10,8 +10,8 @@ as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
 packages=(postfix iptables nftables iproute2 tcpdump conntrack procps openssl swaks
     libnetfilter-queue-dev build-essential python3-venv python3-dev)
-# The prover of scripts/prove, and what renders the manual pages.
-if [ "$extra" = dev ]; then packages+=(spass man-db); fi
+# The prover of scripts/prove, what renders the manual pages, and sets of the kernel, which tests fill.
+if [ "$extra" = dev ]; then packages+=(spass man-db ipset); fi
 # The bench's rivals: started by it and its test in namespaces of their own, never as this machine's services.
 if [ "$extra" = bench ] || [ "$extra" = dev ]; then packages+=(haproxy stunnel4); fi
 missing=()

@@ -57,6 +57,11 @@ class PeerMemory:
             self._alarm(Reason.PINS_UNREADABLE, "peers", str(error))
         self._ring_facts()
 
+    def close(self) -> None:
+        """What is in the database's journal goes into the file, and the journal goes."""
+        if self.database is not None:
+            self.database.close()
+
     def unwritable(self, trouble: str) -> None:
         self._alarm(Reason.PINS_UNWRITABLE, "peers", trouble)
         self._ring_facts()

@@ -224,6 +224,7 @@ class Supervisor:
         await self._signer.stop()
         self._memory.sources.write()
         self._seeing.look()
+        self._memory.close()
         await control.close()
         self._log.fact("daemon", "stopped", reason=Reason.STOPPED)
         self._log.close()
