@@ -232,7 +232,10 @@ class RuleKeeper:
         if self.wanted is Wanted.DOWN:
             if self._stands:
                 self._take_counts()
-                self._kernel.remove()
+                try:
+                    self._kernel.remove()
+                except EnvironmentFailureError:
+                    self._kernel.remove()  # `nightmail down` removes at the same time: now what it has left
                 self._stands = False
                 self._log.fact("rules", "down", level=Level.NOTICE)
             return
@@ -243,15 +246,20 @@ class RuleKeeper:
         try:
             mended = self._kernel.mend()
         except EnvironmentFailureError:
-            self._put_back_whole()
+            if not self._taken_down_meanwhile():
+                self._put_back_whole()
             return
         self.missing = []
-        if mended.gone:
+        if mended.gone and not self._taken_down_meanwhile():
             if mended.counted is not None:
                 self._note_passed(mended.counted)
                 self._counters_begin()
             self._tell_missing(mended.gone)
             self._log.fact("rules", "put-back", level=Level.NOTICE, count=len(mended.gone))
+
+    def _taken_down_meanwhile(self) -> bool:
+        """By `nightmail down`, which writes first and then removes: nothing to ring for."""
+        return read_wanted(self._config.wanted_file) is Wanted.DOWN
 
     def _put_back_whole(self) -> None:
         """What could not be mended: as at the start, all or nothing."""
