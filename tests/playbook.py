@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from gateway.crypto.frames import FrameKind, FrameReader, frame
@@ -104,7 +105,8 @@ def sending(
     entropy: Callable[[int], bytes] | None = None,
 ) -> SendingSession:
     drawn = entropy or entropy_for_testing_only("S session")
-    return SendingSession(SendingContext(keys, dialled, pin, TODAY, drawn, refusal))
+    draw = partial(Ephemerals.draw_for_answer, drawn)
+    return SendingSession(SendingContext(keys, dialled, pin, TODAY, drawn, draw, refusal))
 
 
 def receiving(

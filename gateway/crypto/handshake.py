@@ -7,7 +7,6 @@ what goes on the wire when a handshake fails is the session's. Counterparts: `no
 
 from __future__ import annotations
 
-import enum
 from dataclasses import InitVar, dataclass
 from typing import Final, cast
 
@@ -31,7 +30,7 @@ from gateway.crypto.messages import (
     prologue,
 )
 from gateway.crypto.noise import IX, IXHFS, CipherState, HandshakeState, NoiseRole, Pattern
-from gateway.errors import LocalMisuseError, PeerProtocolError, Reason
+from gateway.errors import IdentityHashed, LocalMisuseError, PeerProtocolError, Reason
 
 __all__ = [
     "HandshakeResult",
@@ -96,7 +95,7 @@ class HandshakeResult:
             raise LocalMisuseError("a HandshakeResult is made by a handshake")
 
 
-class ReceivingState(enum.Enum):
+class ReceivingState(IdentityHashed):
     START = "start"
     TO_SIGN = "to-sign"
     OFFERED = "offered"
@@ -181,7 +180,7 @@ class ReceivingHandshake:
         )
 
 
-class SendingState(enum.Enum):
+class SendingState(IdentityHashed):
     START = "start"
     READ = "read"
     OVER = "over"

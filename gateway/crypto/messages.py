@@ -21,7 +21,7 @@ from gateway.crypto.primitives import (
     MLKEM_PUBLIC_OCTETS,
     X25519_OCTETS,
 )
-from gateway.errors import LocalMisuseError, PeerProtocolError, Reason
+from gateway.errors import IdentityHashed, LocalMisuseError, PeerProtocolError, Reason
 
 _U16: Final = 2
 _U32: Final = 4
@@ -132,7 +132,7 @@ STATEMENT: Final = Layout(
 )
 
 
-class OfferForm(enum.Enum):
+class OfferForm(IdentityHashed):
     """Which offer: with the ML-KEM key or without. It follows from the length, nothing else says it."""
 
     FULL = "full"

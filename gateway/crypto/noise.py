@@ -8,7 +8,6 @@ Counterpart: `handshake`, which fills the payloads and checks them.
 
 from __future__ import annotations
 
-import enum
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -163,14 +162,14 @@ class SymmetricState:
 # --- 5.3 The HandshakeState object ---------------------------------------------------------------------
 
 
-class NoiseRole(enum.Enum):
+class NoiseRole(IdentityHashed):
     """Who speaks first. The receiving gateway is the initiator."""
 
     INITIATOR = "initiator"
     RESPONDER = "responder"
 
 
-class Step(enum.Enum):
+class Step(IdentityHashed):
     """What a handshake does next; each message is two steps, as its payload may depend on its tokens."""
 
     WRITE_TOKENS = "write-tokens"

@@ -201,7 +201,7 @@ class Log:
         self, sink: Sink, *, least: Level = Level.INFO, clock: Callable[[], float] | None = None
     ) -> None:
         self._sink = sink
-        self._least = least
+        self._least = least.weight
         self._clock = clock
         self._entries: list[Entry] = []
         self.lost_lines = 0
@@ -219,7 +219,7 @@ class Log:
         **fields: Value,
     ) -> None:
         """Keep one line for the next `flush`. A field that is None is left out."""
-        if level.weight < self._least.weight:
+        if _WEIGHTS[level] < self._least:
             return
         if len(self._entries) >= limits.LOG_BUFFER_LINES:
             self.flush()

@@ -18,7 +18,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from gateway.config import Config, Placement
-from gateway.crypto.keys import IdentityKey, StaticKey, endorse
+from gateway.crypto.keys import Ephemerals, IdentityKey, StaticKey, endorse
 from gateway.crypto.messages import DialledAddress
 from gateway.crypto.records import VerifiedPeer
 from gateway.errors import EnvironmentFailureError
@@ -184,6 +184,7 @@ class _Session:
             pin=self._found.pin,
             today=today,
             entropy=os.urandom,
+            draw_ephemerals=lambda: Ephemerals.draw_for_answer(os.urandom),
         )
 
     # --- Turns ------------------------------------------------------------------------------------------

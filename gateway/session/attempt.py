@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from gateway.crypto.frames import Frame, FrameKind, FrameReader, frame
 from gateway.crypto.handshake import OfferForm, SendingHandshake, prologue
-from gateway.crypto.keys import Ephemerals
 from gateway.crypto.messages import AnswerFlags, OfferFlags
 from gateway.crypto.params import Params
 from gateway.crypto.records import Record, RecordLayer, RecordType, VerifiedPeer
@@ -49,7 +48,7 @@ class Attempt:
         self._handshake = SendingHandshake(
             context.keys.identity,
             context.keys.endorsed,
-            Ephemerals.draw_for_answer(context.entropy),
+            context.draw_ephemerals(),
             prologue(greeting + seen.reply, seen.ehlo),
         )
         offered = self._handshake.read_offer(offer)

@@ -33,6 +33,7 @@ class SendingContext:
     today: int
     """Days since 1970-01-01 UTC."""
     entropy: Callable[[int], bytes]
+    draw_ephemerals: Callable[[], Ephemerals]
     refusal: Reason | None = None
     """Why no upgrade is tried: NEVER (the operator's list), RECENTLY_FAILED (a path that never upgraded)."""
 

@@ -5,7 +5,7 @@ intake       queue, listeners and dials: how connections come
 sessions     all sessions of one worker: their machines, their lines in the log, their facts
 connection   one session: two `endpoint`s and a machine
 endpoint     one socket; `pressure` is what may wait in all of them, `reserve` the last descriptors
-surroundings what a new session is told, and `memory` where it is looked up
+surroundings what a new session is told; `memory` where it is looked up, `ahead` keys drawn beforehand
 signing      the way to the signer
 turns        the event loop, and `poller` its epoll
 """

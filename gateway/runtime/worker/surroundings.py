@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from functools import lru_cache, partial
 from ipaddress import ip_address
 from typing import Protocol
@@ -24,6 +23,7 @@ from gateway.policy import limits
 from gateway.policy.budget import HandshakeBudget
 from gateway.policy.ignored_offers import GETS_AN_OFFER, IgnoredOffers, Neighbourhood, Run, run_of
 from gateway.runtime.order import Presented
+from gateway.runtime.worker.ahead import Ahead
 from gateway.session.context import ReceivingContext, SendingContext
 
 
@@ -59,7 +59,8 @@ class Surroundings:
         self.sources = sources
         self.ignored = IgnoredOffers()
         self._endorsements = EndorsementCache()
-        self._ahead: deque[Ephemerals] = deque()
+        self._for_offers = Ahead(lambda: Ephemerals.draw(os.urandom))
+        self._for_answers = Ahead(lambda: Ephemerals.draw_for_answer(os.urandom))
         self._handshakes = HandshakeBudget(config.handshakes_per_second, config.handshakes_per_source, began)
         self.present(presented)
 
@@ -69,9 +70,9 @@ class Surroundings:
         self._statements = presented.statements
 
     def draw_ahead(self) -> None:
-        """In idle time: offers then cost no key generation while a client waits."""
-        if len(self._ahead) < limits.EPHEMERALS_AHEAD:
-            self._ahead.append(Ephemerals.draw(os.urandom))
+        """In idle time."""
+        self._for_offers.draw_one()
+        self._for_answers.draw_one()
 
     def sending(self, flow: Flow) -> SendingContext:
         destination = Destination(flow.destination, flow.destination_port)
@@ -88,6 +89,7 @@ class Surroundings:
             pin=self.pins.pin_of(destination),
             today=_today(),
             entropy=os.urandom,
+            draw_ephemerals=self._for_answers.take,
             refusal=refusal,
         )
 
@@ -103,7 +105,7 @@ class Surroundings:
             own_addresses=self._is_own_address,
             today=_today(),
             entropy=os.urandom,
-            draw_ephemerals=self._draw_ephemerals,
+            draw_ephemerals=self._for_offers.take,
             endorsements=self._endorsements,
             statements=self._statements,
             may_offer=always or not _concerned(unwanted, flow),
@@ -127,9 +129,6 @@ class Surroundings:
         if run_of(count) is Run.SHORT or not self._config.offers_rest:
             return count, False
         return count, not GETS_AN_OFFER[Run.LONG][self.sources.neighbourhood_of(source)]
-
-    def _draw_ephemerals(self) -> Ephemerals:
-        return self._ahead.popleft() if self._ahead else Ephemerals.draw(os.urandom)
 
     def _is_own_address(self, dialled: DialledAddress) -> bool:
         return _listed(self._config.nat_addresses, dialled.address)

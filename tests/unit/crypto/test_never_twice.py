@@ -133,7 +133,8 @@ def _fresh(machine: Any) -> Any:
     """The same machine with the system's randomness in place of the tests'."""
     context = machine._context
     if isinstance(machine, SendingSession):
-        return SendingSession(replace(context, entropy=os.urandom))
+        answers = functools.partial(Ephemerals.draw_for_answer, os.urandom)
+        return SendingSession(replace(context, entropy=os.urandom, draw_ephemerals=answers))
     return HoldingSession(
         replace(context, entropy=os.urandom, draw_ephemerals=lambda: Ephemerals.draw(os.urandom))
     )
