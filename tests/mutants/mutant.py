@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -37,3 +38,12 @@ class Room:
 
 def mutants_of(*rooms: Room) -> tuple[Mutant, ...]:
     return tuple(mutant for room in rooms for mutant in room.mutants)
+
+
+def mutants_in(rooms: Mapping[str, Sequence[tuple[str, ...]]]) -> tuple[Mutant, ...]:
+    """File -> what each of its mutants lacks, in the words of `Room.lacks`."""
+    made = [Room(file) for file in rooms]
+    for room, rows in zip(made, rooms.values(), strict=True):
+        for row in rows:
+            room.lacks(*row)
+    return mutants_of(*made)
