@@ -12,6 +12,7 @@ from tests.mutants.crypto import CRYPTO
 from tests.mutants.memory import MEMORY
 from tests.mutants.mutant import Mutant
 from tests.mutants.overload import OVERLOAD
+from tests.mutants.rules import RULES
 from tests.mutants.seeing import SEEING
 from tests.mutants.session import SESSION
 from tests.mutants.smtp import SMTP
@@ -26,6 +27,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *SEEING,
     *OVERLOAD,
     *BOUNDS,
+    *RULES,
 )
 
 EVERYTHING: Final = ("tests/unit",)
@@ -77,6 +79,7 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/runtime/signer.py": ("tests/unit/runtime/test_signer.py",),
     "gateway/runtime/worker/signing.py": ("tests/unit/runtime/test_signer.py",),
     "gateway/runtime/supervisor/pool.py": ("tests/unit/runtime/supervisor/test_pool.py",),
+    "gateway/runtime/supervisor/rulekeeper.py": ("tests/unit/runtime/supervisor/test_rulekeeper.py",),
     "gateway/runtime/said.py": ("tests/unit/runtime/supervisor/test_pool.py",),
     "gateway/runtime/link.py": ("tests/unit/runtime/supervisor/test_pool.py",),
     "gateway/runtime/supervisor/hearing.py": ("tests/unit/runtime/supervisor/test_pool.py",),

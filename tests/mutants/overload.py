@@ -123,24 +123,6 @@ _endpoint.lacks(
     "self._socket.recv_into(_read_buffer)",
 )
 
-_kernel = Room("gateway/intercept/kernel/__init__.py")
-_kernel.lacks(
-    "the gate needs the workers that it sends SYNs to",
-    "    serving = [slots[queue] for queue in queues_served(live) if queue in slots]\n",
-    "    serving = []\n",
-)
-_nft = Room("gateway/intercept/kernel/nft.py")
-_nft.lacks(
-    "whom the gate needs follows the gate",
-    '            run(["nft", "-f", "-"], render_vouching(self.vouching))\n',
-    "            pass\n",
-)
-_nft.lacks(
-    "whom the gate needs stands in a table that is put back",
-    "render_vouching(self.vouching, alive=self.vouching.values(), seconds=self.vouched_seconds)",
-    '""',
-)
-
 OVERLOAD: Final[tuple[Mutant, ...]] = mutants_of(
-    _admission, _gate, _budget, _receiving, _pressure, _connection, _endpoint, _kernel, _nft
+    _admission, _gate, _budget, _receiving, _pressure, _connection, _endpoint
 )

@@ -15,6 +15,7 @@ from gateway.config import Config
 from gateway.errors import EnvironmentFailureError, Reason
 from gateway.intercept import ruleset
 from gateway.intercept.kernel import Mended
+from gateway.intercept.wanted import Wanted, Word, record_word
 from gateway.observe.log import Log, LogSink
 from gateway.policy import limits
 from gateway.runtime.supervisor import rulekeeper
@@ -43,7 +44,7 @@ class World:
     """A keeper whose rules stand, and two workers that live."""
 
     def __init__(self, folder: Path) -> None:
-        config = Config(inside=("lan",), outside=("wan",), state_dir=folder, run_dir=folder)
+        self.config = config = Config(inside=("lan",), outside=("wan",), state_dir=folder, run_dir=folder)
         self.kernel = Kernel()
         self.rung: list[tuple[Reason, str]] = []
         self.told: list[list[int]] = []
@@ -180,6 +181,63 @@ def test_what_cannot_be_mended_is_put_in_as_a_whole(world: World, monkeypatch: p
     world.keeper._look()
     assert applied == [[7, 8]]
     assert [reason for reason, _ in world.rung] == [Reason.RULES_MISSING]
+
+
+# --- Beside `nightmail down`, which writes what is wanted and then removes --------------------------------
+
+
+@pytest.mark.parametrize("finds", ["trouble", "gaps"])
+def test_what_goes_while_it_is_taken_down_is_not_missed(
+    world: World, monkeypatch: pytest.MonkeyPatch, finds: str
+) -> None:
+    """The look had begun before: nothing rings, and nothing is put in again."""
+
+    def mend() -> Mended:
+        record_word(world.config.wanted_file, Word(Wanted.DOWN))
+        if finds == "trouble":
+            raise EnvironmentFailureError("iptables-restore: line 5 failed")
+        return Mended(("iptables raw -A X",), 5)
+
+    applied: list[list[int]] = []
+    monkeypatch.setattr(world.kernel, "mend", mend)
+    monkeypatch.setattr(world.kernel, "missing", lambda: ["iptables raw -A X"], raising=False)
+    monkeypatch.setattr(world.kernel, "apply", lambda rules, live, _: applied.append(live), raising=False)
+    monkeypatch.setattr(rulekeeper.kernel, "passed_counts", dict)
+    world.keeper._look()
+    assert (world.rung, applied, world.keeper.missing) == ([], [], [])
+
+
+@pytest.mark.parametrize("stumbles", [0, 1])
+def test_rules_that_another_takes_out_too_are_out(
+    world: World, monkeypatch: pytest.MonkeyPatch, stumbles: int
+) -> None:
+    """What has just gone cannot be removed, and is no trouble; what is left is taken out at once."""
+    tries: list[int] = []
+
+    def remove() -> None:
+        tries.append(len(tries))
+        if len(tries) <= stumbles:
+            raise EnvironmentFailureError("nft: No such file or directory")
+
+    monkeypatch.setattr(world.kernel, "remove", remove, raising=False)
+    monkeypatch.setattr(rulekeeper.kernel, "passed_counts", dict)
+    record_word(world.config.wanted_file, Word(Wanted.DOWN))
+    world.keeper._look()
+    world.keeper._look()
+    assert len(tries) == 1 + stumbles, "and not again at each look"
+    assert world.rung == []
+
+
+def test_rules_that_do_not_go_are_tried_again_and_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def remove() -> None:
+        raise EnvironmentFailureError("nft: Operation not permitted")
+
+    monkeypatch.setattr(world.kernel, "remove", remove, raising=False)
+    monkeypatch.setattr(rulekeeper.kernel, "passed_counts", dict)
+    record_word(world.config.wanted_file, Word(Wanted.DOWN))
+    for _ in range(2):
+        with pytest.raises(EnvironmentFailureError):
+            world.keeper._look()
 
 
 @pytest.mark.parametrize("adopts", [True, False])

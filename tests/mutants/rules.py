@@ -1,0 +1,51 @@
+"""Checks of who keeps the rules in the kernel, and of whom the gate needs.
+
+Counterpart: docs/architecture.md, "What we put into the kernel".
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.mutant import Mutant, mutants_in
+
+RULES: Final[tuple[Mutant, ...]] = mutants_in(
+    {
+        "gateway/runtime/supervisor/rulekeeper.py": [
+            (
+                "rules that cannot be mended while `nightmail down` takes them out are not put back",
+                "            if not self._taken_down_meanwhile():\n",
+                "            if True:\n",
+            ),
+            (
+                "rules that `nightmail down` takes out ring for nothing",
+                "        if mended.gone and not self._taken_down_meanwhile():",
+                "        if mended.gone:",
+            ),
+            (
+                "what `nightmail down` has left goes at once",
+                "                except EnvironmentFailureError:\n                    self._kernel.remove()",
+                "                except EnvironmentFailureError:\n                    pass",
+            ),
+        ],
+        "gateway/intercept/kernel/__init__.py": [
+            (
+                "the gate needs the workers that it sends SYNs to",
+                "    serving = [slots[queue] for queue in queues_served(live) if queue in slots]\n",
+                "    serving = []\n",
+            ),
+        ],
+        "gateway/intercept/kernel/nft.py": [
+            (
+                "whom the gate needs follows the gate",
+                '            run(["nft", "-f", "-"], render_vouching(self.vouching))\n',
+                "            pass\n",
+            ),
+            (
+                "whom the gate needs stands in a table that is put back",
+                "render_vouching(self.vouching, alive=self.vouching.values(), seconds=self.vouched_seconds)",
+                '""',
+            ),
+        ],
+    }
+)
