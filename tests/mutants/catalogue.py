@@ -34,6 +34,9 @@ EVERYTHING: Final = ("tests/unit",)
 _SENDING: Final = tuple(
     f"tests/unit/session/test_{name}.py" for name in ("sending", "redialling", "sending_channel")
 )
+_RECEIVING: Final = tuple(
+    f"tests/unit/session/test_{name}.py" for name in ("receiving", "receiving_answers", "receiving_channel")
+)
 TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/crypto/primitives.py": (
         "tests/unit/crypto/test_primitives.py",
@@ -50,7 +53,7 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/session/flights.py": ("tests/unit/session/test_flights.py",),
     "gateway/session/channel.py": (
         *_SENDING,
-        "tests/unit/session/test_receiving.py",
+        *_RECEIVING,
         "tests/unit/session/test_rollover.py",
     ),
     "gateway/session/sending.py": (
@@ -63,7 +66,7 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "gateway/session/unoffered.py": _SENDING,
     "gateway/session/receiving.py": (
-        "tests/unit/session/test_receiving.py",
+        *_RECEIVING,
         "tests/unit/session/test_sources.py",
     ),
     "gateway/session/first_flight.py": _SENDING,

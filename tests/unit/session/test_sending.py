@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 
 from gateway.crypto.handshake import OfferForm
-from gateway.crypto.messages import AnswerFlags, OfferFlags
+from gateway.crypto.messages import AnswerFlags
 from gateway.crypto.records import RecordType
-from gateway.errors import LocalMisuseError, Reason
+from gateway.errors import Reason
 from gateway.peers.pins import Pin, accepted
 from gateway.policy import limits
 from gateway.session import commands as c
 from gateway.session.events import (
-    DeadlineReached,
     EndReceived,
-    Event,
-    OctetsReceived,
-    RedialFailed,
-    Redialled,
     ResetReceived,
     Side,
-    WriteDrained,
 )
-from gateway.session.sending import SendingSession, State
 from gateway.smtp.capability import VERB_LINE
 from tests.playbook import (
-    BOTH,
     DIALLED,
     EHLO,
-    EVENTS,
     GREETING,
     LONG_REPLY,
     OTHER_KEYS,
@@ -41,11 +30,9 @@ from tests.playbook import (
     FarReceivingGateway,
     Playbook,
     always_ignorable,
-    can_follow,
     flip,
     gateway_keys,
     sending,
-    table_of,
 )
 from tests.unit.session.sending_steps import (
     CONTENT,
@@ -428,95 +415,6 @@ def test_an_end_of_the_receiver_before_the_verb_passes_and_rings_where_it_is_pin
     book.far_end()
     assert book.ended == {Side.NEAR}
     assert (book.relayed, book.decision.alarm) == (True, pin is not None)
-
-
-# --- The table ----------------------------------------------------------------------------------------------
-
-NEAR_ONLY = {(kind, side) for kind, side in BOTH if side is Side.NEAR}
-TIMER = {(DeadlineReached, None)}
-LEGAL = {
-    State.OBSERVING: BOTH,
-    State.READY: BOTH,
-    State.CONFIRMING: BOTH | TIMER,
-    State.AWAITING_STATEMENT: BOTH | TIMER,
-    State.REDIALLING: NEAR_ONLY | TIMER | {(Redialled, None), (RedialFailed, None)},
-    State.REOBSERVING: BOTH | TIMER,
-    State.CHANNEL: BOTH | TIMER,
-}
-
-
-def in_state(state: State) -> Playbook:
-    r = FarReceivingGateway()
-    if state is State.OBSERVING:
-        return started()
-    if state is State.READY:
-        return ready(r)
-    if state is State.CONFIRMING:
-        return confirming(r)
-    if state is State.AWAITING_STATEMENT:
-        stranger = FarReceivingGateway(keys=OTHER_KEYS, flags=OfferFlags.STATEMENT_FOLLOWS)
-        return confirming(stranger, pin=R_PIN)
-    if state is State.CHANNEL:
-        return channelled(r)
-    if state is State.RELAYED:
-        book = started()
-        book.far(REPLY)
-        return book
-    book = confirming(r)
-    book.far_reset()
-    if state is State.REOBSERVING:
-        book.redialled()
-    elif state is State.OVER:
-        book.redial_failed()
-    return book
-
-
-@pytest.mark.parametrize("state", list(State))
-@pytest.mark.parametrize("event", EVENTS, ids=lambda e: f"{type(e).__name__}-{getattr(e, 'side', None)}")
-def test_every_event_in_every_state(state: State, event: Event) -> None:
-    book = in_state(state)
-    assert book.machine.state is state
-    side = getattr(event, "side", None)
-    if state in (State.OVER, State.RELAYED):
-        assert book.machine.handle(event, book.now) == []
-        assert book.machine.state is state
-    elif (type(event), side) in LEGAL[state]:
-        book.happens(event)
-    else:
-        with pytest.raises(LocalMisuseError):
-            book.happens(event)
-
-
-def test_the_table_holds_what_is_legal_and_no_more() -> None:
-    legal = {(state, kind, side) for state, pairs in LEGAL.items() for kind, side in pairs}
-    assert set(table_of(SendingSession)) == legal
-
-
-def test_no_machine_asks_to_be_told_of_drained_writes() -> None:
-    with pytest.raises(LocalMisuseError):
-        started().happens(WriteDrained(Side.FAR))
-
-
-def test_any_two_events_in_every_state_keep_what_always_holds() -> None:
-    """`Playbook` checks it; a legal event may bring about any state, never a contradiction."""
-    for state in LEGAL:
-        for first, second in itertools.product(EVENTS, repeat=2):
-            if not can_follow(first, second):
-                continue
-            book = in_state(state)
-            for event in (first, second):
-                side = getattr(event, "side", None)
-                current = book.machine.state
-                if (type(event), side) not in LEGAL.get(current, set()):
-                    break
-                if side in book.paused and isinstance(event, OctetsReceived | EndReceived):
-                    break
-                if isinstance(event, Redialled):
-                    book.redialled()
-                elif isinstance(event, RedialFailed):
-                    book.redial_failed()
-                else:
-                    book.happens(event)
 
 
 def test_keys_of_another_day_still_serve() -> None:

@@ -20,13 +20,20 @@ from gateway.session.receiving import State
 from gateway.smtp.capability import VERB_LINE
 from tests.playbook import EHLO, GREETING, OTHER_KEYS, Playbook, flip, sending
 from tests.unit.session import (
+    receiving_steps,
     test_receiving,
+    test_receiving_answers,
+    test_receiving_channel,
     test_redialling,
     test_rollover,
     test_sending,
     test_sending_channel,
+    test_tables,
 )
 from tests.unit.session.transitions import MACHINES, TAKEN, declared, recording
+
+SENDING = (test_sending, test_redialling, test_sending_channel)
+RECEIVING = (test_receiving, test_receiving_answers, test_receiving_channel)
 
 
 def cases(test: Callable[..., None]) -> Iterator[dict[str, Any]]:
@@ -52,7 +59,7 @@ def run_all(module: ModuleType) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _all_cases() -> None:
     """Whatever ran before, so that this module says the same alone and among others."""
-    for module in (test_sending, test_redialling, test_sending_channel, test_receiving, test_rollover):
+    for module in (*SENDING, *RECEIVING, test_rollover, test_tables):
         run_all(module)
     for test in (
         test_early_commands_wait_for_the_statement_as_well,
@@ -84,15 +91,15 @@ def test_a_reset_ends_the_wait_for_a_statement() -> None:
 
 
 def test_half_a_verb_in_vain_is_waited_for() -> None:
-    book = test_receiving.in_state(State.OFFER_VOID)
+    book = test_tables.receiving_in(State.OFFER_VOID)
     book.far(VERB_LINE[:4])
     assert book.state == "offer-void"
     assert book.to_near == EHLO
 
 
 def test_a_bad_answer_in_a_read_of_its_own() -> None:
-    book = test_receiving.offered()
-    s = test_receiving.far_s(book, keys=OTHER_KEYS)
+    book = receiving_steps.offered()
+    s = receiving_steps.far_s(book, keys=OTHER_KEYS)
     book.far(VERB_LINE)
     book.far(frame(FrameKind.ANSWER, flip(s.message, 50)))
     assert book.state == "over"
