@@ -21,16 +21,7 @@ from gateway.session.events import (
     Side,
 )
 from gateway.smtp.capability import VERB_LINE, append_offer, split_offer
-from tests.playbook import (
-    EHLO,
-    GREETING,
-    LONG_REPLY,
-    R_KEYS,
-    REPLY,
-    Playbook,
-    always_ignorable,
-    receiving,
-)
+from tests.playbook import EHLO, GREETING, LONG_REPLY, R_KEYS, REPLY, Playbook, always_ignorable, receiving
 from tests.unit.session.receiving_steps import (
     MAIL,
     REFUSAL,

@@ -15,26 +15,8 @@ from gateway.session.events import (
     Side,
 )
 from gateway.smtp.capability import VERB_LINE
-from tests.playbook import (
-    EHLO,
-    ELSEWHERE,
-    R_KEYS,
-    TODAY,
-    FarSendingGateway,
-    Playbook,
-    flip,
-    gateway_keys,
-)
-from tests.unit.session.receiving_steps import (
-    MAIL,
-    REFUSAL,
-    Channelled,
-    far_s,
-    offered,
-    the_offer,
-)
-
-# --- Message 2 that is none ---------------------------------------------------------------------------------
+from tests.playbook import EHLO, ELSEWHERE, R_KEYS, TODAY, FarSendingGateway, Playbook, flip, gateway_keys
+from tests.unit.session.receiving_steps import MAIL, REFUSAL, Channelled, far_s, offered, the_offer
 
 
 def _answer(change: Callable[[FarSendingGateway], bytes]) -> Callable[[Playbook], object]:

@@ -13,19 +13,8 @@ from gateway.session.events import (
     Side,
 )
 from gateway.smtp.capability import VERB_LINE
-from tests.playbook import (
-    EHLO,
-    FarSendingGateway,
-    flip,
-)
-from tests.unit.session.receiving_steps import (
-    MAIL,
-    Channelled,
-    far_s,
-    offered,
-)
-
-# --- In the channel -----------------------------------------------------------------------------------------
+from tests.playbook import EHLO, FarSendingGateway, flip
+from tests.unit.session.receiving_steps import MAIL, Channelled, far_s, offered
 
 
 def test_close_both_ways() -> None:
