@@ -21,6 +21,7 @@ from gateway.config import Placement
 from gateway.errors import EnvironmentFailureError
 from gateway.lab import gateways, listener, network, processes
 from gateway.lab.lab import Lab, Place
+from tests.lab import rules_ground
 from tests.lab.exchange import MailSites, TlsContexts
 from tests.lab.gateway_log import GatewayLog
 from tests.lab.probes import MailServer, Sites
@@ -190,3 +191,18 @@ def server4(server: MailServer) -> MailServer:
 def server6(sites: Sites) -> Iterator[MailServer]:
     with MailServer(sites, "mta-b", True) as made:
         yield made
+
+
+# The router of `rules_ground`, which has no daemon.
+
+
+@pytest.fixture(scope="module")
+def router_between_hosts(require_root: None) -> Iterator[None]:
+    with rules_ground.standing():
+        yield
+
+
+@pytest.fixture
+def router(router_between_hosts: None) -> None:
+    """Without any rules, and without memory of earlier connections."""
+    rules_ground.clear_router()

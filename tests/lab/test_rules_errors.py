@@ -1,0 +1,83 @@
+"""The rules of the router placement: what a client hears when the server does not answer."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.lab.rules_ground import (
+    BOTH_FAMILIES,
+    BOTH_WAYS,
+    RELAYED,
+    SITE,
+    A,
+    B,
+    GateProcess,
+    apply,
+    failure,
+    sh,
+)
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+
+REJECTIONS = [
+    (False, "tcp-reset"),
+    (False, "icmp-port-unreachable"),
+    (False, "icmp-host-unreachable"),
+    (False, "icmp-net-unreachable"),
+    (False, "icmp-admin-prohibited"),
+    (True, "tcp-reset"),
+    (True, "icmp6-port-unreachable"),
+    (True, "icmp6-addr-unreachable"),
+    (True, "icmp6-no-route"),
+    (True, "icmp6-adm-prohibited"),
+]
+
+
+@BOTH_WAYS
+@SITE
+@pytest.mark.parametrize(("v6", "answer"), REJECTIONS, ids=[answer for _, answer in REJECTIONS])
+def test_failures_are_those_seen_without_us(
+    router: None, client: str, server: str, v6: bool, answer: str, site: str
+) -> None:
+    tool = "ip6tables" if v6 else "iptables"
+    sh(server, f"{tool} -A INPUT -p tcp --dport 25 -j REJECT --reject-with {answer}")
+    # IPv6: a second, for the error meets a socket that is still in connect(); so it does without us.
+    direct, takes = failure(client, server, v6)
+    RELAYED[site]()
+    apply()
+    with GateProcess() as gate:
+        through, took = failure(client, server, v6)
+        assert gate.wait("dialled")
+    assert through == direct
+    assert took < takes + 0.5
+
+
+@BOTH_WAYS
+@BOTH_FAMILIES
+@SITE
+def test_no_neighbour_is_host_unreachable(
+    router: None, client: str, server: str, v6: bool, site: str
+) -> None:
+    RELAYED[site]()
+    apply()
+    nobody = {A: ("10.1.0.77", "fd00:1::77"), B: ("10.2.0.77", "fd00:2::77")}[server][v6]
+    with GateProcess() as gate:
+        assert failure(client, server, v6, address=nobody)[0] == "EHOSTUNREACH"
+        assert gate.wait("dialled")["outcome"] == "host-unreachable"
+
+
+@BOTH_FAMILIES
+@BOTH_WAYS
+def test_silence_stays_silence(router: None, client: str, server: str, v6: bool) -> None:
+    tool = "ip6tables" if v6 else "iptables"
+    sh(server, f"{tool} -A INPUT -p tcp --dport 25 -j DROP")
+    apply()
+    with GateProcess() as gate:
+        assert failure(client, server, v6, timeout=2.5)[0] == "silent"
+        assert gate.count("syn") >= 2
+        assert gate.count("dialled") == 0

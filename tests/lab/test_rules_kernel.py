@@ -1,0 +1,277 @@
+"""The rules in the kernel as a whole: put in, looked at, mended, taken out; nothing else changes."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from gateway.config import Config, Placement
+from gateway.errors import EnvironmentFailureError
+from gateway.intercept import kernel, ruleset
+from tests.lab.own_namespaces import ip
+from tests.lab.rules_ground import CONFIG, A, B, G, Server, apply, masquerade_and_filter, sh, talk, within
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+
+
+def kernel_state() -> list[str]:
+    """All rules, routes and routing rules; without comments, counters, and chains that hold nothing."""
+    lines: list[str] = []
+    for command in ("iptables-save", "ip6tables-save"):
+        saved = sh(G, command)
+        filled = set(re.findall(r"-A (\S+)", saved))
+        for line in saved.splitlines():
+            if line.startswith("-") or re.match(r":(\S+) (?!ACCEPT)", line):
+                lines.append(f"{command} {re.sub(r' .[0-9:]+]$', '', line)}")
+        assert filled is not None
+    lines += [f"nft {line}" for line in sh(G, "nft list tables").splitlines() if "nightmail" in line]
+    for family in ("-4", "-6"):
+        lines += sh(G, f"ip {family} rule").splitlines()
+        routes = sh(G, f"ip {family} route show table all").splitlines()
+        # The kernel's own come when an address has been tried, which takes a second.
+        lines += [line for line in routes if "fe80::" not in line and "ff00::" not in line]
+    lines += sh(
+        G, "sysctl -a --pattern ^net.ipv[46].conf.*(rp_filter|forwarding|src_valid_mark)"
+    ).splitlines()
+    return lines
+
+
+def full_set() -> ruleset.RuleSet:
+    return ruleset.render(CONFIG, ruleset.slots_of(CONFIG))
+
+
+def test_removal_leaves_what_was_there(router: None) -> None:
+    masquerade_and_filter()
+    sh(G, "iptables -t mangle -A PREROUTING -j MARK --set-xmark 0x1/0xff")
+    before = kernel_state()
+    rules = apply([2500, 2501])
+    assert kernel_state() != before
+    within(G, rules.remove)
+    assert kernel_state() == before
+    within(G, rules.remove)
+    assert kernel_state() == before
+
+
+HOST = Config(placement=Placement.HOST)
+
+
+def early_demux() -> str:
+    return sh(G, "sysctl -n net.ipv4.tcp_early_demux").strip()
+
+
+def test_another_placement_takes_the_place_of_all_that_the_last_one_made(router: None) -> None:
+    before = kernel_state()
+    apply([2500, 2501])
+    assert early_demux() == "0"
+    apply([2500], HOST)
+    wanted = ruleset.render(HOST, ruleset.slots_of(HOST))
+    assert within(G, lambda: kernel.plan(HOST, wanted, [2500])) == []
+    assert early_demux() == "1"
+    within(G, kernel.KernelRules(CONFIG).remove)
+    assert kernel_state() == before
+
+
+@pytest.mark.parametrize("config", [CONFIG, HOST], ids=["router", "host"])
+@pytest.mark.parametrize("step", ["nft", "ip6tables-restore"])
+def test_if_a_step_fails_nothing_is_left(
+    router: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: Config, step: str
+) -> None:
+    masquerade_and_filter()
+    before = kernel_state()
+    apply([2500, 2501], config)
+    tool = shutil.which(step)
+    broken = tmp_path / step
+    # It still lists and removes, as on a machine where only what we bring is not taken.
+    broken.write_text(
+        f"#!/bin/sh\ntext=$(cat)\ncase $text in *tproxy*|*REJECT*) exit 1;; esac\n"
+        f'printf \'%s\\n\' "$text" | {tool} "$@"\n'
+    )
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(EnvironmentFailureError, match=step):
+        apply([2500, 2501], config)
+    assert kernel_state() == before
+    assert early_demux() == "1"
+
+
+@pytest.mark.parametrize("before", ["0", "1"])
+def test_a_switch_is_given_back_by_whoever_takes_the_rules_out(router: None, before: str) -> None:
+    sh(G, f"sysctl -qw net.ipv4.tcp_early_demux={before}")
+    try:
+        apply()
+        apply()
+        assert early_demux() == "0"
+        within(G, kernel.KernelRules(HOST).remove)
+        assert early_demux() == before
+    finally:
+        sh(G, "sysctl -qw net.ipv4.tcp_early_demux=1")
+
+
+def test_a_switch_that_somebody_turned_is_turned_again_and_still_given_back(router: None) -> None:
+    """Also where all notes of it went with everybody's rules: the process remembers as well."""
+    rules = apply()
+    sh(G, "nft flush ruleset", "sysctl -qw net.ipv4.tcp_early_demux=1")
+    assert "sysctl net.ipv4.tcp_early_demux=0" in within(G, rules.missing)
+    within(G, lambda: rules.apply(full_set(), [2500]))
+    assert early_demux() == "0"
+    sh(G, "nft flush ruleset")
+    within(G, rules.remove)
+    assert early_demux() == "1"
+
+
+def test_applying_twice_is_applying_once(router: None) -> None:
+    masquerade_and_filter()
+    apply([2500, 2501])
+    once = kernel_state()
+    apply([2500, 2501])
+    assert kernel_state() == once
+
+
+def test_what_an_older_version_left_is_replaced(router: None) -> None:
+    for tool in ("iptables", "ip6tables"):
+        sh(
+            G,
+            f"{tool} -t nat -N NIGHTMAIL-OLD",
+            f"{tool} -t nat -A NIGHTMAIL-OLD -j RETURN",
+            f"{tool} -t nat -A PREROUTING -p tcp -j NIGHTMAIL-OLD",
+            f"{tool} -t raw -N NIGHTMAIL-OLD",
+            f"{tool} -t raw -A PREROUTING -p tcp -j NIGHTMAIL-OLD",
+        )
+    apply()
+    assert "NIGHTMAIL-OLD" not in sh(G, "iptables-save") + sh(G, "ip6tables-save")
+
+
+DAMAGE = [
+    ("iptables -t raw -F PREROUTING", "iptables raw -A PREROUTING"),
+    ("iptables -t raw -F NIGHTMAIL-GATE", "iptables raw -A NIGHTMAIL-GATE"),
+    ("iptables -D NIGHTMAIL-INPUT 1", "iptables filter -A NIGHTMAIL-INPUT -p icmp -j ACCEPT"),
+    ("ip6tables -t mangle -F", "ip6tables mangle -A NIGHTMAIL-PREROUTING"),
+    ("nft delete table inet nightmail", "nft table inet nightmail"),
+    ("nft flush chain inet nightmail leaving", "nft table inet nightmail: its rules differ"),
+    ("nft flush chain inet nightmail vouching", "nft chain inet nightmail vouching: its rules differ"),
+    ("nft flush ruleset", "ip6tables filter -A FORWARD"),
+    ("ip -6 rule del pref 25 iif wan", "ip -6 rule pref 25 iif wan"),
+    ("ip route flush table 2525", "ip -4 route local default dev lo table 2525"),
+]
+
+
+@pytest.mark.parametrize(("damage", "word"), DAMAGE, ids=[damage for damage, _ in DAMAGE])
+def test_what_others_remove_is_seen_and_put_back(router: None, damage: str, word: str) -> None:
+    rules = apply([2500, 2501])
+    assert within(G, rules.missing) == []
+    sh(G, damage)
+    assert any(word in line for line in within(G, rules.missing))
+    within(G, lambda: rules.apply(full_set(), [2500, 2501]))
+    assert within(G, rules.missing) == []
+
+
+@pytest.mark.parametrize(("damage", "word"), DAMAGE, ids=[damage for damage, _ in DAMAGE])
+def test_what_others_remove_is_mended_and_what_stands_is_left_alone(
+    router: None, damage: str, word: str
+) -> None:
+    """Our table remembers connections: it is not made anew because a chain elsewhere was emptied."""
+    rules = apply([2500, 2501])
+    sh(G, "nft add element inet nightmail taken4 { 192.0.2.1 . 1 . 192.0.2.2 . 25 }")
+    heard = within(G, kernel.changes)
+    sh(G, damage)
+    told, _, _ = select.select(heard, [], [], 0.0 if damage.startswith("ip route") else 5.0)
+    assert bool(told) == (not damage.startswith("ip route")), "the kernel tells of it"
+    assert any(word in line for line in within(G, rules.mend).gone)
+    assert within(G, rules.mend) == kernel.Mended()
+    assert within(G, rules.missing) == []
+    table_was_gone = damage.startswith("nft") and "vouching" not in damage
+    assert ("192.0.2.1" in sh(G, "nft list set inet nightmail taken4")) == (not table_was_gone)
+    for each in heard:
+        each.close()
+
+
+def test_plan_tells_what_apply_would_change(router: None) -> None:
+    masquerade_and_filter()
+    before = kernel_state()
+    lines = within(G, lambda: kernel.plan(CONFIG, full_set(), [2500, 2501]))
+    assert kernel_state() == before
+    assert any("NFQUEUE --queue-balance 2500:2501" in line for line in lines)
+    assert any("ip -6 route" in line for line in lines)
+    apply([2500, 2501])
+    assert within(G, lambda: kernel.plan(CONFIG, full_set(), [2500, 2501])) == []
+
+
+def test_swapping_the_gate_is_quick_and_touches_nothing_else(router: None) -> None:
+    rules = apply([2500])
+    before = [line for line in kernel_state() if not is_gate(line)]
+
+    def swap() -> list[float]:
+        took = []
+        for live in ([2500, 2501], [], [2501]) * 3:
+            began = time.monotonic()
+            rules.swap_gate(live)
+            took.append(time.monotonic() - began)
+        return took
+
+    took = within(G, swap)
+    assert sorted(took)[len(took) // 2] < 0.05
+    assert [line for line in kernel_state() if not is_gate(line)] == before
+    assert within(G, rules.missing) == []
+    assert "--queue-num 2501" in sh(G, "iptables -t raw -S NIGHTMAIL-GATE")
+    assert sh(G, "nft list chain inet nightmail vouching").count("jump vouched_") == 1
+
+
+def is_gate(line: str) -> bool:
+    return "GATE -p" in line or line.strip().startswith("jump vouched_")
+
+
+def test_looking_whether_all_stands_is_cheap(router: None) -> None:
+    rules = apply()
+    within(G, rules.missing)
+
+    def look() -> float:
+        began = time.process_time() + sum(os.times()[2:4])
+        for _ in range(10):
+            assert rules.missing() == []
+        return (time.process_time() + sum(os.times()[2:4]) - began) / 10
+
+    assert within(G, look) < 0.02
+
+
+def test_the_kernel_counts_what_reached_the_gate(router: None) -> None:
+    apply()
+    with Server(A, True), Server(B, False):
+        for _ in range(3):
+            talk(A, B, False)
+        talk(B, A, True)
+    assert within(G, kernel.gate_counts) == {"lan": 3, "wan": 1}
+
+
+def test_inside_networks_come_from_the_routes(router: None) -> None:
+    ip(f"-n {G} route add 192.168.7.0/24 via 10.1.0.2", f"-n {G} route add default via 10.1.0.2")
+    try:
+        found = within(G, lambda: kernel.inside_networks(CONFIG))
+    finally:
+        ip(f"-n {G} route del 192.168.7.0/24", f"-n {G} route del default")
+    assert sorted(map(str, found)) == ["10.1.0.0/24", "192.168.7.0/24", "fd00:1::/64"]
+
+
+def test_trouble_is_told_in_one_line(router: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EnvironmentFailureError, match="inside: no interface 'lam'; there are lan, wan"):
+        within(G, lambda: kernel.require_interfaces(Config(inside=("lam",), outside=("wan",))))
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(EnvironmentFailureError, match="nft is not installed"):
+        apply()
+
+
+def test_a_router_that_does_not_route_is_told(router: None) -> None:
+    assert within(G, lambda: kernel.remarks(CONFIG)) == []
+    sh(G, "sysctl -qw net.ipv6.conf.all.forwarding=0")
+    try:
+        assert "IPv6" in within(G, lambda: kernel.remarks(CONFIG))[0]
+    finally:
+        sh(G, "sysctl -qw net.ipv6.conf.all.forwarding=1")

@@ -1,0 +1,65 @@
+"""The queue of the kernel that holds SYNs: full, bound twice, inherited."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import subprocess
+
+import pytest
+
+from gateway.errors import EnvironmentFailureError
+from gateway.intercept.nfqueue import SynQueue
+from gateway.policy import limits
+from tests.lab.rules_ground import CONFIG, HOSTS, A, B, G, Server, apply, made, sh, wait_for, within
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+
+
+@pytest.mark.parametrize("full", ["queue", "socket"])
+def test_a_full_queue_lets_packets_pass(router: None, monkeypatch: pytest.MonkeyPatch, full: str) -> None:
+    monkeypatch.setattr(limits, *(("QUEUE_LENGTH", 3) if full == "queue" else ("QUEUE_SOCKET_OCTETS", 1200)))
+    apply()
+    held: list = []
+    made_queue = within(G, lambda: SynQueue(CONFIG.first_queue, lambda token, *_: held.append(token)))
+    with Server(B, False) as server, contextlib.ExitStack() as stack:
+        stack.callback(made_queue.close)
+        socks = [stack.enter_context(made(A, False)) for _ in range(12)]
+        for sock in socks:
+            sock.setblocking(False)
+            assert sock.connect_ex((HOSTS[B][0], 25)) == errno.EINPROGRESS
+        wait_for(lambda: server.connections >= 6)
+        made_queue.run()
+        assert 0 < len(held) <= 6
+        for token in held:
+            made_queue.verdict(token)
+        wait_for(lambda: server.connections == 12)
+
+
+def test_a_child_does_not_keep_the_queue(router: None) -> None:
+    made_queue = within(G, lambda: SynQueue(CONFIG.first_queue, lambda *_: None))
+    assert bound_queues() == [CONFIG.first_queue]
+    child = subprocess.Popen(["sleep", "30"], close_fds=False)
+    try:
+        made_queue.close()
+        assert bound_queues() == []
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_a_bound_queue_is_told_in_one_line(router: None) -> None:
+    first = within(G, lambda: SynQueue(CONFIG.first_queue, lambda *_: None))
+    try:
+        with pytest.raises(EnvironmentFailureError, match="cannot bind netfilter queue 2500"):
+            within(G, lambda: SynQueue(CONFIG.first_queue, lambda *_: None))
+    finally:
+        first.close()
+
+
+def bound_queues() -> list[int]:
+    return [int(line.split()[0]) for line in sh(G, "cat /proc/net/netfilter/nfnetlink_queue").splitlines()]
