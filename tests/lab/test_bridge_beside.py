@@ -1,0 +1,191 @@
+"""The gateway as a bridge: what is not its own passes as it is, and a site's filters stay what they are."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+
+import pytest
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import Dot1Q, Ether
+
+from gateway.config import Placement
+from gateway.lab import gateways, processes
+from gateway.lab.topology import BRIDGE
+from tests.lab import probes
+from tests.lab.bridges import BOTH_FAMILIES, Cable, decided, is_mail, mac_of, reaches
+from tests.lab.in_any_placement import reached_the_gate
+from tests.lab.probes import TOOLS, MailServer, Sites, eventually, mail
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+
+
+@pytest.fixture(scope="module")
+def built() -> Iterator[Sites]:
+    with probes.built(placement=Placement.BRIDGE) as sites:
+        yield sites
+
+
+@pytest.fixture
+def sites(built: Sites) -> Sites:
+    built.settle()
+    return built
+
+
+# --- What is not ours ---------------------------------------------------------------------------------
+
+
+def test_a_forged_frame_from_outside_teaches_nothing_of_an_address_inside(
+    sites: Sites, server: MailServer
+) -> None:
+    """Else what we send to the mail server would go to the forger's side, and mail would stand still."""
+    target = sites.address("mta-b", False)
+    mail(sites, "mta-c", server, target, b"so that it is known inside")
+    station, router = mac_of(sites.namespace("mta-b"), "eth0"), mac_of(sites.namespace("wire"), "gw-b")
+    packet = IP(src=target, dst=target) / TCP(sport=25, dport=25, flags="A")
+    with Cable(sites.namespace("wire"), "gw-b") as wire, Cable(sites.namespace("mta-b"), "eth0") as cable:
+        sites.sh("gw-b", "nft flush map bridge nightmail now4", "nft flush map bridge nightmail last4")
+        frame = bytes(Ether(src=router.hex(":"), dst=station.hex(":")) / packet)
+        wire.send(frame)
+        eventually(lambda: frame in cable.arrived(), what="the forged frame, which passes like any other")
+    assert mail(sites, "mta-c", server, target, b"as before") < 1.0
+
+
+def test_where_no_more_macs_can_be_learned_mail_passes_as_it_is(sites: Sites, server: MailServer) -> None:
+    """A flood of forged addresses fills the map: what cannot be answered for is not taken."""
+    target = sites.address("mta-b", False)
+    supervisor = sites.supervisor("b")
+    # It would put the table back as it was.
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        table = sites.sh("gw-b", "nft -s -t list table bridge nightmail")
+        begin = table.index("map now4")
+        end = table.index("}", begin)
+        full = table[:begin] + re.sub(r"size \d+", "size 1", table[begin:end]) + table[end:]
+        text = "delete table bridge nightmail\n" + full
+        text += "add element bridge nightmail now4 { 192.0.2.77 : 02:00:00:00:00:77 }\n"
+        processes.run_in(sites.namespace("gw-b"), ["nft", "-f", "-"], stdin=text.encode())
+        gated = reached_the_gate(sites, "b")
+        assert mail(sites, "mta-c", server, target, b"in clear") < 1.0
+        assert reached_the_gate(sites, "b") == gated
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+
+    def put_back() -> bool:
+        listing = sites.sh("gw-b", "nft -s -t list table bridge nightmail")
+        return re.search(r"size 1$", listing, re.MULTILINE) is None
+
+    eventually(put_back, what="our table")
+    assert mail(sites, "mta-c", server, target, b"through the gate") < 1.0
+    assert reached_the_gate(sites, "b") == gated + 1
+
+
+@BOTH_FAMILIES
+def test_neighbours_and_other_ports_pass_as_bridged(sites: Sites, v6: bool) -> None:
+    gated = reached_the_gate(sites, "a")
+    word = "-6" if v6 else "-4"
+    sites.sh("mta-a", f"ip {word} neigh flush dev eth0")
+    assert reaches(sites, "mta-a", "mta-b", v6)
+    neighbours = sites.sh("mta-a", f"ip {word} neigh show dev eth0")
+    router = mac_of(sites.namespace("wire"), "gw-a")
+    assert router.hex(":") in neighbours, "the router's own MAC, not one of the gateway's"
+    assert reached_the_gate(sites, "a") == gated
+
+
+@pytest.mark.parametrize("filtered", [0, 1])
+def test_tagged_frames_pass_as_they_are(sites: Sites, filtered: int) -> None:
+    """Also where br_netfilter shows them to iptables."""
+    sites.sh("gw-a", f"sysctl -qw net.bridge.bridge-nf-filter-vlan-tagged={filtered}")
+    gated = reached_the_gate(sites, "a")
+    station, router = mac_of(sites.namespace("mta-a"), "eth0"), mac_of(sites.namespace("wire"), "gw-a")
+    head = Ether(src=station.hex(":"), dst=router.hex(":")) / Dot1Q(vlan=7)
+    addresses = {"src": sites.address("mta-a", False), "dst": sites.address("mta-b", False)}
+    frame = bytes(head / IP(**addresses) / TCP(sport=42000, dport=25, flags="S"))
+    try:
+        with (
+            Cable(sites.namespace("mta-a"), "eth0") as inside,
+            Cable(sites.namespace("wire"), "gw-a") as wire,
+        ):
+            inside.send(frame)
+
+            def seen() -> bool:
+                return any(tag == 7 and is_mail(got) for got, tag in wire.arrived_tagged())
+
+            eventually(seen, what="the tagged frame on the wire")
+        assert reached_the_gate(sites, "a") == gated
+    finally:
+        sites.sh("gw-a", "sysctl -qw net.bridge.bridge-nf-filter-vlan-tagged=0")
+
+
+@BOTH_FAMILIES
+def test_a_smaller_path_is_found_by_both_halves(sites: Sites, v6: bool) -> None:
+    """A large mail through a wire whose next hop takes 1300 octets: ICMP's "too big" reaches our sockets."""
+    word, prefix = ("-6", "2001:db8:12::/64") if v6 else ("-4", "10.12.0.0/24")
+    metric = " metric 256" if v6 else ""
+    sites.sh("wire", f"ip {word} route replace {prefix} dev gw-b{metric} mtu lock 1300")
+    try:
+        with MailServer(sites, "mta-b", v6) as server:
+            body = b"\r\n".join([b"x" * 900] * 400)
+            assert mail(sites, "mta-a", server, sites.address("mta-b", v6), body) < PMTU_SECONDS
+    finally:
+        sites.sh("wire", f"ip {word} route replace {prefix} dev gw-b{metric}")
+
+
+PMTU_SECONDS = 5.0
+
+
+# --- A site with filters of its own --------------------------------------------------------------------
+
+
+def test_rules_that_never_saw_a_frame_of_the_bridge_see_none(sites: Sites) -> None:
+    """A firewall for what this machine routes, and masquerading: br_netfilter shows both our frames."""
+    site = (
+        "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n"
+        "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n"
+    )
+    for tool in TOOLS:
+        processes.run_in(sites.namespace("gw-b"), [f"{tool}-restore", "--noflush"], stdin=site.encode())
+    try:
+        for v6 in (False, True):
+            test_neighbours_and_other_ports_pass_as_bridged(sites, v6)
+            with MailServer(sites, "mta-b", v6) as server:
+                target = sites.address("mta-b", v6)
+                mail(sites, "mta-a", server, target, b"through a firewall that is not asked")
+                mail(sites, "mta-c", server, target, b"in clear")
+                assert server.peers == [sites.address("mta-a", v6), sites.address("mta-c", v6)]
+        assert "dport=" not in sites.sh("gw-b", "conntrack -L", "conntrack -L -f ipv6")
+    finally:
+        for tool in TOOLS:
+            sites.sh("gw-b", f"{tool} -t nat -F POSTROUTING", f"{tool} -P FORWARD ACCEPT")
+
+
+@pytest.mark.long
+def test_a_bridge_that_was_filtered_stays_so(sites: Sites) -> None:
+    """Stateful rules that know frames of the bridge go on judging them, and both halves of a session pass."""
+    gateways.kill(sites.gateway("b"))
+    sites.command("b", "down")
+    sites.sh("gw-b", f"ip link set {BRIDGE} type bridge nf_call_iptables 1")
+    site = (
+        "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT\n"
+        "-A FORWARD -m conntrack --ctstate NEW -p tcp --dport 25 -j ACCEPT\nCOMMIT\n"
+    )
+    processes.run_in(sites.namespace("gw-b"), ["iptables-restore", "--noflush"], stdin=site.encode())
+    try:
+        sites.command("b", "up")
+        sites.start("b")
+        with MailServer(sites, "mta-b", False) as server:
+            for client in ("mta-a", "mta-c"):
+                mail(sites, client, server, sites.address("mta-b", False), b"through the site's own filter")
+        eventually(lambda: decided(sites, "b") == 2, what="two sessions")
+        assert not reaches(sites, "mta-c", "mta-b", False)
+        assert reaches(sites, "mta-c", "mta-b", True), "nobody filters IPv6"
+    finally:
+        gateways.kill(sites.gateway("b"))
+        sites.command("b", "down")
+        sites.sh("gw-b", "iptables -F FORWARD", "iptables -P FORWARD ACCEPT")
+        sites.sh("gw-b", f"ip link set {BRIDGE} type bridge nf_call_iptables 0")

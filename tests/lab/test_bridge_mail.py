@@ -1,0 +1,196 @@
+"""The gateway as a bridge without an address: mail is the same, and dark on the wire; frames stay frames.
+
+For a router the same is in `test_real_mail`, `test_equality` and `test_darkness`. What is of a bridge
+alone is looked at on the cables, by sockets that see every frame.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from gateway.config import Placement
+from gateway.lab import processes
+from gateway.lab.lab import Lab
+from gateway.lab.topology import INSIDE, OUTSIDE, Family
+from tests.lab import in_any_placement, test_equality
+from tests.lab.bridges import Cable, is_mail, mac_of
+from tests.lab.conftest import Guarded
+from tests.lab.dialogues import DIALOGUES, FIRST_CONTACT, Dialogue
+from tests.lab.exchange import MailSites, TlsContexts
+from tests.lab.probes import eventually
+from tests.lab.test_darkness import SPOKEN, assert_dark
+from tests.lab.test_equality import BOTH, ROUTES
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+
+
+# --- Real mail ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def post(require_root: None) -> Iterator[Lab]:
+    """Three Postfix, two of them behind a bridge; the daemons on these are not started yet."""
+    with in_any_placement.post_offices(Placement.BRIDGE) as lab:
+        yield lab
+
+
+def test_real_mail_is_the_same_and_dark_between_gateways_alone(post: Lab) -> None:
+    in_any_placement.assert_real_mail_is_the_same_and_dark_between_gateways_alone(post)
+
+
+# --- Dialogues ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bridged(require_root: None, tls_contexts: TlsContexts) -> Iterator[Guarded]:
+    """Gateways that have met."""
+    with in_any_placement.acquainted(tls_contexts, Placement.BRIDGE) as made:
+        yield made
+
+
+SELECTED = [
+    one for number, one in enumerate(DIALOGUES) if number % 4 == 1 and not (one.long or one.takes_its_time)
+]
+
+
+def named(dialogues: list[Dialogue]) -> list[object]:
+    return [pytest.param(one, id=one.name.replace(" ", "-")) for one in dialogues]
+
+
+@pytest.mark.parametrize("dialogue", named(SELECTED))
+def test_dialogue(dialogue: Dialogue, bridged: Guarded, bare_sites: MailSites) -> None:
+    """Octets, ends, and the client's address and port."""
+    test_equality.compare(dialogue, bridged, bare_sites, ROUTES, Family.V4)
+
+
+@pytest.mark.parametrize("dialogue", named(SELECTED[::4]))
+def test_dialogue_by_ipv6(dialogue: Dialogue, bridged: Guarded, bare_sites: MailSites) -> None:
+    test_equality.compare(dialogue, bridged, bare_sites, ROUTES, Family.V6)
+
+
+@pytest.mark.parametrize("dialogue", named(SPOKEN[:4]))
+def test_between_gateways_nothing_is_readable(dialogue: Dialogue, bridged: Guarded) -> None:
+    outcome = bridged.sites.run(dialogue.steps, BOTH.sender, BOTH.receiver, Family.V4)
+    assert_dark(bridged.sites.on_the_wire(outcome), outcome)
+
+
+# --- Frames -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", Family)
+def test_frames_have_the_macs_of_those_in_whose_name_they_are(bridged: Guarded, family: Family) -> None:
+    lab = bridged.sites.lab
+    router = {letter: mac_of(lab.namespace("wire"), f"gw-{letter}") for letter in "ab"}
+    station = {letter: mac_of(lab.namespace(f"mta-{letter}"), "eth0") for letter in "ab"}
+    with contextlib.ExitStack() as stack:
+        near, far = (
+            {
+                letter: stack.enter_context(
+                    Cable(lab.namespace(node.format(letter)), interface.format(letter))
+                )
+                for letter in "ab"
+            }
+            for node, interface in (("mta-{}", "eth0"), ("wire", "gw-{}"))
+        )
+        bridged.sites.run(FIRST_CONTACT.steps, "a", "b", family)
+        for letter in "ab":
+            seen = {(frame[6:12], frame[:6]) for frame in near[letter].arrived() if is_mail(frame)}
+            assert seen == {(router[letter], station[letter])}
+            seen = {(frame[6:12], frame[:6]) for frame in far[letter].arrived() if is_mail(frame)}
+            assert seen == {(station[letter], router[letter])}
+
+
+SECRETS = (b"moonlit", b"heron", b"saltmarsh")
+
+
+class Session:
+    """A session from a to b that is upgraded, and can be led on step by step."""
+
+    def __init__(self, guarded: Guarded, family: Family) -> None:
+        self.made, self.accepted = guarded.sites.connect("a", "b", family)
+        self.lines = self.made.makefile("rb")
+
+    def __enter__(self) -> Session:
+        self.reply(b"220 mx.test ESMTP\r\n")
+        self.say(b"EHLO client.test\r\n")
+        self.reply(b"250 mx.test\r\n")
+        self.say(b"NOOP\r\n")
+        self.reply(b"250 ok\r\n")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.lines.close()
+        self.made.close()
+        self.accepted.close()
+
+    def say(self, line: bytes) -> None:
+        self.made.sendall(line)
+        assert self.accepted.recv(1000) == line
+
+    def reply(self, line: bytes) -> None:
+        self.accepted.sendall(line)
+        assert self.lines.readline() == line
+
+
+def forget_stations(lab: Lab) -> None:
+    for letter in "ab":
+        for port in (INSIDE, OUTSIDE):
+            words = ["ip", "link", "set", port, "type", "bridge_slave", "fdb_flush"]
+            processes.run_in(lab.gateway(letter).namespace, words)
+
+
+def say_with_forgetful_bridges(lab: Lab, session: Session) -> bytes:
+    """Both ways in clear on the cables to the mail servers; all that was on the wire meanwhile."""
+    with Cable(lab.namespace("wire"), "gw-a") as a, Cable(lab.namespace("wire"), "gw-b") as b:
+        for word in SECRETS:
+            forget_stations(lab)
+            session.say(b"MAIL FROM:<" + word + b"@a.test>\r\n")
+            forget_stations(lab)
+            session.reply(b"250 " + word + b"\r\n")
+        return b"".join(a.arrived() + b.arrived())
+
+
+@pytest.mark.parametrize("family", Family)
+def test_a_bridge_that_has_forgotten_its_stations_floods_nothing_in_clear(
+    bridged: Guarded, family: Family
+) -> None:
+    lab = bridged.sites.lab
+    with Session(bridged, family) as session:
+        on_the_wire = say_with_forgetful_bridges(lab, session)
+    assert on_the_wire
+    for word in SECRETS:
+        assert word not in on_the_wire
+
+
+def horizon(lab: Lab, letter: str) -> str:
+    words = ["nft", "list", "chain", "bridge", "nightmail", "horizon"]
+    return processes.run_in(lab.gateway(letter).namespace, words).stdout.decode()
+
+
+def test_it_is_the_split_horizon_that_keeps_it_from_the_wire(bridged: Guarded) -> None:
+    """Without those rules every word is found: they are taken out faster than the daemon puts them back."""
+    lab = bridged.sites.lab
+    with Session(bridged, Family.V4) as session:
+
+        def seen() -> bool:
+            for letter in "ab":
+                processes.run_in(
+                    lab.gateway(letter).namespace, ["nft", "flush", "chain", "bridge", "nightmail", "horizon"]
+                )
+            on_the_wire = say_with_forgetful_bridges(lab, session)
+            return all(word in on_the_wire for word in SECRETS)
+
+        eventually(seen, 30.0, "words in clear on the wire")
+    for letter in "ab":
+        eventually(lambda letter=letter: "drop" in horizon(lab, letter), what="rules put back")
+    with Session(bridged, Family.V4) as session:
+        on_the_wire = say_with_forgetful_bridges(lab, session)
+    for word in SECRETS:
+        assert word not in on_the_wire
