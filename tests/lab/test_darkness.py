@@ -16,20 +16,8 @@ from gateway.errors import Reason
 from gateway.eyes.wire import WireSession
 from gateway.lab.topology import Family
 from tests.lab.conftest import Guarded
-from tests.lab.dialogues import (
-    DIALOGUES,
-    EHLO,
-    FLIGHT,
-    FLIGHT_REPLY,
-    GREETING,
-    QUIT,
-    REPLY,
-    Dialogue,
-    c,
-    mail,
-    opened,
-    s,
-)
+from tests.lab.dialogues import DIALOGUES, Dialogue
+from tests.lab.dialogues.words import EHLO, FLIGHT, FLIGHT_REPLY, GREETING, QUIT, REPLY, c, mail, opened, s
 from tests.lab.exchange import Outcome
 
 pytestmark = pytest.mark.kernel

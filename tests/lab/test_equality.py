@@ -15,7 +15,8 @@ import pytest
 from gateway.errors import Reason
 from gateway.lab.topology import Family
 from tests.lab.conftest import Guarded
-from tests.lab.dialogues import DIALOGUES, FIRST_CONTACT, SMUGGLING, Dialogue, real_openings
+from tests.lab.dialogues import DIALOGUES, FIRST_CONTACT, SMUGGLING, Dialogue
+from tests.lab.dialogues.from_vectors import real_openings
 from tests.lab.exchange import HearReset, MailSites, Outcome, Over, Party, Reset
 from tests.lab.gateway_log import Session
 
