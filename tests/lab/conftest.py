@@ -24,7 +24,8 @@ from gateway.lab.lab import Lab, Place
 from tests.lab import rules_ground
 from tests.lab.exchange import MailSites, TlsContexts
 from tests.lab.gateway_log import GatewayLog
-from tests.lab.probes import MailServer, Sites
+from tests.lab.probes import MailServer
+from tests.lab.two_sites import Sites
 
 SLOTS = 12
 
@@ -172,7 +173,7 @@ def postfix_lab(require_root: None) -> Iterator[Lab]:
         yield lab
 
 
-# The mail server of site b, for the tests of a module whose `sites` are probes' own.
+# The mail server of site b, for the tests of a module whose `sites` are of `two_sites`.
 
 
 @pytest.fixture

@@ -20,8 +20,9 @@ from tests.lab import probes, test_fail_open
 from tests.lab.conftest import Guarded, guarded, slot
 from tests.lab.dialogues import FIRST_CONTACT
 from tests.lab.exchange import TlsContexts
-from tests.lab.probes import Load, MailServer, Sites, mail, wait_gone
+from tests.lab.probes import Load, MailServer, mail, wait_gone
 from tests.lab.test_fail_open import kill_everything
+from tests.lab.two_sites import Sites
 
 DELIVERY_SECONDS = 60.0
 LOG_SECONDS = 10.0

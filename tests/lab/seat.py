@@ -2,7 +2,7 @@
 
 Commands of the documents name no file of the lab. So they are run where the places of configuration, state
 and control socket are the gateway's own: in a mount namespace whose `/etc`, `/var/lib`, `/root` and `/run`
-take what is written and forget it at the end. Counterpart: `tests.lab.probes`, whose sites it stands at.
+take what is written and forget it at the end. Counterpart: `tests.lab.two_sites`, which it stands at.
 """
 
 from __future__ import annotations

@@ -17,9 +17,10 @@ import pytest
 
 from gateway.config import Placement
 from gateway.lab import gateways
-from tests.lab import probes
+from tests.lab import two_sites
 from tests.lab.own_disk import OwnDisk, own_disk
-from tests.lab.probes import FIRST_RETRANSMISSION, TOOLS, MailServer, Sites, eventually, failure, mail
+from tests.lab.probes import FIRST_RETRANSMISSION, MailServer, eventually, failure, mail
+from tests.lab.two_sites import TOOLS, Sites
 
 pytestmark = [
     pytest.mark.kernel,
@@ -87,7 +88,7 @@ class Box:
 
 @pytest.fixture(scope="module")
 def routers() -> Iterator[Sites]:
-    with probes.built() as sites:
+    with two_sites.built() as sites:
         sites.acquaint()
         yield sites
 
@@ -105,7 +106,7 @@ def box(routers: Sites) -> Iterator[Box]:
 @pytest.fixture
 def mail_server() -> Iterator[Box]:
     """The gateway on the mail server itself."""
-    with probes.built(placement=Placement.HOST) as sites, own_disk(with_neighbours=True) as disk:
+    with two_sites.built(placement=Placement.HOST) as sites, own_disk(with_neighbours=True) as disk:
         sites.acquaint()
         yield Box(sites, disk)
 

@@ -14,10 +14,11 @@ from scapy.layers.l2 import Dot1Q, Ether
 from gateway.config import Placement
 from gateway.lab import gateways, processes
 from gateway.lab.topology import BRIDGE
-from tests.lab import probes
+from tests.lab import two_sites
 from tests.lab.bridges import BOTH_FAMILIES, Cable, decided, is_mail, mac_of, reaches
 from tests.lab.in_any_placement import reached_the_gate
-from tests.lab.probes import TOOLS, MailServer, Sites, eventually, mail
+from tests.lab.probes import MailServer, eventually, mail
+from tests.lab.two_sites import TOOLS, Sites
 
 pytestmark = [
     pytest.mark.kernel,
@@ -27,7 +28,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def built() -> Iterator[Sites]:
-    with probes.built(placement=Placement.BRIDGE) as sites:
+    with two_sites.built(placement=Placement.BRIDGE) as sites:
         yield sites
 
 

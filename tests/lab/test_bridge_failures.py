@@ -14,11 +14,12 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
 from gateway.config import Placement
-from tests.lab import in_any_placement, probes, test_errors_of_others
+from tests.lab import in_any_placement, probes, test_errors_of_others, two_sites
 from tests.lab.bridges import BOTH_FAMILIES, Cable, is_mail, mac_of
-from tests.lab.probes import TOOLS, MailServer, Sites, eventually, wait_gone
+from tests.lab.probes import MailServer, eventually, wait_gone
 from tests.lab.test_errors_of_others import HOST, NET, NO_NEIGHBOUR, REFUSED, SILENT, Trouble, at
 from tests.lab.test_fail_open import kill_all_workers, kill_everything
+from tests.lab.two_sites import TOOLS, Sites
 
 pytestmark = [
     pytest.mark.kernel,
@@ -30,7 +31,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def with_troubles() -> Iterator[Sites]:
-    with probes.built(placement=Placement.BRIDGE) as sites:
+    with two_sites.built(placement=Placement.BRIDGE) as sites:
         arrange_troubles(sites)
         yield sites
 
@@ -87,7 +88,7 @@ def test_a_missing_neighbour_is_told_by_the_network_itself(with_troubles: Sites,
 
 @pytest.fixture(scope="module")
 def built() -> Iterator[Sites]:
-    with probes.built(placement=Placement.BRIDGE) as sites:
+    with two_sites.built(placement=Placement.BRIDGE) as sites:
         sites.acquaint()
         yield sites
 

@@ -12,9 +12,10 @@ import pytest
 from gateway.config import Placement
 from gateway.lab import gateways, network, processes
 from gateway.lab.topology import BRIDGE, INSIDE, OUTSIDE
-from tests.lab import probes, test_fail_open
+from tests.lab import test_fail_open, two_sites
 from tests.lab.bridges import bridge_state, decided
-from tests.lab.probes import MailServer, Sites, eventually, mail
+from tests.lab.probes import MailServer, eventually, mail
+from tests.lab.two_sites import Sites
 
 pytestmark = [
     pytest.mark.kernel,
@@ -24,7 +25,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def built() -> Iterator[Sites]:
-    with probes.built(placement=Placement.BRIDGE) as sites:
+    with two_sites.built(placement=Placement.BRIDGE) as sites:
         yield sites
 
 

@@ -23,8 +23,9 @@ import pytest
 
 from tests.attackers.attack import Act, Always, Attack, End, Kind, Piece, Say, altered, without_offer
 from tests.attackers.wire import Wire
-from tests.lab import probes
-from tests.lab.probes import Dialogue, MailServer, Sites, eventually, mail
+from tests.lab import probes, two_sites
+from tests.lab.probes import Dialogue, MailServer, eventually, mail
+from tests.lab.two_sites import Sites
 
 pytestmark = [
     pytest.mark.kernel,
@@ -42,7 +43,7 @@ _UNDO = (
 
 @pytest.fixture(scope="module")
 def built() -> Iterator[Sites]:
-    with probes.built() as sites:
+    with two_sites.built() as sites:
         sites.sh("gw-a", f"iptables -t raw -I PREROUTING -p tcp --sport {PAST_A} -j ACCEPT")
         yield sites
 

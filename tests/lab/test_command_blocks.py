@@ -19,9 +19,10 @@ import pytest
 
 from gateway.config import Placement
 from tests import pages
-from tests.lab import probes, seat
-from tests.lab.probes import MailServer, Sites
+from tests.lab import probes, seat, two_sites
+from tests.lab.probes import MailServer
 from tests.lab.seat import Seat
+from tests.lab.two_sites import Sites
 from tests.pages import PAGES, Block
 from tests.stages import Run, Stage, run_of
 
@@ -95,7 +96,7 @@ class Labs(dict[Placement, Ground]):
         self._stack = stack
 
     def __missing__(self, placement: Placement) -> Ground:
-        sites = self._stack.enter_context(probes.built(start=False, placement=placement))
+        sites = self._stack.enter_context(two_sites.built(start=False, placement=placement))
         if placement is Placement.BRIDGE:
             for theirs, documents in PORTS.items():
                 node = sites.home("a")

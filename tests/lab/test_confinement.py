@@ -25,8 +25,9 @@ import pytest
 from gateway import config
 from gateway.lab import gateways, processes
 from gateway.runtime import confinements, hardening, identity_file, landlock
-from tests.lab import probes
-from tests.lab.probes import MailServer, Sites, eventually, mail
+from tests.lab import two_sites
+from tests.lab.probes import MailServer, eventually, mail
+from tests.lab.two_sites import Sites
 
 pytestmark = [
     pytest.mark.kernel,
@@ -38,7 +39,7 @@ _OF_A_WORKER = (1 << hardening.NET_ADMIN) | (1 << hardening.NET_BIND_SERVICE)
 @pytest.fixture(scope="module")
 def sites() -> Iterator[Sites]:
     """Both gateways have made and taken offers."""
-    with probes.built() as sites:
+    with two_sites.built() as sites:
         with MailServer(sites, "mta-b", False) as server:
             for _ in range(4):
                 mail(sites, "mta-a", server, sites.address("mta-b", False), b"hello")

@@ -17,8 +17,9 @@ from gateway.config import Placement
 from gateway.intercept import kernel
 from gateway.lab import network
 from gateway.policy import limits
-from tests.lab import probes
-from tests.lab.probes import MailServer, Sites, eventually, mail
+from tests.lab import two_sites
+from tests.lab.probes import MailServer, eventually, mail
+from tests.lab.two_sites import Sites
 
 pytestmark = [
     pytest.mark.kernel,
@@ -31,7 +32,7 @@ SPARED = 40
 @contextlib.contextmanager
 def standing(placement: Placement, minutes: int) -> Iterator[Sites]:
     """Site b has no gateway at first."""
-    with probes.built(start=False, placement=placement) as sites:
+    with two_sites.built(start=False, placement=placement) as sites:
         for one in sites.gateways:
             text = one.configuration.read_text()
             assert "minutes = 0\n" in text

@@ -19,8 +19,9 @@ import pytest
 
 from gateway.lab import postfix, processes
 from gateway.lab.postfix import Instance
-from tests.lab import probes
-from tests.lab.probes import TOOLS, Dialogue, MailServer, Sites, eventually, failure, mail
+from tests.lab import two_sites
+from tests.lab.probes import Dialogue, MailServer, eventually, failure, mail
+from tests.lab.two_sites import TOOLS, Sites
 
 pytestmark = [
     pytest.mark.kernel,
@@ -61,7 +62,7 @@ def at(trouble: Trouble, v6: bool) -> str:
 
 @pytest.fixture(scope="module")
 def built() -> Iterator[Sites]:
-    with probes.built() as sites:
+    with two_sites.built() as sites:
         arrange(sites)
         yield sites
 

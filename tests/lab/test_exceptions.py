@@ -15,8 +15,9 @@ import pytest
 from gateway.config import Placement
 from gateway.lab import gateways
 from gateway.policy import limits
-from tests.lab import probes
-from tests.lab.probes import MailServer, Sites, eventually, mail
+from tests.lab import two_sites
+from tests.lab.probes import MailServer, eventually, mail
+from tests.lab.two_sites import Sites
 
 pytestmark = [
     pytest.mark.kernel,
@@ -32,7 +33,7 @@ SLOW = [pytest.param(one, marks=pytest.mark.long) for one in (Placement.HOST, Pl
 
 @pytest.fixture(scope="module", params=[Placement.ROUTER, *SLOW], ids=lambda one: one.value)
 def sites(request: pytest.FixtureRequest) -> Iterator[Sites]:
-    with probes.built(placement=request.param) as sites:
+    with two_sites.built(placement=request.param) as sites:
         yield sites
 
 

@@ -13,19 +13,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from gateway.lab import gateways, processes
-from tests.lab import probes
-from tests.lab.probes import (
-    MASQUERADED,
-    PATIENCE,
-    PLAIN,
-    Load,
-    MailServer,
-    Sites,
-    eventually,
-    kill,
-    mail,
-    wait_gone,
-)
+from tests.lab import probes, two_sites
+from tests.lab.probes import PATIENCE, Load, MailServer, eventually, kill, mail, wait_gone
+from tests.lab.two_sites import MASQUERADED, PLAIN, Sites
 
 pytestmark = [
     pytest.mark.kernel,
@@ -45,7 +35,7 @@ GATEWAYS_AND_SITES = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def built() -> Iterator[Sites]:
-    with probes.built() as sites:
+    with two_sites.built() as sites:
         sites.acquaint()
         yield sites
 
@@ -401,7 +391,7 @@ def test_what_others_flush_is_put_back_within_a_second(sites: Sites, server4: Ma
         mail(sites, "mta-a", server4, targets(sites)[0], b"after a flush")
         assert took < 1.0 + 0.5, f"put back after {took:.2f} s"
     finally:
-        probes.add_site_chains(sites.gateway("a"))
+        two_sites.add_site_chains(sites.gateway("a"))
 
 
 def rang_before(sites: Sites) -> bool:

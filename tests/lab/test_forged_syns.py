@@ -16,8 +16,9 @@ from ipaddress import ip_address
 import pytest
 
 from gateway.lab import network
-from tests.lab import probes
-from tests.lab.probes import TOOLS, Dialogue, Load, MailServer, Sites, eventually, kill, mail, wait_gone
+from tests.lab import probes, two_sites
+from tests.lab.probes import Dialogue, Load, MailServer, eventually, kill, mail, wait_gone
+from tests.lab.two_sites import TOOLS, Sites
 
 pytestmark = [
     pytest.mark.kernel,
@@ -31,7 +32,7 @@ FORGED_HOSTS = 250
 
 @pytest.fixture(scope="module")
 def built() -> Iterator[Sites]:
-    with probes.built() as sites:
+    with two_sites.built() as sites:
         for v6 in (False, True):
             # Whoever is forged stays silent: no reset, no ICMP error for the SYN-ACKs.
             flag = "-6 " if v6 else ""

@@ -17,9 +17,10 @@ import pytest
 
 from gateway.config import Placement
 from gateway.lab import processes
-from tests.lab import probes
-from tests.lab.probes import Load, MailServer, Sites, eventually, failure, mail
+from tests.lab import two_sites
+from tests.lab.probes import Load, MailServer, eventually, failure, mail
 from tests.lab.test_fail_open import targets
+from tests.lab.two_sites import Sites
 
 pytestmark = [
     pytest.mark.kernel,
@@ -33,7 +34,7 @@ LATE_SECONDS = 0.5
 
 @pytest.fixture(scope="module", params=list(Placement), ids=lambda placement: placement.value)
 def built(request: pytest.FixtureRequest) -> Iterator[Sites]:
-    with probes.built(placement=request.param) as sites:
+    with two_sites.built(placement=request.param) as sites:
         sites.acquaint()
         yield sites
 

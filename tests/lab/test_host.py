@@ -20,17 +20,18 @@ from gateway.lab import gateways, processes
 from gateway.lab.lab import Lab
 from gateway.lab.topology import Family
 from gateway.policy import limits
-from tests.lab import in_any_placement, probes, test_errors_of_others, test_fail_open
+from tests.lab import in_any_placement, probes, test_errors_of_others, test_fail_open, two_sites
 from tests.lab.conftest import Guarded
 from tests.lab.dialogues import DIALOGUES, Dialogue
 from tests.lab.exchange import MailSites, TlsContexts
 from tests.lab.gateway_log import GatewayLog
 from tests.lab.in_any_placement import reached_the_gate
-from tests.lab.probes import TOOLS, MailServer, Sites, eventually, mail
+from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.test_darkness import SPOKEN, assert_dark
 from tests.lab.test_equality import BOTH, ROUTES, UPGRADED, Route, assert_equal
 from tests.lab.test_errors_of_others import HOST, PROHIBITED, REFUSED, SILENT, TROUBLES, Trouble
 from tests.lab.test_fail_open import kill_all_workers, kill_everything
+from tests.lab.two_sites import TOOLS, Sites
 
 pytestmark = [
     pytest.mark.kernel,
@@ -177,7 +178,7 @@ def test_a_flush_of_conntrack_lets_nothing_out_in_clear(on_hosts: Guarded) -> No
 
 @pytest.fixture(scope="module")
 def with_troubles() -> Iterator[Sites]:
-    with probes.built(placement=Placement.HOST) as sites:
+    with two_sites.built(placement=Placement.HOST) as sites:
         test_errors_of_others.arrange(sites)
         yield sites
 
@@ -232,7 +233,7 @@ def test_a_ban_of_the_site_stays_a_ban(with_troubles: Sites, v6: bool) -> None:
 
 @pytest.fixture(scope="module")
 def built() -> Iterator[Sites]:
-    with probes.built(placement=Placement.HOST) as sites:
+    with two_sites.built(placement=Placement.HOST) as sites:
         for letter in "ab":
             # Strict, as some distributions have it.
             sites.sh(

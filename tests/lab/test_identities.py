@@ -24,8 +24,9 @@ from gateway.lab import gateways
 from gateway.peers.pins import Destination, MetPeer, Pin
 from gateway.peers.store import PinStore
 from gateway.policy import limits
-from tests.lab import probes
-from tests.lab.probes import MailServer, Sites, eventually, mail
+from tests.lab import probes, two_sites
+from tests.lab.probes import MailServer, eventually, mail
+from tests.lab.two_sites import Sites
 
 pytestmark = [
     pytest.mark.kernel,
@@ -37,7 +38,7 @@ OUTER = "203.0.113.9"
 
 @pytest.fixture(scope="module")
 def built() -> Iterator[Sites]:
-    with probes.built(start=False) as sites:
+    with two_sites.built(start=False) as sites:
         yield sites
 
 

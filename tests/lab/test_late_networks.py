@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab import probes
-from tests.lab.probes import MailServer, Sites, eventually, mail
+from tests.lab import two_sites
+from tests.lab.probes import MailServer, eventually, mail
+from tests.lab.two_sites import Sites
 
 pytestmark = [
     pytest.mark.kernel,
@@ -20,7 +21,7 @@ NETWORKS = {"10.12.0.0/24", "2001:db8:12::/64"}
 
 @pytest.fixture
 def sites() -> Iterator[Sites]:
-    with probes.built(start=False) as sites:
+    with two_sites.built(start=False) as sites:
         yield sites
 
 

@@ -16,9 +16,10 @@ import pytest
 from gateway.errors import Reason
 from gateway.lab import gateways, processes
 from gateway.lab.gateways import Gateway
-from tests.lab import probes
+from tests.lab import probes, two_sites
 from tests.lab.gateway_log import GatewayLog
-from tests.lab.probes import TOOLS, MailServer, Sites, eventually, mail
+from tests.lab.probes import MailServer, eventually, mail
+from tests.lab.two_sites import TOOLS, Sites
 
 pytestmark = [
     pytest.mark.kernel,
@@ -31,7 +32,7 @@ PUBLIC = {False: "198.51.100.61", True: "2001:db8:100::61"}
 
 @pytest.fixture(scope="module")
 def built() -> Iterator[Sites]:
-    with probes.built() as sites:
+    with two_sites.built() as sites:
         sites.acquaint()
         yield sites
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import probes
-from tests.lab.probes import Dialogue, MailServer, Sites, eventually, kill, mail
+from tests.lab import probes, two_sites
+from tests.lab.probes import Dialogue, MailServer, eventually, kill, mail
+from tests.lab.two_sites import Sites
 
 pytestmark = [
     pytest.mark.kernel,
@@ -25,7 +26,7 @@ FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
 
 @pytest.fixture(scope="module")
 def built() -> Iterator[Sites]:
-    with probes.built() as sites:
+    with two_sites.built() as sites:
         yield sites
 
 

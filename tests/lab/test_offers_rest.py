@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.policy import limits
-from tests.lab import probes
-from tests.lab.probes import Dialogue, MailServer, Sites, eventually
+from tests.lab import two_sites
+from tests.lab.probes import Dialogue, MailServer, eventually
+from tests.lab.two_sites import Sites
 
 pytestmark = [
     pytest.mark.kernel,
@@ -29,7 +30,7 @@ SECOND = {False: "10.11.0.77", True: "2001:db8:11:9::77"}
 
 @pytest.fixture(scope="module")
 def built() -> Iterator[Sites]:
-    with probes.built(start=False) as sites:
+    with two_sites.built(start=False) as sites:
         configure(sites, "b", rest=True)
         yield sites
 

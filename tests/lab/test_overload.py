@@ -19,10 +19,11 @@ from pathlib import Path
 import pytest
 
 from gateway.lab import network, processes
-from tests.lab import probes
+from tests.lab import probes, two_sites
 from tests.lab.flooder import CONNECTIONS, SYNS_PER_SECOND
-from tests.lab.probes import Dialogue, Sites, eventually
+from tests.lab.probes import Dialogue, eventually
 from tests.lab.test_forged_syns import FORGED_NETWORK
+from tests.lab.two_sites import Sites
 
 pytestmark = [
     pytest.mark.kernel,
@@ -52,7 +53,7 @@ TRIES = 4
 
 @pytest.fixture(scope="module")
 def sites() -> Iterator[Sites]:
-    with probes.built(configuration=SMALL_LIMITS) as sites:
+    with two_sites.built(configuration=SMALL_LIMITS) as sites:
         for v6 in (False, True):
             flag = "-6 " if v6 else ""
             sites.sh("wire", f"ip {flag}route add blackhole {FORGED_NETWORK[v6]}")
@@ -296,7 +297,7 @@ def begun_in_all(sites: Sites, letter: str) -> int:
 
 def gate_counts(sites: Sites, letter: str, *, v6: bool = False) -> int:
     """SYNs that have come to the gate, by the kernel's own counter."""
-    lines = sites.sh(f"gw-{letter}", f"{probes.TOOLS[v6]}-save -c -t raw").splitlines()
+    lines = sites.sh(f"gw-{letter}", f"{two_sites.TOOLS[v6]}-save -c -t raw").splitlines()
     gate = [line for line in lines if line.endswith("-j NIGHTMAIL-GATE")]
     return sum(int(line.split(":")[0].lstrip("[")) for line in gate)
 

@@ -16,8 +16,9 @@ import pytest
 import gateway
 from gateway.config import Placement
 from gateway.lab import processes
-from tests.lab import probes
-from tests.lab.probes import MailServer, Sites, eventually, mail
+from tests.lab import probes, two_sites
+from tests.lab.probes import MailServer, eventually, mail
+from tests.lab.two_sites import Sites
 
 pytestmark = [
     pytest.mark.kernel,
@@ -29,7 +30,7 @@ NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 @pytest.fixture(scope="module")
 def sites() -> Iterator[Sites]:
-    with probes.built() as sites:
+    with two_sites.built() as sites:
         yield sites
 
 
@@ -153,7 +154,7 @@ def test_to_an_address_that_is_silent(sites: Sites, v6: bool) -> None:
 
 
 def test_on_the_mail_server_itself_the_gateway_there_lets_it_be(require_root: None) -> None:
-    with probes.built(placement=Placement.HOST) as sites:
+    with two_sites.built(placement=Placement.HOST) as sites:
         address = sites.address("mta-b", False)
         with MailServer(sites, "mta-b", False):
             status, found = facts(sites, address)

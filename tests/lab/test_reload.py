@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from gateway.lab import gateways, processes
-from tests.lab import probes
-from tests.lab.probes import Dialogue, Load, MailServer, Sites, eventually, mail
+from tests.lab import probes, two_sites
+from tests.lab.probes import Dialogue, Load, MailServer, eventually, mail
+from tests.lab.two_sites import Sites
 
 pytestmark = [
     pytest.mark.kernel,
@@ -32,7 +33,7 @@ FROZEN_SECONDS = 5.0
 
 @pytest.fixture(scope="module")
 def sites() -> Iterator[Sites]:
-    with probes.built() as sites:
+    with two_sites.built() as sites:
         sites.acquaint()
         yield sites
 

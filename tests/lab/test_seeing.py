@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from gateway.lab import gateways
-from tests.lab import probes
-from tests.lab.probes import MailServer, Sites, eventually, mail
+from tests.lab import probes, two_sites
+from tests.lab.probes import MailServer, eventually, mail
+from tests.lab.two_sites import Sites
 
 pytestmark = [
     pytest.mark.kernel,
@@ -23,7 +24,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def sites() -> Iterator[Sites]:
-    with probes.built(start=False) as sites:
+    with two_sites.built(start=False) as sites:
         for one in sites.gateways:
             command = one.folder / "tell"
             command.write_text(f"#!/bin/sh\ncat >>{one.folder}/alarms\n")

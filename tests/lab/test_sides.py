@@ -13,8 +13,9 @@ import pytest
 
 from gateway.config import Placement
 from gateway.lab import gateways
-from tests.lab import probes
-from tests.lab.probes import MailServer, Sites, eventually, mail
+from tests.lab import two_sites
+from tests.lab.probes import MailServer, eventually, mail
+from tests.lab.two_sites import Sites
 
 pytestmark = [
     pytest.mark.kernel,
@@ -53,7 +54,7 @@ def configure(sites: Sites, letter: str, old: str, new: str) -> None:
 
 @pytest.fixture(scope="module", params=Placement, ids=lambda one: one.value)
 def ports(request: pytest.FixtureRequest) -> Iterator[Sites]:
-    with probes.built(placement=request.param) as sites:
+    with two_sites.built(placement=request.param) as sites:
         yield sites
 
 
@@ -91,7 +92,7 @@ DMZ = {False: "10.99.0.10", True: "fd99::10"}
 @pytest.fixture(scope="module")
 def two_insides() -> Iterator[Sites]:
     """The mail server of site b has a second cable to the gateway, and an address on it."""
-    with probes.built(start=False) as sites:
+    with two_sites.built(start=False) as sites:
         sites.sh(
             "mta-b",
             f"ip link add dmz type veth peer name dmz netns {sites.namespace('gw-b')}",
@@ -149,7 +150,7 @@ def test_mail_from_each_inside_interface(two_insides: Sites, v6: bool) -> None:
 def one_armed() -> Iterator[Sites]:
     """A switch joins wire, mail server and gateway b, which has one cable to it. It is a bridge in the
     namespace of the mail server."""
-    with probes.built(start=False) as sites:
+    with two_sites.built(start=False) as sites:
         home = sites.namespace("mta-b")
         sites.sh("gw-b", f"ip link set outside netns {home}")
         sites.sh(
@@ -235,7 +236,7 @@ def test_the_doctor_finds_nothing_at_one_arm(one_armed: Sites) -> None:
 
 @pytest.fixture(scope="module")
 def named_outside() -> Iterator[Sites]:
-    with probes.built(start=False, placement=Placement.HOST) as sites:
+    with two_sites.built(start=False, placement=Placement.HOST) as sites:
         for letter in "ab":
             configure(sites, letter, "[daemon]", '[interfaces]\noutside = ["eth0"]\n[daemon]')
         sites.start("a", "b")
