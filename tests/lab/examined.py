@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tests.lab.own_namespaces import ip, remove_ours
+from tests.lab.own_namespaces import build_router_between, remove_ours
 
 SOURCE = Path(__file__).parents[2]
 A, G, B = (f"nmdr-{os.getpid()}-{name}" for name in "agb")
@@ -129,29 +129,12 @@ class Site:
         self.until("the daemon does not serve", lambda troubles: not troubles)
 
 
-def link(here: str, name: str, v4: str, v6: str) -> None:
-    ip(f"-n {here} addr add {v4} dev {name}", f"-n {here} addr add {v6} dev {name} nodad")
-    ip(f"-n {here} link set {name} up")
-
-
-def build() -> None:
-    for name in (A, G, B):
-        ip(f"netns add {name}", f"-n {name} link set lo up")
-    ip(f"link add lan netns {G} type veth peer name eth netns {A}")
-    ip(f"link add wan netns {G} type veth peer name eth netns {B}")
-    link(A, "eth", "10.1.0.2/24", "fd00:1::2/64")
-    link(G, "lan", "10.1.0.1/24", "fd00:1::1/64")
-    link(G, "wan", "10.2.0.1/24", "fd00:2::1/64")
-    link(B, "eth", "10.2.0.2/24", "fd00:2::2/64")
-    ip(f"-n {A} route add default via 10.1.0.1", f"-n {A} -6 route add default via fd00:1::1")
-
-
 @contextmanager
 def standing(folder: Path) -> Iterator[Site]:
     """All green: a router with a daemon, and the rest of the Internet behind B."""
     remove_ours("nmdr")
     try:
-        build()
+        build_router_between(A, G, B)
         here = Site(folder)
         for name in ("bin", "log"):
             (folder / name).mkdir()

@@ -1,10 +1,15 @@
-"""Namespaces that a test makes for itself, beside those of the labs: PREFIX-PID, or PREFIX-PID-NAME each."""
+"""Namespaces that a test makes for itself, beside those of the labs: PREFIX-PID, or PREFIX-PID-NAME each.
+
+Nobody but the test speaks in them: no daemon, no mail server, no listener on a wire.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from pyroute2 import netns
@@ -27,3 +32,43 @@ def remove_ours(prefix: str) -> None:
         if owner and (int(owner[1]) == os.getpid() or not Path("/proc", owner[1]).exists()):
             kill_all_in([name])
             network.remove([name])
+
+
+@contextlib.contextmanager
+def lonely_router(name: str) -> Iterator[None]:
+    """One namespace that looks like a router's; nobody is behind its interfaces lan and wan."""
+    try:
+        ip(
+            f"netns add {name}",
+            f"-n {name} link set lo up",
+            f"-n {name} link add lan type veth peer name lan-far",
+            f"-n {name} link add wan type veth peer name wan-far",
+            *(f"-n {name} link set {each} up" for each in ("lan", "wan", "lan-far", "wan-far")),
+            f"-n {name} address add 10.1.0.1/24 dev lan",
+            f"-n {name} address add 10.2.0.1/24 dev wan",
+            f"-n {name} route add default via 10.2.0.2",
+            f"netns exec {name} sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1",
+        )
+        yield
+    finally:
+        kill_all_in([name])
+        network.remove([name])
+
+
+def build_router_between(inside: str, router: str, outside: str) -> None:
+    """inside (10.1.0.2) --lan-- router --wan-- outside (10.2.0.2). `inside` sends all by the router, which is
+    not told to forward."""
+    for name in (inside, router, outside):
+        ip(f"netns add {name}", f"-n {name} link set lo up")
+    ip(f"link add lan netns {router} type veth peer name eth netns {inside}")
+    ip(f"link add wan netns {router} type veth peer name eth netns {outside}")
+    link(inside, "eth", "10.1.0.2/24", "fd00:1::2/64")
+    link(router, "lan", "10.1.0.1/24", "fd00:1::1/64")
+    link(router, "wan", "10.2.0.1/24", "fd00:2::1/64")
+    link(outside, "eth", "10.2.0.2/24", "fd00:2::2/64")
+    ip(f"-n {inside} route add default via 10.1.0.1", f"-n {inside} -6 route add default via fd00:1::1")
+
+
+def link(here: str, name: str, v4: str, v6: str) -> None:
+    ip(f"-n {here} addr add {v4} dev {name}", f"-n {here} addr add {v6} dev {name} nodad")
+    ip(f"-n {here} link set {name} up")

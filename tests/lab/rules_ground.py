@@ -27,7 +27,7 @@ from pyroute2 import netns
 
 from gateway.config import Config
 from gateway.intercept import kernel, ruleset
-from tests.lab.own_namespaces import ip, remove_ours
+from tests.lab.own_namespaces import build_router_between, ip, remove_ours
 
 GATE_PROCESS = Path(__file__).with_name("gate_process.py")
 CONFIG = Config(inside=("lan",), outside=("wan",))
@@ -64,30 +64,14 @@ def sh(name: str, *commands: str) -> str:
     return out
 
 
-def link(here: str, name: str, v4: str, v6: str) -> None:
-    ip(f"-n {here} addr add {v4} dev {name}", f"-n {here} addr add {v6} dev {name} nodad")
-    ip(f"-n {here} link set {name} up")
-
-
 @contextlib.contextmanager
 def standing() -> Iterator[None]:
     """The namespaces; gone behind it."""
     remove_ours("nmi")
     try:
-        for name in (A, G, B):
-            ip(f"netns add {name}", f"-n {name} link set lo up")
-        ip(f"link add lan netns {G} type veth peer name eth netns {A}")
-        ip(f"link add wan netns {G} type veth peer name eth netns {B}")
-        link(A, "eth", "10.1.0.2/24", "fd00:1::2/64")
-        link(G, "lan", "10.1.0.1/24", "fd00:1::1/64")
-        link(G, "wan", "10.2.0.1/24", "fd00:2::1/64")
-        link(B, "eth", "10.2.0.2/24", "fd00:2::2/64")
+        build_router_between(A, G, B)
         ip(f"-n {B} addr add 10.2.0.3/24 dev eth")
-        for name, router in ((A, ("10.1.0.1", "fd00:1::1")), (B, ("10.2.0.1", "fd00:2::1"))):
-            ip(
-                f"-n {name} route add default via {router[0]}",
-                f"-n {name} -6 route add default via {router[1]}",
-            )
+        ip(f"-n {B} route add default via 10.2.0.1", f"-n {B} -6 route add default via fd00:2::1")
         for name in (A, G, B):
             # One ICMP error a second is the kernel's custom; the tests want one for each refusal.
             sh(name, "sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0")

@@ -19,9 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.lab import network
 from gateway.lab.processes import kill_all_in
-from tests.lab.own_namespaces import remove_ours
+from tests.lab.own_namespaces import lonely_router, remove_ours
 
 pytestmark = [
     pytest.mark.kernel,
@@ -122,23 +121,8 @@ def complaint(returned: int, out: str, err: str, status: int) -> str:
 @pytest.fixture(scope="module")
 def namespace() -> Iterator[None]:
     remove_ours("nmbi")
-    try:
-        for line in (
-            f"netns add {NAME}",
-            f"-n {NAME} link set lo up",
-            f"-n {NAME} link add lan type veth peer name lan-far",
-            f"-n {NAME} link add wan type veth peer name wan-far",
-            *(f"-n {NAME} link set {name} up" for name in ("lan", "wan", "lan-far", "wan-far")),
-            f"-n {NAME} address add 10.1.0.1/24 dev lan",
-            f"-n {NAME} address add 10.2.0.1/24 dev wan",
-            f"-n {NAME} route add default via 10.2.0.2",
-            f"netns exec {NAME} sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1",
-        ):
-            subprocess.run(["ip", *line.split()], check=True, timeout=20)
+    with lonely_router(NAME):
         yield
-    finally:
-        kill_all_in([NAME])
-        network.remove([NAME])
 
 
 @pytest.fixture

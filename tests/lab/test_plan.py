@@ -19,9 +19,8 @@ from typing import Any
 
 import pytest
 
-from gateway.lab import network
-from gateway.lab.processes import kill_all_in
 from tests.lab.own_disk import OwnDisk, own_disk
+from tests.lab.own_namespaces import lonely_router
 from tests.lab.probes import eventually
 
 pytestmark = [
@@ -167,28 +166,8 @@ def names_told(of_nft: set[str]) -> set[str]:
 
 @pytest.fixture
 def machine() -> Iterator[Machine]:
-    with own_disk() as disk:
-        try:
-            build_network()
-            yield Machine(disk)
-        finally:
-            kill_all_in([NAME])
-            network.remove([NAME])
-
-
-def build_network() -> None:
-    for line in (
-        f"netns add {NAME}",
-        f"-n {NAME} link set lo up",
-        f"-n {NAME} link add lan type veth peer name lan-far",
-        f"-n {NAME} link add wan type veth peer name wan-far",
-        *(f"-n {NAME} link set {name} up" for name in ("lan", "wan", "lan-far", "wan-far")),
-        f"-n {NAME} address add 10.1.0.1/24 dev lan",
-        f"-n {NAME} address add 10.2.0.1/24 dev wan",
-        f"-n {NAME} route add default via 10.2.0.2",
-        f"netns exec {NAME} sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1",
-    ):
-        subprocess.run(["ip", *line.split()], check=True, timeout=20)
+    with own_disk() as disk, lonely_router(NAME):
+        yield Machine(disk)
 
 
 def paths(lines: list[str], *, stay: bool = False) -> set[str]:

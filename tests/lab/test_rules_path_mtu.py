@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.config import Config
-from tests.lab.own_namespaces import ip
+from tests.lab.own_namespaces import ip, link
 from tests.lab.rules_ground import (
     BOTH_FAMILIES,
     RELAYED,
@@ -22,7 +22,6 @@ from tests.lab.rules_ground import (
     Server,
     apply,
     echo,
-    link,
     sh,
 )
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import uvloop
@@ -33,6 +34,28 @@ async def until(holds: Callable[[], bool]) -> None:
             return
         await asyncio.sleep(0.001)
     raise AssertionError("never")
+
+
+@contextlib.contextmanager
+def polled(count: int) -> Iterator[tuple[Poller, list[tuple[socket.socket, socket.socket]]]]:
+    """A poller of the running loop, and pairs of whose first sockets the test makes it watch all."""
+    poller = Poller(asyncio.get_running_loop())
+    pairs = [pair() for _ in range(count)]
+    yield poller, pairs
+    for ours, theirs in pairs:
+        poller.forget(ours.fileno())
+        ours.close()
+        theirs.close()
+    poller.close()
+
+
+def watch_all(
+    poller: Poller, pairs: list[tuple[socket.socket, socket.socket]], serve: Callable[[int], None]
+) -> None:
+    """Each has something to read, and `serve` is told its number."""
+    for number, (ours, theirs) in enumerate(pairs):
+        theirs.send(b"x")
+        poller.watch(ours.fileno(), select.EPOLLIN, lambda _, number=number: serve(number))
 
 
 def run(body: object) -> None:
@@ -119,28 +142,20 @@ def test_a_number_that_is_given_out_again_is_not_told_what_was_meant_for_another
 
 def test_behind_its_moment_nothing_is_told_and_then_those_come_first_that_were_not() -> None:
     async def body() -> None:
-        poller = Poller(asyncio.get_running_loop())
-        pairs = [pair() for _ in range(6)]
-        told: list[int] = []
+        with polled(6) as (poller, pairs):
+            told: list[int] = []
 
-        def serve(number: int) -> None:
-            told.append(number)
-            if len(told) == 2:
-                poller.rest_behind(time.monotonic() - 1)
+            def serve(number: int) -> None:
+                told.append(number)
+                if len(told) == 2:
+                    poller.rest_behind(time.monotonic() - 1)
 
-        for number, (ours, theirs) in enumerate(pairs):
-            theirs.send(b"x")
-            poller.watch(ours.fileno(), select.EPOLLIN, lambda _, number=number: serve(number))
-        await turns()
-        assert told == [0, 1]
-        poller.rest_behind(time.monotonic() + 60)
-        await until(lambda: len(told) >= 6)
-        assert told[:6] == [0, 1, 2, 3, 4, 5]
-        for ours, theirs in pairs:
-            poller.forget(ours.fileno())
-            ours.close()
-            theirs.close()
-        poller.close()
+            watch_all(poller, pairs, serve)
+            await turns()
+            assert told == [0, 1]
+            poller.rest_behind(time.monotonic() + 60)
+            await until(lambda: len(told) >= 6)
+            assert told[:6] == [0, 1, 2, 3, 4, 5]
 
     run(body())
 
@@ -152,30 +167,22 @@ def test_one_that_fails_keeps_none_of_the_others_waiting() -> None:
         loop = asyncio.get_running_loop()
         failures: list[BaseException] = []
         loop.set_exception_handler(lambda _, context: failures.append(context["exception"]))
-        poller = Poller(loop)
-        pairs = [pair() for _ in range(3)]
-        told: list[int] = []
+        with polled(3) as (poller, pairs):
+            told: list[int] = []
 
-        def serve(number: int) -> None:
-            if number == 0:
-                raise KeyError("a bug of ours")
-            told.append(number)
+            def serve(number: int) -> None:
+                if number == 0:
+                    raise KeyError("a bug of ours")
+                told.append(number)
 
-        poller.rest_behind(time.monotonic() - 1)
-        for number, (ours, theirs) in enumerate(pairs):
-            theirs.send(b"x")
-            poller.watch(ours.fileno(), select.EPOLLIN, lambda _, number=number: serve(number))
-        await turns()
-        assert told == []
-        poller.rest_behind(time.monotonic() + 60)
-        await until(lambda: {1, 2} <= set(told))
-        await turns()
-        assert [type(one) for one in failures] == [KeyError]
-        for ours, theirs in pairs:
-            poller.forget(ours.fileno())
-            ours.close()
-            theirs.close()
-        poller.close()
+            poller.rest_behind(time.monotonic() - 1)
+            watch_all(poller, pairs, serve)
+            await turns()
+            assert told == []
+            poller.rest_behind(time.monotonic() + 60)
+            await until(lambda: {1, 2} <= set(told))
+            await turns()
+            assert [type(one) for one in failures] == [KeyError]
 
     run(body())
 
@@ -183,22 +190,14 @@ def test_one_that_fails_keeps_none_of_the_others_waiting() -> None:
 @pytest.mark.parametrize("more", [1, 100])
 def test_a_turn_serves_so_many_and_the_next_turn_the_others(more: int) -> None:
     async def body() -> None:
-        poller = Poller(asyncio.get_running_loop())
-        pairs = [pair() for _ in range(limits.EVENTS_PER_TURN + more)]
-        served: set[int] = set()
+        with polled(limits.EVENTS_PER_TURN + more) as (poller, pairs):
+            served: set[int] = set()
 
-        def serve(number: int) -> None:
-            served.add(number)
-            pairs[number][0].recv(1)
+            def serve(number: int) -> None:
+                served.add(number)
+                pairs[number][0].recv(1)
 
-        for number, (ours, theirs) in enumerate(pairs):
-            theirs.send(b"x")
-            poller.watch(ours.fileno(), select.EPOLLIN, lambda _, number=number: serve(number))
-        await until(lambda: len(served) == len(pairs))
-        for ours, theirs in pairs:
-            poller.forget(ours.fileno())
-            ours.close()
-            theirs.close()
-        poller.close()
+            watch_all(poller, pairs, serve)
+            await until(lambda: len(served) == len(pairs))
 
     run(body())
