@@ -21,7 +21,7 @@ from gateway.config import Placement
 from gateway.errors import EnvironmentFailureError
 from gateway.lab import gateways, listener, network, processes
 from gateway.lab.lab import Lab, Place
-from tests.lab import rules_ground
+from tests.lab import rules_ground, two_sites
 from tests.lab.exchange import MailSites, TlsContexts
 from tests.lab.gateway_log import GatewayLog
 from tests.lab.probes import MailServer
@@ -171,6 +171,14 @@ def postfix_lab(require_root: None) -> Iterator[Lab]:
     with slot() as lab:
         lab.up(with_gateways=False, temporary=True)
         yield lab
+
+
+@pytest.fixture(scope="module")
+def acquainted_sites(require_root: None) -> Iterator[Sites]:
+    """Two sites with routers, whose gateways have met."""
+    with two_sites.built() as sites:
+        sites.acquaint()
+        yield sites
 
 
 # The mail server of site b, for the tests of a module whose `sites` are of `two_sites`.

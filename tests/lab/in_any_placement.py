@@ -16,12 +16,12 @@ from gateway.lab import gateways, processes
 from gateway.lab.lab import Lab
 from gateway.lab.mail import without_traces
 from gateway.lab.topology import Family
-from tests.lab import probes, test_fail_open
+from tests.lab import harms, probes
 from tests.lab.conftest import Guarded, guarded, slot
 from tests.lab.dialogues import FIRST_CONTACT
 from tests.lab.exchange import TlsContexts
+from tests.lab.harms import kill_everything
 from tests.lab.probes import Load, MailServer, mail, wait_gone
-from tests.lab.test_fail_open import kill_everything
 from tests.lab.two_sites import Sites
 
 DELIVERY_SECONDS = 60.0
@@ -87,7 +87,7 @@ def assert_real_mail_is_the_same_and_dark_between_gateways_alone(post: Lab) -> N
 def assert_a_kill_under_load_leaves_nobody_hanging(
     sites: Sites, server: MailServer, event: Callable[[Sites, str], None], letter: str
 ) -> None:
-    targets = test_fail_open.targets(sites)
+    targets = harms.targets(sites)
     pids = [sites.supervisor(letter), *sites.workers(letter)]
     with Load(sites, "mta-a", targets) as load:
         load.wait(40)
@@ -106,7 +106,7 @@ def assert_the_first_connection_behind_a_kill_passes_at_once(
 ) -> None:
     """`servers`: by IPv4 and by IPv6."""
     kill(sites, letter)
-    for one, target in zip(servers, test_fail_open.targets(sites), strict=True):
+    for one, target in zip(servers, harms.targets(sites), strict=True):
         for _ in range(3):
             assert mail(sites, "mta-a", one, target, b"direct") < 0.5
 
@@ -114,7 +114,7 @@ def assert_the_first_connection_behind_a_kill_passes_at_once(
 def assert_a_session_is_reset_when_its_gateway_dies(sites: Sites) -> None:
     """Both mail servers learn of it at once: neither waits for its own timer."""
     for letter in "ab":
-        with probes.Dialogue(sites.connect("mta-a", test_fail_open.targets(sites)[0])) as dialogue:
+        with probes.Dialogue(sites.connect("mta-a", harms.targets(sites)[0])) as dialogue:
             dialogue.begin()
             dialogue.say(b"NOOP")  # from here on there is no way back
             kill(sites, letter)
@@ -127,7 +127,7 @@ def assert_a_session_is_reset_when_its_gateway_dies(sites: Sites) -> None:
 
 
 def assert_a_reload_under_load_breaks_nothing(sites: Sites, letter: str) -> None:
-    target = test_fail_open.targets(sites)[0]
+    target = harms.targets(sites)[0]
     one = sites.gateway(letter)
     with (
         probes.Dialogue(sites.connect("mta-a", target)) as lasting,

@@ -16,9 +16,9 @@ from scapy.layers.l2 import Ether
 from gateway.config import Placement
 from tests.lab import in_any_placement, probes, test_errors_of_others, two_sites
 from tests.lab.bridges import BOTH_FAMILIES, Cable, is_mail, mac_of
+from tests.lab.harms import kill_all_workers, kill_everything
 from tests.lab.probes import MailServer, eventually, wait_gone
 from tests.lab.test_errors_of_others import HOST, NET, NO_NEIGHBOUR, REFUSED, SILENT, Trouble, at
-from tests.lab.test_fail_open import kill_all_workers, kill_everything
 from tests.lab.two_sites import TOOLS, Sites
 
 pytestmark = [

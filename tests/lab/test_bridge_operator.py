@@ -12,7 +12,7 @@ import pytest
 from gateway.config import Placement
 from gateway.lab import gateways, network, processes
 from gateway.lab.topology import BRIDGE, INSIDE, OUTSIDE
-from tests.lab import test_fail_open, two_sites
+from tests.lab import harms, two_sites
 from tests.lab.bridges import bridge_state, decided
 from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.two_sites import Sites
@@ -38,7 +38,7 @@ def sites(built: Sites) -> Sites:
 def test_left_over_rules_are_harmless_and_down_takes_everything(
     sites: Sites, server: MailServer, server6: MailServer
 ) -> None:
-    targets = test_fail_open.targets(sites)
+    targets = harms.targets(sites)
     gateways.kill(sites.gateway("a"))
     sites.command("a", "down")
     without = bridge_state(sites, "a")
@@ -91,15 +91,15 @@ def lifts(sites: Sites, letter: str) -> bool:
     ids=lambda harm: harm.replace(" ", "-"),
 )
 def test_what_others_take_away_is_put_back(sites: Sites, server: MailServer, harm: str) -> None:
-    before = test_fail_open.ours(sites.kernel_state("a"))
+    before = harms.ours(sites.kernel_state("a"))
     sites.sh("gw-a", harm)
     eventually(lambda: lifts(sites, "a"), what="the way out of the bridge and back")
-    eventually(lambda: test_fail_open.ours(sites.kernel_state("a")) == before, what="all of our rules")
+    eventually(lambda: harms.ours(sites.kernel_state("a")) == before, what="all of our rules")
     eventually(lambda: not sites.status("a")["rules"]["missing"], what="a status without missing rules")
     eventually(lambda: sites.alarms("a", "rules-missing"), what="an alarm in the log")
     sites.wait_ready("a")
     known = decided(sites, "a")
-    mail(sites, "mta-a", server, test_fail_open.targets(sites)[0], b"after harm")
+    mail(sites, "mta-a", server, harms.targets(sites)[0], b"after harm")
     eventually(lambda: decided(sites, "a") == known + 1, what="a session of ours")
 
 

@@ -1,76 +1,46 @@
-"""Whatever happens to a gateway, mail flows: kills, hangs, disks, flushed rules. In namespaces nmf0-...
+"""Whatever happens to a gateway, mail flows: kills, and disks. In namespaces nmf0-...
 
-Each kill is judged under load, too: nobody may be left to wait for a timer of its own.
+Each kill is judged under load, too: nobody may be left to wait for a timer of its own. For hangs there is
+`test_hangs`, for rules that are left over or flushed `test_left_over_rules`.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from gateway.lab import gateways, processes
-from tests.lab import probes, two_sites
-from tests.lab.probes import PATIENCE, Load, MailServer, eventually, kill, mail, wait_gone
-from tests.lab.two_sites import MASQUERADED, PLAIN, Sites
+from tests.lab import probes
+from tests.lab.harms import (
+    GATEWAYS_AND_SITES,
+    SITES,
+    kill_all_workers,
+    kill_everything,
+    kill_one_worker,
+    kill_supervisor,
+    protected,
+    targets,
+    undisturbed,
+)
+from tests.lab.probes import Load, MailServer, eventually, kill, mail, wait_gone
+from tests.lab.two_sites import Sites
 
 pytestmark = [
     pytest.mark.kernel,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
 ]
-SITES = pytest.mark.parametrize("site", [PLAIN, MASQUERADED])
-GATEWAYS_AND_SITES = pytest.mark.parametrize(
-    ("letter", "site"),
-    [
-        ("a", PLAIN),
-        ("a", MASQUERADED),
-        ("b", MASQUERADED),
-        pytest.param("b", PLAIN, marks=pytest.mark.long),
-    ],
-)
-
-
-@pytest.fixture(scope="module")
-def built() -> Iterator[Sites]:
-    with two_sites.built() as sites:
-        sites.acquaint()
-        yield sites
 
 
 @pytest.fixture
-def sites(built: Sites) -> Iterator[Sites]:
-    """Two gateways that serve, at sites without rules of their own."""
-    built.surround(PLAIN)
-    built.settle()
-    yield built
-    built.surround(PLAIN)
-
-
-def targets(sites: Sites) -> tuple[str, str]:
-    return sites.address("mta-b", False), sites.address("mta-b", True)
+def sites(acquainted_sites: Sites) -> Iterator[Sites]:
+    with undisturbed(acquainted_sites) as sites:
+        yield sites
 
 
 # --- Kills --------------------------------------------------------------------------------------------
-
-
-def kill_one_worker(sites: Sites, letter: str) -> None:
-    kill(sites.workers(letter)[0])
-
-
-def kill_all_workers(sites: Sites, letter: str) -> None:
-    kill(*sites.workers(letter))
-
-
-def kill_supervisor(sites: Sites, letter: str) -> None:
-    kill(sites.supervisor(letter))
-
-
-def kill_everything(sites: Sites, letter: str) -> None:
-    kill(sites.supervisor(letter), *sites.workers(letter))
-
 
 KILLS = [kill_one_worker, kill_all_workers, kill_supervisor, kill_everything]
 
@@ -188,221 +158,6 @@ def test_what_a_session_has_left_behind_does_not_stop_the_next_one_from_that_por
     for port, target in cases:
         with probes.Dialogue(sites.connect("mta-a", target, port=port, timeout=1.0)) as dialogue:
             dialogue.begin()
-
-
-# --- Hangs --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def stopped(sites: Sites) -> Iterator[Callable[..., None]]:
-    """Stops processes; they go on afterwards whatever happened."""
-    pids: list[int] = []
-
-    def stop(*which: int) -> None:
-        for pid in which:
-            os.kill(pid, signal.SIGSTOP)
-            pids.append(pid)
-
-    yield stop
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGCONT)
-        except ProcessLookupError:
-            continue
-
-
-@GATEWAYS_AND_SITES
-@pytest.mark.parametrize("count", [1, 2], ids=["one", "all"])
-def test_a_hung_worker_is_taken_out_of_the_rules_and_comes_back(
-    sites: Sites,
-    server4: MailServer,
-    server6: MailServer,
-    stopped: Callable,
-    letter: str,
-    count: int,
-    site: str,
-) -> None:
-    sites.surround(site)
-    pids = sites.workers(letter)[:count]
-    queues = [worker["queue"] for worker in sites.status(letter)["workers"]][:count]
-    with Load(sites, "mta-a", targets(sites)) as load:
-        load.wait(20)
-        at = time.monotonic()
-        stopped(*pids)
-        eventually(lambda: not_served(sites, letter, queues), 3.0, "watchdog")
-        out_after = time.monotonic() - at
-        # Sessions of the stopped workers stand still, as they must: so fresh clients.
-        eventually(lambda: time.monotonic() >= at + 1.0)
-        with Load(sites, "mta-a", targets(sites)) as fresh:
-            fresh.wait(40)
-        again = time.monotonic()
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-        eventually(lambda: sites.serving(letter) == 2, what="serving again")
-        load.wait(40, since=again + 1.0)
-    print(fresh.judge(at))
-    assert not [each for each in load.attempts if each.seconds >= PATIENCE]
-    load.attempts = [each for each in load.attempts if each.began >= again]
-    print(load.judge(again), f"out of the rules after {out_after:.2f} s")
-    assert out_after < 0.5 + 0.4, f"out of the rules after {out_after:.2f} s"
-    assert sites.alarms(letter, "worker-hung")
-
-
-def not_served(sites: Sites, letter: str, queues: list[int]) -> bool:
-    return not any(str(queue) in words(rule) for rule in sites.gate(letter) for queue in queues)
-
-
-def words(rule: str) -> set[str]:
-    return set(rule.replace(":", " ").split())
-
-
-def test_syns_held_by_a_stopped_worker_do_no_harm_when_it_wakes(
-    sites: Sites, server4: MailServer, stopped: Callable
-) -> None:
-    """Its clients have long sent their SYNs again, and those went direct: from the very same port."""
-    target = targets(sites)[0]
-    pids = sites.workers("a")
-    slept = sites.log("a").count(" worker slept ")
-    stopped(*pids)
-    with probes.Dialogue(sites.connect("mta-a", target)) as dialogue:
-        dialogue.begin()
-        connections = len(server4.peers)
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-        eventually(lambda: sites.serving("a") == 2, what="serving again")
-        eventually(
-            lambda: sites.log("a").count(" worker slept ") == slept + 2, what="both told that they slept"
-        )
-        dialogue.send_mail(b"begun while all workers slept")
-        dialogue.say(b"QUIT")
-    assert server4.mails == [b"begun while all workers slept\r\n"]
-    assert len(server4.peers) == connections == 1
-
-
-# --- Being told ---------------------------------------------------------------------------------------
-
-
-def test_status_and_log_tell_how_many_passed_unprotected_and_why(
-    sites: Sites, server4: MailServer, stopped: Callable
-) -> None:
-    before = sites.status("a")["bypassed"]
-    with Load(sites, "mta-a", (targets(sites)[0],)) as load:
-        load.wait(100)  # what goes through the gateway must not be counted
-    stopped(*sites.workers("a"))
-    eventually(lambda: not sites.gate("a"), what="an empty gate")
-    for _ in range(5):
-        mail(sites, "mta-a", server4, targets(sites)[0], b"in clear")
-    told = eventually(lambda: sites.status("a")["bypassed"] >= before + 5, 10.0, "a count of five")
-    assert told
-    assert sites.status("a")["bypassed"] <= before + 6
-    eventually(lambda: "reason=bypassed" in bypass_told(sites), what="a line in the log")
-    shown = sites.command("a", "status")
-    assert "NO, mail passes in clear: no worker serves" in shown
-    assert "worker-hung" in shown
-    assert f"bypassed: {sites.status('a')['bypassed']} connections" in shown
-
-
-def test_what_passed_while_no_daemon_ran_is_told_by_the_next_one(sites: Sites, server4: MailServer) -> None:
-    sites.kill("a")
-    sites.start("a")
-    sites.kill("a")
-    for _ in range(5):
-        mail(sites, "mta-a", server4, targets(sites)[0], b"nobody at home")
-    sites.start("a")
-    assert sites.status("a")["bypassed"] == 5
-    eventually(lambda: "connections=5" in bypass_told(sites), what="a line in the log")
-
-
-def bypass_told(sites: Sites) -> str:
-    return "\n".join(each for each in sites.log("a").splitlines() if " gate bypassed " in each)
-
-
-# --- Left-over rules, other people's hands on the rules --------------------------------------------------
-
-
-@SITES
-def test_left_over_rules_are_harmless_and_down_takes_them_all(
-    sites: Sites, server4: MailServer, server6: MailServer, site: str
-) -> None:
-    sites.surround(site)
-    sites.kill("a")
-    sites.command("a", "down")
-    without = sites.kernel_state("a")
-    assert sites.gate("a") == []
-    gateways.start(sites.gateway("a"))
-    gateways.wait_ready(sites.gateway("a"))
-    assert sites.gate("a") == []  # `down` was the operator's last word
-    sites.command("a", "up")
-    assert sites.gate("a")
-    mail(sites, "mta-a", server4, targets(sites)[0], b"with rules")
-    sites.kill("a")
-    assert mail(sites, "mta-a", server4, targets(sites)[0], b"left-over rules") < 0.5
-    assert mail(sites, "mta-a", server6, targets(sites)[1], b"left-over rules") < 0.5
-    sites.command("a", "down")
-    assert sites.kernel_state("a") == without
-    assert mail(sites, "mta-a", server4, targets(sites)[0], b"no rules") < 0.5
-    sites.command("a", "up")
-
-
-def test_down_with_a_running_daemon_stays_down_and_up_brings_it_back(
-    sites: Sites, server4: MailServer
-) -> None:
-    sites.command("a", "down")
-    looks = time.monotonic() + 1.2  # two of the daemon's own looks at the rules
-    while time.monotonic() < looks:
-        assert sites.gate("a") == []
-    assert sites.status("a")["wanted"] == "down"
-    assert "`nightmail down`" in sites.command("a", "status")
-    mail(sites, "mta-a", server4, targets(sites)[0], b"down")
-    upgraded = protected(sites, "a")
-    sites.command("a", "up")
-    assert len(sites.gate("a")) > 0
-    mail(sites, "mta-a", server4, targets(sites)[0], b"up")
-    eventually(lambda: protected(sites, "a") == upgraded + 1, what="one protected session more")
-
-
-def protected(sites: Sites, letter: str) -> int:
-    """Sessions that this gateway has upgraded as the sending one."""
-    return sum(sites.status(letter)["counters"]["decided"]["out"]["upgraded"].values())
-
-
-FLUSHES = [
-    "iptables -F",
-    "iptables -t raw -F",
-    "iptables -t mangle -F",
-    "ip6tables -t raw -F",
-    "nft flush ruleset",
-    "ip rule flush",
-]
-
-
-@pytest.mark.parametrize("flush", FLUSHES, ids=lambda flush: flush.replace(" ", "-"))
-def test_what_others_flush_is_put_back_within_a_second(sites: Sites, server4: MailServer, flush: str) -> None:
-    before = sites.kernel_state("a")
-    try:
-        sites.sh("gw-a", flush)
-        if flush == "ip rule flush":
-            sites.sh("gw-a", "ip rule add pref 32766 lookup main", "ip rule add pref 32767 lookup default")
-        at = time.monotonic()
-        eventually(lambda: ours(sites.kernel_state("a")) == ours(before), 3.0, "all of our rules")
-        took = time.monotonic() - at
-        eventually(lambda: not sites.status("a")["rules"]["missing"], what="a status without missing rules")
-        assert sites.alarms("a", "rules-missing") or rang_before(sites)
-        mail(sites, "mta-a", server4, targets(sites)[0], b"after a flush")
-        assert took < 1.0 + 0.5, f"put back after {took:.2f} s"
-    finally:
-        two_sites.add_site_chains(sites.gateway("a"))
-
-
-def rang_before(sites: Sites) -> bool:
-    """The bell rings once a day for one cause; later flushes are counted with it."""
-    return any(alarm["reason"] == "rules-missing" for alarm in sites.status("a")["alarms"])
-
-
-def ours(state: list[str]) -> list[str]:
-    """What is ours of a kernel's state."""
-    names = ("NIGHTMAIL", "2525", "NFQUEUE")
-    return sorted(line for line in state if any(name in line for name in names))
 
 
 # --- The disk -----------------------------------------------------------------------------------------

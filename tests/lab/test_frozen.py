@@ -18,8 +18,8 @@ import pytest
 from gateway.config import Placement
 from gateway.lab import processes
 from tests.lab import two_sites
+from tests.lab.harms import targets
 from tests.lab.probes import Load, MailServer, eventually, failure, mail
-from tests.lab.test_fail_open import targets
 from tests.lab.two_sites import Sites
 
 pytestmark = [

@@ -20,17 +20,17 @@ from gateway.lab import gateways, processes
 from gateway.lab.lab import Lab
 from gateway.lab.topology import Family
 from gateway.policy import limits
-from tests.lab import in_any_placement, probes, test_errors_of_others, test_fail_open, two_sites
+from tests.lab import harms, in_any_placement, probes, test_errors_of_others, two_sites
 from tests.lab.conftest import Guarded
 from tests.lab.dialogues import DIALOGUES, Dialogue
 from tests.lab.exchange import MailSites, TlsContexts
 from tests.lab.gateway_log import GatewayLog
+from tests.lab.harms import kill_all_workers, kill_everything
 from tests.lab.in_any_placement import reached_the_gate
 from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.test_darkness import SPOKEN, assert_dark
 from tests.lab.test_equality import BOTH, ROUTES, UPGRADED, Route, assert_equal
 from tests.lab.test_errors_of_others import HOST, PROHIBITED, REFUSED, SILENT, TROUBLES, Trouble
-from tests.lab.test_fail_open import kill_all_workers, kill_everything
 from tests.lab.two_sites import TOOLS, Sites
 
 pytestmark = [
@@ -349,7 +349,7 @@ def test_a_hung_worker_does_not_keep_what_this_very_machine_sent(
     sites: Sites, server: MailServer, server6: MailServer, v6: bool
 ) -> None:
     """The kernel sends no SYN again while it holds the first one itself: so it has to be let go of."""
-    target = test_fail_open.targets(sites)[v6]
+    target = harms.targets(sites)[v6]
     pids = sites.workers("a")
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
@@ -381,7 +381,7 @@ def test_a_session_is_reset_when_its_gateway_dies(sites: Sites, server: MailServ
 def test_left_over_rules_are_harmless_and_down_takes_them_all(
     sites: Sites, server: MailServer, server6: MailServer
 ) -> None:
-    targets = test_fail_open.targets(sites)
+    targets = harms.targets(sites)
     gateways.kill(sites.gateway("a"))
     sites.command("a", "down")
     without = sites.kernel_state("a")
@@ -408,13 +408,13 @@ def test_left_over_rules_are_harmless_and_down_takes_them_all(
 def test_what_others_flush_is_put_back_and_nothing_goes_round(
     sites: Sites, server: MailServer, flush: str
 ) -> None:
-    before = test_fail_open.ours(sites.kernel_state("a"))
+    before = harms.ours(sites.kernel_state("a"))
     sites.sh(sites.home("a"), flush)
-    eventually(lambda: test_fail_open.ours(sites.kernel_state("a")) == before, 5.0, "all of our rules")
+    eventually(lambda: harms.ours(sites.kernel_state("a")) == before, 5.0, "all of our rules")
     eventually(lambda: not sites.status("a")["rules"]["missing"], what="a status without missing rules")
     gated, peers = reached_the_gate(sites, "a"), len(server.peers)
     for _ in range(3):
-        mail(sites, "mta-a", server, test_fail_open.targets(sites)[0], b"after a flush")
+        mail(sites, "mta-a", server, harms.targets(sites)[0], b"after a flush")
     assert reached_the_gate(sites, "a") == gated + 3, "what we dial never comes to the gate"
     assert len(server.peers) == peers + 3
 

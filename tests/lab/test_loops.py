@@ -16,7 +16,7 @@ import pytest
 from gateway.errors import Reason
 from gateway.lab import gateways, processes
 from gateway.lab.gateways import Gateway
-from tests.lab import probes, two_sites
+from tests.lab import probes
 from tests.lab.gateway_log import GatewayLog
 from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.two_sites import TOOLS, Sites
@@ -30,17 +30,10 @@ PUBLIC = {False: "198.51.100.61", True: "2001:db8:100::61"}
 """By it the world, and whoever inside asks the DNS, knows site a's mail server."""
 
 
-@pytest.fixture(scope="module")
-def built() -> Iterator[Sites]:
-    with two_sites.built() as sites:
-        sites.acquaint()
-        yield sites
-
-
 @pytest.fixture
-def sites(built: Sites) -> Iterator[Sites]:
-    built.settle()
-    yield built
+def sites(acquainted_sites: Sites) -> Sites:
+    acquainted_sites.settle()
+    return acquainted_sites
 
 
 def decided(one: Gateway, source: tuple[str, int], target: str) -> Reason | None:
