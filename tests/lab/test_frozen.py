@@ -106,7 +106,8 @@ def upgraded(sites: Sites) -> int:
     return sum(sites.status("a")["counters"]["decided"]["out"]["upgraded"].values())
 
 
-@LETTERS
+# One chain for mail that goes out and mail that comes in, and some seconds for each that shows it.
+@pytest.mark.parametrize("letter", ["a", pytest.param("b", marks=pytest.mark.long)])
 def test_it_is_the_kernels_watch_that_lets_them_pass(
     sites: Sites, server4: MailServer, frozen: Callable[[str], None], letter: str
 ) -> None:

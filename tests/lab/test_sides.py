@@ -52,7 +52,11 @@ def configure(sites: Sites, letter: str, old: str, new: str) -> None:
 # --- Ports -------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=Placement, ids=lambda one: one.value)
+# Four reloads of two daemons for each; which ports are mail is the same template wherever the gateway stands.
+ELSEWHERE = [pytest.param(one, marks=pytest.mark.long) for one in (Placement.HOST, Placement.BRIDGE)]
+
+
+@pytest.fixture(scope="module", params=[Placement.ROUTER, *ELSEWHERE], ids=lambda one: one.value)
 def ports(request: pytest.FixtureRequest) -> Iterator[Sites]:
     with two_sites.built(placement=request.param) as sites:
         yield sites
