@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +50,8 @@ class Ran:
 def main(everything: bool) -> int:
     # Who was started in the background of a script ignores it, and so would everything that tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    ran = [run_linter(kind, command) for kind, command in LINTERS.items()]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        ran = list(pool.map(run_linter, LINTERS, LINTERS.values()))
     ran.append(run_proof("proof", []))
     ran.append(run_proof("mutants", ["--mutants"] if everything else ["--mutants", "--sample"]))
     ran.append(run_pytest("unit", ["tests/unit", "tests/second"], "not long", as_root=False))
@@ -77,10 +79,14 @@ def main(everything: bool) -> int:
 
 
 def run_linter(kind: str, command: list[str | Path]) -> Ran:
-    print(f"== {kind}", flush=True)
+    """Beside another one: what it says is shown in one piece."""
     began = time.monotonic()
-    status = subprocess.run(command, check=False).returncode
-    return Ran(kind, int(status == 0), int(status != 0), 0, time.monotonic() - began)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
+    )
+    print(f"== {kind}\n{done.stdout}", end="", flush=True)
+    passed = done.returncode == 0
+    return Ran(kind, int(passed), int(not passed), 0, time.monotonic() - began)
 
 
 def run_proof(kind: str, words: list[str]) -> Ran:
