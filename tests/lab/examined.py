@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tests.lab.own_namespaces import build_router_between, remove_ours
+from tests.lab.own_namespaces import build_router_between, ip, remove_ours
 
 SOURCE = Path(__file__).parents[2]
 A, G, B = (f"nmdr-{os.getpid()}-{name}" for name in "agb")
@@ -135,6 +135,7 @@ def standing(folder: Path) -> Iterator[Site]:
     remove_ours("nmdr")
     try:
         build_router_between(A, G, B)
+        ip(f"-n {B} route add 10.1.0.0/24 via 10.2.0.1", f"-n {B} -6 route add fd00:1::/64 via fd00:2::1")
         here = Site(folder)
         for name in ("bin", "log"):
             (folder / name).mkdir()

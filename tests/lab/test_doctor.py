@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -18,7 +20,7 @@ import pytest
 from gateway.config import Placement
 from gateway.lab import gateways
 from tests.lab.conftest import guarded
-from tests.lab.examined import G, Site, standing
+from tests.lab.examined import A, B, G, Site, standing
 
 pytestmark = [
     pytest.mark.kernel,
@@ -202,6 +204,21 @@ CASES = [
         "iptables -P OUTPUT ACCEPT; iptables -F OUTPUT",
     ),
     Case(
+        "closed-forward",
+        "iptables -P FORWARD DROP; iptables -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        "passing",
+        "the chain FORWARD of iptables drops all mail that passes by the gateway from lan to wan, ",
+        "iptables -P FORWARD ACCEPT; iptables -F FORWARD",
+    ),
+    Case(
+        "closed-nftables-forward",
+        "nft add table inet site; nft add chain inet site forward '{{ type filter hook forward priority 0;"
+        " policy drop; }}'; nft add rule inet site forward iifname lan oifname wan accept",
+        "passing",
+        "the chain inet site forward drops all mail that passes by the gateway from wan to lan",
+        "nft delete table inet site",
+    ),
+    Case(
         "what-only-the-trial-sees",
         "iptables -I INPUT -m mark --mark 0x40000000/0x40000000 -j DROP",
         "connection",
@@ -302,6 +319,66 @@ def test_trouble(site: Site, case: Case) -> None:
     finally:
         site.shell(case.restore.format(folder=site.folder, **pids), must=False)
     assert not (site.folder / "pasted").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "restore"),
+    [
+        ("{tool} -P FORWARD DROP", "{tool} -P FORWARD ACCEPT; {tool} -F FORWARD"),
+        (
+            "nft add table inet site;"
+            " nft add chain inet site forward '{{ type filter hook forward priority 0; policy drop; }}'",
+            "nft delete table inet site",
+        ),
+    ],
+    ids=["iptables", "nftables"],
+)
+@pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
+def test_what_is_let_by_passes_without_a_daemon(site: Site, v6: bool, make: str, restore: str) -> None:
+    """A filter at FORWARD stops mail once the daemon is dead, and what the doctor names opens it."""
+    address, tool = ("fd00:2::2", "ip6tables") if v6 else ("10.2.0.2", "iptables")
+    site.until("a trouble is left", lambda troubles: not troubles)
+    try:
+        site.shell(make.format(tool=tool))
+        (found,) = site.troubles()
+        assert found["check"] == "passing"
+        with greeted(address) as greeting:
+            site.shell("kill -KILL {daemon}; while kill -0 {daemon}; do :; done".format(**site.pids()))
+            assert not greeting()
+            site.shell(found["mend"])
+            assert greeting()
+    finally:
+        site.shell(restore.format(tool=tool))
+        site.start()
+
+
+@contextmanager
+def greeted(address: str) -> Iterator[Callable[[], bool]]:
+    """A server outside that says one line, and whether a client inside gets it."""
+    words = ["nsenter", f"--net=/run/netns/{B}", sys.executable, "-c", SERVER, address]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "listens\n"
+        client = ["nsenter", f"--net=/run/netns/{A}", sys.executable, "-c", CLIENT, address]
+        try:
+            yield lambda: subprocess.run(client, check=False, stderr=subprocess.DEVNULL).returncode == 0
+        finally:
+            server.terminate()
+
+
+SERVER = """
+import socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+with socket.create_server((sys.argv[1], 25), family=family) as listener:
+    print("listens", flush=True)
+    while True:
+        with listener.accept()[0] as client:
+            client.sendall(b"220 here\\r\\n")
+"""
+CLIENT = """
+import socket, sys
+assert socket.create_connection((sys.argv[1], 25), 3).recv(3) == b"220"
+"""
 
 
 def test_numbers_of_another_program(site: Site) -> None:

@@ -22,7 +22,9 @@ from gateway.operator.doctor.saved import Rule, parse
 from gateway.operator.doctor.snapshot import Snapshot
 from gateway.operator.doctor.trouble import Trouble, shell
 
-_INTERFACE: Final = {"input": ("iifname", "iif"), "output": ("oifname", "oif")}
+_ARRIVES: Final = ("iifname", "iif")
+_LEAVES: Final = ("oifname", "oif")
+_INTERFACE: Final = {"input": _ARRIVES, "output": _LEAVES, "forward": _ARRIVES}
 _WAY: Final = {"input": "comes to the gateway by", "output": "leaves the gateway by"}
 _WHY_NFT: Final = (
     "in nftables what one table accepts another one may drop: no rule of ours helps there, and that mail does"
@@ -33,20 +35,24 @@ _WHY_OUTPUT: Final = (
 )
 _ENDS: Final = frozenset({"drop", "reject"})
 _SILENT: Final = frozenset({"counter", "log", "comment", "quota"})
-_ENDS_HERE: Final = frozenset({"DROP", "REJECT"})
-_GOES_ON: Final = frozenset({"", "LOG", "NFLOG", "MARK", "CONNMARK", *_ENDS_HERE})
+ENDS_HERE: Final = frozenset({"DROP", "REJECT"})
+GOES_ON: Final = frozenset({"", "LOG", "NFLOG", "MARK", "CONNMARK", *ENDS_HERE})
 """Any other target may let a packet by that the rule means."""
-_MOST_JUMPS: Final = 16
+MOST_JUMPS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """The SYN of a mail connection at one hook of this machine; `interface` "" is any but lo."""
+    """The SYN of a mail connection at one hook of this machine; `interface` "" is any but lo.
+
+    `leaves_by`: where it is forwarded, the interface that it goes out by.
+    """
 
     hook: str
     interface: str
     state: str = "new"
     """In the words of conntrack."""
+    leaves_by: str = ""
 
 
 class Fits(enum.Enum):
@@ -97,7 +103,7 @@ def _by_nftables(seen: Snapshot) -> Iterator[Trouble]:
         dropped = [
             packet
             for packet in packets(seen)
-            if packet.hook == chain.hook and _end_in(seen, chain, packet) is End.DROPPED
+            if packet.hook == chain.hook and end_in(seen, chain, packet) is End.DROPPED
         ]
         if dropped:
             yield Trouble(
@@ -112,8 +118,8 @@ def _ways(dropped: Sequence[Packet]) -> str:
     return f"{_WAY[dropped[0].hook]} {names}"
 
 
-def _end_in(seen: Snapshot, chain: BaseChain, packet: Packet) -> End:
-    end = _walked(seen, chain, chain.name, packet, _MOST_JUMPS)
+def end_in(seen: Snapshot, chain: BaseChain, packet: Packet) -> End:
+    end = _walked(seen, chain, chain.name, packet, MOST_JUMPS)
     if end is not End.FALLS_THROUGH:
         return end
     return End.DROPPED if chain.policy == "drop" else End.PASSES
@@ -211,8 +217,12 @@ def _told(left: Any, items: Sequence[Any], seen: Snapshot, packet: Packet) -> Fi
         return _yes("tcp" in items or 6 in items)
     if meta.get("key") in _INTERFACE[packet.hook]:
         return _at(items, packet.interface)
+    if packet.leaves_by and meta.get("key") in _LEAVES:
+        return _at(items, packet.leaves_by)
     if ct.get("key") == "state":
         return _yes(packet.state in items)
+    if ct.get("key") == "status" and set(items) <= {"dnat", "snat"}:
+        return Fits.NO  # a connection whose destination is changed is another check's
     return Fits.PERHAPS
 
 
@@ -259,16 +269,16 @@ def _by_iptables(seen: Snapshot) -> Iterator[Trouble]:
 
 def _is_dropped(rules: Iterable[Rule], side: str, policy: str) -> bool:
     for rule in rules:
-        if rule.is_ours or _means_none_that_is_new(rule.words):
+        if rule.is_ours or is_not_new(rule.words):
             continue
-        if rule.target in _ENDS_HERE and not rule.narrow and (side or not rule.interface):
+        if rule.target in ENDS_HERE and not rule.narrow and (side or not rule.interface):
             return not rule.names_port  # the check `drops-of-dials` tells of that rule
-        if rule.target not in _GOES_ON:
+        if rule.target not in GOES_ON:
             return False
     return policy == "DROP"
 
 
-def _means_none_that_is_new(words: Sequence[str]) -> bool:
+def is_not_new(words: Sequence[str]) -> bool:
     """`--ctstate RELATED,ESTABLISHED`, and lo, by which nothing of ours leaves."""
     for key, value in itertools.pairwise(words):
         if key in ("--ctstate", "--state") and "!" not in words and "NEW" not in value.split(","):

@@ -24,6 +24,7 @@ from gateway.policy import limits
 
 _OF_FILTERS: Final = (
     "untracked", "drops", "bypasses", "drops-of-dials", "redirections", "marks", "nftables", "closed",
+    "passing",
 )  # fmt: skip
 """Checks that look at rules of others, and at the way of mail past them."""
 
@@ -35,7 +36,8 @@ def hindrances(config: Config) -> Iterator[Trouble]:
         seen = kernel.with_routes(lambda ip: network.seen_with(seen, ip))
     checks = checks_for(config.placement)
     for name in _OF_FILTERS:
-        yield from checks[name](seen)
+        if name in checks:
+            yield from checks[name](seen)
 
 
 def seen_with(seen: Snapshot) -> Snapshot:

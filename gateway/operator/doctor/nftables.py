@@ -7,7 +7,7 @@ From nftables.conf, firewalld, scripts. What iptables-nft keeps there is `firewa
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -95,10 +95,12 @@ def opened(seen: Snapshot, chain: BaseChain, mark: int) -> str:
     return shell("nft", "insert", "rule", *chain.words, *accept)
 
 
-def base_chains(listing: tuple[Mapping[str, Any], ...]) -> Iterator[BaseChain]:
+def base_chains(
+    listing: tuple[Mapping[str, Any], ...], hooks: Collection[str] = _HOOKS
+) -> Iterator[BaseChain]:
     for item in listing:
         chain = item.get("chain")
-        if not chain or chain.get("hook") not in _HOOKS or _is_known(chain):
+        if not chain or chain.get("hook") not in hooks or _is_known(chain):
             continue
         yield BaseChain(
             chain["family"], chain["table"], chain["name"], chain["hook"], chain.get("policy", "accept")

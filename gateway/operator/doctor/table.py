@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from gateway.config import Placement
-from gateway.operator.doctor import closed, files, firewall, nftables, routing, running, settings
+from gateway.operator.doctor import closed, files, firewall, nftables, passing, routing, running, settings
 from gateway.operator.doctor.snapshot import Snapshot
 from gateway.operator.doctor.trouble import Trouble
 
@@ -37,6 +37,7 @@ CHECKS: Final[dict[str, Check]] = {
     "marks": firewall.marks_overwritten,
     "nftables": nftables.foreign_rules,
     "closed": closed.closed,
+    "passing": passing.passing,
     "legacy": firewall.old_tables,
     "clock": running.clock_right,
     "state-directory": files.state_directory,
@@ -62,6 +63,7 @@ _OF_PLACEMENTS: Final[dict[str, frozenset[Placement]]] = {
     "reverse-path": frozenset({Placement.ROUTER, Placement.HOST}),
     "bridge-nf": frozenset({Placement.ROUTER}),
     "bridge": frozenset({Placement.BRIDGE}),
+    "passing": frozenset({Placement.ROUTER, Placement.BRIDGE}),
     "inside": frozenset({Placement.ROUTER, Placement.HOST}),
 }
 """Those that mean something in some placements only."""
