@@ -83,6 +83,7 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/runtime/worker/signing.py": ("tests/unit/runtime/test_signer.py",),
     "gateway/runtime/supervisor/pool.py": ("tests/unit/runtime/supervisor/test_pool.py",),
     "gateway/runtime/supervisor/rulekeeper.py": ("tests/unit/runtime/supervisor/test_rulekeeper.py",),
+    "gateway/runtime/supervisor/sole.py": ("tests/unit/runtime/supervisor/test_sole.py",),
     "gateway/runtime/said.py": ("tests/unit/runtime/supervisor/test_pool.py",),
     "gateway/runtime/link.py": ("tests/unit/runtime/supervisor/test_pool.py",),
     "gateway/runtime/supervisor/hearing.py": ("tests/unit/runtime/supervisor/test_pool.py",),

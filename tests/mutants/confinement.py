@@ -55,6 +55,12 @@ _pool.lacks(
     "except (LookupError, TypeError, ValueError, AttributeError) as error:",
     "except ZeroDivisionError as error:",
 )
+_sole = Room("gateway/runtime/supervisor/sole.py")
+_sole.lacks(
+    "a stranger keeps no daemon from starting",
+    "if user != os.geteuid():",
+    "if False:",
+)
 _link = Room("gateway/runtime/link.py")
 _link.lacks(
     "an address that a worker tells is one",
@@ -95,5 +101,5 @@ _shell.lacks(
     "return cut",
 )
 CONFINEMENT: Final[tuple[Mutant, ...]] = mutants_of(
-    _signer, _signing, _ruleset, _pool, _link, _said, _hearing, _shell
+    _signer, _signing, _ruleset, _pool, _sole, _link, _said, _hearing, _shell
 )

@@ -3,6 +3,7 @@
 supervisor   the process itself, and `lasting` what goes on as long as it does
 pool         the workers; `worker_process` is one of them, `child` its pid, `environment` its variables
 signer_process  the signer
+sole         that there is one daemon to a network namespace
 handover     what goes over to the next supervisor at a reload, and `preflight` whether there should be one
 rulekeeper   our rules in the kernel, and `inside`, `dead_ends` what in them comes and goes
 site         the identity, read and switched when due

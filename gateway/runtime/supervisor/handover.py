@@ -66,10 +66,12 @@ class Handover:
     """Alarms that people have not got yet."""
     control: int | None = None
     """The descriptor that the control socket listens by."""
+    sole: int | None = None
+    """The descriptor that holds the name of the only daemon of this network namespace."""
 
     @property
     def descriptors(self) -> list[int]:
-        ours = [] if self.control is None else [self.control]
+        ours = [one for one in (self.control, self.sole) if one is not None]
         return ours + [one for worker in self.workers for one in (worker.link, *worker.listeners)]
 
     @classmethod
@@ -77,7 +79,7 @@ class Handover:
         workers = tuple(map(Heirloom.from_json, told["workers"]))
         # What a version did not know it had none of to leave.
         later: dict[str, Any] = {name: tuple(told.get(name, ())) for name in ("signers", "untold")}
-        later["control"] = told.get("control")
+        later |= {name: told.get(name) for name in ("control", "sole")}
         return cls(
             workers, told["past"], told["began"], told["bypassed"], told["alarms"], told["rules"], **later
         )

@@ -45,6 +45,7 @@ from gateway.runtime.supervisor.rulekeeper import RuleKeeper
 from gateway.runtime.supervisor.seeing import Seeing
 from gateway.runtime.supervisor.signer_process import SignerProcess
 from gateway.runtime.supervisor.site import Site
+from gateway.runtime.supervisor.sole import Sole
 
 
 class Supervisor:
@@ -68,6 +69,7 @@ class Supervisor:
         )
         self._heritage = handover.received()
         """What the supervisor that this process was before has left; None at a first start."""
+        self._sole = Sole(config.control_socket, self._heritage.sole if self._heritage is not None else None)
         self._began = self._heritage.began if self._heritage is not None else time.time()
         self._anew = False
 
@@ -101,12 +103,24 @@ class Supervisor:
         answers = {"status": self._tell_status, "reload": self._tell_reload, "ignored": self._tell_ignored}
         control = ControlSocket(config.control_socket, answers, inherited)
         control.require_free()
+        self._be_alone()
         if self._heritage is not None:
             self._bell.recall(self._heritage.alarms)
             self._seeing.tell(self._heritage.untold)
         self._site = Site(config, self._log, self._alarm)
         self._memory.open()
         return control
+
+    def _be_alone(self) -> None:
+        """Raises EnvironmentFailureError at a first start where we are not; a reload ends no daemon."""
+        try:
+            doubt = self._sole.take()
+        except EnvironmentFailureError as error:
+            if self._heritage is None:
+                raise
+            doubt = str(error)
+        if doubt:
+            self._log.fact("daemon", "perhaps-not-alone", level=Level.NOTICE, detail=doubt)
 
     def _make_processes(self) -> None:
         """Signer and workers, none of which runs yet."""
@@ -187,6 +201,7 @@ class Supervisor:
             self._memory.sources.keep,
             lambda: self._site.keep(self._present),
             self._inside.keep,
+            self._sole.keep,
             heap.keep,
         ]
 
@@ -226,6 +241,7 @@ class Supervisor:
         self._seeing.look()
         self._memory.close()
         await control.close()
+        self._sole.close()
         self._log.fact("daemon", "stopped", reason=Reason.STOPPED)
         self._log.close()
 
@@ -258,7 +274,7 @@ class Supervisor:
         signers, untold = self._signer.pids(), tuple(self._seeing.untold())
         rules = keeper.left_standing
         left = (workers, past, self._began, keeper.bypassed, alarms, rules, signers, untold, listening)
-        handover.execute_anew(handover.Handover(*left))
+        handover.execute_anew(handover.Handover(*left, self._sole.hand_over()))
 
     def _present(self, presented: Presented) -> None:
         """The signer first: what a worker knows, it can have signed."""

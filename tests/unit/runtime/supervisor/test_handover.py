@@ -25,6 +25,7 @@ found = handover.received()
 worker = found.workers[0]
 assert not any(map(os.get_inheritable, found.descriptors))
 os.fstat(found.control)
+os.fstat(found.sole)
 os.write(worker.link, b"alive")
 assert "NIGHTMAIL_HANDOVER" not in os.environ
 assert handover.received() is None
@@ -32,7 +33,7 @@ print(json.dumps([os.getpid(), asdict(found)]))
 """
 
 
-def told(link: int, listener: int, control: int) -> dict[str, object]:
+def told(link: int, listener: int, control: int, sole: int) -> dict[str, object]:
     worker = {
         "index": 3,
         "queue": 2503,
@@ -56,17 +57,19 @@ def told(link: int, listener: int, control: int) -> dict[str, object]:
         "signers": [],
         "untold": [{"reason": "worker-died", "subject": "worker 1", "at": 5}],
         "control": control,
+        "sole": sole,
     }
 
 
 def test_everything_comes_over_an_exec_in_the_same_process() -> None:
     ours, link = socket.socketpair()
-    with ours, link, socket.socket() as listener, socket.socket() as control:
-        left = told(link.fileno(), listener.fileno(), control.fileno())
+    with ours, link, socket.socket() as listener, socket.socket() as control, socket.socket() as sole:
+        descriptors = [one.fileno() for one in (link, listener, control, sole)]
+        left = told(*descriptors)
         process = subprocess.Popen(
             [sys.executable, "-c", NEXT, "first", NEXT, json.dumps(left)],
             stdout=subprocess.PIPE,
-            pass_fds=[link.fileno(), listener.fileno(), control.fileno()],
+            pass_fds=descriptors,
         )
         out, _ = process.communicate(timeout=60)
         assert process.returncode == 0
@@ -118,18 +121,18 @@ def test_the_descriptors_of_a_failed_exec_are_told(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "orig_argv", ["python3", "run"])
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     with socket.socket() as link:
-        left = handover.Handover.from_json(told(link.fileno(), link.fileno(), link.fileno()))
+        left = handover.Handover.from_json(told(*[link.fileno()] * 4))
         with pytest.raises(EnvironmentFailureError, match="/nonexistent/python"):
             handover.execute_anew(left)
 
 
 def test_what_another_version_left_is_taken_as_far_as_it_is_known() -> None:
-    left = told(8, 9, 10)
-    del left["control"]
+    left = told(8, 9, 10, 11)
+    del left["control"], left["sole"]
     (worker,) = left["workers"]  # type: ignore[misc]
     del worker["confined"]
     worker["mood"] = "good"
     found = handover.Handover.from_json(left)
     (heir,) = found.workers
-    assert (found.control, found.descriptors) == (None, [8, 9])
+    assert (found.control, found.sole, found.descriptors) == (None, None, [8, 9])
     assert (heir.pid, heir.listeners, heir.confined) == (77, (9,), ())
