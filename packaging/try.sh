@@ -48,21 +48,24 @@ inside() {
             DEBIAN_FRONTEND=noninteractive "$@"' inside "$root" "$@"
 }
 
-# Boots a root's own systemd, in namespaces without any way out and in a control group of its own.
+# Boots a root's own systemd, in namespaces without any way out and in a control group of its own. Each boot has an
+# identity of its own: by that systemd takes away what a boot before has left.
 boot() {
     local root=$1
+    cat /proc/sys/kernel/random/uuid >"$work/boot_id"
     mkdir "$work/groups"
     mount -t cgroup2 cgroup2 "$work/groups"
     mkdir "$work/groups/$group"
     # shellcheck disable=SC2016  # expanded by the shell inside
     bash -euc '
         echo $$ >"$2/cgroup.procs"
-        exec unshare --mount --pid --fork --uts --ipc --net --cgroup --kill-child bash -euc "$3" boot "$1"' boot \
+        exec unshare --mount --pid --fork --uts --ipc --net --cgroup --kill-child bash -euc "$3" boot "$1" "$4"' boot \
         "$root" "$work/groups/$group" '
         root=$1
         mount --bind "$root" "$root"
         mount -t proc proc "$root/proc"
         mount -t sysfs sysfs "$root/sys"
+        mount --bind "$2" "$root/proc/sys/kernel/random/boot_id"
         mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
         mount -t tmpfs tmpfs "$root/run"
         mount -t tmpfs tmpfs "$root/tmp"
@@ -71,7 +74,7 @@ boot() {
         mount -t devpts -o newinstance devpts "$root/dev/pts"
         ip link set lo up
         exec chroot "$root" /usr/bin/env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin \
-            /lib/systemd/systemd --unit=multi-user.target --log-target=journal' \
+            /lib/systemd/systemd --unit=multi-user.target --log-target=journal' "$work/boot_id" \
         </dev/null >"$work/boot.log" 2>&1 &
     booted=$!
     local until=$((SECONDS + 60))
