@@ -89,6 +89,8 @@ class MailServer:
                     elif verb == b"DATA":
                         connection.sendall(b"354 go on\r\n")
                         self._take_mail(connection, lines)
+                    elif verb == b"HELP":
+                        connection.sendall(b"214-" + line[4:] + b"214 that is all\r\n")
                     elif verb == b"QUIT":
                         connection.sendall(b"221 bye\r\n")
                         return
