@@ -8,12 +8,14 @@ is shared by all.
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import sys
 import traceback
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
@@ -82,11 +84,18 @@ def nightmail(context: click.Context, path: Path | None) -> None:
     context.obj = Settings(path)
 
 
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What a file or a terminal that the answer is led to may say of it."""
+
+
 def main() -> NoReturn:
     """The command line; ends the process."""
+    if sys.stdout is None:  # closed by whoever called: nobody wants the answer but for its exit status
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # for as long as the process lives
     try:
         sys.exit(nightmail.main(prog_name="nightmail", standalone_mode=False) or FINE)
     except BrokenPipeError:
+        _drop_output()
         sys.exit(NEGATIVE)
     except click.exceptions.Abort:
         sys.exit(complaint("interrupted", NEGATIVE))
@@ -98,10 +107,20 @@ def main() -> NoReturn:
     except click.ClickException as error:
         sys.exit(complaint(error.format_message(), USAGE))
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
+            _drop_output()
+            sys.exit(complaint(f"the answer cannot be written: {error.strerror}", NEGATIVE))
         # A bug of ours; where it is, in one line that fits into a report.
         where = traceback.extract_tb(error.__traceback__)[-1]
         told = f"{type(error).__name__} in {Path(where.filename).name}:{where.lineno}: {error}"
         sys.exit(complaint(f"internal error, please report it: {told}", NEGATIVE))
+
+
+def _drop_output() -> None:
+    """What could not be written is not tried again at the end: that would say so anew, and end with 120."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _misused(error: click.UsageError) -> str:

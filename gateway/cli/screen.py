@@ -26,6 +26,7 @@ from gateway.cli.shell import shown
 from gateway.operator import status as asking
 from gateway.operator import watching
 from gateway.operator.watching import Moment
+from gateway.policy import limits
 
 _ENDS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _KEYS_THAT_END: Final = b"qQ\x03"
@@ -150,14 +151,19 @@ def _parts(moment: Moment) -> Iterator[RenderableType]:
     head = Table.grid(expand=True)
     head.add_column(ratio=1)
     head.add_column(justify="right")
-    head.add_row(Text("nightmail", style="bold"), Text(watching.at(moment), style="dim"))
+    head.add_row(Text("nightmail", style="bold"), Text(f"q ends   {watching.at(moment)}", style="dim"))
     yield head
     yield Text(shown(moment.answer), style="bold green" if moment.protects else "bold red")
     if moment.running:
         yield Text(watching.now(moment))
+    rung = list(asking.alarms(moment.status))
+    yield from map(_plain, rung[: limits.WATCH_ALARMS])
+    if len(rung) > limits.WATCH_ALARMS:
+        yield Text(f"and {len(rung) - limits.WATCH_ALARMS} alarms more: `nightmail status`", style="red")
     yield Text("")
     for line in asking.shares(moment.status):
-        yield _plain(line)
+        # The sentence before each table is the answer: it is wrapped, not cut.
+        yield _plain(line) if line.startswith(" ") else Text(shown(line))
     if moment.peers:
         yield Text("")
         table = Table("peer", "identities", "last seen", "", box=None, pad_edge=False, header_style="dim")
@@ -168,9 +174,7 @@ def _parts(moment: Moment) -> Iterator[RenderableType]:
             table.add_row(Text(str(pin.destination)), known, asking.when(pin.last_seen), trouble)
         yield table
     yield Text("")
-    for line in asking.rest(moment.status):
-        yield _plain(line)
-    yield Text("q or Ctrl-C ends", style="dim")
+    yield from map(_plain, asking.rest(moment.status, with_alarms=False))
 
 
 def _plain(line: str) -> Text:

@@ -47,14 +47,14 @@ def _once(settings: Settings, *, as_json: bool) -> int:
     if answer is None:
         kept = asking.kept(config.pins_file, int(time.time()))
         if as_json:
-            print_json({"running": False, **kept})
+            print_json({**kept, "running": False, "protecting": False})
         else:
             starting = service.starting(is_default=settings.path == DEFAULT_PATH)
             _print_answer(asking.without_daemon(starting), good=False)
             print_lines(asking.shares(kept) if kept else [])
         return NEGATIVE
     if as_json:
-        print_json({"running": True, **answer})
+        print_json({**answer, "running": True, "protecting": is_protecting(answer)})
     else:
         _print_answer(asking.answer(answer), good=is_protecting(answer))
         print_lines(asking.facts(answer))

@@ -103,14 +103,15 @@ def facts(status: Mapping[str, Any]) -> Iterator[str]:
     yield from rest(status)
 
 
-def rest(status: Mapping[str, Any]) -> Iterator[str]:
+def rest(status: Mapping[str, Any], *, with_alarms: bool = True) -> Iterator[str]:
     """Of `facts` what is not sessions."""
     yield from _peers_and_bypassed(status)
     if status.get("placement") == "bridge":
         yield "note: frames with a VLAN tag are not looked at on the bridge; mail in them passes in clear"
     yield from _workers(status)
     yield from _confinement(status)
-    yield from _alarms(status)
+    if with_alarms:
+        yield from alarms(status)
     yield from _versions(status)
 
 
@@ -214,13 +215,13 @@ def _list(within: Mapping[str, Any], key: str) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _alarms(status: Mapping[str, Any]) -> Iterator[str]:
-    alarms = status.get("alarms")
-    if not isinstance(alarms, list):
+def alarms(status: Mapping[str, Any]) -> Iterator[str]:
+    rung = status.get("alarms")
+    if not isinstance(rung, list):
         return
-    if not alarms:
+    if not rung:
         yield "alarms: none within the last day"
-    for alarm in alarms:
+    for alarm in rung:
         if isinstance(alarm, dict):
             at = when(alarm.get("at", 0))
             again = alarm.get("suppressed", 0)

@@ -158,6 +158,7 @@ def as_json(moment: Moment) -> dict[str, Any]:
     return {
         "at": int(moment.wall),
         "running": moment.running,
+        "protecting": moment.protects,
         "trouble": moment.trouble or None,
         "rates": None
         if rates is None

@@ -335,6 +335,8 @@ WATCH_EVERY_LEAST_SECONDS: Final = 0.2
 """More often nothing is new, and the supervisor has other work."""
 WATCH_LOOKS: Final = 6
 """`status --watch` tells rates over so many looks: one alone would flicker."""
+WATCH_ALARMS: Final = 3
+"""Of them, on that screen; they stand above what a small terminal cuts off."""
 WATCH_PEERS: Final = 12
 """Peers that it shows: with all else a terminal of 40 lines is full."""
 TTL_KEPT_SECONDS: Final = 600

@@ -92,10 +92,13 @@ def change(path: Path, work: Callable[[SiteIdentity], SiteIdentity]) -> SiteIden
     Raises EnvironmentFailureError, also where there is no identity or one of another machine.
     """
     machine = this_machine()
+    none_yet = EnvironmentFailureError(f"{path}: no identity yet; it is made at the first `nightmail run`")
+    if load(path) is None:
+        raise none_yet  # nor is there a folder, perhaps, for the lock
     with _failing("cannot be changed", path), _alone(path):
         kept = load(path)
         if kept is None:
-            raise EnvironmentFailureError(f"{path}: no identity yet; it is made at the first `nightmail run`")
+            raise none_yet
         if kept.is_of_another(machine):
             raise EnvironmentFailureError(
                 f"{path}: this identity was made on another machine; to go on with it here:"

@@ -42,9 +42,9 @@ def command(file: Path, *words: str) -> list[str]:
 class Terminal:
     """A pty with `status --watch` in it, as a shell would start it: in a session and a group of its own."""
 
-    def __init__(self, file: Path, *words: str) -> None:
+    def __init__(self, file: Path, *words: str, rows: int = 40, columns: int = 120) -> None:
         self.master, self.slave = pty.openpty()
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.before = termios.tcgetattr(self.slave)
         self.seen = b""
 
@@ -81,7 +81,7 @@ class Terminal:
         """The screen left, the cursor shown, after all that was drawn; and the line discipline as it was."""
         assert self.seen.rindex(LEFT) > self.seen.rindex(ENTERED)
         assert self.seen.rindex(SHOWN_CURSOR) > self.seen.rindex(b"\x1b[?25l")
-        assert b"Ctrl-C ends" not in self.seen[self.seen.rindex(LEFT) :]
+        assert b"q ends" not in self.seen[self.seen.rindex(LEFT) :]
         assert termios.tcgetattr(self.slave) == self.before
 
     def close(self) -> None:
@@ -97,7 +97,7 @@ def terminal(file: Path) -> Iterator[Terminal]:
     with daemon(file.parent / "run" / "control.sock", questions=0):
         made = Terminal(file)
         try:
-            made.until(rb"q or Ctrl-C ends")
+            made.until(rb"q ends")
             yield made
         finally:
             made.close()
@@ -108,6 +108,23 @@ def test_the_whole_screen_says_what_matters(terminal: Terminal) -> None:
         terminal.until(words)
     assert terminal.seen.index(ENTERED) < terminal.seen.index(b"YES")
     assert b"Traceback" not in terminal.seen
+
+
+def test_a_small_screen_cuts_off_no_alarm_and_no_share(file: Path) -> None:
+    kinds = {"upgraded": {"upgraded": 1}, "clear": {f"reason-{number}": 1 for number in range(30)}}
+    period = {"out": kinds, "in": kinds}
+    status = {**STATUS, "today": period, "week": period, "alarms": STATUS["alarms"] * 5}
+    with daemon(file.parent / "run" / "control.sock", status, questions=0):
+        terminal = Terminal(file, rows=16, columns=60)
+        try:
+            terminal.until(rb"reason-1")
+        finally:
+            terminal.close()
+    screen = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]|\r", b"", terminal.seen)
+    words = b" ".join(screen.split())
+    assert words.count(b"offer-missing 192.0.2.7:25") == 3
+    assert b"and 2 alarms more: `nightmail status`" in words
+    assert b"today 1 of 31 sessions protected (3.2 %); this week 1 of 31 sessions protected (3.2 %)" in words
 
 
 @pytest.mark.parametrize("by", ["q", "ctrl-c", "sigint", "sigterm", "sighup"])
@@ -132,7 +149,7 @@ def test_suspended_and_taken_up_again(terminal: Terminal) -> None:
     assert termios.tcgetattr(terminal.slave) == terminal.before
     os.kill(terminal.process.pid, signal.SIGCONT)
     again = terminal.until(re.escape(ENTERED), after=terminal.seen.rindex(LEFT))
-    terminal.until(rb"q or Ctrl-C ends", after=again)
+    terminal.until(rb"q ends", after=again)
     os.write(terminal.master, b"q")
     assert terminal.ended() == 0
     terminal.require_as_before()
