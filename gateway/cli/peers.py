@@ -139,7 +139,7 @@ def peers_accept(settings: Settings, address: str, fingerprint: str) -> int:
         pin = store.lookup(destination)
         found = showing.chosen(pin, fingerprint) if pin is not None else []
         if len(found) != 1:
-            return complaint(f"{len(found)} identities at {destination} begin so: {fingerprint}", NEGATIVE)
+            return complaint(showing.not_one(destination, fingerprint, len(found)), NEGATIVE)
         store.accept(destination, found[0].identity)
     click.echo(f"accepted at {destination}: {showing.fingerprint(found[0].identity)}")
     return FINE
@@ -165,7 +165,7 @@ def peers_forget(settings: Settings, address: str, fingerprint: str | None) -> i
         pin = store.lookup(destination)
         found = showing.chosen(pin, fingerprint) if pin is not None else []
         if len(found) != 1:
-            return complaint(f"{len(found)} identities at {destination} begin so: {fingerprint}", NEGATIVE)
+            return complaint(showing.not_one(destination, fingerprint, len(found)), NEGATIVE)
         if store.forget_identity(destination, found[0].identity) is None:
             return complaint(f"the only accepted identity at {destination}: forget the whole peer", NEGATIVE)
     click.echo(f"forgotten at {destination}: {showing.fingerprint(found[0].identity)}")

@@ -45,12 +45,24 @@ def fingerprint(identity: bytes) -> str:
 
 def chosen(pin: Pin, name: str) -> list[PinnedIdentity]:
     """The identities whose fingerprint begins with `name`, which has at least four letters."""
-    wanted = name.lower().replace("-", "").replace(" ", "")
+    wanted = _letters(name)
     if len(wanted) < _SHORTEST_NAME:
         return []
     return [
         known for known in pin.identities if fingerprint(known.identity).replace("-", "").startswith(wanted)
     ]
+
+
+def _letters(name: str) -> str:
+    return name.lower().replace("-", "").replace(" ", "")
+
+
+def not_one(where: Destination, name: str, found: int) -> str:
+    """Why `name` chooses no single one of the identities there."""
+    if len(_letters(name)) < _SHORTEST_NAME:
+        return f"{name}: a fingerprint, or {_SHORTEST_NAME} letters of its beginning and more, is needed"
+    which = f"{found} identities at {where} begin" if found else f"no identity at {where} begins"
+    return f"{which} with {name}: `nightmail peers show {where}` lists what is there"
 
 
 def as_json(pin: Pin) -> dict[str, Any]:
