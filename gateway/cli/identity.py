@@ -144,5 +144,5 @@ def _asked(confirm: bool) -> str:
             return str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True))
         except getpass.GetPassWarning:
             raise EnvironmentFailureError(
-                "no terminal to ask for a passphrase on: --passphrase-file"
+                "no terminal to ask for a passphrase on: --passphrase-file FILE gives it"
             ) from None

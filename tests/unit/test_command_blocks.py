@@ -166,8 +166,22 @@ def misused(words: list[str]) -> str:
         if found is None:
             return rest[0]
         command, rest = found, rest[1:]
-    flags = {name for one in command.params if isinstance(one, click.Option) for name in one.opts}
-    wrong = [word for word in rest if word.startswith("-") and word not in flags | {"-h", "--help"}]
+    options = {name: one for one in command.params if isinstance(one, click.Option) for name in one.opts}
+    wrong, arguments = [], list[str]()
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            arguments, rest = arguments + rest, []
+        elif not word.startswith("-"):
+            arguments.append(word)
+        elif word not in options and word not in ("-h", "--help"):
+            wrong.append(word)
+        elif word in options and not options[word].is_flag:
+            rest = rest[1:]
+    takes = [one.nargs for one in command.params if isinstance(one, click.Argument)]
+    # A command may be named alone; with arguments it has all of them.
+    if arguments and not (len(arguments) == len(takes) or (-1 in takes and len(arguments) >= len(takes))):
+        wrong.append(f"{len(arguments)} of {len(takes)} arguments")
     return " ".join(wrong)
 
 
@@ -183,6 +197,9 @@ def test_what_nightmail_does_not_understand_is_found() -> None:
     assert misused(["--config", "FILE", "status", "--watch"]) == ""
     assert misused(["peers", "remember"]) == "remember"
     assert misused(["status", "--loud"]) == "--loud"
+    assert misused(["peers", "accept", "ADDRESS"]) == "1 of 2 arguments"
+    assert misused(["peers", "accept", "ADDRESS", "FINGERPRINT"]) == ""
+    assert misused(["ping", "--seconds", "3"]) == misused(["lab", "exec", "gw-a", "--", "ls", "-l"]) == ""
 
 
 def test_what_is_quoted_of_the_scripts_is_there() -> None:

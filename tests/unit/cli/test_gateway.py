@@ -53,7 +53,7 @@ def test_status_of_a_running_daemon(file: Path) -> None:
         text, facts = invoked(file, "status"), invoked(file, "status", "--json")
     assert text.exit_code == facts.exit_code == 0
     assert text.stdout.startswith("YES, mail to and from sites with a gateway is protected now\n")
-    assert json.loads(facts.stdout) == {"running": True, **STATUS}
+    assert json.loads(facts.stdout) == {**STATUS, "running": True, "protecting": True}
 
 
 def test_status_of_a_daemon_that_does_not_protect(file: Path) -> None:
@@ -61,13 +61,15 @@ def test_status_of_a_daemon_that_does_not_protect(file: Path) -> None:
         result = invoked(file, "status")
     assert result.exit_code == 1
     assert result.stdout.startswith("NO, ")
+    with daemon(file.parent / "run" / "control.sock", {**STATUS, "workers": []}):
+        assert json.loads(invoked(file, "status", "--json").stdout)["protecting"] is False
 
 
 def test_status_without_a_daemon(file: Path) -> None:
     result = invoked(file, "status")
     assert result.exit_code == 1
     assert result.stdout.startswith("NO, mail passes in clear: no daemon is running")
-    assert json.loads(invoked(file, "status", "--json").stdout) == {"running": False}
+    assert json.loads(invoked(file, "status", "--json").stdout) == {"running": False, "protecting": False}
 
 
 def test_check(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,12 @@ def test_peers_list_and_show(file: Path) -> None:
 def test_peers_accept(file: Path) -> None:
     remember(file)
     for nonsense in ("zzzz", NEW.fingerprint[:2], ""):
-        assert invoked(file, "peers", "accept", "192.0.2.7", nonsense).exit_code == 1
+        result = invoked(file, "peers", "accept", "192.0.2.7", nonsense)
+        assert result.exit_code == 1
+        lacking = (
+            "begins with zzzz: `nightmail peers show" if nonsense == "zzzz" else "4 letters of its beginning"
+        )
+        assert lacking in result.stderr
     result = invoked(file, "peers", "accept", "192.0.2.7", NEW.fingerprint[:9])
     assert (result.exit_code, NEW.fingerprint in result.stdout) == (0, True)
     assert all(known.accepted for known in pinned(file).identities)
@@ -154,7 +159,10 @@ def test_an_export_asks_for_nothing_that_it_cannot_use(file: Path, tmp_path: Pat
     assert (status, "no identity" in said, "assphrase" in said) == (1, True, False), said
     load_or_make(file.parent / "state" / "identity")
     status, said = export()
-    assert (status, said) == (1, "nightmail: no terminal to ask for a passphrase on: --passphrase-file\n")
+    assert (status, said) == (
+        1,
+        "nightmail: no terminal to ask for a passphrase on: --passphrase-file FILE gives it\n",
+    )
     (tmp_path / "export").write_text("precious")
     status, said = export()
     assert (status, "is there already" in said, "assphrase" in said) == (1, True, False), said

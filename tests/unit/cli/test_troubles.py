@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -91,6 +92,24 @@ def test_a_bug_of_ours_is_one_line_too(
         "nightmail: internal error, please report it: ZeroDivisionError in test_troubles.py:"
     )
     assert err.count("\n") == 1
+
+
+def test_output_that_cannot_be_written_is_no_bug_of_ours(file: Path) -> None:
+    command = [sys.executable, "-c", "from gateway.cli import main; main()", "--config", str(file)]
+    full = f"{shlex.join(command)} peers list >/dev/full"
+    closed = f"{shlex.join(command)} status >&-"
+    read_no_more = f"{shlex.join(command)} --help | true; exit ${{PIPESTATUS[0]}}"
+    told = [
+        subprocess.run(["bash", "-c", one], stderr=subprocess.PIPE, text=True, timeout=60)
+        for one in (full, closed, read_no_more)
+    ]
+    assert [(one.returncode, one.stderr) for one in told[:2]] == [
+        (1, "nightmail: the answer cannot be written: No space left on device\n"),
+        (1, ""),
+    ]
+    # Whether the reader has gone before or after that little is chance.
+    assert told[2].returncode in (0, 1)
+    assert told[2].stderr == ""
 
 
 def test_default_file_may_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
