@@ -1,7 +1,7 @@
 """Where a gateway tells what it sees: metrics, alarms, log. The values of their keys, checked. Pure.
 
 Each check answers the value for the field of `config.Config`, or raises ValueError(what is allowed).
-Counterparts: `config`, `runtime.metrics`, `runtime.alarms_out`, `observe.sinks`.
+Counterparts: `config`, `runtime.supervisor.metrics`, `runtime.supervisor.alarms_out`, `observe.sinks`.
 """
 
 from __future__ import annotations

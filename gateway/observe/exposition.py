@@ -2,7 +2,7 @@
 
 Labels are `direction`, `reason` and `worker`, and their values are words of closed sets or numbers of ours:
 whatever else stands in the facts is left out, so nothing that anybody says on the wire makes a series.
-Counterpart: `runtime.metrics`, which serves it.
+Counterpart: `runtime.supervisor.metrics`, which serves it.
 """
 
 from __future__ import annotations

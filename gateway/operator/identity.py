@@ -1,7 +1,8 @@
 """What an operator does with the site's identity: shows it, rotates it, carries it to another machine.
 
 Works on the file directly, so it needs no running daemon; a running one follows. Says what cannot be undone.
-Counterparts: `crypto.rotation` (what that is), `crypto.export`, `runtime.identity_file`, `runtime.site`.
+Counterparts: `crypto.rotation` (what that is), `crypto.export`, `runtime.identity_file`, and
+`runtime.supervisor.site`.
 """
 
 from __future__ import annotations

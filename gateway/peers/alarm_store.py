@@ -1,6 +1,7 @@
 """When an alarm was sent out last, on disk: a daemon that starts again and again sends it once a day.
 
-Counterparts: `database` (the file, every trouble with it), `schema` (the table), `runtime.alarms_out`.
+Counterparts: `database` (the file, every trouble with it), `schema` (the table), and
+`runtime.supervisor.alarms_out`.
 """
 
 from __future__ import annotations

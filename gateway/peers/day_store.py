@@ -1,7 +1,7 @@
 """How many sessions were protected, by day, on disk: the SQL of what `status` tells over restarts.
 
 Every word in it is one of ours: nothing that a peer says is counted by name. Counterparts: `database` (the
-file, every trouble with it), `schema` (the table), `runtime.days` (who counts).
+file, every trouble with it), `schema` (the table), `runtime.supervisor.days` (who counts).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 An offer costs a signature, and an answer to it a whole key exchange: without a bound anybody could keep a
 worker busy with them. Beyond it nothing is offered, and mail passes in clear as without us. A stranger leaves
 the last quarter of what there is to sources that have upgraded, so that no crowd costs a peer its channel.
-Counterpart: `runtime.sessions`, which asks for each connection that comes in.
+Counterpart: `runtime.worker.surroundings`, which asks for each connection that comes in.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ GETS_AN_OFFER: Final[dict[Run, dict[Neighbourhood, bool]]] = {
     Run.LONG: {Neighbourhood.NOBODY: False, Neighbourhood.NEIGHBOUR: True, Neighbourhood.ITSELF: True},
     Run.ITS_TURN: dict.fromkeys(Neighbourhood, True),
 }
-"""Total. docs/protocol.md, "Whether R offers", is this table in words."""
+"""Total. docs/protocol.md, "When R makes an offer", is this table in words."""
 
 
 def run_of(count: int) -> Run:

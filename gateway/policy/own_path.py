@@ -3,7 +3,7 @@
 A site that has been switched off is one; a provider that strips our lines takes them from all. So sites are
 counted, not addresses, and those that still make their offer count against it. Once it is our path, it stays
 so until most sites are well: at night there may be an hour without five of them.
-Counterpart: `runtime.hearing`, which feeds it and rings for our path in the place of each peer.
+Counterpart: `runtime.supervisor.hearing`, which feeds it and rings for our path in the place of each peer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Everything a session can ask for, in the imperative. Executed in order by `runtime.connection`."""
+"""Everything a session can ask for, in the imperative. Executed in order by `runtime.worker.connection`."""
 
 from __future__ import annotations
 

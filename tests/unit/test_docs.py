@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -47,6 +48,45 @@ def test_what_is_said_to_ring_is_what_rings() -> None:
         assert (re.search(r"\*Rings[.*]", _explained()[reason.value]) is not None) == (reason in rings), (
             reason
         )
+
+
+# --- What the code's own words name ---------------------------------------------------------------------
+
+
+ROOMS = {one.name for one in (pages.ROOT / "gateway").iterdir() if one.is_dir()}
+
+
+def _docstrings() -> list[tuple[str, str]]:
+    """File, and each string that stands alone in it."""
+    return [
+        (str(file.relative_to(pages.ROOT)), node.value.value)
+        for file in sorted((pages.ROOT / "gateway").rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    ]
+
+
+def test_a_file_that_a_docstring_names_is_where_it_says() -> None:
+    """`room.file`, or `room.file.Name`; one that has moved misleads whoever looks for it."""
+    strays = []
+    for place, text in _docstrings():
+        for name in re.findall(r"`([a-z_]+(?:\.\w+)+)`", text):
+            at = pages.ROOT / "gateway" / name.replace(".", "/")
+            files = (at.with_suffix(".py"), at.parent.with_suffix(".py"), at / "__init__.py")
+            if name.split(".")[0] in ROOMS and not any(file.exists() for file in files):
+                strays.append(f"{place}: {name}")
+    assert not strays
+
+
+def test_a_heading_that_the_code_refers_to_is_there() -> None:
+    for place, text in _docstrings():
+        for page, head in re.findall(r'(docs/[\w-]+\.md), "([^"]+)"', text):
+            headings = re.findall(
+                r"^#+ (?:[\d.]+ )?(.*)$", (pages.ROOT / page).read_text(), flags=re.MULTILINE
+            )
+            assert " ".join(head.split()) in headings, place
 
 
 # --- What is generated in the documents -----------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 Mostly a worker has named it already. Where a connection was reset, the kernel is asked where that came from;
 mail does not wait for it, and without an answer the cause stays unclear.
-Counterparts: `policy.cause` (the words), `intercept.kernel` (the question), `runtime.sessions` (who tells).
+Counterparts: `policy.cause` (the words), `intercept.kernel` (the question), `runtime.worker.sessions`, which
+tells.
 """
 
 from __future__ import annotations

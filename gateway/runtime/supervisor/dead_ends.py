@@ -2,7 +2,8 @@
 
 The kernel forgets each by itself after a time: then the next session is seen, and finds it so again, or not.
 What goes by is counted as sessions in clear, so that no share of protected sessions looks better than it is.
-Counterparts: `policy.dead_end` (when), `intercept.kernel` (how), `runtime.rulekeeper` (whose thread it is).
+Counterparts: `policy.dead_end` (when), `intercept.kernel` (how), and `runtime.supervisor.rulekeeper`, whose
+thread it is.
 """
 
 from __future__ import annotations
