@@ -237,6 +237,9 @@ class Playbook:
     def _keep(self, command: c.Command) -> None:
         assert not self.relayed, f"{command} behind RelayInClear"
         self.commands.append(command)
+        if isinstance(command, c.NoteDecision | c.NoteFact):
+            # With both sockets closed the session is over, and its worker knows it no more.
+            assert not (self.closed or {Side.NEAR, Side.FAR} <= self.reset), f"{command} behind the end"
         if isinstance(command, c.SendOctets):
             self._keep_octets(command.side, command.octets)
         elif isinstance(command, c.SendEnd):

@@ -91,6 +91,12 @@ IGNORABLE_BELOW: Final = 16
 """Of 256: so often a first flight carries a record of an ignorable type, so that ignoring stays tested."""
 LINGER_SECONDS: Final = 600.0
 """A closed session may take so long to hand its last octets to a slow socket; then it is reset."""
+STALLED_SECONDS: Final = 7200.0
+"""A peer that takes none of the octets that wait for it is given up after so long, as if it had vanished: its
+kernel may answer for ever, and the other side, which is not read meanwhile, has long gone. Twice as long as
+the most patient mail servers wait for a block of a mail."""
+STALL_LOOK_SECONDS: Final = 60.0
+"""A worker looks so often for such peers, some microseconds a session."""
 DRAIN_SECONDS: Final = 5.0
 """After our own FIN octets of the peer are read and dropped so long, so that no reset overtakes our words."""
 ACCEPTS_PER_TURN: Final = 64
@@ -423,6 +429,8 @@ COUNTERS_EVERY_SECONDS: Final = 1.0
 """A worker reports its counters so often; `status` is at most so old."""
 STOP_SECONDS: Final = 20.0
 """A stopping worker lets its sessions finish for so long, then resets them; the senders try again."""
+ENDING_SECONDS: Final = 1.0
+"""It has so long for that, and for its last lines in the log; then it is killed."""
 RETIRE_SECONDS: Final = 3.0
 """How long a retiring worker finishes dials of SYNs it holds before it lets them pass: their clients' second
 retransmission comes then, and goes to its successor."""

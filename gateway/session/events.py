@@ -62,20 +62,6 @@ class OfferSigned:
     signature: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class WriteDrained:
-    """All octets given to this side have been taken by the kernel."""
-
-    side: Side
-
-
 Event = (
-    OctetsReceived
-    | EndReceived
-    | ResetReceived
-    | DeadlineReached
-    | Redialled
-    | RedialFailed
-    | OfferSigned
-    | WriteDrained
+    OctetsReceived | EndReceived | ResetReceived | DeadlineReached | Redialled | RedialFailed | OfferSigned
 )

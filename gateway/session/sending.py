@@ -330,7 +330,8 @@ class SendingSession(Machine):
 
     def _channelled(self, commands: list[Command]) -> list[Command]:
         if self._channel is not None and self._channel.statements:
-            commands += self._learn_ahead(self._channel.statements)
+            # In front of what may be the end of the session: nothing is told behind that.
+            commands = self._learn_ahead(self._channel.statements) + commands
         return super()._channelled(commands)
 
     def _learn_ahead(self, statements: list[bytes]) -> list[Command]:

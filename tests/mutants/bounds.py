@@ -200,6 +200,11 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
                 "call_later(limits.LINGER_SECONDS, ",
                 "call_later(1e6, ",
             ),
+            (
+                "a peer that takes nothing any more is given up",
+                "        return now - since >= limits.STALLED_SECONDS\n",
+                "        return False\n",
+            ),
             ("a peer that is not done has so long", "call_later(limits.DRAIN_SECONDS, ", "call_later(1e6, "),
         ],
         "gateway/session/sending.py": [

@@ -8,7 +8,6 @@ Counterparts: `worker` (the process), `rulekeeper` (whom `on_change` tells which
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import pickle
 import socket
 from collections.abc import Callable
@@ -188,23 +187,34 @@ class Pool:
             worker.told_inside = networks
 
     async def stop(self) -> None:
-        """Let sessions finish for a while, then end what is left. The queues go back at once."""
+        """Let sessions finish for a while, then have what is left reset. The queues go back at once."""
         self._stopping = True
         for worker in self.workers:
             if worker.link is not None and worker.state is not State.DEAD:
                 worker.state = State.DRAINING
                 worker.link.send({"drain": True})
-        ending = [worker.process.wait() for worker in self.workers if worker.process is not None]
-        if ending:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(limits.STOP_SECONDS):
-                    await asyncio.gather(*ending)
+        if not await self._all_ended(limits.STOP_SECONDS):
+            for worker in self.workers:
+                if worker.link is not None:
+                    worker.link.send({"end": True})
+            await self._all_ended(limits.ENDING_SECONDS)
         for worker in list(self.workers):
             if worker.process is not None:
                 worker.process.kill()
                 await worker.process.wait()
             for listener in worker.listeners:
                 listener.close()
+
+    async def _all_ended(self, seconds: float) -> bool:
+        """Whether all processes have, within this time."""
+        try:
+            async with asyncio.timeout(seconds):
+                for worker in list(self.workers):
+                    if worker.process is not None:
+                        await worker.process.wait()
+        except TimeoutError:
+            return False
+        return True
 
     # --- Life -----------------------------------------------------------------------------------------
 

@@ -75,6 +75,7 @@ class Connection:
         "far_octets",
         "flow",
         "has_failed",
+        "has_stopped",
         "near_octets",
         "reset_by",
         "session_id",
@@ -115,16 +116,26 @@ class Connection:
         self.reset_by: Side | None = None
         self.has_failed = False
         """By a bug of ours."""
+        self.has_stopped = False
+        """With the gateway, which waits for it no longer."""
         self.started = loop.time()
 
     def start(self) -> None:
         self._near.unhold(Hold.NOT_STARTED)
         self._far.unhold(Hold.NOT_STARTED)
 
-    def abort(self) -> None:
-        """Reset both sides: the gateway stops."""
+    def stop(self) -> None:
+        """Reset both sides: the gateway stops. A process that just ends would close them, which is a FIN, and
+        says to a mail server that all is in order."""
+        self.has_stopped = True
         self._near.reset()
         self._far.reset()
+
+    def look(self, now: float) -> None:
+        """A peer that is alive and takes nothing any more is as good as gone; its kernel never says so."""
+        for endpoint, fed in ((self._near, self.far_octets), (self._far, self.near_octets)):
+            if endpoint.is_stuck(fed, now):
+                self.reset_received(endpoint)
 
     def failed(self, error: Exception) -> None:
         """A bug of ours, wherever: this session ends, with resets that make the sender try again, and that is
@@ -140,10 +151,17 @@ class Connection:
             finally:
                 self._end()
 
+    @property
+    def was_reset(self) -> bool:
+        """Whether it ended with resets, whoever wanted them."""
+        return self.reset_by is not None or self.has_failed or self.has_stopped
+
     def end_reason(self, role: Role) -> Reason:
         """How it ended, in the mail servers' terms: near is the sender where we are the sending gateway."""
         if self.has_failed:
             return Reason.INTERNAL
+        if self.has_stopped:
+            return Reason.STOPPED
         if self.reset_by is None:
             return Reason.CLOSED
         by_sender = (self.reset_by is Side.NEAR) == (role is Role.SENDING)
@@ -182,11 +200,12 @@ class Connection:
             return
         side = self._side(endpoint)
         self.reset_by = self.reset_by or side
-        endpoint.reset()
         if not self._relayed:
+            # Before the socket is closed: the last one's end is the session's, and nothing is told behind it.
             self._handle(ResetReceived(side))
         else:
             self._other(endpoint).reset()
+        endpoint.reset()
 
     def drained(self, endpoint: Endpoint) -> None:
         self._other(endpoint).unhold(Hold.BY_PRESSURE)
@@ -303,6 +322,7 @@ class Connection:
         self._redialling = True
         self.reset_by = None  # the session goes on: how it ends is not known yet
         self._far.reset()
+        self._near.unhold(Hold.BY_PRESSURE)  # what waited for the old connection will never drain
         if self._redialling:
             self._surroundings.redial(self)
 

@@ -69,6 +69,7 @@ class Endpoint:
         "_hold",
         "_linger",
         "_loop",
+        "_mark",
         "_owner",
         "_poller",
         "_socket",
@@ -102,6 +103,7 @@ class Endpoint:
         self._ending = False
         self._closing = False
         self._linger: Cancellable | None = None
+        self._mark = (0, 0, 0.0)
         self.write_broken = False
         self.is_closed = False
 
@@ -167,6 +169,17 @@ class Endpoint:
             self._hold |= Hold.RESET
             self._watch()
             self._owner.reset_received(self)
+
+    def is_stuck(self, fed: int, now: float) -> bool:
+        """Whether octets wait, and nothing has moved for `limits.STALLED_SECONDS`; asked once in a while.
+
+        `fed`: octets that have come so far for this socket. `now`: seconds of the loop's clock.
+        """
+        pending, before, since = self._mark
+        if not self.pending or (self.pending, fed) != (pending, before):
+            self._mark = self.pending, fed, now
+            return False
+        return now - since >= limits.STALLED_SECONDS
 
     @property
     def has_ended(self) -> bool:

@@ -94,10 +94,22 @@ class Sessions:
         self._told_over: dict[str, float] = {}
         self.dialler: Dialler | None = None
         self.on_empty: Callable[[], None] | None = None
+        loop.call_later(limits.STALL_LOOK_SECONDS, self._look)
 
     @property
     def open(self) -> int:
         return len(self._roles)
+
+    def stop(self) -> None:
+        """Reset those that have not ended: their senders try again."""
+        for connection in list(self._roles):
+            connection.stop()
+
+    def _look(self) -> None:
+        self._loop.call_later(limits.STALL_LOOK_SECONDS, self._look)
+        now = self._loop.time()
+        for connection in list(self._roles):
+            connection.look(now)
 
     # --- From the intake -------------------------------------------------------------------------------
 
@@ -355,9 +367,7 @@ class Sessions:
         finally:
             self._bank.closed(connection.flow.source)
             assert self.dialler is not None
-            self.dialler.ended(
-                connection.flow, by_reset=connection.reset_by is not None or connection.has_failed
-            )
+            self.dialler.ended(connection.flow, by_reset=connection.was_reset)
             if not self._roles and self.on_empty is not None:
                 self.on_empty()
 

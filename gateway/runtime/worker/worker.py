@@ -161,6 +161,8 @@ class Worker:
     def _told(self, message: Message) -> None:
         if "drain" in message:
             self.drain()
+        elif "end" in message:
+            self._end_now()
         elif "retire" in message:
             self._retiring_from = self._retiring_from or self._loop.time()
         elif "site" in message:
@@ -217,6 +219,15 @@ class Worker:
     def _end_if_idle(self) -> None:
         if self._sessions.open or not self._is_quiet(self._loop.time() - self._draining_from):
             return
+        self._end()
+
+    def _end_now(self) -> None:
+        """The daemon stops, and its patience with the sessions that are left is over."""
+        self._sessions.on_empty = None
+        self._sessions.stop()
+        self._end()
+
+    def _end(self) -> None:
         self._report()
         self._log.flush()
         self._loop.stop()

@@ -346,6 +346,24 @@ def test_what_is_no_news_or_no_statement_changes_nothing(pin: Pin | None, conten
     assert not book.decision.alarm
 
 
+@pytest.mark.parametrize("behind", ["bad params", "a reset"])
+def test_an_announcement_is_told_before_the_end_that_came_in_the_same_read(behind: str) -> None:
+    """`Playbook` refuses a word behind the end: the worker would have forgotten the session by then."""
+    r = FarReceivingGateway(flags=FOLLOWS)
+    book = Playbook(sending(pin=pinned()))
+    book.far(GREETING)
+    book.near(EHLO)
+    book.far(r.reply)
+    book.near(MAIL)
+    r.take(book.to_far)
+    book.far(r.params())
+    statement = statement_record(r)
+    kind, content = (RecordType.RESET, b"") if behind == "a reset" else (RecordType.PARAMS, b"x")
+    book.far(statement + r.layer.seal(kind, content))
+    assert book.state == "over"
+    assert ("next-identity-announced", None) in book.facts
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 def test_so_many_statements_are_read_and_no_more(at_once: bool) -> None:
     """Each would cost S two verifications, for as long as a peer likes."""

@@ -22,7 +22,6 @@ from gateway.session.events import (
     Redialled,
     ResetReceived,
     Side,
-    WriteDrained,
 )
 from gateway.smtp.capability import VERB_LINE
 from tests.playbook import (
@@ -155,11 +154,6 @@ def test_the_table_holds_what_is_legal_and_no_more(machine: Machine) -> None:
     legal = {(state, kind, side) for state, pairs in machine.legal.items() for kind, side in pairs}
     assert set(table_of(machine.kind)) == legal
     assert {state.name for state in machine.states if state not in machine.legal} == {"OVER", "RELAYED"}
-
-
-def test_no_machine_asks_to_be_told_of_drained_writes() -> None:
-    with pytest.raises(LocalMisuseError):
-        started().happens(WriteDrained(Side.FAR))
 
 
 @MACHINES

@@ -397,6 +397,27 @@ def test_a_worker_that_is_silent_for_long_is_killed(ears: Ears, state: State) ->
     assert process.killed == 1
 
 
+def test_at_a_stop_who_does_not_end_is_told_to_reset_what_is_left_and_then_killed(
+    ears: Ears, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "STOP_SECONDS", 0.02)
+    monkeypatch.setattr(limits, "ENDING_SECONDS", 0.02)
+    told: list[Message] = []
+    ended = loop.create_future()
+
+    async def wait() -> None:
+        await asyncio.shield(ended)
+
+    process = Process()
+    process.wait = wait  # type: ignore[attr-defined]
+    process.kill = lambda: told.append({"killed": True}) or ended.set_result(None)  # type: ignore[method-assign, func-returns-value]
+    ears.worker.process = process  # type: ignore[assignment]
+    ears.worker.link = cast("Link", SimpleNamespace(send=told.append))
+    ears.pool.workers.append(ears.worker)
+    loop.run_until_complete(ears.pool.stop())
+    assert told == [{"drain": True}, {"end": True}, {"killed": True}]
+
+
 def test_workers_are_watched_though_one_look_at_them_fails(
     ears: Ears, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

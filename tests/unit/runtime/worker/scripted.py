@@ -78,6 +78,7 @@ class World:
         self.learnt.append(note)
 
     def note_decision(self, connection: Connection, note: c.NoteDecision) -> None:
+        assert not self.times_over, "a word about a session that is over"
         self.decisions.append(note)
 
     def note_fact(self, connection: Connection, note: c.NoteFact) -> None:

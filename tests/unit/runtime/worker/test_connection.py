@@ -195,6 +195,55 @@ def test_a_slow_reader_that_resets_ends_the_session() -> None:
     run(body)
 
 
+@pytest.mark.parametrize("relayed", [True, False], ids=["in clear", "in a channel"])
+def test_a_peer_that_takes_nothing_any_more_is_given_up(relayed: bool) -> None:
+    """Its kernel lives, and has no room for ever; and the sender, who is not read meanwhile, has gone."""
+
+    def says(event: Event) -> list[c.Command]:
+        if isinstance(event, OctetsReceived):
+            return [c.SendOctets(event.side.other, event.octets)]
+        return [c.SendReset(Side.NEAR), c.SendReset(Side.FAR)]
+
+    async def body(loop: CountingLoop) -> None:
+        world = World(loop, Scripted(relaying if relayed else says), small=True)
+        speaking = loop.create_task(world.sends(world.near, bytes(8 * 1024 * 1024)))
+        await _until_standstill(world)
+        speaking.cancel()
+        send_reset(world.near)
+        await _until_standstill(world)
+        began = loop.time()
+        for moment in (0.0, limits.STALLED_SECONDS - 1):
+            world.connection.look(began + moment)
+            assert not world.times_over
+        # Something has moved: the time counts from here.
+        await read_exactly(loop, world.far, 256 * 1024)
+        await _until_standstill(world)
+        world.connection.look(began + limits.STALLED_SECONDS)
+        world.connection.look(began + 2 * limits.STALLED_SECONDS - 1)
+        assert not world.times_over
+        world.connection.look(began + 2 * limits.STALLED_SECONDS)
+        await world.finish()
+        assert world.connection.end_reason(Role.SENDING) is Reason.RESET_BY_RECEIVER
+
+    run(body)
+
+
+def test_who_waits_for_nothing_is_never_given_up() -> None:
+    async def body(loop: CountingLoop) -> None:
+        world = World(loop, Scripted(relaying))
+        await world.sends(world.near, b"x")
+        await read_exactly(loop, world.far, 1)
+        for days in range(3):
+            world.connection.look(loop.time() + days * 86400)
+        await world.sends(world.near, b"y")
+        assert await read_exactly(loop, world.far, 1) == b"y"
+        world.near.close()
+        world.far.close()
+        await world.finish()
+
+    run(body)
+
+
 # --- Closing ------------------------------------------------------------------------------------------------
 
 
@@ -269,10 +318,10 @@ def test_octets_given_before_the_end_go_out_before_it() -> None:
     run(body)
 
 
-def test_abort_resets_both_sides() -> None:
+def test_a_stop_resets_both_sides() -> None:
     async def body(loop: CountingLoop) -> None:
         world = World(loop, Scripted(relaying))
-        world.connection.abort()
+        world.connection.stop()
         for sock in (world.near, world.far):
             with pytest.raises(ConnectionResetError):
                 await read_all(loop, sock)
@@ -362,5 +411,5 @@ def test_many_sessions_leave_no_descriptor() -> None:
     before = open_descriptors()
     for _ in range(3):
         test_a_dialogue_then_an_end_each_way()
-        test_abort_resets_both_sides()
+        test_a_stop_resets_both_sides()
     assert open_descriptors() <= before

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from gateway.errors import Reason
+from gateway.runtime.worker.endpoint import Hold
+from gateway.runtime.worker.pressure import Bank
 from gateway.session import commands as c
 from gateway.session.events import (
     DeadlineReached,
@@ -137,12 +141,70 @@ def test_a_sender_that_resets_during_a_redial_ends_the_session_at_once(late: str
     run(body)
 
 
-def test_abort_during_a_redial() -> None:
+def test_what_a_reset_decides_during_a_redial_is_told_before_the_session_is_over() -> None:
+    """Both sockets are closed by then: the worker, which forgets the session, must hear of it before."""
+    decided = c.NoteDecision(False, Reason.ENDED_BEFORE_DECISION)
+
+    def says(event: Event) -> list[c.Command]:
+        if isinstance(event, ResetReceived):
+            return [decided, c.SendReset(event.side.other)]
+        return redialling(event)
+
+    async def body(loop: CountingLoop) -> None:
+        world = World(loop, Scripted(says))
+        await world.sends(world.near, b"x")
+        await world.redial_asked
+        send_reset(world.near)
+        await world.finish()
+        assert world.decisions == [decided]
+        assert world.errors == []
+        assert world.connection.end_reason(Role.SENDING) is Reason.RESET_BY_SENDER
+
+    run(body)
+
+
+def test_a_sender_held_back_by_the_old_connection_is_read_again_after_a_redial() -> None:
+    """What waited for the old one is gone with it: nothing of it will ever drain."""
+
+    async def body(loop: CountingLoop) -> None:
+        bank = Bank(most=1, most_per_source=1)
+        world = World(loop, Scripted(stuffing), small=True, account=bank.opened("192.0.2.1"))
+        await world.sends(world.near, b"x")
+        while not world.connection._far.pending:  # noqa: ASYNC110 - nobody is told
+            await asyncio.sleep(0)
+        assert world.connection._near._hold == Hold.BY_PRESSURE
+        send_reset(world.far)
+        await world.redial_asked
+        ours, world.far = tcp_pair()
+        world.connection.redialled(ours)
+        await read_exactly(loop, world.far, 5)
+        await world.sends(world.near, b"more")
+        assert await read_exactly(loop, world.far, 4) == b"more"
+        world.connection.stop()
+        world.near.close()
+        world.far.close()
+        await world.over
+
+    run(body)
+
+
+def stuffing(event: Event) -> list[c.Command]:
+    """As `redialling`, but the first octets of the sender become more than the far side takes."""
+    if isinstance(event, OctetsReceived) and event.octets == b"x":
+        return [c.SendOctets(Side.FAR, bytes(4 << 20))]
+    if isinstance(event, OctetsReceived):
+        return [c.SendOctets(event.side.other, event.octets)]
+    if isinstance(event, ResetReceived) and event.side is Side.FAR:
+        return [c.Redial()]
+    return redialling(event)
+
+
+def test_a_stop_during_a_redial() -> None:
     async def body(loop: CountingLoop) -> None:
         world = World(loop, Scripted(redialling))
         await world.sends(world.near, b"x")
         await world.redial_asked
-        world.connection.abort()
+        world.connection.stop()
         await world.finish()
 
     run(body)

@@ -62,7 +62,7 @@ async def poured(loop: CountingLoop, account: Account) -> list[World]:
 
 async def end(worlds: list[World]) -> None:
     for world in worlds:
-        world.connection.abort()
+        world.connection.stop()
         world.near.close()
         world.far.close()
         await world.over

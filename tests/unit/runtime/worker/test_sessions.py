@@ -197,6 +197,27 @@ def test_neighbours_of_a_first_upgrade_at_another_worker_do_not_rest(worker: Wor
     assert worker.rests(ELSEWHERE)
 
 
+# --- Peers that take nothing any more -----------------------------------------------------------------------
+
+
+def test_all_sessions_are_looked_at_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "STALL_LOOK_SECONDS", 0.001)
+    worker = Worker(tmp_path)
+    looks: list[str] = []
+
+    def looked(name: str) -> None:
+        looks.append(name)
+        if len(looks) == 4:
+            worker._loop.stop()
+
+    for name in ("one", "another"):
+        connection = cast("Connection", Stub(look=lambda _now, name=name: looked(name)))
+        worker.sessions._roles[connection] = Role.SENDING
+    worker._loop.run_forever()
+    assert looks == ["one", "another"] * 2
+    worker.close()
+
+
 # --- A bug of ours ------------------------------------------------------------------------------------------
 
 
@@ -238,7 +259,7 @@ def test_a_session_that_cannot_begin_or_end_as_it_should_is_over_all_the_same(
     if where == "log":
         (connection,) = sessions._roles
         with pytest.raises(RuntimeError):
-            connection.abort()
+            connection.stop()
     assert not sessions.open
     assert sessions._bank._accounts == {}
     assert [each for each, _ in ended.flows] == [flow(CLIENT)]
