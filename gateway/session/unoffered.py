@@ -17,11 +17,11 @@ from gateway.policy.cause import Sighting
 from gateway.policy.decision import Decision, decide
 from gateway.smtp.capability import host_name
 from gateway.smtp.events import Unparsed
+from gateway.smtp.grammar import CLOSING
 
 _LOST_OFFER: Final = frozenset(
     {Reason.EHLO_REFUSED, Reason.ODD_REPLY, Reason.ODD_GREETING, Reason.GREETING_REFUSED}
 )
-_CLOSING: Final = 421
 
 
 def of_reply(pin: Pin | None, greeting: bytes, reply: bytes) -> tuple[Decision, Sighting | None]:
@@ -33,18 +33,19 @@ def of_reply(pin: Pin | None, greeting: bytes, reply: bytes) -> tuple[Decision, 
 def of_no_reply(pin: Pin | None, unparsed: Unparsed) -> Decision:
     """A greeting or a reply that cannot carry an offer. A 421 is the receiver's own business, and who greets
     with HELO or talks out of turn is the sender."""
-    lost = unparsed.reason in _LOST_OFFER and unparsed.code != _CLOSING and pin is not None
+    lost = unparsed.reason in _LOST_OFFER and unparsed.code != CLOSING and pin is not None
     return _missing(pin) if lost else Decision.in_clear(unparsed.reason)
 
 
 def closes(unparsed: Unparsed) -> bool:
-    """Whether the receiver has said that the session is over, in place of a greeting or a reply."""
-    return unparsed.code == _CLOSING
+    """Whether the receiver has said that the session is over, in place of a greeting or a reply, or between
+    them."""
+    return unparsed.code == CLOSING
 
 
 def closes_unasked(octets: bytes) -> bool:
     """The same, behind the reply."""
-    return octets.startswith(b"%d" % _CLOSING) and octets.endswith(b"\n")
+    return octets.startswith(b"%d" % CLOSING) and octets.endswith(b"\n")
 
 
 def _missing(pin: Pin | None) -> Decision:

@@ -39,7 +39,8 @@ class Unparsed:
 
     reason: Reason
     code: int | None = None
-    """The receiver's code, for GREETING_REFUSED and EHLO_REFUSED: a 421 says nothing about its offers."""
+    """The receiver's code, for GREETING_REFUSED and EHLO_REFUSED, and a 421 behind the greeting: that says
+    nothing about its offers."""
 
 
 Observation = Passed | EhloReply | Unparsed

@@ -18,6 +18,8 @@ CRLF: Final = b"\r\n"
 #                Reply-line = *( Reply-code "-" [ textstring ] CRLF ) Reply-code [ SP textstring ] CRLF
 # The SP before an empty text is not optional here: `250` CRLF is read differently by different senders.
 REPLY_HEAD_OCTETS: Final = 4
+CLOSING: Final = 421
+"""RFC 5321 3.8: whenever a server says this, the session is over."""
 _REPLY_CODE = re.compile(rb"[2-5][0-5][0-9]")
 
 # RFC 5321 4.1.1.1:  ehlo = "EHLO" SP ( Domain / address-literal ) CRLF

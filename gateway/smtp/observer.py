@@ -132,7 +132,8 @@ class Observer:
 
     def _out_of_turn_octets(self, data: bytes) -> list[Observation]:
         """Behind the greeting, before the EHLO: an empty line, a 421 for a sender that idles."""
-        return self._not_understood(Reason.ODD_GREETING, Passed(_TO_SENDER, data))
+        code = grammar.CLOSING if data.startswith(b"%d" % grammar.CLOSING) else None
+        return self._not_understood(Reason.ODD_GREETING, Passed(_TO_SENDER, data), code)
 
     def _reply_octets(self, data: bytes) -> list[Observation]:
         self._reply.add(data)

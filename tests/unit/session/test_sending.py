@@ -384,10 +384,12 @@ def test_a_receiver_that_speaks_before_the_verb_passes(pin: Pin | None, said: by
     assert (book.decision.upgraded, book.decision.alarm) == (False, alarm)
 
 
-@pytest.mark.parametrize("place", ["greeting", "reply", "ready"])
+@pytest.mark.parametrize("place", ["greeting", "behind the greeting", "reply", "ready"])
 def test_a_421_of_a_pinned_peer_ends_the_session(place: str) -> None:
     """It may be set in on the wire: a sender that talks on must not do so in clear."""
-    book = Playbook(sending(pin=R_PIN)) if place == "greeting" else started(pin=R_PIN)
+    book = Playbook(sending(pin=R_PIN)) if "greeting" in place else started(pin=R_PIN)
+    if place == "behind the greeting":
+        book.far(GREETING)
     if place == "ready":
         book = ready(FarReceivingGateway(), pin=R_PIN)
     before, sent = book.to_near, book.to_far

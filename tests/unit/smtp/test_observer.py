@@ -148,7 +148,8 @@ GREETINGS_REFUSED = [
     (b"\r\n", Reason.ODD_GREETING, None),
     (b"* OK IMAP\r\n", Reason.ODD_GREETING, None),
     (b"220 mx\r\n\r\n", Reason.ODD_GREETING, None),
-    (b"220 mx\r\n421 bye\r\n", Reason.ODD_GREETING, None),
+    (b"220 mx\r\n4", Reason.ODD_GREETING, None),
+    (b"220 mx\r\n250 Ok\r\n", Reason.ODD_GREETING, None),
     (b"220-" + b"x" * limits.GREETING_OCTETS, Reason.ODD_GREETING, None),
     (b"220-x\r\n" * (limits.GREETING_OCTETS // 7 + 1), Reason.ODD_GREETING, None),
 ]
@@ -191,6 +192,12 @@ REPLIES_REFUSED = [
 def test_greetings_that_are_refused(role: Role, greeting: bytes, reason: Reason, code: int | None) -> None:
     assert watch(role, (R, greeting)).verdict == Unparsed(reason, code)
     assert watch(role, *octet_by_octet(R, greeting)).verdict == Unparsed(reason, code)
+
+
+@BOTH
+def test_a_421_for_a_sender_that_idles_behind_the_greeting_is_told_as_one(role: Role) -> None:
+    idle = watch(role, (R, GREETING), (R, b"421 4.4.2 Timeout\r\n"))
+    assert idle.verdict == Unparsed(Reason.ODD_GREETING, 421)
 
 
 @BOTH
