@@ -37,6 +37,7 @@ SUBJECTS: Final = {
         *(
             "intercept/",
             "runtime/worker/intake.py",
+            "runtime/worker/dials.py",
             "socket.py",
             "Endpoint._close_now",
             "Endpoint.reset",

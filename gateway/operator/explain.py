@@ -1,7 +1,7 @@
 """`nightmail explain`: what would happen to a connection to or from an address now, and why.
 
 Works on configuration and memory of peers directly, so it needs no running daemon; whether one runs is told.
-Follows `runtime.worker.sessions`: the lists first, then the rest after failures, then the pin.
+Follows `runtime.worker.surroundings`: the lists first, then the rest after failures, then the pin.
 """
 
 from __future__ import annotations

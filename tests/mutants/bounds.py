@@ -191,7 +191,7 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
                 "        bound = -1e9\n",
             ),
         ],
-        "gateway/runtime/worker/intake.py": [
+        "gateway/runtime/worker/dials.py": [
             ("a silent dial is given up", "call_later(limits.DIAL_SECONDS, ", "call_later(1e6, "),
         ],
         "gateway/runtime/worker/endpoint.py": [

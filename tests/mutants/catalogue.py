@@ -103,7 +103,7 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "gateway/policy/ignored_offers.py": ("tests/unit/policy/test_ignored_offers.py",),
     "gateway/runtime/worker/memory.py": ("tests/unit/runtime/worker/test_memory.py",),
-    "gateway/runtime/worker/sessions.py": ("tests/unit/runtime/worker/test_sessions.py",),
+    "gateway/runtime/worker/learning.py": ("tests/unit/runtime/worker/test_sessions.py",),
     "gateway/policy/budget.py": ("tests/unit/policy/test_budget.py",),
     "gateway/runtime/worker/pressure.py": ("tests/unit/runtime/worker/test_pressure.py",),
     "gateway/runtime/worker/connection.py": ("tests/unit/runtime/worker/test_pressure.py",),
@@ -128,7 +128,7 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/config.py": ("tests/unit/test_config.py",),
     "gateway/operator/identity.py": ("tests/unit/operator/test_identity.py",),
     "gateway/crypto/export.py": ("tests/unit/crypto/test_export.py",),
-    "gateway/runtime/worker/intake.py": ("tests/unit/runtime/worker/test_intake.py",),
+    "gateway/runtime/worker/dials.py": ("tests/unit/runtime/worker/test_intake.py",),
     "gateway/policy/decision.py": (
         "tests/unit/policy/test_decision.py",
         "tests/unit/session/test_rollover.py",

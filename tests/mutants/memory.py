@@ -118,18 +118,18 @@ _memory.lacks(
     "SourceStore(database).has_upgraded_among(beginnings), False)",
 )
 
-_sessions = Room("gateway/runtime/worker/sessions.py")
-_sessions.lacks(
+_learning = Room("gateway/runtime/worker/learning.py")
+_learning.lacks(
     "a client whose handshake failed rests no more",
     "        elif note.upgraded or note.reason is Reason.HANDSHAKE_FAILED:",
     "        elif note.upgraded:",
 )
-_sessions.lacks(
+_learning.lacks(
     "a client that broke off behind an offer rests no more",
     "            if note.seen is SourceSeen.DROPPED:",
     "            if False:",
 )
-_sessions.lacks(
+_learning.lacks(
     "a first upgrade ends the rest of all in this worker",
     "            if is_new:\n",
     "            if False:\n",
@@ -143,5 +143,5 @@ _workers.lacks(
 )
 
 MEMORY: Final[tuple[Mutant, ...]] = mutants_of(
-    _comparison, _pins, _store, _decision, _ignored, _memory, _sessions, _workers
+    _comparison, _pins, _store, _decision, _ignored, _memory, _learning, _workers
 )

@@ -42,7 +42,7 @@ class SourceMemory:
         """As of the last write or `count`."""
 
     def note(self, learnt: dict[str, Any]) -> None:
-        """One message of a worker's (`runtime.worker.sessions` makes it)."""
+        """One message of a worker's (`runtime.worker.learning` makes it)."""
         store = self._store()
         if store is None or len(self._sources) >= limits.SOURCES_PENDING:
             return

@@ -1,15 +1,12 @@
 """How connections come to a worker: its queue, its listeners, its dials. Pairs of sockets come out.
 
 Carries what the gate decides between the kernel and the gate, and decides nothing itself.
-Counterparts: `intercept.gate` (judges), `sessions` (takes the pairs).
+Counterparts: `intercept.gate` (judges), `dials` (connects), `sessions` (takes the pairs).
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import secrets
-import select
 import socket
 from collections.abc import Callable
 from typing import Protocol
@@ -34,14 +31,11 @@ from gateway.intercept.syn import Flow, parse_syn
 from gateway.observe.counters import Counters, Tally
 from gateway.policy import limits
 from gateway.runtime.link import Message
-from gateway.runtime.loop import Cancellable, Loop
+from gateway.runtime.loop import Loop
+from gateway.runtime.worker.dials import NO_DESCRIPTOR, DialDone, Dials, reset
 from gateway.runtime.worker.poller import Poller
 from gateway.runtime.worker.reserve import Reserve
 from gateway.smtp.events import Role
-
-_NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_RESET_ON_CLOSE = b"\x01\x00\x00\x00\x00\x00\x00\x00"
-DialDone = Callable[[Flow, DialOutcome, socket.socket | None], None]
 
 
 class Pairs(Protocol):
@@ -84,22 +78,19 @@ class Intake:
         bounds: Bounds = Bounds(),  # noqa: B008 - frozen
     ) -> None:
         self._loop = loop
-        self._poller = poller
         self._marks = marks
         self._slot = slot
         self.roles = roles
         self._pairs = pairs
         self._counters = counters
         self._tell = tell
-        self._keeps_port = keeps_port
-        self._spare = secrets.randbelow(limits.SPARE_PORTS)
         self._answer_told: dict[tuple[str, int], float] = {}
         self._gate = Gate(bounds=bounds, is_known=pairs.is_known)
         self._reserve = Reserve(listeners[0].fileno())
         self._held: dict[HeldPacket, tuple[int, Flow | None]] = {}
         """With the mark that it came with."""
         self._flow_roles: dict[Flow, Role] = {}
-        self._dials: dict[Flow, tuple[socket.socket, Cancellable]] = {}
+        self._dials = Dials(loop, poller, marks, self, keeps_port=keeps_port)
         self._ready: dict[Flow, socket.socket] = {}
         self._listeners = listeners
         self._accepts = True
@@ -137,9 +128,9 @@ class Intake:
             held = self._counters.value(Tally.VERDICTS_GIVEN)
             self._queue.run()
         self._discarding = False
-        for flow in list(self._dials):
+        for flow in self._dials.flows():
             if self._gate.asked_to_dial(flow):
-                _reset(self._drop_dial(flow))
+                self._dials.drop(flow)
                 self._gate_dial_done(flow, DialOutcome.SILENT, None)
 
     @property
@@ -161,9 +152,9 @@ class Intake:
             return
         # Before its client's own SYN goes out from the same address and port, the dial must be gone without
         # a trace: a socket of ours in FIN_WAIT would take the answers to that SYN.
-        for flow in list(self._dials):
+        for flow in self._dials.flows():
             if self._gate.asked_to_dial(flow):
-                _reset(self._drop_dial(flow))
+                self._dials.drop(flow)
         self._execute(self._gate.give_up())
         self._loop.remove_reader(self._queue.fd())
         self._queue.close()
@@ -176,47 +167,39 @@ class Intake:
             self._loop.remove_reader(listener.fileno())
 
     def dial(self, flow: Flow, done: DialDone, *, any_port: bool = False) -> None:
-        """Connect from the client's address, and from its port where the placement allows that and `any_port`
-        does not say otherwise; `done` is told once. Never raises."""
-        from_port = None if self._keeps_port and not any_port else tproxy.ANY_PORT
-        self._dial(flow, done, lambda: tproxy.dial(flow, self._marks, from_port=from_port))
+        """As `Dials.dial`."""
+        self._dials.dial(flow, done, any_port=any_port)
 
     def _dial_for(self, flow: Flow, role: Role, done: DialDone) -> None:
-        """For a client whose SYN we have. What we dial to a mail server on this very machine bears a port
-        that is none of the client's: else the answers to both would have the same addresses and ports."""
-        if self._keeps_port or role is Role.SENDING:
-            self.dial(flow, done)
+        """For a client whose SYN we have."""
+        if role is Role.SENDING:
+            self._dials.dial(flow, done)
         else:
-            self._dial(flow, done, lambda: self._dial_from_spare_port(flow))
+            self._dials.dial_to_this_machine(flow, done)
 
-    def _dial_from_spare_port(self, flow: Flow) -> socket.socket:
-        for _ in range(limits.SPARE_PORT_TRIES):
-            self._spare = (self._spare + 1) % limits.SPARE_PORTS
-            port = limits.FIRST_SPARE_PORT + self._spare
-            if self._gate.knows(flow._replace(source_port=port)):
-                continue
-            try:
-                return tproxy.dial(flow, self._marks, from_port=port)
-            except OSError as error:
-                if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
-                    raise
-        return tproxy.dial(flow, self._marks, from_port=tproxy.ANY_PORT)
+    # --- What dials ask ------------------------------------------------------------------------------------
 
-    def _dial(self, flow: Flow, done: DialDone, start: Callable[[], socket.socket]) -> None:
-        if flow in self._dials:
-            _reset(self._drop_dial(flow))
+    def is_port_taken(self, flow: Flow) -> bool:
+        return self._gate.knows(flow)
+
+    def cramped(self) -> bool:
+        """No descriptor is left: nobody new is let in. Whether there are spare ones for those that were."""
+        self._gate.has_room = False
+        return self._reserve.give()
+
+    def failed(self, flow: Flow, error: Exception) -> None:
+        """A bug of ours on the way to a session: nothing of this flow stays, its dial goes before its SYN."""
+        self._dials.drop(flow)
+        dialled = self._ready.pop(flow, None)
+        if dialled is not None:
+            reset(dialled)
+        self._flow_roles.pop(flow, None)
         try:
-            dialled = start()
-        except OSError as error:
-            if error.errno in _NO_DESCRIPTOR and self._cramped():
-                self._dial(flow, done, start)
-                return
-            outcome = tproxy.outcome_of(error.errno or errno.EIO)
-            self._loop.call_soon(self._tell_outcome, flow, done, outcome, None)
-            return
-        give_up = self._loop.call_later(limits.DIAL_SECONDS, self._dial_silent, flow, done)
-        self._dials[flow] = (dialled, give_up)
-        self._poller.watch(dialled.fileno(), select.EPOLLOUT, lambda _: self._dial_over(flow, done))
+            self._execute(self._gate.forget(flow))
+        finally:
+            for token in [token for token, (_, its) in self._held.items() if its == flow]:
+                self._pass(token)
+            self._pairs.flow_failed(flow, error)
 
     # --- The queue -------------------------------------------------------------------------------------
 
@@ -234,7 +217,7 @@ class Intake:
             self._pass(token)
             if flow is None:
                 raise
-            self._failed(flow, error)
+            self.failed(flow, error)
 
     def _judge(self, token: HeldPacket, flow: Flow | None, mark: int, interface: str) -> None:
         role = Refusal(Verdict.PASS, Reason.NOT_OURS) if flow is None else self.roles.of(flow, interface)
@@ -272,27 +255,12 @@ class Intake:
                 try:
                     self._dial_for(command.flow, self._flow_roles[command.flow], self._gate_dial_done)
                 except Exception as error:
-                    self._failed(command.flow, error)
+                    self.failed(command.flow, error)
             elif isinstance(command, CloseUnclaimed):
                 self._flow_roles.pop(command.flow, None)
                 dialled = self._ready.pop(command.flow, None)
                 if dialled is not None:
-                    _reset(dialled)
-
-    def _failed(self, flow: Flow, error: Exception) -> None:
-        """A bug of ours on the way to a session: nothing of this flow stays, its dial goes before its SYN."""
-        if flow in self._dials:
-            _reset(self._drop_dial(flow))
-        dialled = self._ready.pop(flow, None)
-        if dialled is not None:
-            _reset(dialled)
-        self._flow_roles.pop(flow, None)
-        try:
-            self._execute(self._gate.forget(flow))
-        finally:
-            for token in [token for token, (_, its) in self._held.items() if its == flow]:
-                self._pass(token)
-            self._pairs.flow_failed(flow, error)
+                    reset(dialled)
 
     def _pass(self, token: HeldPacket) -> None:
         """As if we were not here."""
@@ -321,33 +289,6 @@ class Intake:
             del self._flow_roles[flow]
 
     # --- Dials -----------------------------------------------------------------------------------------
-
-    def _dial_over(self, flow: Flow, done: DialDone) -> None:
-        outcome = tproxy.connect_outcome(self._dials[flow][0])
-        dialled = self._drop_dial(flow)
-        if outcome is not DialOutcome.CONNECTED:
-            dialled.close()
-        self._tell_outcome(flow, done, outcome, dialled if outcome is DialOutcome.CONNECTED else None)
-
-    def _dial_silent(self, flow: Flow, done: DialDone) -> None:
-        self._drop_dial(flow).close()
-        self._tell_outcome(flow, done, DialOutcome.SILENT, None)
-
-    def _tell_outcome(
-        self, flow: Flow, done: DialDone, outcome: DialOutcome, dialled: socket.socket | None
-    ) -> None:
-        try:
-            done(flow, outcome, dialled)
-        except Exception as error:
-            if dialled is not None:
-                _reset(dialled)
-            self._failed(flow, error)
-
-    def _drop_dial(self, flow: Flow) -> socket.socket:
-        dialled, give_up = self._dials.pop(flow)
-        give_up.cancel()
-        self._poller.forget(dialled.fileno())
-        return dialled
 
     def _gate_dial_done(self, flow: Flow, outcome: DialOutcome, dialled: socket.socket | None) -> None:
         role = self._flow_roles[flow]
@@ -380,18 +321,13 @@ class Intake:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                if error.errno not in _NO_DESCRIPTOR:
+                if error.errno not in NO_DESCRIPTOR:
                     return
-                if not self._cramped():
+                if not self.cramped():
                     self._listener_rests(listener)
                     return
                 continue
             self._accepted(accepted, source)
-
-    def _cramped(self) -> bool:
-        """No descriptor is left: nobody new is let in. Whether there are spare ones for those that were."""
-        self._gate.has_room = False
-        return self._reserve.give()
 
     def _listener_rests(self, listener: socket.socket) -> None:
         """Out of descriptors: the listener stays readable, and a loop that only spins serves nobody."""
@@ -412,19 +348,19 @@ class Intake:
         try:
             self._claim(flow, accepted)
         except Exception as error:
-            _reset(accepted)
-            self._failed(flow, error)
+            reset(accepted)
+            self.failed(flow, error)
 
     def _claim(self, flow: Flow, accepted: socket.socket) -> None:
         claim = self._gate.accepted(flow)
         if claim is Claim.STRANGER:
-            _reset(accepted)
+            reset(accepted)
             return
         role = self._flow_roles.pop(flow)
         if claim is Claim.TOO_MANY:
             self._counters.add(Tally.OVER_SESSIONS)
             self._pairs.over_limit(flow, Limit.SESSIONS)
-            _reset(accepted)
+            reset(accepted)
             return
         if claim is Claim.DIALLED:
             self._pairs.pair_ready(flow, role, accepted, self._ready[flow])
@@ -446,32 +382,15 @@ class Intake:
         dialled: socket.socket | None,
     ) -> None:
         try:
-            self._pair(flow, role, accepted, outcome, dialled)
+            self._execute(self._gate.dial_finished(flow, outcome, self._loop.time()))
+            if dialled is not None:
+                if role is Role.RECEIVING:
+                    self._tell_answer(flow.server)
+                self._pairs.pair_ready(flow, role, accepted, dialled)
+                return
+            self._pairs.dial_failed(flow, role, outcome)
         except Exception:
-            _reset(accepted)
+            reset(accepted)
             raise
-
-    def _pair(
-        self,
-        flow: Flow,
-        role: Role,
-        accepted: socket.socket,
-        outcome: DialOutcome,
-        dialled: socket.socket | None,
-    ) -> None:
-        self._execute(self._gate.dial_finished(flow, outcome, self._loop.time()))
-        if dialled is not None and role is Role.RECEIVING:
-            self._tell_answer(flow.server)
-        if dialled is not None:
-            self._pairs.pair_ready(flow, role, accepted, dialled)
-            return
-        self._pairs.dial_failed(flow, role, outcome)
-        _reset(accepted)
+        reset(accepted)
         self.ended(flow, by_reset=True)
-
-
-def _reset(sock: socket.socket) -> None:
-    """Also one that is closed already."""
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-    sock.close()

@@ -1,35 +1,31 @@
-"""All sessions of one worker: makes their machines, counts and logs what they decide, forwards facts.
+"""All sessions of one worker: makes their machines, counts and logs what they decide, rings.
 
 Counterparts: `intake`, which brings pairs of sockets; `surroundings`, which a session is made of;
-`connection`, which runs one session; `hearing`, which gets the facts.
+`connection`, which runs one session; `learning`, which hears what is to be remembered.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Callable
 from typing import Protocol
 
 from gateway.config import Config
-from gateway.crypto.messages import OfferForm
 from gateway.errors import Reason
 from gateway.intercept.admission import Limit
 from gateway.intercept.gate import DialOutcome
 from gateway.intercept.syn import Flow
 from gateway.observe.counters import Counters, Direction, Tally
 from gateway.observe.log import Level, Log, session_id
-from gateway.peers.looks import Look, with_look
-from gateway.peers.pins import Destination, MetPeer, MetStatement, updated
-from gateway.peers.sources import SourceSeen, after_endorsement, after_upgrade
+from gateway.peers.pins import Destination
 from gateway.policy import limits
 from gateway.policy.cause import Sighting, likely
-from gateway.policy.dead_end import ClearRuns
 from gateway.runtime.bug import Bug
 from gateway.runtime.link import Message
 from gateway.runtime.loop import Loop
 from gateway.runtime.worker.connection import Connection, Machine
+from gateway.runtime.worker.learning import Learning
 from gateway.runtime.worker.poller import Poller
 from gateway.runtime.worker.pressure import Bank
 from gateway.runtime.worker.surroundings import Surroundings
@@ -79,17 +75,15 @@ class Sessions:
     ) -> None:
         self._loop = loop
         self._poller = poller
-        self._config = config
         self._log = log
         self._counters = counters
         self._tell = tell
         self._surroundings = surroundings
         self._pins = surroundings.pins
         self._sources = surroundings.sources
-        self._ignored = surroundings.ignored
+        self.learning = Learning(surroundings, tell, finds_dead_ends=bool(config.dead_end_minutes))
         self._sign = sign
         self._roles: dict[Connection, Role] = {}
-        self._clear_runs = ClearRuns()
         self._bank = Bank(config.held_octets, config.held_octets_per_source)
         self._told_over: dict[str, float] = {}
         self.dialler: Dialler | None = None
@@ -208,57 +202,11 @@ class Sessions:
 
     def remember_peer(self, connection: Connection, note: RememberPeer) -> None:
         assert isinstance(connection.flow, Flow)
-        peer = note.peer
-        destination = Destination(connection.flow.destination, connection.flow.destination_port)
-        met = MetPeer(peer.identity.octets, peer.epoch, peer.form is OfferForm.FULL)
-        pin = self._pins.pin_of(destination)
-        # With nothing new, the usual case, it costs no message and no transaction.
-        if pin is None or updated(pin, destination, met, int(time.time()), note.statement) is not pin:
-            self._pins.forget_for_a_while(destination)
-            where = {"address": destination.address, "port": destination.port, "new": pin is None}
-            who = {"identity": met.identity.hex(), "epoch": met.epoch, "full": met.full}
-            self._tell({"remember": {**where, **who, **_statement(note.statement)}})
-        if note.look is not None:
-            self._learn_look(destination, note.look)
-
-    def _learn_look(self, destination: Destination, look: Look) -> None:
-        known = self._pins.looks_of(destination)
-        after = with_look(known, look, int(time.time()))
-        if after is known:
-            return  # the usual case
-        self._pins.expect_looks(destination, after)
-        where = {"address": destination.address, "port": destination.port}
-        seen = {"host": look.host.decode("latin-1"), "keywords": b" ".join(look.keywords).decode("latin-1")}
-        self._tell({"look": {**where, **seen}})
+        self.learning.remember_peer(connection.flow, note)
 
     def note_source(self, connection: Connection, note: NoteSource) -> None:
         assert isinstance(connection.flow, Flow)
-        address, now = connection.flow.source, int(time.time())
-        learnt: Message = {"address": address, "seen": note.seen.value}
-        if note.seen is SourceSeen.UPGRADED:
-            today = now // limits.DAY_SECONDS
-            before = self._sources.source_of(address)
-            source = after_upgrade(before, note.name, today)
-            sender = after_endorsement(self._sources.sender_of(note.identity), note.epoch, today)
-            is_new = not (before.has_upgraded and self._sources.sender_of(note.identity).epoch)
-            self._sources.expect(source, sender)
-            if is_new:
-                self._ignored.somebody_is_new()
-            who = {"name": note.name.hex(), "identity": note.identity.hex(), "epoch": note.epoch}
-            self._tell({"source": {**learnt, **who, "new": is_new}})
-        else:
-            if note.seen is SourceSeen.DROPPED:
-                self._ignored.anything_else(address)
-            self._sources.learn(address, note.seen)
-            self._tell({"source": learnt})
-
-    def learn_source(self, address: str, seen: SourceSeen) -> None:
-        """What another worker has seen: a client's drops and goings-on, and upgrades that were the first."""
-        if seen is SourceSeen.UPGRADED:
-            self._sources.forget_for_a_while(address)
-            self._ignored.somebody_is_new()
-        else:
-            self._sources.learn(address, seen)
+        self.learning.note_source(connection.flow, note)
 
     def note_decision(self, connection: Connection, note: NoteDecision) -> None:
         direction = _DIRECTION[self._roles[connection]]
@@ -275,15 +223,10 @@ class Sessions:
             detail=note.detail or None,
             likely=cause,
         )
-        if self._config.dead_end_minutes and direction is Direction.OUT:
-            self._note_offers(connection, note.reason)
-        if direction is Direction.IN:
-            self._note_taking(connection, note)
-        if note.reason is Reason.HANDSHAKE_FAILED and direction is Direction.OUT:
-            self._note_failure(connection)
+        assert isinstance(connection.flow, Flow)
+        flow = connection.flow
+        self.learning.note_decision(flow, self._roles[connection], note)
         if note.alarm:
-            assert isinstance(connection.flow, Flow)
-            flow = connection.flow
             subject = _server(flow) if direction is Direction.OUT else flow.source
             alarm = {"reason": note.reason.value, "subject": subject, "detail": note.detail}
             self._tell({"alarm": {**alarm, **_whereabouts(flow, cause)}})
@@ -304,34 +247,6 @@ class Sessions:
         """To the supervisor, who writes it down, and can ask the kernel where a reset came from."""
         assert isinstance(connection.flow, Flow)
         self._tell({"cause": {"session": connection.session_id, **_whereabouts(connection.flow, cause)}})
-
-    def _note_failure(self, connection: Connection) -> None:
-        """Remembered for a path without a pin only: a pinned one is tried every time."""
-        assert isinstance(connection.flow, Flow)
-        destination = Destination(connection.flow.destination, connection.flow.destination_port)
-        if self._pins.pin_of(destination) is None:
-            self._pins.forget_for_a_while(destination)
-            self._tell({"failure": {"address": destination.address, "port": destination.port}})
-
-    def _note_offers(self, connection: Connection, reason: Reason) -> None:
-        assert isinstance(connection.flow, Flow)
-        server = connection.flow.server
-        if reason is not Reason.NO_OFFER:
-            self._clear_runs.anything_else(server)
-        elif self._clear_runs.offered_nothing(server):
-            self._tell({"dead-end": {"address": server[0], "port": server[1]}})
-
-    def learn_dead_end(self, address: str, port: int) -> None:
-        """Another worker has found one: when the kernel has forgotten it, one session here finds it again."""
-        self._clear_runs.was_dead_end((address, port))
-
-    def _note_taking(self, connection: Connection, note: NoteDecision) -> None:
-        """Whether the client took our offer, tried to, or ignored it."""
-        assert isinstance(connection.flow, Flow)
-        if note.reason is Reason.NO_VERB:
-            self._ignored.ignored(connection.flow.source)
-        elif note.upgraded or note.reason is Reason.HANDSHAKE_FAILED:
-            self._ignored.anything_else(connection.flow.source)
 
     def note_fact(self, connection: Connection, note: NoteFact) -> None:
         cause = self._likely(connection, _DIRECTION[self._roles[connection]], note.seen)
@@ -391,13 +306,6 @@ class Sessions:
 
     def _fact(self, connection: Connection, event: str, **fields: object) -> None:
         self._log.fact("session", event, session=connection.session_id, **fields)  # type: ignore[arg-type]
-
-
-def _statement(statement: MetStatement | None) -> Message:
-    if statement is None:
-        return {}
-    names = {"old": statement.old.hex(), "new": statement.new.hex()}
-    return {"statement": {**names, "serial": statement.serial}}
 
 
 def _whereabouts(flow: Flow, cause: Reason | None) -> Message:

@@ -173,10 +173,11 @@ class Worker:
             address, port = message["answered"]
             self._intake.server_answers((address, port))
         elif "dead-end" in message:
-            self._sessions.learn_dead_end(message["dead-end"]["address"], message["dead-end"]["port"])
+            found = message["dead-end"]
+            self._sessions.learning.learn_dead_end(found["address"], found["port"])
         elif "source" in message:
             said = message["source"]
-            self._sessions.learn_source(said["address"], SourceSeen(said["seen"]))
+            self._sessions.learning.learn_source(said["address"], SourceSeen(said["seen"]))
         elif "asked" in message:
             self._tell_of_ignored(message["asked"])
 

@@ -183,14 +183,14 @@ def test_one_that_is_known_ends_nobodys_rest(worker: Worker) -> None:
 
 def test_a_first_upgrade_at_another_worker_ends_it_as_well(worker: Worker) -> None:
     worker.ignored_many()
-    worker.sessions.learn_source(ELSEWHERE, SourceSeen.DROPPED)
+    worker.sessions.learning.learn_source(ELSEWHERE, SourceSeen.DROPPED)
     assert worker.rests()
-    worker.sessions.learn_source(ELSEWHERE, SourceSeen.UPGRADED)
+    worker.sessions.learning.learn_source(ELSEWHERE, SourceSeen.UPGRADED)
     assert not worker.rests()
 
 
 def test_neighbours_of_a_first_upgrade_at_another_worker_do_not_rest(worker: Worker) -> None:
-    worker.sessions.learn_source("192.0.2.200", SourceSeen.UPGRADED)
+    worker.sessions.learning.learn_source("192.0.2.200", SourceSeen.UPGRADED)
     worker.ignored_many()
     worker.ignored_many(ELSEWHERE)
     assert not worker.rests()

@@ -1,0 +1,145 @@
+"""A worker's connections to mail servers while they are being made, and how each of them ends.
+
+Carries out what is asked for and judges nothing. Must end each one: connected, failed, silent for too long,
+or dropped by whoever asked. Counterparts: `intercept.tproxy`, which makes the sockets; `intake` and
+`sessions`, which ask.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import secrets
+import select
+import socket
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from gateway.intercept import tproxy
+from gateway.intercept.gate import DialOutcome
+from gateway.intercept.marks import MarkBits
+from gateway.intercept.syn import Flow
+from gateway.policy import limits
+from gateway.runtime.loop import Cancellable, Loop
+from gateway.runtime.worker.poller import Poller
+
+NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_RESET_ON_CLOSE: Final = b"\x01\x00\x00\x00\x00\x00\x00\x00"
+DialDone = Callable[[Flow, DialOutcome, socket.socket | None], None]
+
+
+class Asker(Protocol):
+    """What dials ask of the intake."""
+
+    def is_port_taken(self, flow: Flow) -> bool:
+        """Whether a client's connection has just these addresses and ports."""
+
+    def cramped(self) -> bool:
+        """No descriptor is left. Whether there are spare ones now."""
+
+    def failed(self, flow: Flow, error: Exception) -> None:
+        """A bug of ours, in whoever was told of an outcome."""
+
+
+class Dials:
+    """One at most for each flow; `done` is told once, later, unless it is dropped."""
+
+    def __init__(
+        self, loop: Loop, poller: Poller, marks: MarkBits, asker: Asker, *, keeps_port: bool
+    ) -> None:
+        self._loop = loop
+        self._poller = poller
+        self._marks = marks
+        self._asker = asker
+        self._keeps_port = keeps_port
+        self._spare = secrets.randbelow(limits.SPARE_PORTS)
+        self._under_way: dict[Flow, tuple[socket.socket, Cancellable]] = {}
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    def __contains__(self, flow: Flow) -> bool:
+        return flow in self._under_way
+
+    def flows(self) -> list[Flow]:
+        return list(self._under_way)
+
+    def dial(self, flow: Flow, done: DialDone, *, any_port: bool = False) -> None:
+        """Connect from the client's address, and from its port where the placement allows that and `any_port`
+        does not say otherwise. Never raises."""
+        from_port = None if self._keeps_port and not any_port else tproxy.ANY_PORT
+        self._dial(flow, done, lambda: tproxy.dial(flow, self._marks, from_port=from_port))
+
+    def dial_to_this_machine(self, flow: Flow, done: DialDone) -> None:
+        """The same to a mail server that may be on this very machine: where ports are not kept, what we dial
+        bears one that is none of the client's. The answers to both would else have the same addresses and
+        ports."""
+        if self._keeps_port:
+            self.dial(flow, done)
+        else:
+            self._dial(flow, done, lambda: self._dial_from_spare_port(flow))
+
+    def drop(self, flow: Flow) -> None:
+        """Reset one, if there is one; nobody is told."""
+        if flow in self._under_way:
+            reset(self._taken_out(flow))
+
+    def _dial_from_spare_port(self, flow: Flow) -> socket.socket:
+        for _ in range(limits.SPARE_PORT_TRIES):
+            self._spare = (self._spare + 1) % limits.SPARE_PORTS
+            port = limits.FIRST_SPARE_PORT + self._spare
+            if self._asker.is_port_taken(flow._replace(source_port=port)):
+                continue
+            try:
+                return tproxy.dial(flow, self._marks, from_port=port)
+            except OSError as error:
+                if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
+                    raise
+        return tproxy.dial(flow, self._marks, from_port=tproxy.ANY_PORT)
+
+    def _dial(self, flow: Flow, done: DialDone, start: Callable[[], socket.socket]) -> None:
+        self.drop(flow)
+        try:
+            dialled = start()
+        except OSError as error:
+            if error.errno in NO_DESCRIPTOR and self._asker.cramped():
+                self._dial(flow, done, start)
+                return
+            outcome = tproxy.outcome_of(error.errno or errno.EIO)
+            self._loop.call_soon(self._tell, flow, done, outcome, None)
+            return
+        give_up = self._loop.call_later(limits.DIAL_SECONDS, self._silent, flow, done)
+        self._under_way[flow] = (dialled, give_up)
+        self._poller.watch(dialled.fileno(), select.EPOLLOUT, lambda _: self._over(flow, done))
+
+    def _over(self, flow: Flow, done: DialDone) -> None:
+        outcome = tproxy.connect_outcome(self._under_way[flow][0])
+        dialled = self._taken_out(flow)
+        if outcome is not DialOutcome.CONNECTED:
+            dialled.close()
+        self._tell(flow, done, outcome, dialled if outcome is DialOutcome.CONNECTED else None)
+
+    def _silent(self, flow: Flow, done: DialDone) -> None:
+        self._taken_out(flow).close()
+        self._tell(flow, done, DialOutcome.SILENT, None)
+
+    def _tell(self, flow: Flow, done: DialDone, outcome: DialOutcome, dialled: socket.socket | None) -> None:
+        try:
+            done(flow, outcome, dialled)
+        except Exception as error:
+            if dialled is not None:
+                reset(dialled)
+            self._asker.failed(flow, error)
+
+    def _taken_out(self, flow: Flow) -> socket.socket:
+        dialled, give_up = self._under_way.pop(flow)
+        give_up.cancel()
+        self._poller.forget(dialled.fileno())
+        return dialled
+
+
+def reset(sock: socket.socket) -> None:
+    """RST, now. One that is closed already may come, too."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    sock.close()
