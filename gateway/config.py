@@ -8,16 +8,14 @@ Each key is a line of `KEYS`; docs/configuration.md and the example file are tes
 from __future__ import annotations
 
 import enum
-import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from gateway import addresses, outlets
+from gateway import addresses, config_text, outlets, values
 from gateway.addresses import Listed
-from gateway.errors import EnvironmentFailureError
+from gateway.config_text import ConfigurationError, located, one_line, shown
 from gateway.policy import limits
 
 Network = addresses.Network
@@ -25,10 +23,6 @@ Network = addresses.Network
 VERSION: Final = 1
 DEFAULT_PATH: Final = Path("/etc/nightmail/nightmail.toml")
 LOG_LEVELS: Final = ("debug", "info", "notice", "alarm", "error")
-
-
-class ConfigurationError(EnvironmentFailureError):
-    """What the operator wrote cannot be. The message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +131,7 @@ class FoundInterface:
 
 def load(path: Path) -> Config:
     """The file's values over the defaults. Raises ConfigurationError."""
-    text = _read(path)
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise _syntax(path, error) from None
-    except (ValueError, RecursionError):  # 5,000 digits, 1,000 brackets: not what TOMLDecodeError is for
-        raise ConfigurationError(f"{path}: a number too long, or lists or tables too deep") from None
+    text, document = config_text.read(path)
     return _merged(path, text, document)
 
 
@@ -184,118 +172,31 @@ def with_interfaces(config: Config, found: Sequence[FoundInterface]) -> Config:
 # --- Values: each check answers the value for the field, or raises _BadValueError(what is allowed). ---
 
 
-class _BadValueError(Exception):
-    pass
-
-
-def _integer(least: int, most: int, *, besides: Sequence[int] = ()) -> Callable[[object], int]:
-    def check(value: object) -> int:
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if whole and isinstance(value, int) and least <= value <= most and value not in besides:
-            return value
-        but = f", not {', '.join(map(str, besides))}" if besides else ""
-        raise _BadValueError(f"a whole number from {least} to {most}{but}")
-
-    return check
-
-
 def _version(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value > VERSION:
-        raise _BadValueError(f"{VERSION}; a later version of Nightmail wrote this file")
-    return _integer(VERSION, VERSION)(value)
+        raise ValueError(f"{VERSION}; a later version of Nightmail wrote this file")
+    return values.whole_number(VERSION, VERSION)(value)
 
 
-def _strings(value: object, allowed: str) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise _BadValueError(allowed)
-    return value
-
-
-def _interface_names(value: object) -> tuple[str, ...]:
-    """Nothing that iptables would take for a pattern or another word."""
-    allowed = 'a list of interface names, such as ["eth1"]'
-    names = _strings(value, allowed)
-    if not names or not all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}", name) for name in names):
-        raise _BadValueError(allowed)
-    return tuple(dict.fromkeys(names))
-
-
-def _interface_name(value: object) -> str:
-    try:
-        (name,) = _interface_names([value])
-    except _BadValueError:
-        raise _BadValueError('the name of an interface, such as "br0"') from None
-    return name
-
-
-def _ports(value: object) -> tuple[int, ...]:
-    allowed = "a list of 1 to 15 ports, such as [25]"
-    if not isinstance(value, list) or not 1 <= len(value) <= 15:
-        raise _BadValueError(allowed)
-    try:
-        return tuple(dict.fromkeys(map(_integer(1, 65535), value)))
-    except _BadValueError:
-        raise _BadValueError(allowed) from None
-
-
-def _yes_or_no(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise _BadValueError("true or false")
-    return value
-
-
-def _mask(value: object) -> Marks:
-    allowed = "eight neighbouring bits, such as 0xff000000"
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise _BadValueError(allowed)
-    if value not in {0xFF << shift for shift in range(25)}:
-        raise _BadValueError(allowed)
-    return Marks(mask=value)
-
-
-def _directory(value: object) -> Path:
-    allowed = "an absolute path without .."
-    if not isinstance(value, str) or "\0" in value:
-        raise _BadValueError(allowed)
-    path = Path(value)
-    if not path.is_absolute() or ".." in path.parts:
-        raise _BadValueError(allowed)
-    return path
+def _marks(value: object) -> Marks:
+    return Marks(mask=values.mark_mask(value))
 
 
 def _placement(value: object) -> Placement:
     try:
         return Placement(value)
     except ValueError:
-        raise _BadValueError(", ".join(placement.value for placement in Placement)) from None
-
-
-def _user(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[a-z_][a-z0-9_-]{0,22}", value) or value == "root":
-        raise _BadValueError("the name of a user other than root")
-    return value
+        raise ValueError(", ".join(placement.value for placement in Placement)) from None
 
 
 def _log_file(value: object) -> Path | None:
-    return None if value == "" else _directory(value)
+    return None if value == "" else values.folder(value)
 
 
 def _log_level(value: object) -> str:
     if value not in LOG_LEVELS:
-        raise _BadValueError(", ".join(LOG_LEVELS))
+        raise ValueError(", ".join(LOG_LEVELS))
     return str(value)
-
-
-def _checked(check: Callable[[object], object]) -> Callable[[object], object]:
-    """For the checks in `outlets` and `addresses`, which know nothing of files."""
-
-    def checked(value: object) -> object:
-        try:
-            return check(value)
-        except ValueError as error:
-            raise _BadValueError(_one_line(str(error))) from None
-
-    return checked
 
 
 _NOT_A_FIELD: Final = ""
@@ -303,44 +204,47 @@ _NOT_A_FIELD: Final = ""
 KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "version": (_NOT_A_FIELD, _version),
     "placement": ("placement", _placement),
-    "interfaces.inside": ("inside", _interface_names),
-    "interfaces.outside": ("outside", _interface_names),
-    "interfaces.inside_networks": ("inside_networks", _checked(addresses.networks)),
-    "mail.ports": ("ports", _ports),
-    "exceptions.always": ("always", _checked(addresses.with_names)),
-    "exceptions.never": ("never", _checked(addresses.with_ipsets)),
-    "exceptions.never_offer": ("never_offer", _checked(addresses.with_names)),
-    "sets.name": (_NOT_A_FIELD, _checked(addresses.networks)),
-    "nat.addresses": ("nat_addresses", _checked(addresses.networks)),
-    "marks.mask": ("marks", _mask),
-    "kernel.table": ("table", _integer(1, 0x7FFFFFFF, besides=(253, 254, 255))),
-    "kernel.zone": ("zone", _integer(1, 65535)),
-    "kernel.first_queue": ("first_queue", _integer(0, limits.LAST_FIRST_QUEUE)),
-    "kernel.first_listen_port": ("first_listen_port", _integer(1024, limits.LAST_FIRST_LISTEN_PORT)),
-    "bridge.name": ("bridge", _interface_name),
-    "bridge.port": ("bridge_port", _interface_name),
-    "bridge.interface": ("bridge_interface", _interface_name),
-    "bridge.table": ("bridge_table", _integer(1, 0x7FFFFFFF, besides=(253, 254, 255))),
-    "daemon.workers": ("workers", _integer(1, limits.WORKERS)),
-    "daemon.state_dir": ("state_dir", _directory),
-    "daemon.run_dir": ("run_dir", _directory),
-    "daemon.user": ("user", _user),
+    "interfaces.inside": ("inside", values.interface_names),
+    "interfaces.outside": ("outside", values.interface_names),
+    "interfaces.inside_networks": ("inside_networks", addresses.networks),
+    "mail.ports": ("ports", values.ports),
+    "exceptions.always": ("always", addresses.with_names),
+    "exceptions.never": ("never", addresses.with_ipsets),
+    "exceptions.never_offer": ("never_offer", addresses.with_names),
+    "sets.name": (_NOT_A_FIELD, addresses.networks),
+    "nat.addresses": ("nat_addresses", addresses.networks),
+    "marks.mask": ("marks", _marks),
+    "kernel.table": ("table", values.whole_number(1, 0x7FFFFFFF, besides=(253, 254, 255))),
+    "kernel.zone": ("zone", values.whole_number(1, 65535)),
+    "kernel.first_queue": ("first_queue", values.whole_number(0, limits.LAST_FIRST_QUEUE)),
+    "kernel.first_listen_port": (
+        "first_listen_port",
+        values.whole_number(1024, limits.LAST_FIRST_LISTEN_PORT),
+    ),
+    "bridge.name": ("bridge", values.interface_name),
+    "bridge.port": ("bridge_port", values.interface_name),
+    "bridge.interface": ("bridge_interface", values.interface_name),
+    "bridge.table": ("bridge_table", values.whole_number(1, 0x7FFFFFFF, besides=(253, 254, 255))),
+    "daemon.workers": ("workers", values.whole_number(1, limits.WORKERS)),
+    "daemon.state_dir": ("state_dir", values.folder),
+    "daemon.run_dir": ("run_dir", values.folder),
+    "daemon.user": ("user", values.user),
     "log.level": ("log_level", _log_level),
     "log.file": ("log_file", _log_file),
-    "log.to": ("log_to", _checked(outlets.log_place)),
-    "dead_ends.minutes": ("dead_end_minutes", _integer(0, 1440)),
-    "offers.rest": ("offers_rest", _yes_or_no),
-    "limits.sessions": ("sessions", _integer(1, 1_000_000)),
-    "limits.sessions_per_source": ("sessions_per_source", _integer(1, 1_000_000)),
-    "limits.handshakes_per_second": ("handshakes_per_second", _integer(1, 100_000)),
-    "limits.handshakes_per_source": ("handshakes_per_source", _integer(1, 100_000)),
-    "limits.held_megabytes": ("held_megabytes", _integer(1, 100_000)),
-    "alarms.again_after_hours": ("alarm_again_hours", _integer(1, 168)),
-    "alarms.command": ("alarm_command", _checked(outlets.command)),
-    "alarms.mail_to": ("alarm_mail_to", _checked(outlets.mail_to)),
-    "alarms.sendmail": ("alarm_sendmail", _checked(outlets.program)),
-    "alarms.server": ("alarm_server", _checked(outlets.mail_server)),
-    "metrics.listen": ("metrics_listen", _checked(outlets.listen)),
+    "log.to": ("log_to", outlets.log_place),
+    "dead_ends.minutes": ("dead_end_minutes", values.whole_number(0, 1440)),
+    "offers.rest": ("offers_rest", values.yes_or_no),
+    "limits.sessions": ("sessions", values.whole_number(1, 1_000_000)),
+    "limits.sessions_per_source": ("sessions_per_source", values.whole_number(1, 1_000_000)),
+    "limits.handshakes_per_second": ("handshakes_per_second", values.whole_number(1, 100_000)),
+    "limits.handshakes_per_source": ("handshakes_per_source", values.whole_number(1, 100_000)),
+    "limits.held_megabytes": ("held_megabytes", values.whole_number(1, 100_000)),
+    "alarms.again_after_hours": ("alarm_again_hours", values.whole_number(1, 168)),
+    "alarms.command": ("alarm_command", outlets.command),
+    "alarms.mail_to": ("alarm_mail_to", outlets.mail_to),
+    "alarms.sendmail": ("alarm_sendmail", outlets.program),
+    "alarms.server": ("alarm_server", outlets.mail_server),
+    "metrics.listen": ("metrics_listen", outlets.listen),
 }
 """Key as it is spelled in the file (sets.name: any name) -> field of `Config`, check of its value."""
 _SETS: Final = "sets."
@@ -351,59 +255,33 @@ SECTIONS: Final = frozenset(key.partition(".")[0] for key in KEYS if "." in key)
 # --- Reading -----------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            octets = file.read(limits.CONFIG_FILE_OCTETS + 1)
-    except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
-    if len(octets) > limits.CONFIG_FILE_OCTETS:
-        raise ConfigurationError(f"{path}: larger than {limits.CONFIG_FILE_OCTETS} octets")
-    for number, row in enumerate(octets.split(b"\n"), start=1):
-        if row.count(b".") > limits.CONFIG_LINE_DOTS:
-            raise ConfigurationError(
-                f"{path}:{number}: over {limits.CONFIG_LINE_DOTS} dots; allowed: lists on several lines"
-            )
-    try:
-        return octets.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = octets[: error.start].count(b"\n") + 1
-        raise ConfigurationError(f"{path}:{line}: not UTF-8") from None
-
-
-def _syntax(path: Path, error: tomllib.TOMLDecodeError) -> ConfigurationError:
-    message = _one_line(str(error))
-    at = re.search(r" ?\(at line (\d+), column (\d+)\)", message)
-    if at is None:
-        return ConfigurationError(f"{path}: {message}")
-    return ConfigurationError(f"{path}:{at[1]}: {message[: at.start()]} (column {at[2]})")
-
-
 def _merged(path: Path, text: str, document: dict[str, Any]) -> Config:
-    values: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     sets: dict[str, tuple[Network, ...]] = {}
     lists: dict[str, Listed] = {}
     for key, value in _flat(path, text, document):
         name, check = KEYS[f"{_SETS}name" if key.startswith(_SETS) else key]
         try:
             checked: Any = check(value)
-        except _BadValueError as error:
-            raise _located(path, text, key, f"{_shown(value)} is not allowed; allowed: {error}") from None
+        except ValueError as error:
+            raise located(
+                path, text, key, f"{shown(value)} is not allowed; allowed: {one_line(str(error))}"
+            ) from None
         if key.startswith(_SETS):
             sets[key.removeprefix(_SETS)] = checked
         elif isinstance(checked, Listed):
             lists[key] = checked
         elif name != _NOT_A_FIELD:
-            values[name] = checked
+            fields[name] = checked
     for key, listed in lists.items():
         name = KEYS[key][0]
         try:
-            values[name] = listed.looked_up(sets)
+            fields[name] = listed.looked_up(sets)
         except ValueError as error:
-            raise _located(path, text, key, str(error)) from None
+            raise located(path, text, key, str(error)) from None
         if listed.ipsets:
-            values[f"{name}_ipsets"] = listed.ipsets
-    return _consistent(path, text, Config(**values))
+            fields[f"{name}_ipsets"] = listed.ipsets
+    return _consistent(path, text, Config(**fields))
 
 
 def _flat(path: Path, text: str, document: dict[str, Any]) -> list[tuple[str, object]]:
@@ -412,7 +290,7 @@ def _flat(path: Path, text: str, document: dict[str, Any]) -> list[tuple[str, ob
     for name, value in document.items():
         if name in SECTIONS:
             if not isinstance(value, dict):
-                raise _located(path, text, name, f"is a section; allowed: [{name}] and keys below it")
+                raise located(path, text, name, f"is a section; allowed: [{name}] and keys below it")
             pairs += [(f"{name}.{inner}", item) for inner, item in value.items()]
         else:
             pairs.append((name, value))
@@ -423,7 +301,7 @@ def _flat(path: Path, text: str, document: dict[str, Any]) -> list[tuple[str, ob
         elif key.startswith(_SETS):
             _check_set_name(path, text, key)
         elif key not in KEYS:
-            raise _located(path, text, key, f"unknown key; allowed: {_siblings(key)}")
+            raise located(path, text, key, f"unknown key; allowed: {_siblings(key)}")
     return pairs
 
 
@@ -431,15 +309,17 @@ def _check_version(path: Path, text: str, value: object) -> None:
     """Before unknown keys are complained of: a later version has keys of its own."""
     try:
         _version(value)
-    except _BadValueError as error:
-        raise _located(path, text, "version", f"{_shown(value)} is not allowed; allowed: {error}") from None
+    except ValueError as error:
+        raise located(
+            path, text, "version", f"{shown(value)} is not allowed; allowed: {one_line(str(error))}"
+        ) from None
 
 
 def _check_set_name(path: Path, text: str, key: str) -> None:
     try:
         addresses.set_name(key.removeprefix(_SETS))
     except ValueError as error:
-        raise _located(path, text, key, f"no name of a list; allowed: {error}") from None
+        raise located(path, text, key, f"no name of a list; allowed: {error}") from None
 
 
 def _siblings(key: str) -> str:
@@ -455,22 +335,22 @@ def _consistent(path: Path, text: str, config: Config) -> Config:
         for key, given in (("inside", config.inside), ("inside_networks", config.inside_networks)):
             if given:
                 problem = "not on the mail server itself (placement host): inside is this machine alone"
-                raise _located(path, text, f"interfaces.{key}", problem)
+                raise located(path, text, f"interfaces.{key}", problem)
     if config.placement is Placement.BRIDGE:
         _consistent_bridge(path, text, config)
     both = set(config.inside) & set(config.outside)
     if both and not config.inside_networks:
         problem = f"{_list(both)} is outside as well; allowed only with interfaces.inside_networks"
-        raise _located(path, text, "interfaces.inside", problem)
+        raise located(path, text, "interfaces.inside", problem)
     if config.log_file is not None and config.log_to != "stderr":
-        raise _located(path, text, "log.to", "log.file is set as well; allowed: one of the two")
+        raise located(path, text, "log.to", "log.file is set as well; allowed: one of the two")
     last = config.first_listen_port + limits.NUMBERS_IN_A_ROW
     taken = [port for port in config.ports if config.first_listen_port <= port < last]
     if taken:
         problem = (
             f"{config.first_listen_port} to {last - 1} are ours; allowed: a row without mail port {taken[0]}"
         )
-        raise _located(path, text, "kernel.first_listen_port", problem)
+        raise located(path, text, "kernel.first_listen_port", problem)
     return config
 
 
@@ -478,66 +358,22 @@ def _consistent_bridge(path: Path, text: str, config: Config) -> None:
     """Its ports are never guessed: a wrong guess would be a loop, or a way past a firewall."""
     for key, names in (("inside", config.inside), ("outside", config.outside)):
         if not names:
-            raise _located(path, text, f"interfaces.{key}", "to be named where placement is bridge")
+            raise located(path, text, f"interfaces.{key}", "to be named where placement is bridge")
     both = set(config.inside) & set(config.outside)
     if both:
         problem = f"{_list(both)} is outside as well; allowed: a port on one side of the bridge"
-        raise _located(path, text, "interfaces.inside", problem)
+        raise located(path, text, "interfaces.inside", problem)
     taken = {*config.inside, *config.outside}
     keys = (("name", config.bridge), ("port", config.bridge_port), ("interface", config.bridge_interface))
     for key, name in keys:
         if name in taken:
             problem = f"{name} is named twice; allowed: a name of its own"
-            raise _located(path, text, f"bridge.{key}", problem)
+            raise located(path, text, f"bridge.{key}", problem)
         taken.add(name)
     if config.bridge_table == config.table:
         problem = f"{config.table} is kernel.table; allowed: another one"
-        raise _located(path, text, "bridge.table", problem)
-
-
-def _located(path: Path, text: str, key: str, problem: str) -> ConfigurationError:
-    line = line_of(text, key)
-    where = f"{path}:{line}" if line is not None else str(path)
-    return ConfigurationError(f"{where}: {_one_line(key)}: {problem}")
-
-
-def line_of(text: str, key: str) -> int | None:
-    """The line that sets `key`, by searching: tomllib does not tell. None where it is written unusually."""
-    section = ""
-    for number, line in enumerate(text.split("\n"), start=1):
-        line = line.strip()
-        if line.startswith("["):
-            section = _bare(line.lstrip("[").partition("]")[0])
-            if section == key:
-                return number
-            continue
-        name, found, _ = line.partition("=")
-        # Partition and strip, no pattern with two ways to eat a blank: a line of blanks would take for ever.
-        if found and re.fullmatch(r"[A-Za-z0-9_.\"' -]+", name.strip()):
-            name = _bare(name)
-            full = f"{section}.{name}" if section else name
-            if full == key or key.startswith(full + "."):
-                return number
-    return None
-
-
-def _bare(name: str) -> str:
-    return re.sub(r"[\"'\s]", "", name)
+        raise located(path, text, "bridge.table", problem)
 
 
 def _list(names: Sequence[str] | set[str]) -> str:
     return ", ".join(sorted(names)) or "none"
-
-
-def _shown(value: object) -> str:
-    """A value as the operator wrote it, or nearly so."""
-    try:
-        return _one_line(f'"{value}"' if isinstance(value, str) else str(value))
-    except (ValueError, RecursionError):  # a number of thousands of digits, tables deep in each other
-        return "this value"
-
-
-def _one_line(text: str) -> str:
-    """Of a file's own words: no control characters, and not too many of them."""
-    cut = text if len(text) <= limits.ENV_TEXT_OCTETS else text[: limits.ENV_TEXT_OCTETS] + "..."
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)

@@ -12,7 +12,8 @@ from typing import Any, Final, ParamSpec
 
 import click
 
-from gateway.config import DEFAULT_PATH, Config, ConfigurationError, load
+from gateway.config import DEFAULT_PATH, Config, load
+from gateway.config_text import ConfigurationError
 from gateway.errors import EnvironmentFailureError
 from gateway.policy import limits
 

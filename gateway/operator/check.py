@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gateway.config import Config, ConfigurationError, Placement
+from gateway.config import Config, Placement
+from gateway.config_text import ConfigurationError
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel
 from gateway.intercept.wanted import Wanted, read_wanted

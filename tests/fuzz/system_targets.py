@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from gateway.config import Config, ConfigurationError, load
+from gateway.config import Config, load
+from gateway.config_text import ConfigurationError
 from gateway.errors import EnvironmentFailureError, Reason
 from gateway.intercept.syn import parse_syn
 from gateway.peers.pins import Destination, MetPeer

@@ -147,7 +147,7 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
         "gateway/runtime/supervisor/causes.py": [
             ("the kernel is asked about resets so often at most", " or not self._may_ask():", ":"),
         ],
-        "gateway/config.py": [
+        "gateway/config_text.py": [
             (
                 "a configuration has a length",
                 "    if len(octets) > limits.CONFIG_FILE_OCTETS:",

@@ -14,13 +14,13 @@ from gateway.addresses import Ipset
 from gateway.config import (
     KEYS,
     Config,
-    ConfigurationError,
     FoundInterface,
     Marks,
     Placement,
     load,
     with_interfaces,
 )
+from gateway.config_text import ConfigurationError
 from gateway.policy import limits
 
 ROOT = Path(__file__).parents[2]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.config import line_of
+from gateway.config_text import line_of
 from gateway.operator.doctor.snapshot import Snapshot
 from gateway.operator.doctor.trouble import shell
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Final
 
 from gateway import __version__
-from gateway.config import Config, ConfigurationError, Placement
+from gateway.config import Config, Placement
+from gateway.config_text import ConfigurationError
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel, ruleset
 from gateway.intercept.kernel import nft

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Config, ConfigurationError, FoundInterface
+from gateway.config import Config, FoundInterface
+from gateway.config_text import ConfigurationError
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel
 from gateway.intercept.wanted import Wanted, Word, read_wanted, read_word, record_word

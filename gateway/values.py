@@ -1,0 +1,85 @@
+"""Numbers, names, ports, folders: values as the configuration spells them, checked. Pure.
+
+Each check answers the value for the field of `config.Config`, or raises ValueError(what is allowed).
+Counterparts: `config`, and `addresses` and `outlets`, which check values of their own kinds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+def whole_number(least: int, most: int, *, besides: Sequence[int] = ()) -> Callable[[object], int]:
+    """The check for a number from `least` to `most`, but for some."""
+
+    def check(value: object) -> int:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if whole and isinstance(value, int) and least <= value <= most and value not in besides:
+            return value
+        but = f", not {', '.join(map(str, besides))}" if besides else ""
+        raise ValueError(f"a whole number from {least} to {most}{but}")
+
+    return check
+
+
+def interface_names(value: object) -> tuple[str, ...]:
+    """Nothing that iptables would take for a pattern or another word."""
+    allowed = 'a list of interface names, such as ["eth1"]'
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError(allowed)
+    if not value or not all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}", name) for name in value):
+        raise ValueError(allowed)
+    return tuple(dict.fromkeys(value))
+
+
+def interface_name(value: object) -> str:
+    try:
+        (name,) = interface_names([value])
+    except ValueError:
+        raise ValueError('the name of an interface, such as "br0"') from None
+    return name
+
+
+def ports(value: object) -> tuple[int, ...]:
+    allowed = "a list of 1 to 15 ports, such as [25]"
+    if not isinstance(value, list) or not 1 <= len(value) <= 15:
+        raise ValueError(allowed)
+    try:
+        return tuple(dict.fromkeys(map(whole_number(1, 65535), value)))
+    except ValueError:
+        raise ValueError(allowed) from None
+
+
+def yes_or_no(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
+def mark_mask(value: object) -> int:
+    """As `intercept.marks.MarkBits` wants it."""
+    allowed = "eight neighbouring bits, such as 0xff000000"
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(allowed)
+    if value not in {0xFF << shift for shift in range(25)}:
+        raise ValueError(allowed)
+    return value
+
+
+def folder(value: object) -> Path:
+    """The path of a file will do as well: nothing is looked at."""
+    allowed = "an absolute path without .."
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(allowed)
+    path = Path(value)
+    if not path.is_absolute() or ".." in path.parts:
+        raise ValueError(allowed)
+    return path
+
+
+def user(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z_][a-z0-9_-]{0,22}", value) or value == "root":
+        raise ValueError("the name of a user other than root")
+    return value
