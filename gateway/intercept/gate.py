@@ -23,54 +23,15 @@ from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from gateway.errors import IdentityHashed
 from gateway.intercept.admission import Admission, Bounds, IsKnown, Limit
 from gateway.intercept.marks import Verdict
+from gateway.intercept.outcomes import VERDICT_OF, DialOutcome
 from gateway.intercept.syn import Flow
 from gateway.policy import limits
 from gateway.smtp.events import Role
 
-__all__ = [
-    "Claim",
-    "CloseUnclaimed",
-    "Dial",
-    "DialOutcome",
-    "Gate",
-    "GateCommand",
-    "GiveVerdict",
-    "Token",
-    "Verdict",
-]
-
 Token = Hashable
 """Stands for one held packet; only `nfqueue` knows what is inside."""
-
-
-class DialOutcome(IdentityHashed):
-    """How a dial ended, in the words that decide what its client is told."""
-
-    CONNECTED = "connected"
-    REFUSED = "refused"
-    HOST_UNREACHABLE = "host-unreachable"
-    NET_UNREACHABLE = "net-unreachable"
-    ADMIN_PROHIBITED = "admin-prohibited"
-    SILENT = "silent"
-    PORTS_BUSY = "ports-busy"
-    """A socket of ours still owns these two addresses and ports; the client will try again."""
-    LOCAL_TROUBLE = "local-trouble"
-    """No descriptor, no memory, no permission: as if we were not here."""
-
-
-_VERDICT_OF_OUTCOME = {
-    DialOutcome.CONNECTED: Verdict.TAKE,
-    DialOutcome.REFUSED: Verdict.REFUSE,
-    DialOutcome.HOST_UNREACHABLE: Verdict.HOST_UNREACHABLE,
-    DialOutcome.NET_UNREACHABLE: Verdict.NET_UNREACHABLE,
-    DialOutcome.ADMIN_PROHIBITED: Verdict.ADMIN_PROHIBITED,
-    DialOutcome.SILENT: Verdict.DROP,
-    DialOutcome.PORTS_BUSY: Verdict.DROP,
-    DialOutcome.LOCAL_TROUBLE: Verdict.PASS,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,7 +310,7 @@ class Gate:
         else:
             self._admission.connects.remove(flow.source)
         if held is not None:
-            commands.append(GiveVerdict(held.token, _VERDICT_OF_OUTCOME[outcome]))
+            commands.append(GiveVerdict(held.token, VERDICT_OF[outcome]))
         if server is None or server.probes.pop(flow, None) is None:
             return commands
         if outcome is DialOutcome.CONNECTED:

@@ -14,8 +14,8 @@ import struct
 from typing import Final
 
 from gateway.errors import EnvironmentFailureError
-from gateway.intercept.gate import DialOutcome
 from gateway.intercept.marks import MarkBits
+from gateway.intercept.outcomes import DialOutcome
 from gateway.intercept.syn import Flow
 from gateway.policy import limits
 

@@ -14,9 +14,10 @@ from ipaddress import ip_network
 
 from gateway.config import Config
 from gateway.intercept import ruleset, tproxy
-from gateway.intercept.gate import Claim, CloseUnclaimed, Dial, DialOutcome, Gate, GiveVerdict
+from gateway.intercept.gate import Claim, CloseUnclaimed, Dial, Gate, GiveVerdict
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.nfqueue import SynQueue
+from gateway.intercept.outcomes import DialOutcome
 from gateway.intercept.pulse import Pulse
 from gateway.intercept.roles import Refusal, Roles
 from gateway.intercept.syn import parse_syn

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from gateway.intercept import tproxy
-from gateway.intercept.gate import DialOutcome
 from gateway.intercept.marks import MarkBits
+from gateway.intercept.outcomes import DialOutcome
 from gateway.intercept.syn import Flow
 from gateway.policy import limits
 from gateway.runtime.loop import Cancellable, Loop

@@ -18,14 +18,13 @@ from gateway.intercept.gate import (
     Claim,
     CloseUnclaimed,
     Dial,
-    DialOutcome,
     Gate,
     GateCommand,
     GiveVerdict,
-    Verdict,
 )
-from gateway.intercept.marks import MarkBits
+from gateway.intercept.marks import MarkBits, Verdict
 from gateway.intercept.nfqueue import HeldPacket, SynQueue
+from gateway.intercept.outcomes import DialOutcome
 from gateway.intercept.roles import Refusal, Roles
 from gateway.intercept.syn import Flow, parse_syn
 from gateway.observe.counters import Counters, Tally

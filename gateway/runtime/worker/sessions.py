@@ -14,7 +14,7 @@ from typing import Protocol
 from gateway.config import Config
 from gateway.errors import Reason
 from gateway.intercept.admission import Limit
-from gateway.intercept.gate import DialOutcome
+from gateway.intercept.outcomes import DialOutcome
 from gateway.intercept.syn import Flow
 from gateway.observe.counters import Counters, Direction, Tally
 from gateway.observe.log import Level, Log, session_id

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from gateway.intercept.admission import Bounds, Limit
-from gateway.intercept.gate import Claim, DialOutcome, Gate, GiveVerdict, Verdict
+from gateway.intercept.gate import Claim, Gate, GiveVerdict
+from gateway.intercept.marks import Verdict
+from gateway.intercept.outcomes import DialOutcome
 from gateway.intercept.syn import Flow
 from gateway.policy import limits
 from gateway.smtp.events import Role

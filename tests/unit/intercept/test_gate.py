@@ -11,12 +11,12 @@ from gateway.intercept.gate import (
     Claim,
     CloseUnclaimed,
     Dial,
-    DialOutcome,
     Gate,
     GateCommand,
     GiveVerdict,
-    Verdict,
 )
+from gateway.intercept.marks import Verdict
+from gateway.intercept.outcomes import DialOutcome
 from gateway.intercept.syn import Flow
 from gateway.policy import limits
 from gateway.smtp.events import Role

@@ -10,8 +10,8 @@ import pytest
 
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import tproxy
-from gateway.intercept.gate import DialOutcome
 from gateway.intercept.marks import MarkBits
+from gateway.intercept.outcomes import DialOutcome
 
 
 @pytest.mark.parametrize(

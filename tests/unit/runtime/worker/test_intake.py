@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from gateway.intercept.admission import Limit
-from gateway.intercept.gate import DialOutcome
 from gateway.intercept.marks import MarkBits
+from gateway.intercept.outcomes import DialOutcome
 from gateway.intercept.roles import Roles
 from gateway.intercept.syn import Flow
 from gateway.observe.counters import Counters

@@ -1,0 +1,39 @@
+"""How a dial ended, and what its client is told of it: the same as without us. Pure.
+
+Counterparts: `tproxy`, which dials; `gate`, which gives the verdict.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.errors import IdentityHashed
+from gateway.intercept.marks import Verdict
+
+
+class DialOutcome(IdentityHashed):
+    """How a dial ended, in the words that decide what its client is told."""
+
+    CONNECTED = "connected"
+    REFUSED = "refused"
+    HOST_UNREACHABLE = "host-unreachable"
+    NET_UNREACHABLE = "net-unreachable"
+    ADMIN_PROHIBITED = "admin-prohibited"
+    SILENT = "silent"
+    PORTS_BUSY = "ports-busy"
+    """A socket of ours still owns these two addresses and ports; the client will try again."""
+    LOCAL_TROUBLE = "local-trouble"
+    """No descriptor, no memory, no permission: as if we were not here."""
+
+
+VERDICT_OF: Final = {
+    DialOutcome.CONNECTED: Verdict.TAKE,
+    DialOutcome.REFUSED: Verdict.REFUSE,
+    DialOutcome.HOST_UNREACHABLE: Verdict.HOST_UNREACHABLE,
+    DialOutcome.NET_UNREACHABLE: Verdict.NET_UNREACHABLE,
+    DialOutcome.ADMIN_PROHIBITED: Verdict.ADMIN_PROHIBITED,
+    DialOutcome.SILENT: Verdict.DROP,
+    DialOutcome.PORTS_BUSY: Verdict.DROP,
+    DialOutcome.LOCAL_TROUBLE: Verdict.PASS,
+}
+"""Total."""
