@@ -16,7 +16,6 @@ from typing import Any
 
 from gateway.config import Config, Network
 from gateway.errors import Reason
-from gateway.intercept import tproxy
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.ruleset import Slot
 from gateway.observe.counters import (
@@ -84,7 +83,9 @@ class Pool:
         self._leading = max((heir.generation for heir in heirs), default=0)
         """The generation to which the gate sends SYNs."""
         self._newest = self._leading + 1 if heirs else 0
-        self.workers = [*map(self._inherit, heirs), *map(self._new, slots)]
+        marks = MarkBits(config.marks.mask)
+        self.workers = [self._inherit(heir) for heir in heirs]
+        self.workers += [WorkerProcess.listening(slot, marks, self._newest) for slot in slots]
         self._watched_at = self._loop.time()
         self._offers_can_be_signed = False
         self._inquiry = Inquiry()
@@ -159,32 +160,16 @@ class Pool:
         return await self._inquiry.ignored_by(address, serving)
 
     def present(self, presented: Presented) -> None:
-        """The site is somebody else from now on. Running sessions end as they began.
-
-        A worker whose link is full is told with its next proof of life.
-        """
+        """The site is somebody else from now on. Running sessions end as they began."""
         self._presented = presented
         for worker in self.workers:
-            self._tell_who(worker)
-
-    def _tell_who(self, worker: WorkerProcess) -> None:
-        if worker.link is None or worker.told is self._presented:
-            return
-        if worker.link.send({"site": self._presented.as_json()}):
-            worker.told = self._presented
+            worker.tell_who(presented)
 
     def surround(self, inside_networks: tuple[Network, ...]) -> None:
         """These networks lie inside from now on. Running sessions end as they began."""
         self._config = replace(self._config, inside_networks=inside_networks)
         for worker in self.workers:
-            self._tell_inside(worker)
-
-    def _tell_inside(self, worker: WorkerProcess) -> None:
-        networks = self._config.inside_networks
-        if worker.link is None or worker.told_inside == networks:
-            return
-        if worker.link.send({"inside": [str(network) for network in networks]}):
-            worker.told_inside = networks
+            worker.tell_inside(inside_networks)
 
     async def stop(self) -> None:
         """Let sessions finish for a while, then have what is left reset. The queues go back at once."""
@@ -228,11 +213,7 @@ class Pool:
             raise
         finally:
             theirs.close()
-        worker.state = State.STARTING
-        worker.yields = False
-        worker.told = self._presented
-        worker.told_inside = self._config.inside_networks
-        worker.started_at = worker.alive_at = self._loop.time()
+        worker.begins(self._loop.time(), self._presented, self._config.inside_networks)
         self._join(worker, ours)
 
     def _process(self, worker: WorkerProcess, ours: socket.socket, theirs: socket.socket) -> Child:
@@ -252,24 +233,8 @@ class Pool:
             environment.WORKER,
         )
 
-    def _new(self, slot: Slot) -> WorkerProcess:
-        """Listens already; its process is started later."""
-        marks = MarkBits(self._config.marks.mask)
-        families = (socket.AF_INET, socket.AF_INET6)
-        listeners = tuple(tproxy.listener(family, slot.port, marks) for family in families)
-        return WorkerProcess(slot, listeners, self._newest)
-
     def _inherit(self, heir: Heirloom) -> WorkerProcess:
-        worker = WorkerProcess(
-            Slot(heir.index, heir.queue, heir.port),
-            tuple(socket.socket(fileno=descriptor) for descriptor in heir.listeners),
-            heir.generation,
-            State.DRAINING if heir.draining else State.SERVING,
-            restarts=heir.restarts,
-            has_successor=heir.draining,
-            counters=heir.counters,
-            confined=list(heir.confined),
-        )
+        worker = WorkerProcess.inherited(heir)
         worker.started_at = worker.alive_at = self._loop.time()
         self._join(worker, socket.socket(fileno=heir.link))
         worker.process = Child(self._loop, heir.pid, lambda status: self._ended(worker, status))
@@ -306,22 +271,11 @@ class Pool:
             return
         pid = worker.process.pid
         self._alarm(Reason.WORKER_DIED, f"worker {worker.slot.index}", f"pid={pid} status={status}")
-        self._forgive(worker)
+        worker.forgive(self._loop.time())
         self._start_later(worker)
 
-    def _forgive(self, worker: WorkerProcess) -> None:
-        """One that lived for a while starts again at once."""
-        if self._loop.time() - worker.started_at >= limits.STABLE_SECONDS:
-            worker.rest_seconds = limits.RESTART_SECONDS
-
     def _start_later(self, worker: WorkerProcess) -> None:
-        self._loop.call_later(self._rest(worker), self._start_again, worker)
-
-    def _rest(self, worker: WorkerProcess) -> float:
-        """Seconds until the slot's next process, longer each time."""
-        rest = worker.rest_seconds
-        worker.rest_seconds = min(2 * rest, limits.RESTART_MOST_SECONDS)
-        return rest
+        self._loop.call_later(worker.rest(), self._start_again, worker)
 
     def _start_again(self, worker: WorkerProcess) -> None:
         if self._stopping or worker not in self.workers:
@@ -347,7 +301,7 @@ class Pool:
             self._loop.call_later(limits.RESTART_MOST_SECONDS, self._succeed, worker)
             return
         try:
-            listeners = tuple(listener.dup() for listener in worker.listeners)
+            successor = worker.successor()
         except OSError:  # no descriptor is left
             self._loop.call_later(limits.RESTART_MOST_SECONDS, self._succeed, worker)
             return
@@ -355,13 +309,6 @@ class Pool:
         detail = f"pid={worker.process.pid} was told to end, and finishes its sessions"
         self._alarm(Reason.WORKER_DIED, f"worker {worker.slot.index}", detail)
         worker.has_successor = True
-        successor = WorkerProcess(
-            worker.slot,
-            listeners,
-            worker.generation,
-            restarts=worker.restarts,
-            rest_seconds=worker.rest_seconds,
-        )
         self.workers.append(successor)
         self._start_again(successor)
 
@@ -413,8 +360,8 @@ class Pool:
 
     def _alive(self, worker: WorkerProcess) -> None:
         worker.alive_at = self._loop.time()
-        self._tell_who(worker)
-        self._tell_inside(worker)
+        worker.tell_who(self._presented)
+        worker.tell_inside(self._config.inside_networks)
         if worker.state is State.HUNG:
             worker.state = State.SERVING
             self._log.fact("pool", "worker-back", level=Level.NOTICE, worker=worker.slot.index)
@@ -445,8 +392,8 @@ class Pool:
         elif "yields" in message:
             if worker.state is State.DRAINING and not (worker.yields or worker.has_successor):
                 worker.yields = True
-                self._forgive(worker)
-                self._loop.call_later(self._rest(worker), self._succeed, worker)
+                worker.forgive(self._loop.time())
+                self._loop.call_later(worker.rest(), self._succeed, worker)
         elif "ignored" in message:
             self._inquiry.heard(worker, message["ignored"])
         elif "counters" in message:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import enum
 import socket
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from gateway.config import Network
+from gateway.intercept import tproxy
+from gateway.intercept.marks import MarkBits
 from gateway.intercept.ruleset import Slot
 from gateway.observe.counters import Snapshot, empty_snapshot
 from gateway.policy import limits
@@ -54,6 +56,68 @@ class WorkerProcess:
     confined: list[str] = field(default_factory=list)
     """The layers that are in force, as it says itself."""
     counters: Snapshot = field(default_factory=empty_snapshot)
+
+    @classmethod
+    def listening(cls, slot: Slot, marks: MarkBits, generation: int) -> Self:
+        """It has its listeners already; its process is started later. Raises EnvironmentFailureError."""
+        families = (socket.AF_INET, socket.AF_INET6)
+        return cls(slot, tuple(tproxy.listener(family, slot.port, marks) for family in families), generation)
+
+    @classmethod
+    def inherited(cls, heir: Heirloom) -> Self:
+        """Of the supervisor before this one. Its process and its link are still to be taken over."""
+        return cls(
+            Slot(heir.index, heir.queue, heir.port),
+            tuple(socket.socket(fileno=descriptor) for descriptor in heir.listeners),
+            heir.generation,
+            State.DRAINING if heir.draining else State.SERVING,
+            restarts=heir.restarts,
+            has_successor=heir.draining,
+            counters=heir.counters,
+            confined=list(heir.confined),
+        )
+
+    def successor(self) -> WorkerProcess:
+        """Another one in the same slot, with copies of the listeners. Raises OSError without descriptors."""
+        return WorkerProcess(
+            self.slot,
+            tuple(listener.dup() for listener in self.listeners),
+            self.generation,
+            restarts=self.restarts,
+            rest_seconds=self.rest_seconds,
+        )
+
+    def begins(self, now: float, presented: Presented, inside_networks: tuple[Network, ...]) -> None:
+        """A process of it has been started, and was told so."""
+        self.state = State.STARTING
+        self.yields = False
+        self.told, self.told_inside = presented, inside_networks
+        self.started_at = self.alive_at = now
+
+    def tell_who(self, presented: Presented) -> None:
+        """Who the site is, if it does not know; with its next proof of life, where its link is full now."""
+        if self.link is None or self.told is presented:
+            return
+        if self.link.send({"site": presented.as_json()}):
+            self.told = presented
+
+    def tell_inside(self, networks: tuple[Network, ...]) -> None:
+        """The same for the networks that lie inside."""
+        if self.link is None or self.told_inside == networks:
+            return
+        if self.link.send({"inside": [str(network) for network in networks]}):
+            self.told_inside = networks
+
+    def forgive(self, now: float) -> None:
+        """One that lived for a while starts again at once."""
+        if now - self.started_at >= limits.STABLE_SECONDS:
+            self.rest_seconds = limits.RESTART_SECONDS
+
+    def rest(self) -> float:
+        """Seconds until the slot's next process, longer each time."""
+        rest = self.rest_seconds
+        self.rest_seconds = min(2 * rest, limits.RESTART_MOST_SECONDS)
+        return rest
 
     def as_json(self) -> dict[str, Any]:
         tallies = self.counters["tallies"]
