@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from gateway.eyes.wire import ACK, SYN, Endpoint, Segment, WireSession
-from gateway.lab.demo import Evidence, Kill, Trip, judge, side_by_side
 from gateway.lab.mail import Mail
+from gateway.lab.verdicts import Evidence, Kill, Trip, judge, side_by_side
 
 CLIENT, SERVER = Endpoint("10.11.0.10", 40025), Endpoint("10.12.0.10", 25)
 
