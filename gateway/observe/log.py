@@ -6,7 +6,7 @@ Level, subsystem, event, keys and reasons are words of ours; every value is esca
 nothing a peer or a kernel says can break a line, colour a terminal or forge a fact. Never raises towards
 the mail path: a log that cannot be written loses lines and counts them. Writes no secret: key types
 redact themselves, and no line carries a mail address.
-Lines are kept until `flush`, which the runtime calls once per turn of its loop.
+Lines are kept until `flush`, which every process of the runtime calls some times a second.
 """
 
 from __future__ import annotations

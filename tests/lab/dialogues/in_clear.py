@@ -144,6 +144,12 @@ def in_clear() -> list[Dialogue]:
             out=Reason.ODD_REPLY,
         ),
         Dialogue(
+            "421 before the ehlo",
+            (s(GREETING), s(b"421 4.4.2 Timed out\r\n"), *BOTH_END),
+            Reason.ODD_GREETING,
+            Reason.ODD_GREETING,
+        ),
+        Dialogue(
             "421 while the sender idles",
             (*opened(), s(b"421 4.4.2 Timed out\r\n"), *BOTH_END),
             Reason.NO_VERB,
