@@ -129,6 +129,11 @@ class Gate:
         """The dial that is out for this flow is one of our commands, whose outcome a held SYN waits for."""
         return flow in self._dialling
 
+    def is_held_since(self, flow: Flow, moment: float) -> bool:
+        """A SYN of this flow waits for its verdict, and has come at this moment or later."""
+        held = self._held.get(flow)
+        return held is not None and held.since >= moment
+
     def knows(self, flow: Flow) -> bool:
         """A SYN of this flow is held or has been let in, and its connection has not ended yet."""
         places = (self._live, self._held, self._dialling, self._ready, self._expected)

@@ -236,6 +236,9 @@ for when the supervisor is frozen as well. More than the supervisor takes for on
 and 0.1 s to change the rules), or the mail of all workers would pass in clear because of it; less than the
 second that the kernel of a client waits with its next SYN. In a pause of the daemon that is longer, and would
 else be a delay only, mail passes in clear, and is counted as `bypassed`."""
+SYN_AGAIN_SECONDS: Final = 0.9
+"""A client sends its SYN again after a second. A worker that has slept for less than this judges what came
+meanwhile, and goes on with its dials; one that has slept for longer forgets it all."""
 KILL_HUNG_AFTER_SECONDS: Final = 10.0
 """A worker hung for so long is killed: its clients get a reset instead of waiting for their own timers."""
 READY_SECONDS: Final = 60.0

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -113,6 +114,27 @@ def test_syns_held_by_a_stopped_worker_do_no_harm_when_it_wakes(
         dialogue.say(b"QUIT")
     assert server4.mails == [b"begun while all workers slept\r\n"]
     assert len(server4.peers) == connections == 1
+
+
+def test_what_came_in_a_short_sleep_is_judged_and_costs_nobody_a_second(
+    sites: Sites, server4: MailServer, stopped: Callable
+) -> None:
+    """As on a busy machine, where a worker goes without a processor for a while."""
+    pids = sites.workers("a")
+    slept = sites.log("a").count(" worker slept ")
+    began = time.monotonic()
+    stopped(*pids)
+    try:
+        with ThreadPoolExecutor(1) as waiting:
+            client = waiting.submit(sites.connect, "mta-a", targets(sites)[0])
+            time.sleep(0.5)  # the sleep itself: long enough to be taken for hung
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+            client.result().close()
+    finally:
+        took = time.monotonic() - began
+    eventually(lambda: sites.log("a").count(" worker slept ") == slept + 2, what="both told that they slept")
+    assert took < 0.9, "before its client's kernel sends the SYN again"
 
 
 # --- Being told ---------------------------------------------------------------------------------------

@@ -28,6 +28,18 @@ RULES: Final[tuple[Mutant, ...]] = mutants_in(
                 "                except EnvironmentFailureError:\n                    pass",
             ),
         ],
+        "gateway/runtime/worker/intake.py": [
+            (
+                "who has slept for long forgets the SYNs that have come meanwhile",
+                "        if long:\n            self._discard_queue()\n",
+                "",
+            ),
+            (
+                "who has slept gives up dials for clients that have sent their SYNs again",
+                "(long or not self._gate.is_held_since(flow, young))",
+                "long",
+            ),
+        ],
         "gateway/intercept/kernel/__init__.py": [
             (
                 "the gate needs the workers that it sends SYNs to",

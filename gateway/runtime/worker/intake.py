@@ -113,24 +113,32 @@ class Intake:
         """Another worker was connected there just now."""
         self._gate.server_answers(server, self._loop.time())
 
-    def discard_backlog(self) -> None:
-        """This process has slept (SIGSTOP, a blocked loop): forget all SYNs that came before it woke.
+    def discard_backlog(self, slept: float) -> None:
+        """This process has slept (SIGSTOP, a blocked loop): forget what came too long before it woke.
 
-        Their clients have long sent them again, and those went direct, since the supervisor took our queue
-        out of the rules. A dial now would meet that connection: same addresses, same ports.
+        Their clients have sent them again, and those went direct, since the supervisor took our queue out of
+        the rules. A dial now would meet that connection: same addresses, same ports. Younger ones are judged:
+        on a busy machine a worker may go without a processor for a while, and must not cost them a second.
         """
         if self._queue is None:
             return
+        long = slept >= limits.SYN_AGAIN_SECONDS
+        if long:
+            self._discard_queue()
+        young = self._loop.time() - limits.SYN_AGAIN_SECONDS
+        for flow in self._dials.flows():
+            if self._gate.asked_to_dial(flow) and (long or not self._gate.is_held_since(flow, young)):
+                self._dials.drop(flow)
+                self._gate_dial_done(flow, DialOutcome.SILENT, None)
+
+    def _discard_queue(self) -> None:
+        assert self._queue is not None
         self._discarding = True
         held = -1
         while held != self._counters.value(Tally.VERDICTS_GIVEN):
             held = self._counters.value(Tally.VERDICTS_GIVEN)
             self._queue.run()
         self._discarding = False
-        for flow in self._dials.flows():
-            if self._gate.asked_to_dial(flow):
-                self._dials.drop(flow)
-                self._gate_dial_done(flow, DialOutcome.SILENT, None)
 
     @property
     def is_idle(self) -> bool:

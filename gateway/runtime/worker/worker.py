@@ -121,7 +121,7 @@ class Worker:
         now = self._loop.time()
         if now - self._alive_at > limits.HUNG_AFTER_SECONDS:
             self._log.fact("worker", "slept", level=Level.NOTICE, seconds=round(now - self._alive_at, 3))
-            self._intake.discard_backlog()
+            self._intake.discard_backlog(now - self._alive_at)
         self._alive_at = now
         self._poller.rest_behind(now + limits.READS_BEHIND_ALIVE_SECONDS)
         if not self._draining:  # the slot may be a successor's, who must speak for itself

@@ -164,6 +164,28 @@ def test_a_flow_that_is_over_leaves_nothing_behind(
     assert world.intake._flow_roles == {}
 
 
+def test_what_slept_for_long_forgets_and_what_slept_for_a_moment_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose SYN cannot have come again yet has not gone direct: he is dialled for as if nothing had been."""
+    moments = [100.0]
+    monkeypatch.setattr(world.loop, "time", lambda: moments[0])
+    world.queue.arrives(syn(1000))
+    moments[0] += limits.SYN_AGAIN_SECONDS - 0.1
+    world.queue.arrives(syn(1001))
+    world.intake.discard_backlog(limits.HUNG_AFTER_SECONDS)
+    assert set(world.intake._dials.flows()) == {flow(1000), flow(1001)}
+    moments[0] += 0.2
+    world.intake.discard_backlog(limits.HUNG_AFTER_SECONDS)
+    assert set(world.intake._dials.flows()) == {flow(1001)}, "the other one's client has sent its SYN again"
+    assert world.queue.verdicts == ["drop"]
+    backlog = [syn(1002)]
+    monkeypatch.setattr(world.queue, "run", lambda: backlog and world.queue.arrives(backlog.pop()))
+    world.intake.discard_backlog(limits.SYN_AGAIN_SECONDS)
+    assert not world.intake._dials
+    assert world.queue.verdicts == ["drop"] * 3
+
+
 def test_a_dial_that_nobody_answers_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "DIAL_SECONDS", 0.01)
 
