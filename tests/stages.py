@@ -19,6 +19,7 @@ class Stage(enum.Enum):
     GATEWAY = (
         "by tests/lab/test_command_blocks.py, on a gateway of the lab with its files at their usual places"
     )
+    LAB = "by tests/lab/test_command_blocks.py, in a lab that it builds itself"
     CHECKOUT = "by tests/unit/test_command_blocks.py, in this checkout"
     PACKAGE = "by packaging/try.sh, on a bare Debian; that it does is checked literally"
     ELSEWHERE = "by CI, or for a recorded run: too long, or too much, for a test; its words are checked"
@@ -88,6 +89,7 @@ RUNS: Final[Mapping[tuple[str, str, str], Run]] = {
         'iptables-save | grep -i nightmail || echo "nothing of ours"',
     ): Run(Stage.GATEWAY, serves=True, taken_away=True),
     ("docs/seeing.md", "Metrics", "nightmail reload"): _SERVING,
+    ("docs/start.md", "See it first", "nightmail lab up"): Run(Stage.LAB),
     ("docs/start.md", "Install the package", "packaging/build.sh"): _PACKAGE,
     ("docs/start.md", "On a router", "nightmail check"): _ROUTER,
     ("docs/start.md", "On the mail server itself", "nightmail check"): Run(

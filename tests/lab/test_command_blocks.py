@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,11 +22,12 @@ import pytest
 from gateway.config import Placement
 from tests import pages
 from tests.lab import probes, seat, two_sites
+from tests.lab.conftest import slot
 from tests.lab.probes import MailServer
 from tests.lab.seat import Seat
 from tests.lab.two_sites import Sites
 from tests.pages import PAGES, Block
-from tests.stages import Run, Stage, run_of
+from tests.stages import Run, Stage, run_of, staged
 
 pytestmark = [
     pytest.mark.kernel,
@@ -121,6 +124,33 @@ def test_commands_do_what_the_page_says(name: str, labs: Labs, tmp_path: Path) -
                 make_ready(run_of(block), operator, ground)
                 follow(block, operator, ground)
         operator.run("nightmail down")
+
+
+@pytest.mark.parametrize("block", staged(pages.command_blocks(), Stage.LAB), ids=lambda block: block.name)
+def test_a_lab_does_what_the_page_says(block: Block) -> None:
+    """Each line in the order of the page, in a place where no other lab is."""
+    with slot() as lab:
+        place = lab.place
+        where = f"Place({place.prefix!r}, Path({str(place.folder)!r}), Path('{place.lock}.own'))"
+        said = {}
+        for command in block.commands:
+            nightmail, group, *words = pages.words_of(command)
+            assert (nightmail, group) == ("nightmail", "lab")
+            program = (
+                "from pathlib import Path; from gateway.lab.lab import Place;"
+                "from gateway.lab.commands import lab;"
+                f"lab({words!r}, prog_name='nightmail lab', obj={where})"
+            )
+            done = subprocess.run(
+                [sys.executable, "-c", program], cwd=pages.ROOT, capture_output=True, text=True, timeout=120
+            )
+            assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+            said[command] = done.stdout
+        Path(f"{place.lock}.own").unlink(missing_ok=True)
+    heard = said["nightmail lab listen --recorded"]
+    assert "RCPT TO:<carol@c.test>" in heard
+    assert "RCPT TO:<bob@b.test>" not in heard
+    assert " offer-missing " in said["nightmail lab exec gw-a -- nightmail status"]
 
 
 def make_ready(run: Run, operator: Seat, ground: Ground) -> None:
