@@ -180,10 +180,19 @@ def status(context: click.Context, as_json: bool) -> int:
 @click.argument("sender", type=SITES)
 @click.argument("recipient", type=SITES)
 @click.option("--size", type=Size(), default=0, help="Attach so many octets: 20k, 5MB.")
-@click.option("--count", type=click.IntRange(1, 100_000), default=1, show_default=True)
+@click.option(
+    "--count",
+    type=click.IntRange(1, 100_000),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="So many mails.",
+)
 @click.option("--six", is_flag=True, help="By IPv6 (to USER@six.DOMAIN) instead of IPv4.")
 @click.option("--wait/--no-wait", default=True, help="Wait for delivery (the default), or only send.")
-@click.option("--seconds", type=float, default=DELIVERY_SECONDS, show_default=True, help="Longest wait.")
+@click.option(
+    "--seconds", type=float, default=DELIVERY_SECONDS, show_default=True, metavar="N", help="Longest wait."
+)
 @as_json
 @click.pass_context
 @_command
