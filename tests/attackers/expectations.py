@@ -256,7 +256,8 @@ def _injected() -> list[Row]:
                     put(End.R, Kind.RECORD, REPLIES, apart=apart), clear_octets, torn_instead=True),
             Row(f"reply behind the last record, {where}", "puts a reply behind R's CLOSE",
                 lambda apart=apart: InjectAtEnd(End.R, REPLIES, apart=apart),  # type: ignore[misc]
-                True, Mail.DELIVERED, Seen.NOTHING, "upgraded", channel=clear_octets + "|"),
+                # S may not have said its own CLOSE, if its sender has not closed: R finds that missing.
+                True, Mail.DELIVERED, Seen.NOTHING, "upgraded", channel=clear_octets + "|end-without-close|"),
         ]  # fmt: skip
     for reply in (b"250 2.0.0 Ok\r\n", b"421 4.3.2 Closing\r\n", b"454 4.7.0 TLS not available\r\n",
                   b"501 Syntax error\r\n", b"200 STRIPTLS\r\n", b"220 Go ahead\r\n"):  # fmt: skip

@@ -113,10 +113,10 @@ class Learning:
 
     # --- From other workers ------------------------------------------------------------------------------
 
-    def learn_source(self, address: str, seen: SourceSeen) -> None:
+    def learn_source(self, address: str, seen: SourceSeen, name: bytes = b"") -> None:
         """What another worker has seen: a client's drops and goings-on, and upgrades that were the first."""
         if seen is SourceSeen.UPGRADED:
-            self._sources.forget_for_a_while(address)
+            self._sources.expect_upgrade(address, name, int(time.time()) // limits.DAY_SECONDS)
             self._ignored.somebody_is_new()
         else:
             self._sources.learn(address, seen)

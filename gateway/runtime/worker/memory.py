@@ -18,7 +18,15 @@ from gateway.peers.look_store import LookStore
 from gateway.peers.looks import Look
 from gateway.peers.pins import Destination, Pin
 from gateway.peers.source_store import SourceStore
-from gateway.peers.sources import Sender, Source, SourceSeen, after_drop, after_going_on, beginnings
+from gateway.peers.sources import (
+    Sender,
+    Source,
+    SourceSeen,
+    after_drop,
+    after_going_on,
+    after_upgrade,
+    beginnings,
+)
 from gateway.peers.store import PinStore
 from gateway.policy import limits
 from gateway.policy.ignored_offers import Neighbourhood
@@ -157,9 +165,12 @@ class SourceReader:
         self._senders.put(sender.identity, sender)
         self._networks.put(beginnings(source.address), True)
 
-    def forget_for_a_while(self, address: str) -> None:
-        """Another worker's client has upgraded for the first time: the supervisor is about to write it."""
-        self._sources.forget(address)
+    def expect_upgrade(self, address: str, name: bytes, today: int) -> None:
+        """Another worker's client has upgraded for the first time: the supervisor is about to write it.
+
+        Who looks before that must not keep in mind that it never has: two drops, and it would get no offers.
+        """
+        self._sources.put(address, after_upgrade(self._sources.of(address), name, today))
         self._networks.put(beginnings(address), True)
 
     def learn(self, address: str, seen: SourceSeen) -> None:

@@ -177,7 +177,8 @@ class Worker:
             self._sessions.learning.learn_dead_end(found["address"], found["port"])
         elif "source" in message:
             said = message["source"]
-            self._sessions.learning.learn_source(said["address"], SourceSeen(said["seen"]))
+            seen, name = SourceSeen(said["seen"]), bytes.fromhex(said.get("name", ""))
+            self._sessions.learning.learn_source(said["address"], seen, name)
         elif "asked" in message:
             self._tell_of_ignored(message["asked"])
 

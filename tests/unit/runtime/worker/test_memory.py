@@ -102,8 +102,19 @@ def test_the_first_upgrade_near_a_client_is_believed_at_once(memory: Memory, her
     if here:
         sources.expect(near, Sender(b"B" * 32, 20_000, 20_000))
     else:
-        sources.forget_for_a_while(near.address)
+        sources.expect_upgrade(near.address, b"mail", 20_000)
     assert sources.neighbourhood_of(CLIENT) is Neighbourhood.NEIGHBOUR
+
+
+def test_who_has_just_upgraded_elsewhere_never_rests(memory: Memory) -> None:
+    """The file does not know it yet, and this worker has looked: drops behind that say nothing."""
+    sources = SourceReader(memory)
+    assert not sources.source_of(CLIENT).has_upgraded
+    sources.expect_upgrade(CLIENT, b"mail", 20_000)
+    for _ in range(limits.SOURCE_DROPS_IN_A_ROW):
+        sources.learn(CLIENT, SourceSeen.DROPPED)
+    assert not sources.source_of(CLIENT).rest_until
+    assert sources.source_of(CLIENT).name == b"mail"
 
 
 def test_where_the_file_cannot_be_read_everybody_may_have_a_gateway_near(tmp_path: Path) -> None:
