@@ -250,6 +250,9 @@ RULES_TOLD_REST_SECONDS: Final = 0.2
 """Told of a change of the rules, the supervisor looks at once, and again so long later at the soonest: others
 may change theirs all the time, and a look costs some 50 ms of one processor. Until it has put back what is
 gone, sessions under way can go out in clear."""
+RULES_MEND_TRIES: Final = 5
+"""Others may still take rules away while ours are put back, and the tool then fails: it is looked at again so
+often, some 0.1 s each, before all is put in anew and what our tables remember of connections is lost."""
 COLLECT_SECONDS: Final = 5.0
 """The supervisor collects garbage so often, some thousand objects by then."""
 RULES_NEWS_OCTETS: Final = 64 * 1024

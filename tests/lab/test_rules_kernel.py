@@ -6,6 +6,7 @@ import os
 import re
 import select
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from gateway.config import Config, Placement
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel, ruleset
+from gateway.intercept.kernel import iptables
 from tests.lab.own_namespaces import ip
 from tests.lab.rules_ground import CONFIG, A, B, G, Server, apply, masquerade_and_filter, sh, talk, within
 
@@ -192,6 +194,30 @@ def test_what_others_remove_is_mended_and_what_stands_is_left_alone(
     assert ("192.0.2.1" in sh(G, "nft list set inet nightmail taken4")) == (not table_was_gone)
     for each in heard:
         each.close()
+
+
+def test_what_goes_while_it_is_put_back_costs_our_table_nothing(
+    router: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever flushes does so table by table, and is at the second one when the first is seen to be gone."""
+    rules = apply([2500, 2501])
+    sh(G, "nft add element inet nightmail taken4 { 192.0.2.1 . 1 . 192.0.2.2 . 25 }")
+    sh(G, "iptables -t mangle -F")
+    further = ["ip6tables -t mangle -F", "iptables -t raw -F", "iptables -t filter -F"]
+    look = iptables._looked_at
+
+    def looked_at(wanted):
+        seen = look(wanted)
+        if further:
+            subprocess.run(further.pop(0).split(), check=True)
+        return seen
+
+    monkeypatch.setattr(iptables, "_looked_at", looked_at)
+    gone = within(G, rules.mend).gone
+    assert any("mangle" in line for line in gone)
+    assert not further
+    assert within(G, rules.missing) == []
+    assert "192.0.2.1" in sh(G, "nft list set inet nightmail taken4")
 
 
 def test_plan_tells_what_apply_would_change(router: None) -> None:

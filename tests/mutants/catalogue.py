@@ -89,6 +89,7 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/runtime/supervisor/hearing.py": ("tests/unit/runtime/supervisor/test_pool.py",),
     "gateway/intercept/ruleset.py": ("tests/unit/intercept/test_ruleset.py",),
     "gateway/intercept/kernel/__init__.py": ("tests/unit/intercept/test_kernel.py",),
+    "gateway/intercept/kernel/iptables.py": ("tests/unit/intercept/test_kernel.py",),
     "gateway/intercept/kernel/nft.py": ("tests/unit/intercept/test_kernel.py",),
     "gateway/observe/exposition.py": ("tests/unit/observe/test_exposition.py",),
     "gateway/outlets.py": ("tests/unit/test_config.py",),

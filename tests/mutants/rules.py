@@ -28,6 +28,13 @@ RULES: Final[tuple[Mutant, ...]] = mutants_in(
                 "                except EnvironmentFailureError:\n                    pass",
             ),
         ],
+        "gateway/intercept/kernel/iptables.py": [
+            (
+                "rules that go while they are put back are looked at again",
+                "                if not tries_left:\n                    raise\n",
+                "                raise\n",
+            ),
+        ],
         "gateway/runtime/worker/intake.py": [
             (
                 "who has slept for long forgets the SYNs that have come meanwhile",

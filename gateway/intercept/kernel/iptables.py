@@ -44,18 +44,28 @@ class Iptables:
             run(_restore(rules.family), dump.with_withdrawal(text, _save(rules.family)))
 
     def mend(self, wanted: Sequence[IptablesRules]) -> list[str]:
-        """One look, both families at once, and what it saw is what the next tool has to know."""
-        looks = _looked_at(_here(wanted))
-        gone = self._missing(looks)
+        """One look, both families at once, and what it saw is what the next tool has to know.
+
+        Who takes ours away is often not done yet, table by table: then the tool fails at what is gone since
+        the look, and it is looked at again. Raises EnvironmentFailureError where that is no help either.
+        """
+        gone: list[str] = []
         self.counted = None
-        if gone:
-            run_together(
-                [
-                    (_restore(rules.family), dump.with_withdrawal(rules.restore_text(self.live), look))
-                    for rules, look in looks
-                ]
-            )
-            self.counted = sum(sum(dump.passed_counts(look).values()) for _, look in looks)
+        for tries_left in reversed(range(limits.RULES_MEND_TRIES)):
+            looks = _looked_at(_here(wanted))
+            missing = self._missing(looks)
+            if not missing:
+                break
+            gone += [line for line in missing if line not in gone]
+            # What could be put back in an earlier try counts from nothing again.
+            said = sum(sum(dump.passed_counts(look).values()) for _, look in looks)
+            self.counted = max(said, self.counted or 0)
+            try:
+                self._put_back(looks)
+                break
+            except EnvironmentFailureError:
+                if not tries_left:
+                    raise
         return gone
 
     def take_away(self) -> None:
@@ -69,6 +79,14 @@ class Iptables:
         self.live = tuple(live)
         text = render_gate(self.live)
         run_together([(_restore(family), text) for family in families()])
+
+    def _put_back(self, looks: Sequence[tuple[IptablesRules, str]]) -> None:
+        run_together(
+            [
+                (_restore(rules.family), dump.with_withdrawal(rules.restore_text(self.live), look))
+                for rules, look in looks
+            ]
+        )
 
     def _missing(self, looks: Sequence[tuple[IptablesRules, str]]) -> list[str]:
         lines: list[str] = []

@@ -264,6 +264,36 @@ def test_both_families_of_iptables_come_back_with_what_their_counters_had_said(
     assert (rules.counted, tools.restored) == (None, [])
 
 
+def test_rules_that_go_while_they_are_put_back_are_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each table of each family is flushed by a command of its own, and the first one is told of."""
+    tools = Tools(monkeypatch)
+    rules = iptables.Iptables()
+    wanted = WANTED.of(IptablesRules)
+    counters = (30, 2, *[0] * limits.RULES_MEND_TRIES)
+    looks = iter(
+        f"*mangle\n[{count}:9] -A NIGHTMAIL-PREROUTING -i lan -p tcp -j NIGHTMAIL-PASSED\nCOMMIT\n"
+        for count in counters
+    )
+    failures = [EnvironmentFailureError("line 9 failed"), None]
+
+    def together(commands: Sequence[tuple[list[str], str]]) -> list[str]:
+        if "restore" not in commands[0][0][0]:
+            tools.saved = next(looks)
+        elif (failure := failures.pop(0)) is not None:
+            raise failure
+        return tools._run_together(commands)
+
+    monkeypatch.setattr(iptables, "run_together", together)
+    gone = rules.mend(wanted)
+    assert len(gone) == len(set(gone)) > 0
+    assert rules.counted == 60, "what the first look saw; what is back since counts from nothing"
+    assert not failures
+    failures += [EnvironmentFailureError("no such table")] * limits.RULES_MEND_TRIES
+    with pytest.raises(EnvironmentFailureError, match="no such table"):
+        rules.mend(wanted)
+    assert not failures
+
+
 def vouching(*ports: int) -> str:
     jumps = "".join(f"\t\tjump vouched_{port}\n" for port in ports)
     return (
