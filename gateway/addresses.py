@@ -1,6 +1,7 @@
 """Addresses, networks, and names of lists of them, as the configuration spells them. Pure.
 
-Each check answers the value for the field of `config.Config`, or raises ValueError(what is allowed).
+Each check answers the value for the field of `config.Config`, or raises ValueError(what is allowed); of one
+entry of a list, EntryError.
 Counterpart: `config`, which looks up the names and says where in the file the trouble is.
 """
 
@@ -11,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
+
+from gateway.values import EntryError
 
 Network = IPv4Network | IPv6Network
 
@@ -44,11 +47,11 @@ class Listed:
     ipsets: tuple[Ipset, ...] = ()
 
     def looked_up(self, sets: Mapping[str, tuple[Network, ...]]) -> tuple[Network, ...]:
-        """Its networks and those of the lists that it names. Raises ValueError for a name that none has."""
+        """Its networks and those of the lists that it names. Raises EntryError for a name that none has."""
         for name in self.names:
             if name not in sets:
                 there = ", ".join(sorted(sets)) or "none"
-                raise ValueError(f"{name} is no address, and no list in [sets]; there: {there}")
+                raise EntryError(f"{name} is no address, and no list in [sets]; there: {there}", name)
         of_sets = (network for name in self.names for network in sets[name])
         return tuple(dict.fromkeys([*self.networks, *of_sets]))
 
@@ -82,7 +85,7 @@ def _listed(value: object, allowed: str, *, ipsets: bool) -> Listed:
         kind, _, name = item.partition(":")
         if kind in _IPSETS:
             if not ipsets or not _IPSET_NAME.fullmatch(name):
-                raise ValueError(allowed)
+                raise EntryError(allowed, item)
             kernels.append(Ipset(name, _IPSETS[kind]))
         elif _NAME.fullmatch(item):
             names.append(item)
@@ -92,8 +95,11 @@ def _listed(value: object, allowed: str, *, ipsets: bool) -> Listed:
 
 
 def _strings(value: object, allowed: str) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+    if not isinstance(value, list):
         raise ValueError(allowed)
+    for item in value:
+        if not isinstance(item, str):
+            raise EntryError(allowed, item)
     return value
 
 
@@ -102,6 +108,15 @@ def _parsed(items: list[str], allowed: str) -> tuple[Network, ...]:
     for item in items:
         try:
             found.append(ip_network(item))
-        except ValueError as error:
-            raise ValueError(f"{allowed}; {error}") from None
+        except ValueError:
+            raise EntryError(allowed, item, _why(item)) from None
     return tuple(found)
+
+
+def _why(item: str) -> str:
+    """What `ip_network` would not say in words of the file."""
+    try:
+        meant = ip_network(item, strict=False)
+    except ValueError:
+        return ""
+    return f"bits are set behind the prefix; the network is {meant}"

@@ -15,8 +15,9 @@ from typing import Any, Final
 
 from gateway import addresses, config_text, outlets, values
 from gateway.addresses import Listed
-from gateway.config_text import ConfigurationError, located, one_line, shown
+from gateway.config_text import ConfigurationError, Written, line_of, located, one_line, shown
 from gateway.policy import limits
+from gateway.values import EntryError
 
 Network = addresses.Network
 
@@ -91,6 +92,8 @@ class Config:
     handshakes_per_second: int = limits.HANDSHAKES_PER_SECOND
     handshakes_per_source: int = limits.HANDSHAKES_PER_SOURCE
     held_megabytes: int = limits.HELD_OCTETS >> 20
+    written: Written | None = field(default=None, compare=False, repr=False)
+    """The file that all this comes from, for complaints about what only the machine knows to be wrong."""
 
     @property
     def held_octets(self) -> int:
@@ -131,8 +134,7 @@ class FoundInterface:
 
 def load(path: Path) -> Config:
     """The file's values over the defaults. Raises ConfigurationError."""
-    text, document = config_text.read(path)
-    return _merged(path, text, document)
+    return _merged(*config_text.read(path))
 
 
 def with_interfaces(config: Config, found: Sequence[FoundInterface]) -> Config:
@@ -146,9 +148,8 @@ def with_interfaces(config: Config, found: Sequence[FoundInterface]) -> Config:
     for key, named in (("inside", config.inside), ("outside", config.outside)):
         for name in named:
             if name not in names:
-                raise ConfigurationError(
-                    f"interfaces.{key}: no interface {name} here; there are: {_list(names)}"
-                )
+                problem = f"no interface {name} here; there are: {_list(names)}"
+                raise _about(config, f"interfaces.{key}", problem, name)
     if (config.inside and config.outside) or config.placement is Placement.HOST:
         return config
     names = {interface.name for interface in found if interface.is_up}
@@ -163,19 +164,27 @@ def with_interfaces(config: Config, found: Sequence[FoundInterface]) -> Config:
         inside = set(config.inside) or names - outside
         if len(outside) == len(inside) == 1 and inside != outside:
             return replace(config, inside=tuple(inside), outside=tuple(outside))
-    raise ConfigurationError(
-        f"interfaces.inside, interfaces.outside: name them; found {_list(names)}, "
-        f"default route by {_list(ways_out)}"
+    raise _about(
+        config,
+        "interfaces.inside, interfaces.outside",
+        f"name them; found {_list(names)}, default route by {_list(ways_out)}",
     )
 
 
-# --- Values: each check answers the value for the field, or raises _BadValueError(what is allowed). ---
+def _about(config: Config, key: str, problem: str, entry: object = None) -> ConfigurationError:
+    """Of a configuration that was read without complaint: what is wrong with it on this machine."""
+    return located(config.written or Written(DEFAULT_PATH), key, problem, entry)
+
+
+# --- Values: each check answers the value for the field, or raises ValueError(what is allowed). --------
 
 
 def _version(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value > VERSION:
+    if not isinstance(value, int) or isinstance(value, bool) or value < VERSION:
+        raise ValueError(str(VERSION))
+    if value > VERSION:
         raise ValueError(f"{VERSION}; a later version of Nightmail wrote this file")
-    return values.whole_number(VERSION, VERSION)(value)
+    return value
 
 
 def _marks(value: object) -> Marks:
@@ -255,18 +264,16 @@ SECTIONS: Final = frozenset(key.partition(".")[0] for key in KEYS if "." in key)
 # --- Reading -----------------------------------------------------------------------------------------
 
 
-def _merged(path: Path, text: str, document: dict[str, Any]) -> Config:
+def _merged(written: Written, document: dict[str, Any]) -> Config:
     fields: dict[str, Any] = {}
     sets: dict[str, tuple[Network, ...]] = {}
     lists: dict[str, Listed] = {}
-    for key, value in _flat(path, text, document):
+    for key, value in _flat(written, document):
         name, check = KEYS[f"{_SETS}name" if key.startswith(_SETS) else key]
         try:
             checked: Any = check(value)
         except ValueError as error:
-            raise located(
-                path, text, key, f"{shown(value)} is not allowed; allowed: {one_line(str(error))}"
-            ) from None
+            raise _not_allowed(written, key, value, error) from None
         if key.startswith(_SETS):
             sets[key.removeprefix(_SETS)] = checked
         elif isinstance(checked, Listed):
@@ -277,49 +284,55 @@ def _merged(path: Path, text: str, document: dict[str, Any]) -> Config:
         name = KEYS[key][0]
         try:
             fields[name] = listed.looked_up(sets)
-        except ValueError as error:
-            raise located(path, text, key, str(error)) from None
+        except EntryError as error:
+            raise located(written, key, str(error), error.entry) from None
         if listed.ipsets:
             fields[f"{name}_ipsets"] = listed.ipsets
-    return _consistent(path, text, Config(**fields))
+    return _consistent(written, Config(**fields, written=written))
 
 
-def _flat(path: Path, text: str, document: dict[str, Any]) -> list[tuple[str, object]]:
+def _flat(written: Written, document: dict[str, Any]) -> list[tuple[str, object]]:
     """Every key of the file with its section; the version first, since all else depends on it."""
     pairs: list[tuple[str, object]] = []
     for name, value in document.items():
         if name in SECTIONS:
             if not isinstance(value, dict):
-                raise located(path, text, name, f"is a section; allowed: [{name}] and keys below it")
+                raise located(written, name, f"is a section; allowed: [{name}] and keys below it")
             pairs += [(f"{name}.{inner}", item) for inner, item in value.items()]
         else:
             pairs.append((name, value))
     pairs.sort(key=lambda pair: pair[0] != "version")
     for key, value in pairs:
         if key == "version":
-            _check_version(path, text, value)
+            _check_version(written, value)
         elif key.startswith(_SETS):
-            _check_set_name(path, text, key)
+            _check_set_name(written, key)
         elif key not in KEYS:
-            raise located(path, text, key, f"unknown key; allowed: {_siblings(key)}")
+            raise located(written, key, f"unknown key; allowed: {_siblings(key)}")
     return pairs
 
 
-def _check_version(path: Path, text: str, value: object) -> None:
+def _check_version(written: Written, value: object) -> None:
     """Before unknown keys are complained of: a later version has keys of its own."""
     try:
         _version(value)
     except ValueError as error:
-        raise located(
-            path, text, "version", f"{shown(value)} is not allowed; allowed: {one_line(str(error))}"
-        ) from None
+        raise _not_allowed(written, "version", value, error) from None
 
 
-def _check_set_name(path: Path, text: str, key: str) -> None:
+def _not_allowed(written: Written, key: str, value: object, error: ValueError) -> ConfigurationError:
+    """A check's word on the value of a key; or on one entry of it, in the line where that stands."""
+    wrong = error if isinstance(error, EntryError) else EntryError(str(error), value)
+    why = f" ({one_line(wrong.why)})" if wrong.why else ""
+    problem = f"{shown(wrong.entry)} is not allowed{why}; allowed: {one_line(str(wrong))}"
+    return located(written, key, problem, wrong.entry)
+
+
+def _check_set_name(written: Written, key: str) -> None:
     try:
         addresses.set_name(key.removeprefix(_SETS))
     except ValueError as error:
-        raise located(path, text, key, f"no name of a list; allowed: {error}") from None
+        raise located(written, key, f"no name of a list; allowed: {error}") from None
 
 
 def _siblings(key: str) -> str:
@@ -330,49 +343,53 @@ def _siblings(key: str) -> str:
     return ", ".join([*alone, *(f"[{name}]" for name in sorted(SECTIONS))])
 
 
-def _consistent(path: Path, text: str, config: Config) -> Config:
+def _consistent(written: Written, config: Config) -> Config:
     if config.placement is Placement.HOST:
         for key, given in (("inside", config.inside), ("inside_networks", config.inside_networks)):
             if given:
                 problem = "not on the mail server itself (placement host): inside is this machine alone"
-                raise located(path, text, f"interfaces.{key}", problem)
+                raise located(written, f"interfaces.{key}", problem)
     if config.placement is Placement.BRIDGE:
-        _consistent_bridge(path, text, config)
+        _consistent_bridge(written, config)
     both = set(config.inside) & set(config.outside)
     if both and not config.inside_networks:
         problem = f"{_list(both)} is outside as well; allowed only with interfaces.inside_networks"
-        raise located(path, text, "interfaces.inside", problem)
+        raise located(written, "interfaces.inside", problem)
     if config.log_file is not None and config.log_to != "stderr":
-        raise located(path, text, "log.to", "log.file is set as well; allowed: one of the two")
+        raise located(written, "log.to", "log.file is set as well; allowed: one of the two")
     last = config.first_listen_port + limits.NUMBERS_IN_A_ROW
     taken = [port for port in config.ports if config.first_listen_port <= port < last]
     if taken:
-        problem = (
-            f"{config.first_listen_port} to {last - 1} are ours; allowed: a row without mail port {taken[0]}"
-        )
-        raise located(path, text, "kernel.first_listen_port", problem)
+        row = f"{config.first_listen_port} to {last - 1}"
+        if line_of(written.text, "kernel.first_listen_port") is None:
+            problem = (
+                f"port {taken[0]} is ours ({row}); allowed: another one, or another kernel.first_listen_port"
+            )
+            raise located(written, "mail.ports", problem)
+        problem = f"{row} are ours; allowed: a row without mail port {taken[0]}"
+        raise located(written, "kernel.first_listen_port", problem)
     return config
 
 
-def _consistent_bridge(path: Path, text: str, config: Config) -> None:
+def _consistent_bridge(written: Written, config: Config) -> None:
     """Its ports are never guessed: a wrong guess would be a loop, or a way past a firewall."""
     for key, names in (("inside", config.inside), ("outside", config.outside)):
         if not names:
-            raise located(path, text, f"interfaces.{key}", "to be named where placement is bridge")
+            raise located(written, f"interfaces.{key}", "to be named where placement is bridge")
     both = set(config.inside) & set(config.outside)
     if both:
         problem = f"{_list(both)} is outside as well; allowed: a port on one side of the bridge"
-        raise located(path, text, "interfaces.inside", problem)
+        raise located(written, "interfaces.inside", problem)
     taken = {*config.inside, *config.outside}
     keys = (("name", config.bridge), ("port", config.bridge_port), ("interface", config.bridge_interface))
     for key, name in keys:
         if name in taken:
             problem = f"{name} is named twice; allowed: a name of its own"
-            raise located(path, text, f"bridge.{key}", problem)
+            raise located(written, f"bridge.{key}", problem)
         taken.add(name)
     if config.bridge_table == config.table:
         problem = f"{config.table} is kernel.table; allowed: another one"
-        raise located(path, text, "bridge.table", problem)
+        raise located(written, "bridge.table", problem)
 
 
 def _list(names: Sequence[str] | set[str]) -> str:

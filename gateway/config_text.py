@@ -6,8 +6,10 @@ file reaches a terminal or a log as it stands. Counterpart: `config`, which know
 
 from __future__ import annotations
 
+import codecs
 import re
 import tomllib
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,19 @@ class ConfigurationError(EnvironmentFailureError):
     """What the operator wrote cannot be. The message is one line."""
 
 
-def read(path: Path) -> tuple[str, dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file as it was read; an empty text where there is none, and all defaults hold."""
+
+    path: Path
+    text: str = field(default="", repr=False)
+
+
+def read(path: Path) -> tuple[Written, dict[str, Any]]:
     """The text, and what TOML makes of it. Raises ConfigurationError."""
     text = _text(path)
     try:
-        return text, tomllib.loads(text)
+        return Written(path, text), tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _syntax(path, error) from None
     except (ValueError, RecursionError):  # 5,000 digits, 1,000 brackets: not what TOMLDecodeError is for
@@ -38,6 +48,8 @@ def _text(path: Path) -> str:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
     if len(octets) > limits.CONFIG_FILE_OCTETS:
         raise ConfigurationError(f"{path}: larger than {limits.CONFIG_FILE_OCTETS} octets")
+    if octets.startswith(codecs.BOM_UTF8):
+        raise ConfigurationError(f"{path}:1: begins with a byte order mark; allowed: UTF-8 without one")
     for number, row in enumerate(octets.split(b"\n"), start=1):
         if row.count(b".") > limits.CONFIG_LINE_DOTS:
             raise ConfigurationError(
@@ -58,10 +70,15 @@ def _syntax(path: Path, error: tomllib.TOMLDecodeError) -> ConfigurationError:
     return ConfigurationError(f"{path}:{at[1]}: {message[: at.start()]} (column {at[2]})")
 
 
-def located(path: Path, text: str, key: str, problem: str) -> ConfigurationError:
-    """What is wrong with a key, with the file and the line that sets it."""
-    line = line_of(text, key)
-    where = f"{path}:{line}" if line is not None else str(path)
+def located(written: Written, key: str, problem: str, entry: object = None) -> ConfigurationError:
+    """What is wrong with a key, with the file and the line that sets it.
+
+    With `entry` the line is that of this entry of the key's list.
+    """
+    line = line_of(written.text, key)
+    if line is not None and isinstance(entry, str):
+        line = _line_of_entry(written.text, line, entry)
+    where = f"{written.path}:{line}" if line is not None else str(written.path)
     return ConfigurationError(f"{where}: {one_line(key)}: {problem}")
 
 
@@ -85,6 +102,16 @@ def line_of(text: str, key: str) -> int | None:
     return None
 
 
+def _line_of_entry(text: str, first: int, entry: str) -> int:
+    """The line from `first` on in which `entry` stands in quotes, as far as the list can go; else `first`."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if number > first and (line.lstrip().startswith("[") or "=" in line.partition("#")[0]):
+            break
+        if number >= first and (f'"{entry}"' in line or f"'{entry}'" in line):
+            return number
+    return first
+
+
 def _bare(name: str) -> str:
     return re.sub(r"[\"'\s]", "", name)
 
@@ -92,9 +119,21 @@ def _bare(name: str) -> str:
 def shown(value: object) -> str:
     """A value as the operator wrote it, or nearly so."""
     try:
-        return one_line(f'"{value}"' if isinstance(value, str) else str(value))
+        return one_line(_spelled(value))
     except (ValueError, RecursionError):  # a number of thousands of digits, tables deep in each other
         return "this value"
+
+
+def _spelled(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, list):
+        return f"[{', '.join(map(_spelled, value))}]"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{name} = {_spelled(inner)}' for name, inner in value.items())} }}"
+    return str(value)
 
 
 def one_line(text: str) -> str:

@@ -1,6 +1,7 @@
 """Numbers, names, ports, folders: values as the configuration spells them, checked. Pure.
 
-Each check answers the value for the field of `config.Config`, or raises ValueError(what is allowed).
+Each check answers the value for the field of `config.Config`, or raises ValueError(what is allowed); of one
+entry of a list, EntryError.
 Counterparts: `config`, and `addresses` and `outlets`, which check values of their own kinds.
 """
 
@@ -9,6 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+
+class EntryError(ValueError):
+    """The message is what is allowed; `entry` is what cannot be: of a list that one. `why` may be empty."""
+
+    def __init__(self, allowed: str, entry: object, why: str = "") -> None:
+        super().__init__(allowed)
+        self.entry = entry
+        self.why = why
 
 
 def whole_number(least: int, most: int, *, besides: Sequence[int] = ()) -> Callable[[object], int]:
@@ -27,10 +37,11 @@ def whole_number(least: int, most: int, *, besides: Sequence[int] = ()) -> Calla
 def interface_names(value: object) -> tuple[str, ...]:
     """Nothing that iptables would take for a pattern or another word."""
     allowed = 'a list of interface names, such as ["eth1"]'
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+    if not isinstance(value, list) or not value:
         raise ValueError(allowed)
-    if not value or not all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}", name) for name in value):
-        raise ValueError(allowed)
+    for name in value:
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}", name):
+            raise EntryError(allowed, name)
     return tuple(dict.fromkeys(value))
 
 
@@ -46,10 +57,10 @@ def ports(value: object) -> tuple[int, ...]:
     allowed = "a list of 1 to 15 ports, such as [25]"
     if not isinstance(value, list) or not 1 <= len(value) <= 15:
         raise ValueError(allowed)
-    try:
-        return tuple(dict.fromkeys(map(whole_number(1, 65535), value)))
-    except ValueError:
-        raise ValueError(allowed) from None
+    for port in value:
+        if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= 65535:
+            raise EntryError(allowed, port)
+    return tuple(dict.fromkeys(value))
 
 
 def yes_or_no(value: object) -> bool:
@@ -64,7 +75,7 @@ def mark_mask(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise ValueError(allowed)
     if value not in {0xFF << shift for shift in range(25)}:
-        raise ValueError(allowed)
+        raise EntryError(allowed, value, f"{value:#x}")
     return value
 
 

@@ -154,7 +154,7 @@ listen = "unix:/run/nm/metrics.sock"
     # Not with `log.to`: one of the two.
     expected = replace(expected, log_file=Path("/var/log/nightmail"))
     assert loaded(path, '[log]\nfile = "/var/log/nightmail"\n').log_file == expected.log_file
-    facts_of_the_machine = {"unfiltered"}
+    facts_of_the_machine = {"unfiltered", "written"}
     for field in fields(Config):
         if field.name in facts_of_the_machine:
             continue
@@ -165,8 +165,9 @@ listen = "unix:/run/nm/metrics.sock"
 
 BAD = [
     ("version", "2", "1; a later version"),
-    ("version", "0", "from 1 to 1"),
-    ("version", "true", "from 1 to 1"),
+    ("version", "0", "allowed: 1"),
+    ("version", "true", "true is not allowed; allowed: 1"),
+    ("version", "1.0", "1.0 is not allowed; allowed: 1"),
     ("placement", '"wall"', "router, host, bridge"),
     ("placement", '["host"]', "router, host, bridge"),
     ("interfaces.inside", '"eth0"', "a list of interface names"),
@@ -175,7 +176,11 @@ BAD = [
     ("interfaces.inside", '["a b"]', "a list of interface names"),
     ("interfaces.inside", '["-j"]', "a list of interface names"),
     ("interfaces.outside", '["abcdefghijklmnop"]', "a list of interface names"),
-    ("interfaces.inside_networks", '["192.0.2.1/24"]', "has host bits set"),
+    (
+        "interfaces.inside_networks",
+        '["192.0.2.1/24"]',
+        "bits are set behind the prefix; the network is 192.0.2.0/24",
+    ),
     ("bridge.name", "0", "the name of an interface"),
     ("bridge.port", '["nm0"]', "the name of an interface"),
     ("bridge.interface", '"nm+"', "the name of an interface"),
@@ -187,7 +192,7 @@ BAD = [
     ("exceptions.always", '["ipset:traps"]', "names of lists"),
     ("exceptions.always", '["partners"]', "partners is no address, and no list in [sets]; there: none"),
     ("exceptions.never", '["mail.example.org"]', "addresses and networks"),
-    ("exceptions.never", '["192.0.2.1/24"]', "has host bits set"),
+    ("exceptions.never", '["192.0.2.1/24"]', "bits are set behind the prefix; the network is 192.0.2.0/24"),
     ("exceptions.never", '["ipset:"]', '"ipset:NAME"'),
     ("exceptions.never", '["ipset4:traps"]', '"ipset:NAME"'),
     ("exceptions.never", '["ipset:-j"]', '"ipset:NAME"'),
@@ -311,6 +316,39 @@ def test_every_key_has_a_bad_value_above() -> None:
         ("\ndaemon = { workers = 99 }", ":2: daemon.workers: 99 is not allowed"),
         ('["daemon"]\n"workers" = 99', ":2: daemon.workers: 99 is not allowed"),
         ("[mail]\nports = [25]\n[mail]", ":3: "),
+        ("[mail]\nports = [25]\n[offers]\nrest = [true]", ":4: offers.rest: [true] is not allowed"),
+        ("[placement]\nx = 1", ":1: placement: { x = 1 } is not allowed"),
+        ("[marks]\nmask = 0xff00ff00", ":2: marks.mask: 4278255360 is not allowed (0xff00ff00); allowed: "),
+        (
+            f"[marks]\nmask = 0x{'f' * 9000}",
+            f":2: marks.mask: this value is not allowed (0x{'f' * 198}...); allowed: eight",
+        ),
+        ("\ufeff[log]", ":1: begins with a byte order mark; allowed: UTF-8 without one"),
+        ("[mail]\nports = [25,\n12530]", ":2: mail.ports: port 12530 is ours (12525 to 12556); allowed: "),
+        (
+            "[mail]\nports = [12530]\n[kernel]\nfirst_listen_port = 12500",
+            ":4: kernel.first_listen_port: 12500 to 12531 are ours; allowed: a row without mail port 12530",
+        ),
+        # Of a list the one entry that cannot be, in its own line.
+        (
+            '[exceptions]\nnever = [\n  "192.0.2.0/24",\n  "192.0.2.300", # b = 2\n]',
+            ':4: exceptions.never: "192.0.2.300" is not allowed; allowed: a list of addresses',
+        ),
+        (
+            '[exceptions]\nnever = [\n  "192.0.2.0/24",\n  "mates",\n]\n[sets]\nmates2 = []',
+            ":4: exceptions.never: mates is no address, and no list in [sets]; there: mates2",
+        ),
+        (
+            '[interfaces]\ninside = [\n"lan",\n"l n"\n]',
+            ':4: interfaces.inside: "l n" is not allowed; allowed: a list of interface names',
+        ),
+        # Written unusually it is not found: then the line is that of the key, and none behind the list.
+        (
+            '[exceptions]\nnever = [\n"M\\u0058"\n]\nalways = ["MX"]',
+            ':2: exceptions.never: "MX" is not allowed',
+        ),
+        ('[nat]\naddresses = [\n"l\\u006fg"\n]\n["log"]', ':2: nat.addresses: "log" is not allowed'),
+        ("[nat]\naddresses = [7]", ":2: nat.addresses: 7 is not allowed; allowed: a list"),
         ("\n\nversion 1", ":3: "),
         (
             "version = 9\nlater = 1\n[new]\nx = 1",
@@ -505,6 +543,17 @@ def test_named_interface_that_is_not_there() -> None:
         ConfigurationError, match=r"interfaces\.outside: no interface eth9 here; there are: eth0"
     ):
         with_interfaces(Config(inside=("eth0",), outside=("eth9",)), [ETH0])
+
+
+def test_what_only_the_machine_knows_to_be_wrong_is_told_by_file_and_line(path: Path) -> None:
+    config = loaded(path, '[interfaces]\ninside = ["eth0"]\noutside = [\n"eth9",\n]\n')
+    with pytest.raises(ConfigurationError, match=rf"^{path}:4: interfaces\.outside: no interface eth9 here"):
+        with_interfaces(config, [ETH0])
+    with pytest.raises(ConfigurationError, match=rf"^{path}: interfaces\.inside, interfaces\.outside: name"):
+        with_interfaces(loaded(path, ""), [ETH0])
+    # Where there is no file the one to write is named.
+    with pytest.raises(ConfigurationError, match=r"^/etc/nightmail/nightmail\.toml: interfaces\.inside, "):
+        with_interfaces(Config(), [ETH0])
 
 
 # --- Documentation -------------------------------------------------------------------------------------

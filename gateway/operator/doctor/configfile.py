@@ -21,9 +21,8 @@ def setting(seen: Snapshot, key: str, value: str) -> str:
         change = shell("sed", "-i", f"{head}a\\{name} = {value}", path)
     else:
         make = "" if text else f"mkdir -p {shell(path.parent)} && "
-        start = "" if text else "version = 1\n"
-        lines = f"{start}\n[{section}]\n{name} = {value}\n"
-        change = f"{make}printf %s {shell(lines)} >> {shell(path)}"
+        lines = [*([] if text else ["version = 1"]), "", f"[{section}]", *f"{name} = {value}".split("\n")]
+        change = f"{make}printf '%s\\n' {shell(*lines)} >> {shell(path)}"
     return f"{change} && {shell(*seen.ours('reload'))}" if seen.runs else change
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from gateway.cli.shell import shown
 from gateway.config import Config, load
 from gateway.operator import doctor
 from gateway.operator.doctor import machine, nftables, trial
@@ -88,6 +89,7 @@ def only(seen: Snapshot, check: str) -> Trouble:
     ((name, trouble),) = found(seen)
     assert name == check, trouble
     assert "\n" not in trouble.what + trouble.why
+    assert shown(trouble.mend) == trouble.mend
     return trouble
 
 
@@ -415,7 +417,8 @@ def test_a_dump_of_any_kind_is_read(text: str) -> None:
 
 
 def run(line: str) -> None:
-    subprocess.run(["sh", "-c", line], check=True, timeout=20)
+    """As it is printed, for that is what is copied."""
+    subprocess.run(["sh", "-c", shown(line)], check=True, timeout=20)
 
 
 @pytest.mark.parametrize(
@@ -441,6 +444,16 @@ def test_a_key_is_set_by_the_line(tmp_path: Path, text: str) -> None:
     assert (config.first_queue, config.inside, config.log_file) == (2532, ("eth1",), None)
     after = tomllib.loads(path.read_text())
     assert after.get("kernel", {}).get("zone") == before.get("kernel", {}).get("zone")
+
+
+def test_two_interfaces_that_cannot_be_guessed_are_set_by_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "nightmail.toml"
+    links = tuple(Link(number, name) for number, name in enumerate(("lo", "wan", "lan", "dmz"), start=1))
+    seen = healthy(
+        config=Config(), config_path=path, links=links, interfaces_unknown="name them", daemon=Daemon()
+    )
+    run(next(one.mend for name, one in found(seen) if name == "interfaces"))
+    assert (load(path).inside, load(path).outside) == (("lan",), ("wan",))
 
 
 def test_a_list_over_several_lines_is_for_an_editor(tmp_path: Path) -> None:
