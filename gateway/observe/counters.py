@@ -10,7 +10,7 @@ import contextlib
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
 from gateway.errors import IdentityHashed, Reason
@@ -152,13 +152,20 @@ class Alarm:
     subject: str
     at: int
     detail: str = ""
-    suppressed: int = 0
-    """So many rings of the same cause went unheard since the last one."""
+    unheard: int = 0
+    """So many rings of the same cause were told to nobody since the last one that was."""
     likely: str = ""
     """What it likely was, in a word of ours: the last time, heard or not."""
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "reason": self.reason.value}
+
+    @classmethod
+    def from_json(cls, told: dict[str, Any]) -> Alarm:
+        """As another process told it. Raises ValueError for a reason that this version does not know."""
+        earlier = {"unheard": told["suppressed"]} if "suppressed" in told else {}
+        known = {one.name: told[one.name] for one in fields(cls) if one.name in told}
+        return cls(**{**known, **earlier, "reason": Reason(told["reason"])})
 
 
 @dataclass(slots=True)

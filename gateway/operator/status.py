@@ -224,7 +224,7 @@ def alarms(status: Mapping[str, Any]) -> Iterator[str]:
     for alarm in rung:
         if isinstance(alarm, dict):
             at = when(alarm.get("at", 0))
-            again = alarm.get("suppressed", 0)
+            again = alarm.get("unheard", 0)
             more = f" (and {again} times since)" if again else ""
             more = f", likely {likely}{more}" if (likely := alarm.get("likely")) else more
             yield (

@@ -40,7 +40,7 @@ def facts(alarm: Alarm) -> dict[str, str | int]:
         "detail": printable(alarm.detail),
         "likely": printable(alarm.likely),
         "at": alarm.at,
-        "unheard": alarm.suppressed,
+        "unheard": alarm.unheard,
         "gateway": printable(platform.node()),
         "version": __version__,
     }
@@ -72,8 +72,8 @@ def mail(alarm: Alarm, to: str, again_hours: int, *, last_of_hour: bool = False)
     }
     lines = ["The mail gateway has rung an alarm. No mail waits for it.", ""]
     lines += [f"{name + ':':9} {value}" for name, value in rows.items() if value]
-    if alarm.suppressed:
-        lines.append(f"{'and:':9} {alarm.suppressed} times since the last time that it was told")
+    if alarm.unheard:
+        lines.append(f"{'and:':9} {alarm.unheard} times since the last time that it was told")
     lines += [*_explained(alarm), *_closing(again_hours, last_of_hour)]
     message.set_content("\n".join(lines) + "\n", cte="7bit")
     return message.as_bytes()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway import __version__
 from gateway.config import Config
-from gateway.errors import EnvironmentFailureError, Reason
+from gateway.errors import EnvironmentFailureError
 from gateway.observe.counters import Alarm, Snapshot
 from gateway.observe.log import Level, Log
 from gateway.peers.alarm_store import AlarmStore
@@ -69,7 +69,7 @@ class Seeing:
         """They have rung in the daemon before. A reason that this version does not know is left out."""
         for told in untold:
             with contextlib.suppress(ValueError):
-                self._alarms.ring(Alarm(**{**told, "reason": Reason(told["reason"])}))
+                self._alarms.ring(Alarm.from_json(told))
 
     def begin(self) -> None:
         """The counters of now are counted already; whatever they rise by is new."""

@@ -75,7 +75,7 @@ def test_what_is_remembered_of_strangers_moves_no_cursor(configuration: Path, wo
 
 
 def test_words_of_a_worker_in_status_are_letters(configuration: Path) -> None:
-    alarm = {"reason": "internal", "subject": EVIL, "detail": EVIL, "at": 0, "suppressed": 0, "likely": EVIL}
+    alarm = {"reason": "internal", "subject": EVIL, "detail": EVIL, "at": 0, "unheard": 0, "likely": EVIL}
     with daemon(
         configuration.parent / "run" / "control.sock", {**STATUS, "alarms": [alarm], "version": EVIL}
     ):
@@ -87,7 +87,7 @@ def test_words_of_a_worker_in_status_are_letters(configuration: Path) -> None:
 
 def test_words_of_a_worker_on_the_live_screen_are_letters() -> None:
     """rich, which draws it, would pass an escape on."""
-    alarm = {"reason": "internal", "subject": EVIL, "detail": EVIL, "at": 0, "suppressed": 0}
+    alarm = {"reason": "internal", "subject": EVIL, "detail": EVIL, "at": 0, "unheard": 0}
     status = {**STATUS, "alarms": [alarm], "wanted": "up"}
     moment = Moment(wall=0.0, running=True, status=status)
     drawn = Console(width=200, force_terminal=False, file=io.StringIO())

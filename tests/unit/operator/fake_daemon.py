@@ -35,7 +35,7 @@ STATUS: dict[str, Any] = {
             "subject": "192.0.2.7:25",
             "at": 1_800_000_000,
             "detail": "",
-            "suppressed": 2,
+            "unheard": 2,
         }
     ],
 }

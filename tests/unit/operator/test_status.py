@@ -212,7 +212,7 @@ def test_any_answer_is_told_without_an_error(status: dict[str, Any]) -> None:
 
 
 def test_clients_and_likely_causes_are_told() -> None:
-    alarm = {"reason": "offer-missing", "subject": "192.0.2.7:25", "at": 1_800_000_000, "suppressed": 2}
+    alarm = {"reason": "offer-missing", "subject": "192.0.2.7:25", "at": 1_800_000_000, "unheard": 2}
     lines = list(
         told(
             changed(
