@@ -10,7 +10,9 @@ which set them.
     0x40 | 0x80 an ICMP error of this very box, turned back to the dialled socket that it is about
     1 to 4      a SYN that is to be answered as refused, unreachable, or prohibited
     5           a SYN to a dead end, which passes without being judged
-    6           a SYN that passes by a gate for which nobody vouches; taken off again behind the gate
+    6           a SYN that the gate is to get, for all of ours stands and its workers live; taken off again
+                behind the gate, which takes no SYN without it
+    7           a frame's SYN, on a bridge, that we could answer for: becomes 6, or nothing
     0x40 | i    on a datagram that never leaves this box: the worker in slot i lives
     0x1f        a frame on a bridge that is to pass as it is
 """
@@ -26,7 +28,8 @@ _DIALLED: Final = 0x80
 _TAKEN: Final = 0x40
 _ACCEPTED: Final = 0x20
 _SPARED: Final = 5
-_UNVOUCHED: Final = 6
+_VOUCHED: Final = 6
+_KNOWN: Final = 7
 _UNTOUCHED: Final = 0x1F
 SLOTS: Final = 32
 """Five bits of slot number: workers of the running generation and of the one that drains."""
@@ -99,9 +102,14 @@ class MarkBits:
         return _SPARED * self.unit
 
     @property
-    def unvouched(self) -> int:
-        """A SYN that must not wait for a worker that nobody has heard of lately."""
-        return _UNVOUCHED * self.unit
+    def vouched(self) -> int:
+        """A SYN for the gate: without the table that gives this mark, nobody would carry what is taken."""
+        return _VOUCHED * self.unit
+
+    @property
+    def known(self) -> int:
+        """A SYN on a bridge whose two addresses have MACs that we know: what we send for them will arrive."""
+        return _KNOWN * self.unit
 
     @property
     def kinds(self) -> int:
