@@ -410,12 +410,21 @@ def test_frames_of_a_bridge(site: Site) -> None:
 def test_nothing_is_left(site: Site) -> None:
     """Of the troubles, of the commands that mended them, and of the doctor's own trials."""
     site.until("a trouble is left", lambda troubles: not troubles)
+    assert not [note for note in site.doctor()["notes"] if "trial" in note]
     links = {link["ifname"] for link in json.loads(site.shell("ip -json link").stdout)}
     assert links == {"lo", "lan", "wan"}
     for family in (4, 6):
         rules = json.loads(site.shell(f"ip -json -{family} rule").stdout)
         assert {rule["priority"] for rule in rules} <= {0, 25, 32766, 32767}
         assert "2525000" not in site.shell(f"ip -{family} route show table all").stdout
+
+
+def test_rules_that_a_killed_doctor_has_left_go_with_the_next(site: Site) -> None:
+    for version, to in ((4, "198.19.1.1"), (6, "2001:2:0:26::1")):
+        for priority, table in ((26, 25_250_001), (27, 25_250_001), (28, 25_250_002)):
+            site.shell(f"ip -{version} rule add to {to} priority {priority} lookup {table}")
+        site.shell(f"ip -{version} route add {to} dev wan table 25250002")
+    test_nothing_is_left(site)
 
 
 def named(troubles: list[dict[str, str]], case: Case) -> list[dict[str, str]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import secrets
 import socket
@@ -39,6 +40,10 @@ _TO_CABLE, _TO_SIDE = 25_250_001, 25_250_002
 """Our two tables: by the cable; and by the site's interface, for whoever asks where a packet must have come
 from.
 """
+_PRIORITIES: Final = (RULE_PRIORITY + 1, RULE_PRIORITY + 2, RULE_PRIORITY + 3)
+_BY_MARK, _BY_INTERFACE, _BY_NOTHING_ELSE = _PRIORITIES
+_RULES_AT_MOST, _ROUNDS = 100, 10
+"""Of one kind that doctors who were killed have left; and how often their routes are looked for."""
 _INGRESS: Final = 0xFFFF0000
 _ALL_PROTOCOLS: Final = {4: 0x0800, 6: 0x86DD}  # <linux/if_ether.h>
 _NUD_PERMANENT: Final = 0x80
@@ -91,20 +96,21 @@ class Stand:
 def standing(config: Config, families: tuple[int, ...]) -> Iterator[Stand]:
     """Built, and taken away whatever happens. Raises EnvironmentFailureError."""
     with contextlib.ExitStack() as stack:
-        client: Space | Here
+        client: Space | Here = Here()
         there = _drawn(families)
         try:
             server = Space()
             stack.callback(server.close)
+            if config.placement is not Placement.HOST:
+                client = Space()
+                stack.callback(client.close)
+            # Before the spaces go: the kernel takes their cables away at a moment of its own.
             stack.callback(kernel.with_routes, _removed)
             kernel.with_routes(_removed)
-            if config.placement is Placement.HOST:
-                client = Here()
+            if isinstance(client, Here):
                 _lay(server, _CABLES[1], "", (there, CLIENT), families)
                 kernel.with_routes(lambda ip: _settle(ip, there))
             else:
-                client = Space()
-                stack.callback(client.close)
                 _lay(client, _CABLES[0], config.inside[0], (CLIENT, there), families)
                 _lay(server, _CABLES[1], config.outside[0], (there, CLIENT), families)
                 kernel.with_routes(lambda ip: _route(ip, config, there))
@@ -223,10 +229,9 @@ def _route(ip: Any, config: Config, server: Mapping[int, str]) -> None:
                 index = ip.link_lookup(ifname=interface)[0]
                 ip.route("add", family=family, dst=to, oif=index, table=table, **_on_link(version))
             where = {"family": family, "dst": ends[version], "dst_len": _WHOLE[version]}
-            first = RULE_PRIORITY + 1
-            ip.rule("add", priority=first, fwmark=mark, fwmask=mark, table=_TO_CABLE, **where)
-            ip.rule("add", priority=first + 1, iifname=other, table=_TO_CABLE, **where)
-            ip.rule("add", priority=first + 2, table=_TO_SIDE, **where)
+            ip.rule("add", priority=_BY_MARK, fwmark=mark, fwmask=mark, table=_TO_CABLE, **where)
+            ip.rule("add", priority=_BY_INTERFACE, iifname=other, table=_TO_CABLE, **where)
+            ip.rule("add", priority=_BY_NOTHING_ELSE, table=_TO_SIDE, **where)
 
 
 def _settle(ip: Any, server: Mapping[int, str]) -> None:
@@ -238,7 +243,7 @@ def _settle(ip: Any, server: Mapping[int, str]) -> None:
         to = f"{there}/{length}"
         ip.route("add", family=family, dst=to, oif=index, table=_TO_CABLE, **_on_link(version))
         where = {"family": family, "dst": there, "dst_len": length}
-        ip.rule("add", priority=RULE_PRIORITY + 1, table=_TO_CABLE, **where)
+        ip.rule("add", priority=_BY_MARK, table=_TO_CABLE, **where)
 
 
 def _give_address(ip: Any, index: int, version: int, address: str) -> None:
@@ -247,28 +252,51 @@ def _give_address(ip: Any, index: int, version: int, address: str) -> None:
     ip.addr("add", index=index, address=address, prefixlen=_WHOLE[version], **flags)
 
 
+# --- Away again --------------------------------------------------------------------------------------
+
+
 def _removed(ip: Any) -> None:
-    """All of ours, also what a doctor who was killed has left."""
+    """All of ours, also what a doctor who was killed has left: its cables may vanish at this very moment.
+
+    Rules first, which lead others' packets. Raises NetlinkError, or EnvironmentFailureError for what stays.
+    """
+    families = [_FAMILIES[version] for version in kernel.families()]
+    for family in families:
+        for priority in _PRIORITIES:
+            _without_rules(ip, family, priority)
     for cable in _CABLES:
         for index in ip.link_lookup(ifname=cable):
-            ip.link("del", index=index)
-    for version in kernel.families():
-        family = _FAMILIES[version]
-        # Of what is to be removed some may be gone already, with its interface.
-        for rule in ip.get_rules(family=family):
-            if rule.get_attr("FRA_TABLE") in (_TO_CABLE, _TO_SIDE):
-                with contextlib.suppress(NetlinkError):
-                    ip.rule("del", **_words(family, rule))
+            _is_gone(ip.link, "del", index=index)
+    for family in families:
         for table in (_TO_CABLE, _TO_SIDE):
-            with contextlib.suppress(NetlinkError):
-                ip.flush_routes(family=family, table=table)
+            _without_routes(ip, family, table)
 
 
-def _words(family: int, rule: Any) -> dict[str, Any]:
-    return {
-        "family": family,
-        "priority": rule.get_attr("FRA_PRIORITY"),
-        "table": rule.get_attr("FRA_TABLE"),
-        "dst": rule.get_attr("FRA_DST"),
-        "dst_len": rule["dst_len"],
-    }
+def _without_rules(ip: Any, family: int, priority: int) -> None:
+    """Taken out unseen, until the kernel says that there is none: a list may be out of date, or lack some."""
+    for table in (_TO_CABLE, _TO_SIDE):
+        for _ in range(_RULES_AT_MOST):
+            if _is_gone(ip.rule, "del", family=family, priority=priority, table=table):
+                break
+        else:
+            raise EnvironmentFailureError(f"its routing rules of priority {priority} stay")
+
+
+def _without_routes(ip: Any, family: int, table: int) -> None:
+    """Again where one goes meanwhile, with its interface: those behind it are not asked for then."""
+    for _ in range(_ROUNDS):
+        if not ip.get_routes(family=family, table=table):
+            return
+        _is_gone(ip.flush_routes, family=family, table=table)
+    raise EnvironmentFailureError(f"its routes of table {table} stay")
+
+
+def _is_gone(delete: Callable[..., Any], *words: str, **which: Any) -> bool:
+    """Whether it was gone before, whoever did that."""
+    try:
+        delete(*words, **which)
+    except NetlinkError as error:
+        if error.code not in (errno.ENODEV, errno.ENOENT, errno.ESRCH):
+            raise
+        return True
+    return False
