@@ -151,7 +151,7 @@ def _alarms(world: World) -> dict[str, int]:
             found[f"{letter} {reason}"] = found.get(f"{letter} {reason}", 0) + 1
         for alarm in service.status()["alarms"]:
             found[f"{letter} {alarm['reason']}"] = (
-                found.get(f"{letter} {alarm['reason']}", 0) + alarm["suppressed"]
+                found.get(f"{letter} {alarm['reason']}", 0) + alarm["unheard"]
             )
     return found
 

@@ -45,11 +45,19 @@ def sites(built: Sites) -> Iterator[Sites]:
     yield built
 
 
+def session_of(pid: int) -> int | None:
+    """None: it has ended since it was listed, as a tool that puts rules in does."""
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
 def processes_of(sites: Sites, letter: str) -> list[int]:
     """All of the daemon: the supervisor and its children."""
     supervisor = sites.supervisor(letter)
     living = processes.living_in([sites.gateway(letter).namespace])
-    ours = [each.pid for each in living if os.getsid(each.pid) == os.getsid(supervisor)]
+    ours = [each.pid for each in living if session_of(each.pid) == os.getsid(supervisor)]
     assert {supervisor, *sites.workers(letter)} < set(ours), "no signer?"
     return ours
 
