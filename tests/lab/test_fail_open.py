@@ -7,12 +7,14 @@ Each kill is judged under load, too: nobody may be left to wait for a timer of i
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from gateway.lab import gateways, processes
+from gateway.policy import limits
 from tests.lab import probes
 from tests.lab.harms import (
     GATEWAYS_AND_SITES,
@@ -24,7 +26,7 @@ from tests.lab.harms import (
     targets,
     undisturbed,
 )
-from tests.lab.probes import Load, MailServer, eventually, kill, mail, wait_gone
+from tests.lab.probes import PATIENCE, Load, MailServer, eventually, kill, mail, wait_gone
 from tests.lab.two_sites import MASQUERADED, PLAIN, Sites
 
 pytestmark = [
@@ -99,6 +101,31 @@ def test_a_daemon_that_is_started_again_leaves_the_sessions_of_the_one_before(
     wait_gone(*before)
     assert server4.mails == [b"by the new workers\r\n", b"by an old one\r\n"]
     eventually(lambda: protected(sites, "a") == 1, what="a protected session of the new daemon")
+
+
+@pytest.mark.long
+def test_a_stop_resets_what_has_not_ended_and_says_so(sites: Sites, server4: MailServer) -> None:
+    """To a mail server in the middle of a mail an orderly end could pass for that of the mail."""
+    before = len(ends(sites, "b"))
+    with probes.Dialogue(sites.connect("mta-a", targets(sites)[0])) as dialogue:
+        dialogue.begin()
+        for command in (b"MAIL FROM:<a@client.test>", b"RCPT TO:<b@mx.test>", b"DATA"):
+            dialogue.say(command)
+        dialogue.socket.sendall(b"half a mail\r\n")
+        began = time.monotonic()
+        os.kill(sites.supervisor("a"), signal.SIGTERM)
+        dialogue.socket.settimeout(limits.STOP_SECONDS + PATIENCE)
+        with pytest.raises(ConnectionResetError):
+            dialogue.socket.recv(1)
+        assert limits.STOP_SECONDS - 0.5 < time.monotonic() - began < limits.STOP_SECONDS + 1.0
+    eventually(lambda: "reason=stopped" in "".join(ends(sites, "a")[-1:]), what="its last word in the log")
+    eventually(lambda: len(ends(sites, "b")) > before, what="the end at the other gateway")
+    assert "reason=reset-by-sender" in ends(sites, "b")[-1]
+    assert server4.mails == []
+
+
+def ends(sites: Sites, letter: str) -> list[str]:
+    return [line for line in sites.log(letter).splitlines() if " session ended " in line]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a gateway remembers of its peers, with real daemons and real files; silence; path MTU.
+"""What a gateway remembers of its peers, with real daemons and real files; silence; path MTU; ECN.
 
 What happens to a peer (new, the same, changed, without a gateway) is seen in the operator's own words: the
 log, `nightmail status` and `nightmail peers`. Namespaces nmf0-...
@@ -201,6 +201,35 @@ def sent(sites: Sites, letter: str, kind: str) -> int:
     """Sessions of this gateway as the sending one."""
     decided = sites.status(letter)["counters"]["decided"]["out"]
     return sum(decided["upgraded" if kind == "channel" else "clear"].values())
+
+
+# --- ECN ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def marked(sites: Sites) -> Iterator[Sites]:
+    """Everybody asks for explicit congestion notification: their SYNs bear two flags more."""
+    nodes = ("mta-a", "gw-a", "gw-b", "mta-b")
+    before = {node: sites.sh(node, "sysctl -n net.ipv4.tcp_ecn").strip() for node in nodes}
+    for node in nodes:
+        sites.sh(node, "sysctl -qw net.ipv4.tcp_ecn=1")
+    yield sites
+    for node in nodes:
+        sites.sh(node, f"sysctl -qw net.ipv4.tcp_ecn={before[node]}")
+
+
+@FAMILIES
+def test_mail_of_hosts_that_ask_for_ecn_is_taken_and_keeps_it(marked: Sites, v6: bool) -> None:
+    with MailServer(marked, "mta-b", v6) as server:
+        with Dialogue(marked.connect("mta-a", marked.address("mta-b", v6))) as dialogue:
+            dialogue.begin()
+            for node, connections in (("mta-a", 1), ("gw-a", 2), ("gw-b", 2), ("mta-b", 1)):
+                shown = marked.sh(node, "ss -Htino state established").split()
+                assert shown.count("ecn") == connections, node
+            dialogue.send_mail(b"hello")
+            dialogue.say(b"QUIT")
+        assert server.mails == [b"hello\r\n"]
+    eventually(lambda: decisions(marked) == ["upgraded-new-peer"], what="the decision in the log")
 
 
 # --- Silence ------------------------------------------------------------------------------------------
