@@ -12,8 +12,9 @@ cd "$(dirname "$0")/.."
 releases=("$@")
 [ ${#releases[@]} -gt 0 ] || releases=(bookworm trixie)
 if ! command -v mmdebstrap >/dev/null; then
-    apt-get update -qq >&2
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mmdebstrap >/dev/null
+    . scripts/apt.sh
+    apt_update
+    apt_install mmdebstrap
 fi
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/nightmail-try.XXXXXX")

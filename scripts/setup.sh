@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 extra=${1:?usage: scripts/setup.sh lab|bench|dev|fuzz}
 
-as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+. scripts/apt.sh
 
 packages=(postfix iptables nftables iproute2 tcpdump conntrack procps openssl swaks
     libnetfilter-queue-dev build-essential python3-venv python3-dev)
@@ -30,7 +30,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     fi
     undo_policy() { if [ "$made_policy" = yes ]; then as_root rm -f "$policy"; fi; }
     trap undo_policy EXIT
-    as_root apt-get update -qq >&2
+    apt_update
     # A machine has one mail server: where that is another one, installing Postfix would take it away.
     removed=$(apt-get install -s --no-install-recommends "${missing[@]}" | awk '/^Remv/ {print $2}')
     if [ -n "$removed" ]; then
@@ -41,7 +41,7 @@ if [ ${#missing[@]} -gt 0 ]; then
         # Nor is it configured, so that it does not start at the next boot.
         echo "postfix postfix/main_mailer_type select No configuration" | as_root debconf-set-selections
     fi
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    apt_install "${missing[@]}"
     # Nor at the next boot. (stunnel has nothing to start: no configuration of it is there.)
     if [[ " ${missing[*]} " == *" haproxy "* ]]; then as_root update-rc.d haproxy disable >/dev/null; fi
     undo_policy

@@ -123,8 +123,8 @@ setup() {
         made=yes
     fi
     local code=0
-    { apt-get -qq update &&
-        DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "${missing[@]}"; } >/dev/null || code=$?
+    . "$here/../scripts/apt.sh"
+    { apt_update && apt_install "${missing[@]}"; } || code=$?
     [ $made = no ] || rm -f /usr/sbin/policy-rc.d
     return $code
 }

@@ -13,10 +13,12 @@ hostname "$name"
 sed -i '/nightmail lab/,$d' /etc/hosts
 printf '# nightmail lab\n127.0.1.1 %s\n%s\n' "$name" "$hosts" >>/etc/hosts
 
+# A guest that has just started may be about its daily updates.
+install=(apt-get -qy --no-install-recommends -o DPkg::Lock::Timeout=600 install)
 need() {
     local package missing=()
     for package; do dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package"); done
-    [ ${#missing[@]} = 0 ] || { apt-get -q update; apt-get -qy --no-install-recommends install "${missing[@]}"; }
+    [ ${#missing[@]} = 0 ] || { apt-get -q update; "${install[@]}" "${missing[@]}"; }
 }
 
 device() { ip -o -4 addr show to "$1" | awk '{print $2; exit}'; }
