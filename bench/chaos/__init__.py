@@ -1,6 +1,6 @@
 """Breaks things on purpose while mail flows, and says what the mail noticed: `scripts/chaos`.
 
-    faults    the table: what each one does, how it is undone, and whether it itself breaks TCP
+    faults    a folder, and the table: what each one does, how it is undone, and whether it itself breaks TCP
     ground    two labs, one with gateways and one without; both get each fault at the same moment
     service   what systemd does for the daemon: starts it, and starts it again when it has ended
     pins      what others do to its memory of peers

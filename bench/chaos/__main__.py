@@ -23,7 +23,8 @@ from typing import Any, Final
 
 from bench import report
 from bench.chaos import ground
-from bench.chaos.faults import FAULTS, Fault
+from bench.chaos.faults import FAULTS
+from bench.chaos.faults.fault import Fault
 from bench.chaos.ground import World
 from bench.chaos.judge import Seen, Window, figures, judge
 from gateway.config import Placement

@@ -31,6 +31,13 @@ RESTART_SECONDS: Final = 1.0
 READY_SECONDS: Final = 30.0
 
 
+def signal_all(pids: list[int], number: signal.Signals) -> None:
+    """Those that are gone already are passed over."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
 class Service:
     """One gateway's daemon, kept running until `close`."""
 

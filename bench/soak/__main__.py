@@ -25,7 +25,8 @@ from types import FrameType
 from typing import Any, Final
 
 from bench import report
-from bench.chaos.faults import FAULTS, Fault
+from bench.chaos.faults import FAULTS
+from bench.chaos.faults.fault import Fault
 from bench.soak import measures, verdict
 from bench.soak.field import Field
 from bench.soak.plan import Plan, Strike
