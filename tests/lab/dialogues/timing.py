@@ -29,7 +29,10 @@ from tests.lab.exchange import Hear, Pause, Say
 
 
 def timing() -> list[Dialogue]:
-    unasked = FLIGHT + b"DATA\r\n"
+    return [*_slow_or_long(), *_early()]
+
+
+def _slow_or_long() -> list[Dialogue]:
     banner = b"".join(b"220-line %d of a long banner, with words and words\r\n" % n for n in range(49))
     return [
         Dialogue(
@@ -66,6 +69,21 @@ def timing() -> list[Dialogue]:
         Dialogue("greeting after 30 s", (Pause(30.0), *opened(), *mail(), *QUIT), long=True),
         Dialogue("reply of 1.9 kB", (*opened(reply=ehlo_reply(1900)), *mail(), *QUIT)),
         Dialogue("reply of 600 octets", (*opened(reply=ehlo_reply(600)), *mail(), *QUIT)),
+    ]
+
+
+def _early() -> list[Dialogue]:
+    """The sender does not wait for the greeting, or for the reply to its EHLO."""
+    unasked = FLIGHT + b"DATA\r\n"
+    answered = (
+        s(REPLY),
+        Hear(RECEIVER),
+        s(FLIGHT_REPLY + b"354 Go\r\n"),
+        c(CONTENT + b".\r\n"),
+        s(DONE),
+        *QUIT,
+    )
+    return [
         Dialogue("early ehlo", (c(EHLO), s(GREETING), s(REPLY), *mail(), *QUIT)),
         Dialogue(
             "early ehlo, greeting and reply in one",
@@ -77,12 +95,7 @@ def timing() -> list[Dialogue]:
                 s(GREETING),
                 Say(SENDER, EHLO + unasked, heard=False),
                 Hear(RECEIVER, len(EHLO)),
-                s(REPLY),
-                Hear(RECEIVER),
-                s(FLIGHT_REPLY + b"354 Go\r\n"),
-                c(CONTENT + b".\r\n"),
-                s(DONE),
-                *QUIT,
+                *answered,
             ),
             inward=Reason.PIPELINED_BEHIND_EHLO,
         ),
@@ -92,12 +105,7 @@ def timing() -> list[Dialogue]:
                 s(GREETING),
                 c(EHLO),
                 Say(SENDER, unasked, heard=False),
-                s(REPLY),
-                Hear(RECEIVER),
-                s(FLIGHT_REPLY + b"354 Go\r\n"),
-                c(CONTENT + b".\r\n"),
-                s(DONE),
-                *QUIT,
+                *answered,
             ),
             inward=Reason.PIPELINED_BEHIND_EHLO,
         ),
@@ -107,12 +115,7 @@ def timing() -> list[Dialogue]:
                 Say(SENDER, EHLO + unasked, heard=False),
                 Hear(RECEIVER, len(EHLO)),
                 s(GREETING),
-                s(REPLY),
-                Hear(RECEIVER),
-                s(FLIGHT_REPLY + b"354 Go\r\n"),
-                c(CONTENT + b".\r\n"),
-                s(DONE),
-                *QUIT,
+                *answered,
             ),
             inward=Reason.PIPELINED_BEHIND_EHLO,
         ),
