@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.errors import EnvironmentFailureError
+from gateway.policy import limits
 
 STARTED: Final = "started"
 ENABLED: Final = "enabled"
-_FILE_OCTETS: Final = 4096
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -54,7 +54,7 @@ def read_word(path: Path) -> Word:
     """Raises EnvironmentFailureError as `read_wanted`."""
     try:
         with path.open("rb") as file:
-            return _word(json.loads(file.read(_FILE_OCTETS)))
+            return _word(json.loads(file.read(limits.WANTED_FILE_OCTETS)))
     except FileNotFoundError:
         return Word()
     except OSError as error:

@@ -24,11 +24,11 @@ from gateway.errors import EnvironmentFailureError
 from gateway.eyes import learnt, wire
 from gateway.eyes.capture import open_ear
 from gateway.eyes.learnt import PairLearnt, SessionLearnt
+from gateway.policy import limits
 
 SESSIONS_SHOWN: Final = 40
 """In the table; `--json` has all."""
 ADDRESSES_SHOWN: Final = 3
-END_SECONDS: Final = 10.0
 PAIR_HEADINGS: Final = ("from", "to", "sessions", "seen", "senders", "recipients", "words", "octets")
 SESSION_HEADINGS: Final = ("began (UTC)", "seconds", "from", "to", "seen", "to server", "back", "words")
 
@@ -88,7 +88,7 @@ def _heard_by(
             timer.cancel()
         with contextlib.suppress(subprocess.TimeoutExpired):
             ear.terminate()
-            ear.wait(END_SECONDS)
+            ear.wait(limits.LISTENER_END_SECONDS)
 
 
 def _heard(segments: Iterable[wire.Segment]) -> Report:

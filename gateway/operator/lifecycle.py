@@ -32,8 +32,6 @@ from gateway.operator.service import Service
 from gateway.operator.status import ask, is_running
 from gateway.policy import limits
 
-_DAEMON_CHECKS: Final = 8
-"""So many of its looks at the rules a running daemon is given to put them in."""
 _LOOPBACK: Final = "lo"
 _MAIN_TABLE: Final = 254  # <linux/rtnetlink.h>
 _IFF_UP: Final = 1  # <linux/if.h>
@@ -117,7 +115,7 @@ def _up(
 
 
 def _await_rules(pause: Callable[[float], None]) -> str:
-    for _ in range(_DAEMON_CHECKS):
+    for _ in range(limits.RULES_CHECKS_AWAITED):
         if kernel.gate_counts():
             return "rules are in place, and the daemon keeps them"
         pause(limits.RULES_CHECK_SECONDS)

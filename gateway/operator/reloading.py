@@ -16,7 +16,6 @@ from gateway.operator import status
 from gateway.policy import limits
 
 _QUESTION: Final = b"reload\n"
-_LOOK_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ def reload(config: Config) -> Reloaded:
             now = status.ask(config.control_socket)
             if now is not None and (done := _done(now, wanted)):
                 return done
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(limits.RELOAD_LOOK_SECONDS)
     raise EnvironmentFailureError(
         "the new workers have not come up; the older ones go on serving (see `nightmail status`)"
     )

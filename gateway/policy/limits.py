@@ -1,7 +1,8 @@
 """Every size, count, rate and timeout, with its unit in the name and its reason beside it.
 
-No other file holds a literal of this kind, except the field widths of wire messages, which stay beside
-their layout in `crypto.messages`.
+No other file of the daemon's or its commands' holds a literal of this kind, except the widths of fields,
+which stay beside their layout, the kernel's own numbers, and how much of a table is shown. The lab has
+numbers of its own.
 """
 
 from __future__ import annotations
@@ -509,3 +510,20 @@ BYPASS_COUNT_EVERY_SECONDS: Final = 2.0
 """The kernel's counters behind the gate are read so often, at a look at the rules."""
 LOG_FLUSH_SECONDS: Final = 0.2
 """The supervisor's log goes out so often."""
+CANCELLED_TIMERS: Final = 100
+"""So many cancelled timers of a worker's are not worth looking for among the others."""
+SOLE_ASKERS: Final = 16
+"""Who asks whether a daemon is here waits in a row of so many,"""
+SOLE_ASKED_SECONDS: Final = 1.0
+"""from which one is let go in this time: who knocks without end costs no more."""
+WANTED_FILE_OCTETS: Final = 4096
+"""What the operator wants is one short line; a file that is longer is not ours."""
+RULES_CHECKS_AWAITED: Final = 8
+"""`up` gives a running daemon so many of its looks at the rules to put them in."""
+RELOAD_LOOK_SECONDS: Final = 0.05
+"""`reload` asks so often whether the new workers serve."""
+JUMPS_FOLLOWED: Final = 16
+"""The doctor follows other firewalls' rules through so many jumps; nft allows no more
+(NFT_JUMP_STACK_SIZE)."""
+LISTENER_END_SECONDS: Final = 10.0
+"""The listener of `audit` is given so long to end, once it is told to."""

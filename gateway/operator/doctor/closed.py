@@ -21,6 +21,7 @@ from gateway.operator.doctor.nftables import BaseChain
 from gateway.operator.doctor.saved import Rule, parse
 from gateway.operator.doctor.snapshot import Snapshot
 from gateway.operator.doctor.trouble import Trouble, shell
+from gateway.policy import limits
 
 _ARRIVES: Final = ("iifname", "iif")
 _LEAVES: Final = ("oifname", "oif")
@@ -38,7 +39,6 @@ _SILENT: Final = frozenset({"counter", "log", "comment", "quota"})
 ENDS_HERE: Final = frozenset({"DROP", "REJECT"})
 GOES_ON: Final = frozenset({"", "LOG", "NFLOG", "MARK", "CONNMARK", *ENDS_HERE})
 """Any other target may let a packet by that the rule means."""
-MOST_JUMPS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def _ways(dropped: Sequence[Packet]) -> str:
 
 
 def end_in(seen: Snapshot, chain: BaseChain, packet: Packet) -> End:
-    end = _walked(seen, chain, chain.name, packet, MOST_JUMPS)
+    end = _walked(seen, chain, chain.name, packet, limits.JUMPS_FOLLOWED)
     if end is not End.FALLS_THROUGH:
         return end
     return End.DROPPED if chain.policy == "drop" else End.PASSES

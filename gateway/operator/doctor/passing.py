@@ -11,11 +11,12 @@ from typing import Final
 
 from gateway.config import Placement
 from gateway.operator.doctor import nftables
-from gateway.operator.doctor.closed import ENDS_HERE, GOES_ON, MOST_JUMPS, End, Packet, end_in, is_not_new
+from gateway.operator.doctor.closed import ENDS_HERE, GOES_ON, End, Packet, end_in, is_not_new
 from gateway.operator.doctor.nftables import BaseChain
 from gateway.operator.doctor.saved import Rule, Saved, parse
 from gateway.operator.doctor.snapshot import Snapshot
 from gateway.operator.doctor.trouble import Trouble, shell
+from gateway.policy import limits
 
 _WHY: Final = (
     "mail that passes by the gateway is forwarded, all of it once no daemon runs: mail stops with the daemon"
@@ -92,7 +93,7 @@ def _by_iptables(seen: Snapshot) -> Iterator[Trouble]:
         policy, _ = saved.policies.get(("filter", "FORWARD"), ("ACCEPT", 0))
         dropped = []
         for way in ways(seen):
-            end = _walked(saved, "FORWARD", way, MOST_JUMPS)
+            end = _walked(saved, "FORWARD", way, limits.JUMPS_FOLLOWED)
             if end is End.DROPPED or (end is End.FALLS_THROUGH and policy == "DROP"):
                 dropped.append(way)
         if dropped:

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from gateway.policy import limits
+
 _TABLE: Final = re.compile(r"\*(\w+)$")
 _POLICY: Final = re.compile(r":(\S+) (\S+) \[(\d+):\d+\]")
 _RULE: Final = re.compile(r"(?:\[(\d+):\d+\] )?-A (\S+) ?(.*)")
@@ -20,7 +22,6 @@ _MATCHES_THAT_TELL: Final = frozenset({"tcp", "multiport", "comment", "conntrack
 _PORTS: Final = frozenset({"--dport", "--dports", "--destination-port", "--destination-ports", "--ports"})
 _NEW: Final = frozenset({"--ctstate", "--state"})
 _TAKES_TWO: Final = frozenset({"--tcp-flags"})
-_MOST_JUMPS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class Saved:
         return iter(before if table == "raw" else ())
 
     def walked(
-        self, table: str, chain: str, sides: Sequence[str], jumps: int = _MOST_JUMPS
+        self, table: str, chain: str, sides: Sequence[str], jumps: int = limits.JUMPS_FOLLOWED
     ) -> Iterator[Rule]:
         """Rules that a mail packet of ours can meet there, in order, jumps followed, our own among them.
 

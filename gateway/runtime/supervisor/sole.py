@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Final
 
 from gateway.errors import EnvironmentFailureError
+from gateway.policy import limits
 
 _NAME: Final = b"\0nightmail"
 _UCRED: Final = struct.Struct("3i")
-_WAITING: Final = 16
-_REST_SECONDS: Final = 1.0
-"""Who knocks without end costs us one look in that time."""
 _LISTENING: Final = 0x10000  # __SO_ACCEPTCON, <linux/net.h>
 
 
@@ -44,7 +42,7 @@ class Sole:
         mine = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             mine.bind(self._name)
-            mine.listen(_WAITING)
+            mine.listen(limits.SOLE_ASKERS)
         except OSError as error:
             mine.close()
             if error.errno != errno.EADDRINUSE:
@@ -59,7 +57,7 @@ class Sole:
             self._held.setblocking(False)
             asked, _ = await asyncio.get_running_loop().sock_accept(self._held)
             asked.close()
-            await asyncio.sleep(_REST_SECONDS)
+            await asyncio.sleep(limits.SOLE_ASKED_SECONDS)
 
     def hand_over(self) -> int | None:
         return None if self._held is None else self._held.detach()

@@ -17,12 +17,10 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
+from gateway.policy import limits
 from gateway.runtime.worker.poller import Poller
-
-_SOME: Final = 100
-"""So many cancelled timers are not worth looking for."""
 
 
 class Timer:
@@ -124,7 +122,7 @@ class Turns:
                 self._cancelled -= 1
             else:
                 self._told(timer._run)
-        if self._cancelled > _SOME and 2 * self._cancelled > len(timers):
+        if self._cancelled > limits.CANCELLED_TIMERS and 2 * self._cancelled > len(timers):
             timers[:] = [entry for entry in timers if not entry[2].is_cancelled]
             heapq.heapify(timers)
             self._cancelled = 0

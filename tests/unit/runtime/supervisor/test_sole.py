@@ -16,6 +16,7 @@ import pytest
 import uvloop
 
 from gateway.errors import EnvironmentFailureError
+from gateway.policy import limits
 from gateway.runtime.supervisor import sole
 from gateway.runtime.supervisor.sole import Sole
 
@@ -82,14 +83,14 @@ def test_another_daemon_without_a_control_socket_yet(name: str) -> None:
 
 
 def test_however_many_have_asked_the_next_one_is_answered(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sole, "_REST_SECONDS", 0.0)
+    monkeypatch.setattr(limits, "SOLE_ASKED_SECONDS", 0.0)
     one = there(name)
     one.take()
 
     async def asked() -> None:
         loop = asyncio.get_running_loop()
         keeping = asyncio.ensure_future(one.keep())
-        for _ in range(5 * sole._WAITING):
+        for _ in range(5 * limits.SOLE_ASKERS):
             with socket.socket(socket.AF_UNIX) as asking:
                 asking.setblocking(False)
                 await loop.sock_connect(asking, "\0" + name)
