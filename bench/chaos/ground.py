@@ -23,8 +23,9 @@ from bench.chaos.service import Service
 from gateway.config import Placement
 from gateway.errors import EnvironmentFailureError
 from gateway.lab import gateways, network, postfix, processes
-from gateway.lab.lab import Lab, Place
+from gateway.lab.lab import Lab
 from gateway.lab.mail import Mail, MailboxWatch
+from gateway.lab.place import Place
 
 ROOT: Final = Path(gateways.__file__).parents[2]
 STRANGERS: Final = 40

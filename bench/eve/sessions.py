@@ -21,8 +21,9 @@ from typing import Final
 import gateway
 from gateway.errors import EnvironmentFailureError
 from gateway.lab import gateways, listener, network, processes
-from gateway.lab.lab import Lab, Place
+from gateway.lab.lab import Lab
 from gateway.lab.mail import IDENTITY_FIELD, MailboxWatch
+from gateway.lab.place import Place
 from gateway.lab.postfix import Instance
 
 LINE_OCTETS: Final = 78

@@ -6,6 +6,8 @@ postfix, mail             the mail servers, and what goes into and comes out of 
 gateways                  the daemon, as an operator would start it
 listener                  what crosses the wire, captured (`eyes` reads it)
 delay_line, wan           a long and bad line
+place                     where it is on a machine: folder, lock, state file
 lab                       all of it, up and down
+overview                  what there is of it
 commands, demo            what people ask for
 """

@@ -23,7 +23,9 @@ from gateway.eyes import wire
 from gateway.eyes.transcript import Line, Transcript
 from gateway.lab import listener, processes
 from gateway.lab.gateways import INTERFACES
-from gateway.lab.lab import DELIVERY_SECONDS, Delivered, Lab, Place
+from gateway.lab.lab import DELIVERY_SECONDS, Delivered, Lab
+from gateway.lab.overview import overview
+from gateway.lab.place import Place
 from gateway.lab.wan import Wan
 
 P = ParamSpec("P")
@@ -138,7 +140,7 @@ def up(
         progress=lambda step: click.echo(f"... {step}", err=True),
     )
     if as_json:
-        click.echo(json.dumps(one.status(), indent=2))
+        click.echo(json.dumps(overview(one), indent=2))
     else:
         click.echo("the lab is up; `nightmail lab mail a b` sends mail, `nightmail lab down` ends it")
 
@@ -159,7 +161,7 @@ def status(context: click.Context, as_json: bool) -> int:
     """Show what is there. Exit status 1 if no lab is up."""
     one = _lab(context)
     one.require_up()
-    facts = one.status()
+    facts = overview(one)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return 0

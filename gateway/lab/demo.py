@@ -22,8 +22,9 @@ from rich.table import Table
 
 from gateway.errors import EnvironmentFailureError
 from gateway.lab import listener
-from gateway.lab.lab import Lab, Place
+from gateway.lab.lab import Lab
 from gateway.lab.mail import Mail
+from gateway.lab.place import Place
 from gateway.lab.verdicts import Evidence, Kill, Trip, Verdict, judge, side_by_side
 
 ATTACHMENT_OCTETS: Final = 5_000_000

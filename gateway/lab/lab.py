@@ -9,8 +9,6 @@ is made, so that what a killed `up` left is known as ours.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
 import secrets
 import shutil
@@ -19,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from gateway.config import Placement
@@ -29,6 +26,7 @@ from gateway.lab import gateways, listener, network, postfix, processes, wan
 from gateway.lab.gateways import Gateway
 from gateway.lab.listener import Listener
 from gateway.lab.mail import Delivery, Mail, MailboxWatch, inject
+from gateway.lab.place import Place, boot_id, take_lock
 from gateway.lab.postfix import Instance
 from gateway.lab.topology import SMTP_PORT, Family, Role, Topology, load
 from gateway.lab.wan import Line, Wan
@@ -44,16 +42,6 @@ PROGRAMS: Final = {
     "openssl": "openssl",
 }
 """What the lab runs, and the Debian package it comes in. (Postfix has a check of its own.)"""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where on a machine a lab is; tests have places of their own."""
-
-    prefix: str = ""
-    """Of the namespaces' names; empty: the topology's own."""
-    folder: Path = Path("/var/lib/nightmail-lab")
-    lock: Path = Path("/run/nightmail-lab.lock")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +78,6 @@ class Lab:
     def namespaces(self) -> list[str]:
         return [self.namespace(node) for node in self.topology.nodes]
 
-    @property
-    def state_file(self) -> Path:
-        return self.place.folder / "state.json"
-
     def mail_server(self, letter: str) -> Instance:
         """The Postfix of site a, b or c."""
         try:
@@ -129,7 +113,7 @@ class Lab:
         """On the routers before the mail servers, if nothing else was asked for."""
         if self.placement is not None:
             return self.placement
-        return Placement((self._state() or {}).get("placement", Placement.ROUTER.value))
+        return Placement((self.place.state() or {}).get("placement", Placement.ROUTER.value))
 
     @property
     def gateways(self) -> list[Gateway]:
@@ -151,9 +135,9 @@ class Lab:
     @property
     def is_up(self) -> bool:
         """Whether there is a lab that was built since the machine booted, or parts of one."""
-        state = self._state()
+        state = self.place.state()
         return (
-            state is not None and state.get("boot") == _boot_id() and bool(network.existing(self.namespaces))
+            state is not None and state.get("boot") == boot_id() and bool(network.existing(self.namespaces))
         )
 
     def up(
@@ -172,7 +156,7 @@ class Lab:
         _require_root()
         _require_programs()
         with self.locked():
-            state = self._state()
+            state = self.place.state()
             if self.is_up and not (state is not None and state.get("temporary")):
                 raise EnvironmentFailureError("a lab is up already; `nightmail lab down` takes it down")
             self._refuse_foreign_namespaces()
@@ -196,7 +180,7 @@ class Lab:
 
     def keep(self) -> None:
         """Let a temporary lab outlive this process."""
-        self._write_state({**(self._state() or {}), "temporary": False})
+        self.place.write_state({**(self.place.state() or {}), "temporary": False})
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -204,7 +188,7 @@ class Lab:
         if self._lock >= 0:
             yield
             return
-        self._lock = _take_lock(self.place.lock)
+        self._lock = take_lock(self.place.lock)
         try:
             yield
         finally:
@@ -238,8 +222,8 @@ class Lab:
 
     def _clear(self) -> None:
         """What `down` does, for whatever part of a lab there is. Namespaces of no state file are not ours."""
-        state = self._state()
-        if state is not None and state.get("boot") == _boot_id():
+        state = self.place.state()
+        if state is not None and state.get("boot") == boot_id():
             processes.kill_all_in(self.namespaces)
             network.remove(self.namespaces)
             if not state.get("netns_mount", True):
@@ -248,37 +232,25 @@ class Lab:
             shutil.rmtree(self.place.folder)
 
     def _refuse_foreign_namespaces(self) -> None:
-        state = self._state()
+        state = self.place.state()
         found = network.existing(self.namespaces)
-        if found and (state is None or state.get("boot") != _boot_id()):
+        if found and (state is None or state.get("boot") != boot_id()):
             raise EnvironmentFailureError(
                 f"there is a network namespace {found[0]}, and no lab of ours made it: remove it first"
             )
 
-    def _state(self) -> dict[str, Any] | None:
-        try:
-            state = json.loads(self.state_file.read_text())
-        except (OSError, ValueError):
-            return None
-        return state if isinstance(state, dict) else None
-
     def _write_first_state(self, temporary: bool) -> None:
         self.place.folder.mkdir(parents=True, mode=0o755)
         mounted = network.has_netns_mount()
-        self._write_state(
+        self.place.write_state(
             {
-                "boot": _boot_id(),
+                "boot": boot_id(),
                 "began": time.time(),
                 "netns_mount": mounted,
                 "temporary": temporary,
                 "placement": self.gateways_stand.value,
             }
         )
-
-    def _write_state(self, state: dict[str, Any]) -> None:
-        fresh = self.state_file.with_suffix(".new")
-        fresh.write_text(json.dumps(state) + "\n")
-        fresh.rename(self.state_file)
 
     # --- Gateways ------------------------------------------------------------------------------------
 
@@ -370,42 +342,6 @@ class Lab:
                     f"no greeting from mta-{recipient} ({target}): {error}"
                 ) from None
 
-    # --- What there is -------------------------------------------------------------------------------
-
-    def status(self) -> dict[str, Any]:
-        """Facts for `lab status`."""
-        line = wan.now(self.line)
-        nodes = {}
-        bridges = self.topology.with_role(Role.GATEWAY) if self.gateways_stand is Placement.BRIDGE else []
-        for node in self.topology.nodes.values():
-            namespace = self.namespace(node.name)
-            addresses = {} if node in bridges else node.addresses
-            nodes[node.name] = {
-                "namespace": namespace,
-                "role": node.role.value,
-                "addresses": {name: {"v4": pair.v4, "v6": pair.v6} for name, pair in addresses.items()},
-                "processes": len(processes.living_in([namespace])),
-            }
-        for one in self.gateways:
-            answer = gateways.ask(one)
-            nodes[one.node.name]["configuration"] = str(one.configuration)
-            nodes[one.node.name]["gateway"] = (
-                "off" if answer is None else "serves" if gateways.serves(answer) else "does not serve"
-            )
-        for instance in self.mail_servers:
-            nodes[instance.node.name]["address"] = f"{instance.node.user}@{instance.node.domain}"
-            nodes[instance.node.name]["address_by_ipv6"] = f"{instance.node.user}@{instance.node.six_domain}"
-        return {
-            "folder": str(self.place.folder),
-            "nodes": nodes,
-            "listener": {
-                "runs": self.listener.process is not None,
-                "capture": str(self.listener.pcap),
-                "octets": self.listener.pcap.stat().st_size if self.listener.pcap.exists() else 0,
-            },
-            "wan": {"rtt_ms": line.rtt_seconds * 1000, "loss": line.loss},
-        }
-
 
 def _require_root() -> None:
     if os.geteuid() != 0:
@@ -417,31 +353,6 @@ def _require_programs() -> None:
     if missing:
         raise EnvironmentFailureError(f"the lab needs: apt-get install {' '.join(sorted(missing))}")
     postfix.require_postfix()
-
-
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def _take_lock(path: Path) -> int:
-    """An exclusive lock, or EnvironmentFailureError at once. The file is unlinked by its last holder."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
-            os.close(descriptor)
-            raise EnvironmentFailureError(
-                f"another lab is at work (process {holder}); one machine has one lab at a time"
-            ) from None
-        # Whoever held it before may have unlinked it after we opened it: then it locks nothing any more.
-        with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_ino == os.fstat(descriptor).st_ino:
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-                return descriptor
-        os.close(descriptor)
 
 
 def _at_once(action: Callable[[Item], object], items: list[Item]) -> None:

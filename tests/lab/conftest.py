@@ -20,7 +20,8 @@ import pytest
 from gateway.config import Placement
 from gateway.errors import EnvironmentFailureError
 from gateway.lab import gateways, listener, network, processes
-from gateway.lab.lab import Lab, Place
+from gateway.lab.lab import Lab
+from gateway.lab.place import Place
 from tests.lab import rules_ground, two_sites
 from tests.lab.exchange import MailSites, TlsContexts
 from tests.lab.gateway_log import GatewayLog

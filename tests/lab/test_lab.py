@@ -26,8 +26,9 @@ from gateway.errors import EnvironmentFailureError
 from gateway.eyes import wire
 from gateway.lab import listener, network, postfix, processes, wan
 from gateway.lab.commands import lab as group
-from gateway.lab.lab import Lab, Place
+from gateway.lab.lab import Lab
 from gateway.lab.mail import without_traces
+from gateway.lab.place import Place
 from gateway.lab.topology import Family
 from gateway.lab.wan import Wan
 
@@ -222,7 +223,7 @@ def test_status_and_exec(plain: Lab) -> None:
     program = (
         # A test run in the background ignores SIGINT, and its children with it.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "from pathlib import Path; from gateway.lab.commands import lab; from gateway.lab.lab import Place;"
+        "from pathlib import Path; from gateway.lab.commands import lab; from gateway.lab.place import Place;"
         "words = ['exec', 'gw-a', '--', 'sh', '-c', 'ip -br addr; exit 7'];"
         "lab(words, obj=Place('nml-', Path('/run/nml-lab')))"
     )
@@ -242,7 +243,7 @@ def test_listening_to_what_was_recorded(plain: Lab) -> None:
 
 def test_listening_live(plain: Lab) -> None:
     program = (
-        "from pathlib import Path; from gateway.lab.commands import lab; from gateway.lab.lab import Place;"
+        "from pathlib import Path; from gateway.lab.commands import lab; from gateway.lab.place import Place;"
         "lab(['listen'], obj=Place('nml-', Path('/run/nml-lab')))"
     )
     with subprocess.Popen(
@@ -302,7 +303,7 @@ def test_a_lab_refuses_the_machines_own_namespace(own_under_a_labs_name: str, tm
     assert processes.living_in([name]) == []
     # Even with a state file that claims it.
     lab.place.folder.mkdir()
-    lab._write_state({"boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip()})
+    lab.place.write_state({"boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip()})
     lab.down()
     assert network.existing([name]) == [name]
 
@@ -350,7 +351,8 @@ def test_down_finds_everything_whatever_was_killed() -> None:
 def test_an_up_that_is_killed_leaves_what_down_removes(step: str) -> None:
     place = Place("nml5-", Path("/run/nml5-lab"), Path("/run/nml5-lab.lock"))
     program = (
-        "import os, signal, sys; from pathlib import Path; from gateway.lab.lab import Lab, Place\n"
+        "import os, signal, sys; from pathlib import Path\n"
+        "from gateway.lab.lab import Lab; from gateway.lab.place import Place\n"
         f"def progress(text):\n    if text.startswith({step!r}): os.kill(os.getpid(), signal.SIGKILL)\n"
         "place = Place('nml5-', Path('/run/nml5-lab'), Path('/run/nml5-lab.lock'))\n"
         "Lab(place).up(with_gateways=False, progress=progress)\n"

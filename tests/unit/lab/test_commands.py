@@ -12,8 +12,9 @@ from click.testing import CliRunner, Result
 
 from gateway.errors import EnvironmentFailureError
 from gateway.lab.commands import lab as group
-from gateway.lab.lab import Delivered, Lab, Place
+from gateway.lab.lab import Delivered, Lab
 from gateway.lab.mail import Delivery, Mail
+from gateway.lab.place import Place
 from gateway.lab.wan import Wan
 
 COMMANDS = {"up", "down", "status", "mail", "listen", "wan", "exec", "gateway"}

@@ -12,7 +12,8 @@ import pytest
 from gateway.config import Placement
 from gateway.errors import EnvironmentFailureError
 from gateway.lab import network, processes
-from gateway.lab.lab import Lab, Place, _at_once, _boot_id
+from gateway.lab.lab import Lab, _at_once
+from gateway.lab.place import Place, boot_id
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_a_lock_file_that_nobody_holds_is_no_lock(lab: Lab) -> None:
 
 def test_a_failure_while_building_takes_everything_away(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(names: object) -> None:
-        assert lab.state_file.exists(), "the state must be there before anything is made"
+        assert lab.place.state_file.exists(), "the state must be there before anything is made"
         raise EnvironmentFailureError("no")
 
     monkeypatch.setattr(network, "create", fail)
@@ -69,7 +70,7 @@ def test_a_failure_while_building_takes_everything_away(lab: Lab, monkeypatch: p
 
 def write_state(lab: Lab, **fields: object) -> None:
     lab.place.folder.mkdir()
-    lab.state_file.write_text(json.dumps({"boot": _boot_id(), "netns_mount": True, **fields}))
+    lab.place.state_file.write_text(json.dumps({"boot": boot_id(), "netns_mount": True, **fields}))
 
 
 def test_a_lab_that_is_up_is_not_built_over(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +78,7 @@ def test_a_lab_that_is_up_is_not_built_over(lab: Lab, monkeypatch: pytest.Monkey
     write_state(lab)
     with pytest.raises(EnvironmentFailureError, match="up already"):
         lab.up()
-    assert lab.state_file.exists()
+    assert lab.place.state_file.exists()
 
 
 def test_what_a_killed_demonstration_left_is_built_over(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
