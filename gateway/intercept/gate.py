@@ -19,19 +19,15 @@ be able to have the others refused. A silent probe delays the others by PROBE_SE
 from __future__ import annotations
 
 import enum
-from collections import Counter
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from gateway.intercept.admission import Admission, Bounds, IsKnown, Limit
+from gateway.intercept.held import Held, HeldSyns, Token
 from gateway.intercept.marks import Verdict
 from gateway.intercept.outcomes import VERDICT_OF, DialOutcome
 from gateway.intercept.syn import Flow
 from gateway.policy import limits
 from gateway.smtp.events import Role
-
-Token = Hashable
-"""Stands for one held packet; only `nfqueue` knows what is inside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +70,6 @@ class Claim(enum.Enum):
     """Not through the gate (a process of this very box called our listener): reset it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """One SYN in the kernel's queue, waiting for a verdict."""
-
-    token: Token
-    role: Role
-    since: float
-
-
 @dataclass(slots=True)
 class _Server:
     """An inside server: when it last answered, who probes it, and who waits for that."""
@@ -105,10 +92,7 @@ class Gate:
         self._admission = Admission(bounds, is_known)
         self.has_room = True
         """Whether the process has descriptors for one more session. Only whoever has them can tell."""
-        self._held_limit = held_limit
-        self._per_source_limit = held_per_source_limit
-        self._held: dict[Flow, _Held] = {}
-        self._held_by_source: Counter[str] = Counter()
+        self._held = HeldSyns(held_limit, held_per_source_limit)
         self._dialling: set[Flow] = set()
         self._ready: dict[Flow, float] = {}  # dialled and unclaimed, since when
         self._expected: dict[Flow, float] = {}  # taken before dialling, since when
@@ -149,7 +133,7 @@ class Gate:
     def syn_arrived(self, token: Token, flow: Flow, role: Role, now: float) -> list[GateCommand]:
         """A SYN of this flow is held under `token`."""
         commands: list[GateCommand] = []
-        before = self._release(flow)
+        before = self._held.release(flow)
         if before is not None:
             commands.append(GiveVerdict(before.token, Verdict.DROP))
         if self._is_awaited(flow):
@@ -206,7 +190,7 @@ class Gate:
             self._admission.sessions.remove(flow.source)
         if self._is_awaited(flow):
             return []
-        held = self._release(flow)
+        held = self._held.release(flow)
         if held is None:
             return []
         if by_reset:
@@ -216,7 +200,7 @@ class Gate:
     def forget(self, flow: Flow) -> list[GateCommand]:
         """Something of ours has failed for this flow, whatever was to become of it: a SYN of it that is held
         passes as if we were not here."""
-        held = self._release(flow)
+        held = self._held.release(flow)
         server = self._servers.get(flow.server)
         if server is not None:
             server.probes.pop(flow, None)
@@ -262,7 +246,6 @@ class Gate:
             for flow, held in self._held.items()
         ]
         self._held.clear()
-        self._held_by_source.clear()
         for server in self._servers.values():
             server.waiting.clear()
         return commands
@@ -275,18 +258,18 @@ class Gate:
         over = self._admission.refuses(flow, role, len(self._expected))
         if over is not None:
             return [GiveVerdict(token, Verdict.PASS, over)]
-        if self._is_over_limit(flow):
+        if self._held.is_full_for(flow.source):
             return self._take_first(token, flow, now)
         if role is Role.RECEIVING:
             return self._receiving_syn(token, flow, now)
-        self._hold(token, flow, role, now)
+        self._held.add(flow, Held(token, role, now))
         return [self._dial(flow)]
 
     def _receiving_syn(self, token: Token, flow: Flow, now: float) -> list[GateCommand]:
         server = self._servers.setdefault(flow.server, _Server())
         if _answers(server, now):
             return self._take_first(token, flow, now)
-        self._hold(token, flow, Role.RECEIVING, now)
+        self._held.add(flow, Held(token, Role.RECEIVING, now))
         server.waiting[flow] = None
         return self._probe_further(server, now)
 
@@ -309,7 +292,7 @@ class Gate:
         self, flow: Flow, outcome: DialOutcome, server: _Server | None, now: float
     ) -> list[GateCommand]:
         commands: list[GateCommand] = []
-        held = self._release(flow)
+        held = self._held.release(flow)
         if outcome is DialOutcome.CONNECTED:
             self._ready[flow] = now
         else:
@@ -332,14 +315,14 @@ class Gate:
         return [GiveVerdict(self._held_token(flow), Verdict.DROP) for flow in old]
 
     def _held_token(self, flow: Flow) -> Token:
-        held = self._release(flow)
+        held = self._held.release(flow)
         assert held is not None
         return held.token
 
     def _take_waiting(self, server: _Server, now: float) -> list[GateCommand]:
         commands: list[GateCommand] = []
         for flow in server.waiting:
-            held = self._release(flow)
+            held = self._held.release(flow)
             if held is not None:
                 commands += self._take_first(held.token, flow, now)
         server.waiting.clear()
@@ -362,31 +345,13 @@ class Gate:
         server = self._servers.get(flow.server)
         return flow in self._dialling or (server is not None and flow in server.waiting)
 
-    def _hold(self, token: Token, flow: Flow, role: Role, now: float) -> None:
-        self._held[flow] = _Held(token, role, now)
-        self._held_by_source[flow.source] += 1
-
     def _hold_if_room(
         self, token: Token, flow: Flow, role: Role, now: float, otherwise: Verdict
     ) -> list[GateCommand]:
-        if self._is_over_limit(flow):
+        if self._held.is_full_for(flow.source):
             return [GiveVerdict(token, otherwise)]
-        self._hold(token, flow, role, now)
+        self._held.add(flow, Held(token, role, now))
         return []
-
-    def _release(self, flow: Flow) -> _Held | None:
-        held = self._held.pop(flow, None)
-        if held is None:
-            return None
-        self._held_by_source[flow.source] -= 1
-        if not self._held_by_source[flow.source]:
-            del self._held_by_source[flow.source]
-        return held
-
-    def _is_over_limit(self, flow: Flow) -> bool:
-        return (
-            len(self._held) >= self._held_limit or self._held_by_source[flow.source] >= self._per_source_limit
-        )
 
 
 def _answers(server: _Server, now: float) -> bool:

@@ -102,6 +102,7 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
         "tests/unit/intercept/test_gate.py",
         "tests/unit/intercept/test_admission.py",
     ),
+    "gateway/intercept/held.py": ("tests/unit/intercept/test_gate.py",),
     "gateway/policy/ignored_offers.py": ("tests/unit/policy/test_ignored_offers.py",),
     "gateway/runtime/worker/memory.py": ("tests/unit/runtime/worker/test_memory.py",),
     "gateway/runtime/worker/learning.py": ("tests/unit/runtime/worker/test_sessions.py",),

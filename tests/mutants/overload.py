@@ -49,13 +49,8 @@ _admission.lacks(
 _gate = Room("gateway/intercept/gate.py")
 _gate.lacks(
     "held SYNs have a limit",
-    "        if self._is_over_limit(flow):\n            return self._take_first(token, flow, now)\n",
-    "",
-)
-_gate.lacks(
-    "held SYNs of one source have a limit",
-    " or self._held_by_source[flow.source] >= self._per_source_limit\n",
-    "\n",
+    "        if self._held.is_full_for(flow.source):\n            return self._take_first(",
+    "        if False:\n            return self._take_first(",
 )
 _gate.lacks(
     "what is over a limit passes as without us",
@@ -68,6 +63,13 @@ _gate.lacks(
     "sessions whose SYNs came long before have a limit",
     "            if flow not in self._live and self._admission.is_far_over(flow.source):",
     "            if False:",
+)
+
+_held = Room("gateway/intercept/held.py")
+_held.lacks(
+    "held SYNs of one source have a limit",
+    " or self._of_source[source] >= self._per_source_limit\n",
+    "\n",
 )
 
 _budget = Room("gateway/policy/budget.py")
@@ -124,5 +126,5 @@ _endpoint.lacks(
 )
 
 OVERLOAD: Final[tuple[Mutant, ...]] = mutants_of(
-    _admission, _gate, _budget, _receiving, _pressure, _connection, _endpoint
+    _admission, _gate, _held, _budget, _receiving, _pressure, _connection, _endpoint
 )
