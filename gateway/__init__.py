@@ -14,9 +14,10 @@ Rooms, low to high (imports only look down; see docs/architecture.md):
   crypto                      how two gateways agree on keys, and the records after
   peers, policy               whom we have met, and what we do about it
   session                     one connection, without input or output
-  config                      one TOML file
+  config                      one TOML file; `values`, `addresses`, `outlets`, `config_text` are its parts
   intercept                   how packets reach us (netfilter, netlink, transparent sockets)
   observe                     log and counters
+  eyes                        what a listener on the wire sees
   runtime                     the only room with an event loop
   operator, lab, cli          what people ask for
 """

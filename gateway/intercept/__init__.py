@@ -11,7 +11,7 @@ objects    pure: the kinds of thing that we put into the kernel, as data
 ruleset    pure: Config -> a list of those, with the texts for iptables-restore and nft
 dump       pure: what iptables-save prints -> what of it is ours, and its exact inverse
 kernel     applies, verifies and removes a rule set; the only user of pyroute2 and subprocess here
-statements pure: lines of nft that more than one place needs
+statements pure: the text of a table of nft -> what it puts in, line by line, for people who read a plan
 wanted     what the operator wants, up or down, in a file
 pulse      a worker's proofs of life to the kernel
 nfqueue    one netfilter queue; the only user of netfilterqueue

@@ -2,6 +2,8 @@
 
 `events` go in, `commands` come out: `machine.handle(event, now) -> list[Command]`. `sending` is the gateway
 on the sender's side, `receiving` the one on the receiver's; `machine` and `channel` are what both have in
-common; `context` is what a session is told about its surroundings. Of the sending side: `attempt` is one
-dial's offer and handshake, `second_look` what the next dial must show, `unoffered` a server without an offer.
+common, and `flights` how large what is said looks on the wire; `context` is what a session is told about
+its surroundings. Of the sending side: `attempt` is one dial's offer and handshake, `first_flight` what its
+sender says meanwhile, `second_look` what the next dial must show, `unoffered` a server without an offer,
+`rollover` the next identity of a peer.
 """

@@ -2,6 +2,13 @@
 
 Reads the machine once (`machine`), judges what it has seen (`table`, pure), and then tries a real
 connection through the gate (`trial`). Changes nothing, and leaves nothing behind.
+
+machine, network, filters             the machine, read into a `snapshot`
+table                                 all checks, in the order of mending; each finds a `trouble`
+files, settings, running              checks of what is kept, set and run here; `configfile` how a key is set
+routing                               checks whether mail comes by
+firewall, nftables, closed, passing   checks of others' rules; `saved` reads an iptables-save dump for them
+trial, stand                          a real connection, between two network namespaces of our own
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The first process, root, never on the data path: it keeps the others and all that outlives them.
 
-supervisor   the process itself, and `lasting` what goes on as long as it does
-pool         the workers; `worker_process` is one of them, `child` its pid, `environment` its variables
+supervisor   the process itself, and `lasting` what goes on as long as it does; `heap` keeps it from growing
+pool         the workers; `worker_process` is one of them, `child` its pid, `environment` its variables,
+             `inquiry` a question to all of them
 signer_process  the signer
 sole         that there is one daemon to a network namespace
 handover     what goes over to the next supervisor at a reload, and `preflight` whether there should be one
