@@ -2,7 +2,7 @@
 
 supervisor   the process itself, and `lasting` what goes on as long as it does; `heap` keeps it from growing
 pool         the workers; `worker_process` is one of them, `child` its pid, `environment` its variables,
-             `inquiry` a question to all of them
+             `watchdog` sees who hangs, `inquiry` is a question to all of them
 signer_process  the signer
 sole         that there is one daemon to a network namespace
 handover     what goes over to the next supervisor at a reload, and `preflight` whether there should be one

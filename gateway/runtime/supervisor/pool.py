@@ -2,7 +2,8 @@
 
 Never on the data path. Holds the listeners, so that a connection half open at a worker's death is closed by
 its successor; never holds a copy of a queue's descriptor, which would keep a dead worker's queue bound.
-Counterparts: `worker` (the process), `rulekeeper` (whom `on_change` tells which queues live).
+Counterparts: `worker` (the process), `watchdog` (which finds those that hang), `rulekeeper` (whom `on_change`
+tells which queues live).
 """
 
 from __future__ import annotations
@@ -40,12 +41,11 @@ from gateway.runtime.supervisor import environment
 from gateway.runtime.supervisor.child import Child
 from gateway.runtime.supervisor.handover import Heirloom
 from gateway.runtime.supervisor.inquiry import Inquiry
+from gateway.runtime.supervisor.watchdog import Watchdog
 from gateway.runtime.supervisor.worker_process import State, WorkerProcess
 
 _OF_ALL_WORKERS = frozenset({SourceSeen.DROPPED.value, SourceSeen.WENT_ON.value})
 """What a client did that counts in a row, whichever worker saw it; a first upgrade is for all as well."""
-_MAY_HANG = frozenset({State.HUNG, State.DRAINING})
-"""One that takes nothing new is in no gate's way, but what it still carries would hang with it."""
 
 
 class Pool:
@@ -86,7 +86,7 @@ class Pool:
         marks = MarkBits(config.marks.mask)
         self.workers = [self._inherit(heir) for heir in heirs]
         self.workers += [WorkerProcess.listening(slot, marks, self._newest) for slot in slots]
-        self._watched_at = self._loop.time()
+        self._watchdog = Watchdog(self.workers, log, on_change, alarm)
         self._offers_can_be_signed = False
         self._inquiry = Inquiry()
 
@@ -94,7 +94,7 @@ class Pool:
         for worker in self.workers:
             if worker.generation == self._newest:
                 self._spawn(worker)
-        self._watch()
+        self._watchdog.watch()
         self._loop.call_later(limits.SIGNER_START_SECONDS, self.signer_serves)
 
     def signer_serves(self) -> None:
@@ -133,7 +133,7 @@ class Pool:
 
     def hand_over(self) -> tuple[tuple[Heirloom, ...], Snapshot]:
         """All living workers, and the counters of those that are gone. Ask nothing of this pool after."""
-        self._stopping = True
+        self._let_go()
         living = [
             worker
             for worker in self.workers
@@ -173,7 +173,7 @@ class Pool:
 
     async def stop(self) -> None:
         """Let sessions finish for a while, then have what is left reset. The queues go back at once."""
-        self._stopping = True
+        self._let_go()
         for worker in self.workers:
             if worker.link is not None and worker.state is not State.DEAD:
                 worker.state = State.DRAINING
@@ -189,6 +189,11 @@ class Pool:
                 await worker.process.wait()
             for listener in worker.listeners:
                 listener.close()
+
+    def _let_go(self) -> None:
+        """None is started or watched from now on."""
+        self._stopping = True
+        self._watchdog.stop()
 
     async def _all_ended(self, seconds: float) -> bool:
         """Whether all processes have, within this time."""
@@ -331,32 +336,7 @@ class Pool:
             self._leading = self._newest
             self._log.fact("pool", "generation-leads", level=Level.NOTICE, generation=self._newest)
 
-    # --- The watchdog -----------------------------------------------------------------------------------
-
-    def _watch(self) -> None:
-        """Judges no worker by a silence that this process may itself have slept through."""
-        now = self._loop.time()
-        slept = now - self._watched_at > limits.HUNG_AFTER_SECONDS / 2
-        self._watched_at = now
-        # Before all else: a bug in what follows must not leave the workers unwatched.
-        if not self._stopping:
-            self._loop.call_later(limits.WATCH_SECONDS, self._watch)
-        if not slept:
-            for worker in self.workers:
-                self._judge(worker, now - worker.alive_at)
-
-    def _judge(self, worker: WorkerProcess, silent: float) -> None:
-        if worker.process is None:
-            return
-        if worker.state is State.SERVING and silent > limits.HUNG_AFTER_SECONDS:
-            worker.state = State.HUNG
-            self._on_change()
-            self._alarm(Reason.WORKER_HUNG, f"worker {worker.slot.index}", f"silent={silent:.2f}")
-        elif worker.state in _MAY_HANG and silent > limits.KILL_HUNG_AFTER_SECONDS:
-            self._log.fact("pool", "kill-hung", level=Level.ERROR, worker=worker.slot.index)
-            worker.process.kill()
-        elif worker.state is State.STARTING and silent > limits.START_SECONDS:
-            worker.process.kill()
+    # --- What workers say -------------------------------------------------------------------------------
 
     def _alive(self, worker: WorkerProcess) -> None:
         worker.alive_at = self._loop.time()

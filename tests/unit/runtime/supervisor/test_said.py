@@ -1,0 +1,246 @@
+"""What a worker says is not believed to be well formed: it may be others who say it.
+
+With real ears, and no process. Counterpart: tests/lab, where workers are real ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import socket
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from gateway.errors import Reason
+from gateway.intercept.ruleset import Slot
+from gateway.observe.counters import Counters, Direction, Tally, empty_snapshot
+from gateway.peers.pins import Destination, MetPeer
+from gateway.peers.source_store import SourceStore
+from gateway.policy import limits
+from gateway.runtime import said
+from gateway.runtime.hardening import LAYERS
+from gateway.runtime.link import Link, Message
+from gateway.runtime.supervisor.worker_process import State, WorkerProcess
+from tests.unit.runtime.supervisor.ears import Ears
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"remember": {}},
+        {"remember": {"identity": "zz", "epoch": 1, "full": True, "address": "192.0.2.7", "port": 25}},
+        {"remember": 5},
+        {"failure": {"address": "192.0.2.7"}},
+        {"source": "192.0.2.7"},
+        {"source": {"address": "192.0.2.7", "seen": "never heard of"}},
+        {"look": {"host": 1, "keywords": 2, "address": "192.0.2.7", "port": 25}},
+        {
+            "look": {
+                "host": "x" * (limits.SAID_TEXT_LETTERS + 1),
+                "keywords": "",
+                "address": "192.0.2.7",
+                "port": 25,
+            }
+        },
+        {"alarm": {"reason": "never-heard-of", "subject": "x", "detail": "y"}},
+        {"alarm": []},
+        {"cause": {"likely": "reset-unclear"}},
+        {"cause": None},
+        {"dead-end": {"address": "192.0.2.7 . 25 }; flush ruleset; add element x { ", "port": 25}},
+        {"dead-end": {"address": "fe80::1%} ; flush ruleset", "port": 25}},
+        {"dead-end": {"address": "192.0.2.7", "port": "25 }; flush ruleset"}},
+        {"dead-end": {"address": "mx.example", "port": 25}},
+        {"dead-end": {"address": "192.0.2.7", "port": 0}},
+        {"dead-end": {"address": "192.0.2.7", "port": 1 << 16}},
+        {"cause": {"likely": "reset-unclear", "address": "192.0.2.7", "port": 25, "client": "x } ; y"}},
+        {"counters": 5},
+        {"counters": {"others": {}}},
+        {"counters": {"tallies": 5}},
+        {"counters": {"tallies": {"sessions-open": "many"}}},
+        {"counters": {"tallies": {"sessions-open": -1}}},
+        {"counters": {"tallies": {"sessions-open": True}}},
+        {"counters": {"tallies": {"sessions-open": 1 << 63}}},
+        {"counters": {"tallies": {'x"} 1\n# EVIL': 1}}},
+        {"counters": {"tallies": {f"name-{number}": 1 for number in range(limits.COUNTER_NAMES + 1)}}},
+        {"counters": {"decided": {"out": {"clear": {"deeper": {"still": 1}}}}}},
+    ],
+    ids=lambda message: str(message)[:60],
+)
+def test_what_a_worker_should_not_say_rings_and_ends_nothing(ears: Ears, message: Any) -> None:
+    ears.hear(message)
+    ((reason, detail),) = ears.rung
+    assert reason is Reason.INTERNAL
+    assert "said what it should not" in detail
+    assert (ears.dead_ends.known, ears.asked) == ([], [])
+    ears.hear({"ready": 7, "layers": list(LAYERS)})
+    assert ears.worker.state is State.SERVING
+    assert len(ears.rung) == 1
+    assert ears.worker.counters == empty_snapshot()
+
+
+GOOD: dict[str, Any] = {
+    "identity": "05" * 32,
+    "epoch": 20_000,
+    "full": True,
+    "new": True,
+    "address": "192.0.2.7",
+    "port": 25,
+    "client": "2001:db8::9",
+    "seen": "upgraded",
+    "name": "6d78",
+    "host": "mx.example",
+    "keywords": "PIPELINING",
+    "likely": "reset-unclear",
+    "reason": "offer-missing",
+    "session": "0123456789abcdef",
+    "subject": "192.0.2.7:25",
+    "detail": "",
+    "in_a_row": 33,
+    "rests": True,
+}
+ODD: tuple[Any, ...] = (
+    *(0, -1, 1 << 31, 1 << 63, 1 << 64, 10**30, 1.5, float("nan"), True, None, [], {}),
+    *("", "x", "05", "zz", "ff" * 32, "\x1b[31m\n", "a" * 100_000, "\ud800", "\0", "::1", "2001:DB8::7"),
+)
+
+
+def test_nothing_that_a_worker_can_say_breaks_what_hears_it(ears: Ears) -> None:
+    """Random messages, each nearly right; all that is written from them can be read back."""
+    chance = random.Random(4)
+
+    async def hear_all() -> None:
+        for _ in range(1500):
+            kind = chance.choice([*said._FIELDS])
+            names = [name.rstrip("?") for name in said._FIELDS[kind]]
+            body = {
+                name: GOOD[name] if chance.random() < 0.8 else chance.choice(ODD)
+                for name in names
+                if name != "statement"
+            }
+            if chance.random() < 0.2:
+                serial = chance.choice((7, *ODD))
+                body["statement"] = {"old": "05" * 32, "new": "06" * 32, "serial": serial}
+            ears.hear({kind: body})
+
+    asyncio.run(hear_all())
+    ears.memory.sources.write()
+    assert ears.memory.pins is not None
+    for pin in ears.memory.pins.pins():
+        assert ears.memory.pins.history(pin.destination)
+    assert ears.memory.database is not None
+    assert SourceStore(ears.memory.database).sources()
+    assert ears.dead_ends.known
+    assert all(reason is Reason.INTERNAL for reason, _ in ears.rung)
+
+
+@pytest.mark.parametrize("kind", said._FIELDS)
+def test_what_workers_do_say_is_heard(ears: Ears, kind: str) -> None:
+    body = {name.rstrip("?"): GOOD.get(name.rstrip("?")) for name in said._FIELDS[kind]}
+    body.pop("statement", None)
+
+    async def hear() -> None:
+        ears.hear({kind: body, "of a later version": 1})
+
+    asyncio.run(hear())
+    assert ears.rung == []
+
+
+def test_a_pinned_peer_is_no_dead_end_whoever_says_so(ears: Ears) -> None:
+    pinned, other = Destination("192.0.2.7", 25), Destination("192.0.2.8", 25)
+    assert ears.memory.pins is not None
+    ears.memory.pins.remember(pinned, MetPeer(b"\x05" * 32, 20_000, True), 1_800_000_000)
+    for one in (pinned, other):
+        ears.hear({"dead-end": {"address": one.address, "port": one.port}})
+    assert (ears.dead_ends.known, ears.rung) == ([other], [])
+
+
+class Heard:
+    """The link to a worker, as far as it is spoken to."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    def send(self, message: Message) -> bool:
+        self.messages.append(message)
+        return True
+
+
+def test_the_other_workers_hear_of_a_dead_end_so_that_one_session_finds_it_again(ears: Ears) -> None:
+    told, other = {"dead-end": {"address": "192.0.2.8", "port": 25}}, Heard()
+    ears.pool.workers += [ears.worker, WorkerProcess(Slot(1, 2501, 12526), (), link=other)]  # type: ignore[arg-type]
+    ears.hear(told)
+    assert other.messages == [told]
+    ears.hear({"dead-end": {"address": "mx.example", "port": 25}})
+    assert other.messages == [told]
+
+
+def test_whose_mail_comes_encrypted_is_no_dead_end_any_more(ears: Ears) -> None:
+    async def hear() -> None:
+        source = {name: GOOD[name] for name in ("name", "identity", "epoch")} | {"address": "192.0.2.8"}
+        ears.hear({"source": source | {"seen": "dropped"}})
+        assert ears.dead_ends.ended == []
+        ears.hear({"source": source | {"seen": "upgraded"}})
+
+    asyncio.run(hear())
+    assert ears.dead_ends.ended == ["192.0.2.8"]
+
+
+def test_counters_as_workers_make_them_are_taken(ears: Ears) -> None:
+    counters = Counters()
+    for direction, reason in itertools.product(Direction, Reason):
+        counters.decided(direction, True, reason)
+        counters.decided(direction, False, reason)
+        counters.ended(direction, reason)
+    for tally in Tally:
+        counters.add(tally, 7)
+    ears.hear({"counters": counters.snapshot()})
+    assert ears.rung == []
+    assert ears.worker.counters == counters.snapshot()
+
+
+def test_a_worker_without_one_of_its_layers_rings(ears: Ears) -> None:
+    ears.hear({"ready": 7, "layers": list(LAYERS)})
+    assert ears.rung == []
+    ears.hear({"ready": 7, "layers": [layer for layer in LAYERS if layer != "file-system"]})
+    assert ears.rung == [(Reason.WORKER_UNCONFINED, "without file-system")]
+    assert ears.worker.as_json()["confined"] == ["user", "capabilities", "no-new-privileges", "system-calls"]
+
+
+@pytest.mark.parametrize(
+    "packet", [b"{", b"[]", b"7", b"\xff", b"[" * 100_000, b"null"], ids=lambda p: str(p[:4])
+)
+def test_a_packet_that_is_no_message_is_passed_over(loop: asyncio.AbstractEventLoop, packet: bytes) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    heard: list[dict[str, Any]] = []
+    link = Link(loop, ours, heard.append, lambda: None)
+    theirs.send(packet)
+    theirs.send(b'{"ready": 7}')
+    link._readable()
+    assert heard == [{"ready": 7}]
+    link.close()
+    theirs.close()
+
+
+@pytest.mark.parametrize(
+    ("seen", "is_told"),
+    [
+        ({"seen": "upgraded", "new": True}, True),
+        ({"seen": "upgraded", "new": False}, False),
+        ({"seen": "upgraded"}, False),
+        ({"seen": "dropped"}, True),
+        ({"seen": "went-on"}, True),
+    ],
+)
+def test_what_the_other_workers_are_told_of_a_client(ears: Ears, seen: dict[str, Any], is_told: bool) -> None:
+    """That somebody has upgraded for the first time, so that nobody of his site rests with them."""
+    others: list[Any] = []
+    other = WorkerProcess(Slot(1, 2501, 12526), (), state=State.SERVING)
+    other.link = cast("Link", SimpleNamespace(send=others.append))
+    ears.pool.workers += [ears.worker, other]
+    said = {"source": {"address": "192.0.2.7", "name": "6d78", "identity": "05" * 32, "epoch": 1, **seen}}
+    ears.hear(said)
+    assert others == ([said] if is_told else [])
+    assert ears.rung == []
