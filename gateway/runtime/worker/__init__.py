@@ -1,7 +1,7 @@
 """The process on the data path, confined and not trusted: nothing here is run by the supervisor, or runs it.
 
 worker       the process itself: told its order, heard of by its link, drained
-intake       queue, listeners and `dials`: how connections come
+intake       the queue, `listeners` and `dials`: how connections come
 sessions     all sessions of one worker: their machines, their lines in the log, their facts
 connection   one session: two `endpoint`s and a machine
 endpoint     one socket; `pressure` is what may wait in all of them, `reserve` the last descriptors

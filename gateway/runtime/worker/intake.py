@@ -1,7 +1,7 @@
 """How connections come to a worker: its queue, its listeners, its dials. Pairs of sockets come out.
 
 Carries what the gate decides between the kernel and the gate, and decides nothing itself.
-Counterparts: `intercept.gate` (judges), `dials` (connects), `sessions` (takes the pairs).
+Counterparts: `intercept.gate` (judges), `dials` (connects), `listeners` (accepts), `sessions` (takes pairs).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gateway.errors import Reason
-from gateway.intercept import tproxy
 from gateway.intercept.admission import Bounds, Limit
 from gateway.intercept.gate import (
     Claim,
@@ -31,7 +30,8 @@ from gateway.observe.counters import Counters, Tally
 from gateway.policy import limits
 from gateway.runtime.link import Message
 from gateway.runtime.loop import Loop
-from gateway.runtime.worker.dials import NO_DESCRIPTOR, DialDone, Dials, reset
+from gateway.runtime.worker.dials import DialDone, Dials, reset
+from gateway.runtime.worker.listeners import Listeners
 from gateway.runtime.worker.poller import Poller
 from gateway.runtime.worker.reserve import Reserve
 from gateway.smtp.events import Role
@@ -91,11 +91,7 @@ class Intake:
         self._flow_roles: dict[Flow, Role] = {}
         self._dials = Dials(loop, poller, marks, self, keeps_port=keeps_port)
         self._ready: dict[Flow, socket.socket] = {}
-        self._listeners = listeners
-        self._accepts = True
-        for listener in listeners:
-            listener.setblocking(False)
-            self._listen(listener)
+        self._listeners = Listeners(loop, listeners, self)
         self._discarding = False
         self._queue: SynQueue | None = SynQueue(queue, self._packet_arrived, by_port=bridged)
         loop.add_reader(self._queue.fd(), self._queue_readable)
@@ -169,9 +165,7 @@ class Intake:
 
     def stop_accepting(self) -> None:
         """After `stop_taking`, once `is_idle`: whoever comes to the listeners now is a successor's client."""
-        self._accepts = False
-        for listener in self._listeners:
-            self._loop.remove_reader(listener.fileno())
+        self._listeners.stop()
 
     def dial(self, flow: Flow, done: DialDone, *, any_port: bool = False) -> None:
         """As `Dials.dial`."""
@@ -184,7 +178,7 @@ class Intake:
         else:
             self._dials.dial_to_this_machine(flow, done)
 
-    # --- What dials ask ------------------------------------------------------------------------------------
+    # --- What dials and listeners ask ------------------------------------------------------------------
 
     def is_port_taken(self, flow: Flow) -> bool:
         return self._gate.knows(flow)
@@ -319,39 +313,10 @@ class Intake:
             self._answer_told[server] = now
             self._tell({"answered": server})
 
-    # --- The listeners ---------------------------------------------------------------------------------
+    # --- Clients -----------------------------------------------------------------------------------------
 
-    def _accept(self, listener: socket.socket) -> None:
-        for _ in range(limits.ACCEPTS_PER_TURN):
-            try:
-                accepted, source = listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                if error.errno not in NO_DESCRIPTOR:
-                    return
-                if not self.cramped():
-                    self._listener_rests(listener)
-                    return
-                continue
-            self._accepted(accepted, source)
-
-    def _listener_rests(self, listener: socket.socket) -> None:
-        """Out of descriptors: the listener stays readable, and a loop that only spins serves nobody."""
-        self._loop.remove_reader(listener.fileno())
-        self._loop.call_later(limits.ACCEPT_REST_SECONDS, self._listen, listener)
-
-    def _listen(self, listener: socket.socket) -> None:
-        if self._accepts:
-            self._loop.add_reader(listener.fileno(), self._accept, listener)
-
-    def _accepted(self, accepted: socket.socket, source: tuple[str, int]) -> None:
-        try:
-            flow = tproxy.flow_of_accepted(accepted, source)
-            tproxy.prepare_accepted(accepted)
-        except OSError:
-            accepted.close()
-            return
+    def client_came(self, flow: Flow, accepted: socket.socket) -> None:
+        """A listener has accepted the connection of one."""
         try:
             self._claim(flow, accepted)
         except Exception as error:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from gateway.intercept import tproxy
 from gateway.intercept.admission import Limit
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.outcomes import DialOutcome
@@ -114,7 +115,7 @@ class World:
 
     def accepts(self, port: int) -> None:
         ours = self.connected()
-        self.intake._accepted(ours, (CLIENT, port))
+        self.intake._listeners._accepted(ours, (CLIENT, port))
 
     def close(self) -> None:
         self.intake.stop_taking()
@@ -137,10 +138,10 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 def world(loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(module, "SynQueue", Queue)
     monkeypatch.setattr(
-        module.tproxy, "flow_of_accepted", lambda accepted, source: Flow(source[0], source[1], SERVER, 25)
+        tproxy, "flow_of_accepted", lambda accepted, source: Flow(source[0], source[1], SERVER, 25)
     )
     world = World(loop)
-    monkeypatch.setattr(module.tproxy, "dial", world.connected)
+    monkeypatch.setattr(tproxy, "dial", world.connected)
     yield world
     world.close()
 
@@ -198,7 +199,7 @@ def test_a_dial_that_nobody_answers_is_given_up(world: World, monkeypatch: pytes
                 dialled.send(bytes(1 << 20))
         return dialled
 
-    monkeypatch.setattr(module.tproxy, "dial", silent)
+    monkeypatch.setattr(tproxy, "dial", silent)
     world.queue.arrives(syn(1000))
     assert world.intake._dials
     world.loop.run_until_complete(asyncio.wait_for(world.queue.judged.wait(), 30))
