@@ -130,7 +130,7 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/runtime/supervisor/metrics.py": ("tests/unit/runtime/supervisor/test_metrics.py",),
     "gateway/runtime/supervisor/control.py": ("tests/unit/runtime/supervisor/test_control.py",),
     "gateway/runtime/supervisor/causes.py": ("tests/unit/runtime/supervisor/test_causes.py",),
-    "gateway/config_text.py": ("tests/unit/test_config.py",),
+    "gateway/config_text.py": ("tests/unit/test_config_text.py",),
     "gateway/operator/identity.py": ("tests/unit/operator/test_identity.py",),
     "gateway/crypto/export.py": ("tests/unit/crypto/test_export.py",),
     "gateway/runtime/worker/intake.py": ("tests/unit/runtime/worker/test_intake.py",),

@@ -1,50 +1,27 @@
-"""Every key: documented, in the example, refused when wrong, with file, line, key and what is allowed."""
+"""Every key: what it may be, and refused when it is not, with file, line, key and what is allowed."""
+
+from __future__ import annotations
 
 import re
-import time
 from dataclasses import fields, replace
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gateway.addresses import Ipset
 from gateway.config import (
     KEYS,
     Config,
-    FoundInterface,
     Marks,
     Placement,
-    load,
-    with_interfaces,
 )
-from gateway.config_text import ConfigurationError
-from gateway.policy import limits
-
-ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "packaging" / "nightmail.toml.example"
-DOCUMENT = ROOT / "docs" / "configuration.md"
+from tests.unit.configured import complaint, loaded
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "nightmail.toml"
-
-
-def loaded(path: Path, text: str) -> Config:
-    path.write_text(text)
-    return load(path)
-
-
-def complaint(path: Path, text: str) -> str:
-    with pytest.raises(ConfigurationError) as caught:
-        loaded(path, text)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.isprintable()
-    return message
 
 
 def test_empty_file_is_all_defaults(path: Path) -> None:
@@ -301,144 +278,6 @@ def test_every_key_has_a_bad_value_above() -> None:
     assert {key for key, _, _ in BAD} == set(KEYS)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[interfaces]\ninsde = []", ":2: interfaces.insde: unknown key; allowed: interfaces.inside, "),
-        ("inside = []", ":1: inside: unknown key; allowed: version, placement, [alarms], [bridge], "),
-        ("\n[mial]\nports = [25]", ":2: mial: unknown key; allowed: version, "),
-        ("[sets]\nPartners = []", ":2: sets.Partners: no name of a list; allowed: a small letter, "),
-        ('[sets]\n"192.0.2.7" = []', ":2: sets.192.0.2.7: no name of a list; allowed: a small letter, "),
-        ("sets = []", ":1: sets: is a section; allowed: [sets] and keys below it"),
-        ("mail = 7", ":1: mail: is a section; allowed: [mail] and keys below it"),
-        ("[daemon]\nworkers = 99\n[log]", ":2: daemon.workers: 99 is not allowed"),
-        ("daemon.workers = 99", ":1: daemon.workers: 99 is not allowed"),
-        ("\ndaemon = { workers = 99 }", ":2: daemon.workers: 99 is not allowed"),
-        ('["daemon"]\n"workers" = 99', ":2: daemon.workers: 99 is not allowed"),
-        ("[mail]\nports = [25]\n[mail]", ":3: "),
-        ("[mail]\nports = [25]\n[offers]\nrest = [true]", ":4: offers.rest: [true] is not allowed"),
-        ("[placement]\nx = 1", ":1: placement: { x = 1 } is not allowed"),
-        ("[marks]\nmask = 0xff00ff00", ":2: marks.mask: 4278255360 is not allowed (0xff00ff00); allowed: "),
-        (
-            f"[marks]\nmask = 0x{'f' * 9000}",
-            f":2: marks.mask: this value is not allowed (0x{'f' * 198}...); allowed: eight",
-        ),
-        ("\ufeff[log]", ":1: begins with a byte order mark; allowed: UTF-8 without one"),
-        ("[mail]\nports = [25,\n12530]", ":2: mail.ports: port 12530 is ours (12525 to 12556); allowed: "),
-        (
-            "[mail]\nports = [12530]\n[kernel]\nfirst_listen_port = 12500",
-            ":4: kernel.first_listen_port: 12500 to 12531 are ours; allowed: a row without mail port 12530",
-        ),
-        # Of a list the one entry that cannot be, in its own line.
-        (
-            '[exceptions]\nnever = [\n  "192.0.2.0/24",\n  "192.0.2.300", # b = 2\n]',
-            ':4: exceptions.never: "192.0.2.300" is not allowed; allowed: a list of addresses',
-        ),
-        (
-            '[exceptions]\nnever = [\n  "192.0.2.0/24",\n  "mates",\n]\n[sets]\nmates2 = []',
-            ":4: exceptions.never: mates is no address, and no list in [sets]; there: mates2",
-        ),
-        (
-            '[interfaces]\ninside = [\n"lan",\n"l n"\n]',
-            ':4: interfaces.inside: "l n" is not allowed; allowed: a list of interface names',
-        ),
-        # Written unusually it is not found: then the line is that of the key, and none behind the list.
-        (
-            '[exceptions]\nnever = [\n"M\\u0058"\n]\nalways = ["MX"]',
-            ':2: exceptions.never: "MX" is not allowed',
-        ),
-        ('[nat]\naddresses = [\n"l\\u006fg"\n]\n["log"]', ':2: nat.addresses: "log" is not allowed'),
-        ("[nat]\naddresses = [7]", ":2: nat.addresses: 7 is not allowed; allowed: a list"),
-        ("\n\nversion 1", ":3: "),
-        (
-            "version = 9\nlater = 1\n[new]\nx = 1",
-            ":1: version: 9 is not allowed; allowed: 1; a later version",
-        ),
-        ('[log]\nlevel = "a\\nb\\u001b"', ':2: log.level: "a\\nb\\x1b" is not allowed'),
-        # As it was written: who forgot the brackets sees them in what is allowed.
-        (
-            '[exceptions]\nnever = "192.0.2.7"',
-            ':2: exceptions.never: "192.0.2.7" is not allowed; allowed: a list of addresses and networks,'
-            ' such as ["192.0.2.7", "2001:db8:5::/48"]',
-        ),
-        ('"a\\nb" = 1', ": a\\nb: unknown key"),
-    ],
-)
-def test_complaints(path: Path, text: str, message: str) -> None:
-    assert f"{path}{message}" in complaint(path, text)
-
-
-def test_sections_of_other_keys_do_not_mislead_the_line(path: Path) -> None:
-    text = '[nat]\naddresses = []\n[kernel]\nzone = 5\ntable = 0\n[daemon]\nrun_dir = "/run/table"\n'
-    assert complaint(path, text).startswith(f"{path}:5: kernel.table: ")
-
-
-def test_long_values_are_cut(path: Path) -> None:
-    assert len(complaint(path, f'[log]\nlevel = "{"x" * 100000}"')) < 600
-
-
-ODD_BUT_BOUNDED = {
-    "thousands of digits": b"[kernel]\ntable = " + b"1" * 5000,
-    "thousands of hexadecimal digits": b"[kernel]\ntable = 0x" + b"1" * 5000,
-    "a version of those": b"version = 0x" + b"1" * 5000,
-    "a version over two lines": b'version = "a\\nb"',
-    "lists in lists": b"x = " + b"[" * 5000,
-    "tables in tables": b"x = " + b"{a=" * 5000,
-    "a key of very many parts": b"[kernel]\ntable" + b".a" * 20_000 + b" = 1",
-    "a key of many parts": b"[kernel]\ntable" + b".a" * 500 + b" = 1",
-    "a line of blanks": b" " * 200_000 + b"\nx = 1\n",
-    "blanks behind a bracket": b"never = [\n" + b" " * 100_000 + b"\n[" + b" " * 100_000 + b"\n]\nx = 1\n",
-    "a line separator of Unicode in a comment": "# a \u2028 b\nx = 1\n".encode(),
-}
-
-
-@pytest.mark.parametrize("octets", ODD_BUT_BOUNDED.values(), ids=ODD_BUT_BOUNDED)
-def test_no_file_takes_long_or_leaves_in_another_way(path: Path, octets: bytes) -> None:
-    path.write_bytes(octets)
-    began = time.process_time()
-    with pytest.raises(ConfigurationError) as caught:
-        load(path)
-    assert time.process_time() - began < 2.0
-    assert str(caught.value).isprintable()
-    assert len(str(caught.value)) < 1000
-
-
-def test_the_line_is_told_behind_a_line_separator_of_unicode(path: Path) -> None:
-    assert complaint(path, "# a \u2028 b\nx = 1\n").startswith(f"{path}:2: x:")
-
-
-def test_missing_file(path: Path) -> None:
-    with pytest.raises(
-        ConfigurationError, match=re.escape(f"{path}: cannot be read: No such file or directory")
-    ):
-        load(path)
-
-
-def test_directory_and_endless_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="Is a directory"):
-        load(tmp_path)
-    with pytest.raises(ConfigurationError, match="larger than"):
-        load(Path("/dev/zero"))
-
-
-def test_not_utf8(path: Path) -> None:
-    path.write_bytes(b"version = 1\n# \xff\n")
-    with pytest.raises(ConfigurationError, match=":2: not UTF-8"):
-        load(path)
-
-
-@given(st.text(max_size=200))
-def test_any_text_is_a_configuration_or_one_line(text: str) -> None:
-    path = Path("/tmp") / f"nightmail-test-config-{__import__('os').getpid()}"
-    try:
-        path.write_text(text, encoding="utf-8", errors="replace")
-        load(path)
-    except ConfigurationError as error:
-        assert "\n" not in str(error)
-    finally:
-        path.unlink(missing_ok=True)
-
-
 def test_one_interface_is_not_both_sides(path: Path) -> None:
     text = '[interfaces]\ninside = ["eth0"]\noutside = ["eth0"]\n'
     assert ":2: interfaces.inside: eth0 is outside as well" in complaint(path, text)
@@ -488,107 +327,3 @@ def test_on_the_mail_server_itself_nothing_else_is_inside(path: Path, line: str)
 )
 def test_a_bridge_names_its_ports_and_each_name_once(path: Path, lines: str, message: str) -> None:
     assert message in complaint(path, f'placement = "bridge"\n{lines}\n')
-
-
-# --- Interfaces ----------------------------------------------------------------------------------------
-
-ETH0, ETH1, ETH2 = FoundInterface("eth0", True), FoundInterface("eth1", False), FoundInterface("eth2", False)
-DOWN = FoundInterface("sit0", False, is_up=False)
-NETWORKS = (ip_network("192.0.2.0/24"),)
-
-
-@pytest.mark.parametrize(
-    ("config", "found", "inside", "outside"),
-    [
-        (Config(), [ETH0, ETH1], ("eth1",), ("eth0",)),
-        (Config(), [ETH0, ETH1, DOWN], ("eth1",), ("eth0",)),
-        (Config(inside=("eth0",)), [ETH0, ETH1], ("eth0",), ("eth1",)),
-        (Config(outside=("eth1",)), [ETH0, ETH1], ("eth0",), ("eth1",)),
-        (Config(inside=("eth1", "eth2"), outside=("eth0",)), [ETH0, ETH1, ETH2], ("eth1", "eth2"), ("eth0",)),
-        (Config(inside=("sit0",), outside=("eth0",)), [ETH0, DOWN], ("sit0",), ("eth0",)),
-        (Config(inside_networks=NETWORKS), [ETH0], ("eth0",), ("eth0",)),
-        (Config(placement=Placement.HOST), [ETH0, ETH1, ETH2], (), ()),
-        (Config(placement=Placement.HOST, outside=("eth1",)), [ETH0, ETH1], (), ("eth1",)),
-        (Config(inside=("eth0",), inside_networks=NETWORKS), [ETH0], ("eth0",), ("eth0",)),
-    ],
-)
-def test_interfaces_found(
-    config: Config, found: list[FoundInterface], inside: tuple[str, ...], outside: tuple[str, ...]
-) -> None:
-    resolved = with_interfaces(config, found)
-    assert (resolved.inside, resolved.outside) == (inside, outside)
-
-
-@pytest.mark.parametrize(
-    ("config", "found"),
-    [
-        (Config(), []),
-        (Config(), [ETH0]),
-        (Config(), [ETH0, ETH1, ETH2]),
-        (Config(), [ETH1, ETH2]),
-        (Config(), [ETH0, FoundInterface("eth1", True)]),
-        (Config(inside=("eth1",)), [ETH0, ETH1, ETH2]),
-        (Config(inside=("eth0", "eth1")), [ETH0, ETH1]),
-        (Config(inside_networks=NETWORKS), [ETH0, ETH1]),
-        (Config(inside_networks=NETWORKS), []),
-    ],
-)
-def test_interfaces_not_told_apart(config: Config, found: list[FoundInterface]) -> None:
-    with pytest.raises(ConfigurationError, match=r"interfaces\.inside, interfaces\.outside: name them"):
-        with_interfaces(config, found)
-
-
-def test_named_interface_that_is_not_there() -> None:
-    with pytest.raises(
-        ConfigurationError, match=r"interfaces\.outside: no interface eth9 here; there are: eth0"
-    ):
-        with_interfaces(Config(inside=("eth0",), outside=("eth9",)), [ETH0])
-
-
-def test_what_only_the_machine_knows_to_be_wrong_is_told_by_file_and_line(path: Path) -> None:
-    config = loaded(path, '[interfaces]\ninside = ["eth0"]\noutside = [\n"eth9",\n]\n')
-    with pytest.raises(ConfigurationError, match=rf"^{path}:4: interfaces\.outside: no interface eth9 here"):
-        with_interfaces(config, [ETH0])
-    with pytest.raises(ConfigurationError, match=rf"^{path}: interfaces\.inside, interfaces\.outside: name"):
-        with_interfaces(loaded(path, ""), [ETH0])
-    # Where there is no file the one to write is named.
-    with pytest.raises(ConfigurationError, match=r"^/etc/nightmail/nightmail\.toml: interfaces\.inside, "):
-        with_interfaces(Config(), [ETH0])
-
-
-# --- Documentation -------------------------------------------------------------------------------------
-
-
-def test_every_key_is_documented_and_nothing_else() -> None:
-    document = DOCUMENT.read_text()
-    assert re.findall(r"^\| \[`([a-z_.]+)`\]", document, re.MULTILINE) == list(KEYS)
-    anchors = {
-        re.sub(r"\W+", "-", title.lower()) for title in re.findall(r"^## (.+)$", document, re.MULTILINE)
-    }
-    assert set(re.findall(r"\]\(#([a-z-]+)\)", document)) <= anchors
-
-
-def test_documented_limits_are_the_real_ones() -> None:
-    document = DOCUMENT.read_text()
-    assert f"1024 to {limits.LAST_FIRST_LISTEN_PORT}" in document
-    assert f"0 to {limits.LAST_FIRST_QUEUE}" in document
-    assert f"1 to {limits.WORKERS} |" in document
-    assert f"rows of {limits.NUMBERS_IN_A_ROW} packet queues" in document
-
-
-def test_example_loads_as_the_defaults_and_has_every_key() -> None:
-    assert load(EXAMPLE) == Config()
-    text = EXAMPLE.read_text()
-    found = []
-    section = ""
-    for line in text.splitlines():
-        if header := re.match(r"\[(\w+)\]", line):
-            section = header[1] + "."
-        elif setting := re.match(r"#?(\w+) = ", line):
-            found.append(section + setting[1])
-    assert found == list(KEYS)
-
-
-def test_example_loads_with_every_line_in_force(path: Path) -> None:
-    text = re.sub(r"^#(\w+ = )", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
-    assert loaded(path, text).inside == ("eth1",)
