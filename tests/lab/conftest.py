@@ -23,9 +23,10 @@ from gateway.lab import gateways, listener, network, processes
 from gateway.lab.lab import Lab
 from gateway.lab.place import Place
 from tests.lab import rules_ground, two_sites
-from tests.lab.exchange import MailSites, TlsContexts
+from tests.lab.exchange import MailSites
 from tests.lab.gateway_log import GatewayLog
 from tests.lab.probes import MailServer
+from tests.lab.tls_ends import TlsContexts
 from tests.lab.two_sites import Sites
 
 SLOTS = 12

@@ -2,7 +2,7 @@
 
 Sender and receiver are sockets of this process that live in two namespaces; what is between them (nothing,
 one gateway, two) is the test's business. Nothing here understands SMTP, but for the place of an offer in a
-reply. Counterpart: `dialogues`, the scripts.
+reply. Counterparts: `steps`, what the parties can do; `dialogues`, the scripts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import itertools
 import re
 import select
 import socket
-import ssl
 import struct
 import threading
 import time
@@ -25,6 +24,8 @@ from gateway.eyes.wire import WireSession
 from gateway.lab.lab import Lab
 from gateway.lab.network import inside
 from gateway.lab.topology import SMTP_PORT, Family
+from tests.lab.steps import Close, End, Hear, HearEnd, HearReset, Party, Pause, Reset, Say, Step, Tls
+from tests.lab.tls_ends import TlsContexts, TlsEnd
 
 PATIENCE = 15.0
 READ = 256 * 1024
@@ -36,84 +37,6 @@ OFFER = re.compile(
 """With the line before it, which was the last one before the offer came behind it."""
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 KINDS = {Family.V4: socket.AF_INET, Family.V6: socket.AF_INET6}
-
-
-class Party(enum.Enum):
-    SENDER = "sender"
-    RECEIVER = "receiver"
-
-    @property
-    def other(self) -> Party:
-        return Party.RECEIVER if self is Party.SENDER else Party.SENDER
-
-
-# --- Steps ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Say:
-    """Send octets, in pieces of these sizes (again and again); `heard`: and wait until all has arrived."""
-
-    party: Party
-    octets: bytes
-    pieces: tuple[int, ...] = ()
-    heard: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Hear:
-    """Wait until this party has so many octets in all; None: all that the other has said."""
-
-    party: Party
-    octets: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """Half-close: a FIN."""
-
-    party: Party
-
-
-@dataclass(frozen=True, slots=True)
-class HearEnd:
-    party: Party
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """Close altogether: a FIN, and a reset for whatever comes after it."""
-
-    party: Party
-
-
-@dataclass(frozen=True, slots=True)
-class Reset:
-    party: Party
-
-
-@dataclass(frozen=True, slots=True)
-class HearReset:
-    """Wait for a reset; behind an end as well, where it shows on the socket only."""
-
-    party: Party
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """A mail server that takes its time: the one thing here that is about time."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """Both parties begin TLS here, and then say this to each other inside of it."""
-
-    talk: tuple[tuple[Party, bytes], ...]
-
-
-Step = Say | Hear | End | HearEnd | Close | Reset | HearReset | Pause | Tls
 
 
 # --- What came of it ------------------------------------------------------------------------------------
@@ -279,7 +202,7 @@ class Exchange:
 
     def _talk_tls(self, step: Tls, patience: float) -> None:
         assert self._tls is not None
-        ends = {party: _TlsEnd(self._tls, party, len(self._sides[party].heard)) for party in Party}
+        ends = {party: TlsEnd(self._tls, party, len(self._sides[party].heard)) for party in Party}
 
         def carry() -> None:
             for party, end in ends.items():
@@ -295,7 +218,7 @@ class Exchange:
             listener = ends[party.other]
             wanted = len(listener.plain) + len(octets)
 
-            def has_come(listener: _TlsEnd = listener, wanted: int = wanted) -> bool:
+            def has_come(listener: TlsEnd = listener, wanted: int = wanted) -> bool:
                 carry()
                 return len(listener.plain) >= wanted
 
@@ -382,46 +305,6 @@ class Exchange:
             return
         except (BrokenPipeError, ConnectionResetError):
             side.pending.clear()
-
-
-# --- TLS ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class TlsContexts:
-    """A throwaway certificate's: one for each party."""
-
-    sender: ssl.SSLContext
-    receiver: ssl.SSLContext
-
-
-class _TlsEnd:
-    """One party's TLS, in memory: octets in, octets out."""
-
-    def __init__(self, contexts: TlsContexts, party: Party, taken: int) -> None:
-        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._taken = taken
-        self.ready = False
-        self.plain = bytearray()
-        if party is Party.SENDER:
-            self.object = contexts.sender.wrap_bio(self._in, self._out, server_hostname="mta-b.b.test")
-        else:
-            self.object = contexts.receiver.wrap_bio(self._in, self._out, server_side=True)
-
-    def turn(self, heard: bytearray) -> bytes:
-        """Take what has come in since the last turn; answers what is to go out."""
-        if len(heard) > self._taken:
-            self._in.write(bytes(heard[self._taken :]))
-            self._taken = len(heard)
-        try:
-            if not self.ready:
-                self.object.do_handshake()
-                self.ready = True
-            while piece := self.object.read(READ):
-                self.plain += piece
-        except ssl.SSLWantReadError:
-            pass
-        return self._out.read()
 
 
 # --- In the lab -----------------------------------------------------------------------------------------

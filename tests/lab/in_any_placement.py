@@ -19,9 +19,9 @@ from gateway.lab.topology import Family
 from tests.lab import harms, probes
 from tests.lab.conftest import Guarded, guarded, slot
 from tests.lab.dialogues import FIRST_CONTACT
-from tests.lab.exchange import TlsContexts
 from tests.lab.harms import kill_everything
 from tests.lab.probes import Load, MailServer, mail, wait_gone
+from tests.lab.tls_ends import TlsContexts
 from tests.lab.two_sites import Sites
 
 DELIVERY_SECONDS = 60.0

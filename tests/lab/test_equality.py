@@ -17,8 +17,9 @@ from gateway.lab.topology import Family
 from tests.lab.conftest import Guarded
 from tests.lab.dialogues import DIALOGUES, FIRST_CONTACT, SMUGGLING, Dialogue
 from tests.lab.dialogues.from_vectors import real_openings
-from tests.lab.exchange import HearReset, MailSites, Outcome, Over, Party, Reset
+from tests.lab.exchange import MailSites, Outcome, Over
 from tests.lab.gateway_log import Session
+from tests.lab.steps import HearReset, Party, Reset
 
 pytestmark = pytest.mark.kernel
 

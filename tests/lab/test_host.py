@@ -23,7 +23,7 @@ from gateway.policy import limits
 from tests.lab import harms, in_any_placement, probes, test_errors_of_others, two_sites
 from tests.lab.conftest import Guarded
 from tests.lab.dialogues import DIALOGUES, Dialogue
-from tests.lab.exchange import MailSites, TlsContexts
+from tests.lab.exchange import MailSites
 from tests.lab.gateway_log import GatewayLog
 from tests.lab.harms import kill_all_workers, kill_everything
 from tests.lab.in_any_placement import reached_the_gate
@@ -31,6 +31,7 @@ from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.test_darkness import SPOKEN, assert_dark
 from tests.lab.test_equality import BOTH, ROUTES, UPGRADED, Route, assert_equal
 from tests.lab.test_errors_of_others import HOST, PROHIBITED, REFUSED, SILENT, TROUBLES, Trouble
+from tests.lab.tls_ends import TlsContexts
 from tests.lab.two_sites import TOOLS, Sites
 
 pytestmark = [

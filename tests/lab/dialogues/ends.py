@@ -25,7 +25,7 @@ from tests.lab.dialogues.words import (
     opened,
     s,
 )
-from tests.lab.exchange import Close, End, HearEnd, HearReset, Reset, Say
+from tests.lab.steps import Close, End, HearEnd, HearReset, Reset, Say
 
 NEVER_DECIDED = Reason.ENDED_BEFORE_DECISION
 

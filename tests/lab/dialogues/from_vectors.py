@@ -21,7 +21,7 @@ from tests.lab.dialogues.words import (
     opened,
     s,
 )
-from tests.lab.exchange import Say
+from tests.lab.steps import Say
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 

@@ -31,7 +31,7 @@ from tests.lab.dialogues.words import (
     opened,
     s,
 )
-from tests.lab.exchange import End, HearEnd, Say, Tls
+from tests.lab.steps import End, HearEnd, Say, Tls
 
 # --- Well-behaved -------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from tests.lab.dialogues.words import (
     opened,
     s,
 )
-from tests.lab.exchange import Hear, Pause, Say
+from tests.lab.steps import Hear, Pause, Say
 
 
 def timing() -> list[Dialogue]:

@@ -7,7 +7,8 @@ import random
 from dataclasses import dataclass
 
 from gateway.errors import Reason
-from tests.lab.exchange import PATIENCE, End, HearEnd, Party, Pause, Say, Step
+from tests.lab.exchange import PATIENCE
+from tests.lab.steps import End, HearEnd, Party, Pause, Say, Step
 
 SENDER, RECEIVER = Party.SENDER, Party.RECEIVER
 Steps = tuple[Step, ...]
