@@ -10,7 +10,7 @@ import pytest
 from gateway.config import Config, Placement
 from gateway.operator.doctor.closed import closed
 from gateway.operator.doctor.snapshot import Snapshot
-from tests.unit.operator.test_doctor import found, healthy, matched, only
+from tests.unit.operator.healthy import found, healthy, matched, only
 
 Rules = list[list[dict[str, Any]]]
 ACCEPT: dict[str, Any] = {"accept": None}
