@@ -19,6 +19,7 @@ from gateway.crypto.noise import (
 )
 from gateway.crypto.primitives import Aead, MlKemPrivate, X25519Private
 from gateway.errors import CryptoRefusedError, LocalMisuseError, PeerProtocolError
+from tests.unit.crypto.listening import ListeningKey
 from tests.unit.crypto.pairs import octets, vectors
 
 unhex = bytes.fromhex
@@ -96,7 +97,7 @@ def test_ixhfs_vectors(vector: dict[str, Any]) -> None:
         prologue,
         X25519Private(unhex(vector["init_static"])),
         X25519Private(unhex(vector["init_ephemeral"])),
-        _Listening(kem, recovered),
+        ListeningKey(kem, recovered),
     )
     first, second, *transport = vector["messages"]
     _written(initiator, first)
@@ -122,19 +123,6 @@ def test_ixhfs_vectors(vector: dict[str, Any]) -> None:
     keys = initiator.split()
     assert keys == responder.split() == (unhex(vector["split_k1"]), unhex(vector["split_k2"]))
     _transport(transport, keys)
-
-
-class _Listening(MlKemPrivate):
-    """An ML-KEM key that keeps the ciphertexts it was given."""
-
-    def __init__(self, key: MlKemPrivate, heard: list[bytes]) -> None:
-        self._key = key._key
-        self.public = key.public
-        self._heard = heard
-
-    def decapsulate(self, ciphertext: bytes) -> bytes:
-        self._heard.append(ciphertext)
-        return super().decapsulate(ciphertext)
 
 
 # --- CipherState --------------------------------------------------------------------------------------

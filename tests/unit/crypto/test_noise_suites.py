@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from gateway.crypto import noise
 from gateway.crypto.noise import IX, IXHFS, HandshakeState, NoiseRole, Pattern, SymmetricState
 from gateway.crypto.primitives import Aead, MlKemPrivate, X25519Private
+from tests.unit.crypto.listening import ListeningKey
 from tests.unit.crypto.pairs import vectors
 
 unhex = bytes.fromhex
@@ -126,7 +127,7 @@ def test_every_vector_of_ixhfs_with_mlkem768(vector: dict[str, Any], suite: Call
     shared = unhex(vector["kem_shared_secret"])
     kem = MlKemPrivate(unhex(vector["init_kem_seed_d_z"]))
     heard: list[bytes] = []
-    listener = _state(NoiseRole.INITIATOR, IXHFS, vector, e1=_Listening(kem, heard))
+    listener = _state(NoiseRole.INITIATOR, IXHFS, vector, e1=ListeningKey(kem, heard))
     listener.write_tokens()
     listener.write_payload(unhex(vector["messages"][0]["payload"]))
     listener.read_payload(listener.read_tokens(unhex(vector["messages"][1]["ciphertext"])))
@@ -136,16 +137,3 @@ def test_every_vector_of_ixhfs_with_mlkem768(vector: dict[str, Any], suite: Call
     responder = _state(NoiseRole.RESPONDER, IXHFS, vector, encapsulate=lambda public: (heard[0], shared))
     _replay(initiator, responder, vector["messages"])
     assert initiator.h == unhex(vector["handshake_hash"])
-
-
-class _Listening(MlKemPrivate):
-    """An ML-KEM key that keeps the ciphertexts it was given."""
-
-    def __init__(self, key: MlKemPrivate, heard: list[bytes]) -> None:
-        self._key = key._key
-        self.public = key.public
-        self._heard = heard
-
-    def decapsulate(self, ciphertext: bytes) -> bytes:
-        self._heard.append(ciphertext)
-        return super().decapsulate(ciphertext)

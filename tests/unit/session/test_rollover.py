@@ -47,14 +47,20 @@ def pinned(*, serial: int = 0, seen_new: bool = False) -> Pin:
     return pin
 
 
-def awaiting(r: FarReceivingGateway, pin: Pin | None = None, flight: bytes = MAIL) -> Playbook:
-    """Verb and answer are out, on the offer of an identity that `pin` does not know as accepted."""
-    book = Playbook(sending(pin=pin or pinned()))
+def answered(r: FarReceivingGateway, pin: Pin | None, flight: bytes = MAIL) -> Playbook:
+    """Verb and answer are out, and R has taken them."""
+    book = Playbook(sending(pin=pin))
     book.far(GREETING)
     book.near(EHLO)
     book.far(r.reply)
     book.near(flight)
     r.take(book.to_far)
+    return book
+
+
+def awaiting(r: FarReceivingGateway, pin: Pin | None = None, flight: bytes = MAIL) -> Playbook:
+    """Verb and answer are out, on the offer of an identity that `pin` does not know as accepted."""
+    book = answered(r, pin or pinned(), flight)
     assert book.state == "awaiting-statement"
     return book
 
@@ -273,24 +279,14 @@ def test_only_a_stranger_with_the_flag_is_waited_for(
     keys: object, pin: Pin | None, flags: OfferFlags
 ) -> None:
     r = FarReceivingGateway(keys=keys, flags=flags)  # type: ignore[arg-type]
-    book = Playbook(sending(pin=pin))
-    book.far(GREETING)
-    book.near(EHLO)
-    book.far(r.reply)
-    book.near(MAIL)
-    r.take(book.to_far)
+    book = answered(r, pin)
     assert book.state == "confirming"
     assert r.data == MAIL
 
 
 def test_a_stranger_without_the_flag_is_not_believed_its_statement() -> None:
     r = stranger(flags=OfferFlags.NONE)
-    book = Playbook(sending(pin=pinned()))
-    book.far(GREETING)
-    book.near(EHLO)
-    book.far(r.reply)
-    book.near(MAIL)
-    r.take(book.to_far)
+    book = answered(r, pinned())
     book.far(r.params() + statement_record(r))
     assert (book.decision.reason, book.decision.alarm) == (Reason.UPGRADED_CHANGED_PEER, True)
     (remembered,) = book.all_of(c.RememberPeer)
@@ -303,12 +299,7 @@ def test_a_stranger_without_the_flag_is_not_believed_its_statement() -> None:
 def shown(pin: Pin | None, *contents: bytes) -> Playbook:
     """A channel with the old identity, which shows these statements."""
     r = FarReceivingGateway(flags=FOLLOWS)
-    book = Playbook(sending(pin=pin))
-    book.far(GREETING)
-    book.near(EHLO)
-    book.far(r.reply)
-    book.near(MAIL)
-    r.take(book.to_far)
+    book = answered(r, pin)
     book.far(r.params() + b"".join(statement_record(r, content) for content in contents))
     assert book.state == "channel"
     return book
@@ -350,12 +341,7 @@ def test_what_is_no_news_or_no_statement_changes_nothing(pin: Pin | None, conten
 def test_an_announcement_is_told_before_the_end_that_came_in_the_same_read(behind: str) -> None:
     """`Playbook` refuses a word behind the end: the worker would have forgotten the session by then."""
     r = FarReceivingGateway(flags=FOLLOWS)
-    book = Playbook(sending(pin=pinned()))
-    book.far(GREETING)
-    book.near(EHLO)
-    book.far(r.reply)
-    book.near(MAIL)
-    r.take(book.to_far)
+    book = answered(r, pinned())
     book.far(r.params())
     statement = statement_record(r)
     kind, content = (RecordType.RESET, b"") if behind == "a reset" else (RecordType.PARAMS, b"x")
@@ -368,12 +354,7 @@ def test_an_announcement_is_told_before_the_end_that_came_in_the_same_read(behin
 def test_so_many_statements_are_read_and_no_more(at_once: bool) -> None:
     """Each would cost S two verifications, for as long as a peer likes."""
     r = FarReceivingGateway(flags=FOLLOWS)
-    book = Playbook(sending(pin=pinned()))
-    book.far(GREETING)
-    book.near(EHLO)
-    book.far(r.reply)
-    book.near(MAIL)
-    r.take(book.to_far)
+    book = answered(r, pinned())
     records = [
         r.params(),
         *(statement_record(r, make_statement(OLD, NEW, serial)) for serial in range(11, 16)),
