@@ -172,34 +172,10 @@ def drive(
     own_before = meter.process_seconds(pids)
     before = meter.begin()
     running = [
-        subprocess.Popen(
-            processes.command_in(
-                plane.namespace("mta-a"),
-                [
-                    *(str(program), "-4", "-s", str(slot), "-m", str(count), "-l", str(octets)),
-                    *("-M", "mta-a.a.test", "-f", "a@a.test", "-t", "b@b.test", f"{to}:25"),
-                ],
-            ),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
+        _generator(plane, [str(program), "-4", "-s", str(slot), "-m", str(count), "-l", str(octets)], to)
         for (slot, count), to in zip(plan, servers, strict=False)
     ]
-    began = before.wall
-    failures = []
-    try:
-        for process in running:
-            _, words = process.communicate(timeout=max(1.0, began + ROUND_SECONDS - time.monotonic()))
-            if process.returncode:
-                failures.append(words.decode(errors="replace").strip() or f"status {process.returncode}")
-    except subprocess.TimeoutExpired:
-        failures.append(f"not at its end after {ROUND_SECONDS:.0f} s")
-    finally:
-        for process in running:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+    failures = _failures_of(running, before.wall + ROUND_SECONDS)
     if until is not None and not failures:
         until(sum(count for _, count in plan))
     after = meter.end()
@@ -220,3 +196,32 @@ def drive(
         used.steal,
         own_after - own_before,
     )
+
+
+def _generator(plane: Plane, command: list[str], server: str) -> subprocess.Popen[bytes]:
+    """smtp-source at site a, towards one server of site b's."""
+    mail = ["-M", "mta-a.a.test", "-f", "a@a.test", "-t", "b@b.test", f"{server}:25"]
+    return subprocess.Popen(
+        processes.command_in(plane.namespace("mta-a"), [*command, *mail]),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def _failures_of(running: list[subprocess.Popen[bytes]], deadline: float) -> list[str]:
+    """Waits until all have ended, and has ended them if the time is over."""
+    failures = []
+    try:
+        for process in running:
+            _, words = process.communicate(timeout=max(1.0, deadline - time.monotonic()))
+            if process.returncode:
+                failures.append(words.decode(errors="replace").strip() or f"status {process.returncode}")
+    except subprocess.TimeoutExpired:
+        failures.append(f"not at its end after {ROUND_SECONDS:.0f} s")
+    finally:
+        for process in running:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    return failures

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tests.fuzz.coverage import covered
 from tests.fuzz.table import CORPUS, TARGETS
+from tests.fuzz.target import Target
 
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / ".fuzz"
@@ -74,25 +75,9 @@ def fuzz(name: str, words: argparse.Namespace) -> Ran:
     (work / "fresh").mkdir(exist_ok=True)
     for left in (work / "fresh").iterdir():
         left.unlink()
-    dictionary = work / "words"
-    dictionary.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words))
     into = work / ("fresh" if words.fresh else "corpus")
     before = set(work.glob("finding-*"))
-    options = [
-        f"-artifact_prefix={work}/finding-",
-        f"-max_len={target.most_octets}",
-        f"-timeout={CASE_SECONDS}",
-        f"-rss_limit_mb={MEMORY_MIB}",
-        f"-seed={words.seed}",
-        "-print_final_stats=1",
-        "-len_control=0",
-    ]
-    if target.words:
-        options.append(f"-dict={dictionary}")
-    if words.runs:
-        options.append(f"-runs={words.runs}")
-    if words.seconds or not words.runs:
-        options.append(f"-max_total_time={words.seconds or 60}")
+    options = _options(target, work, words)
     command = [sys.executable, "-m", "tests.fuzz.one", name, *options, str(into), str(CORPUS / name)]
     began = time.monotonic()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
@@ -116,6 +101,28 @@ def fuzz(name: str, words: argparse.Namespace) -> Ran:
         slowest_seconds=_last(r"stat::slowest_unit_time_sec:\s+(\d+)", said),
         findings=findings,
     )
+
+
+def _options(target: Target, work: Path, words: argparse.Namespace) -> list[str]:
+    """libFuzzer's, with the words of the target's in a file."""
+    options = [
+        f"-artifact_prefix={work}/finding-",
+        f"-max_len={target.most_octets}",
+        f"-timeout={CASE_SECONDS}",
+        f"-rss_limit_mb={MEMORY_MIB}",
+        f"-seed={words.seed}",
+        "-print_final_stats=1",
+        "-len_control=0",
+    ]
+    if target.words:
+        dictionary = work / "words"
+        dictionary.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words))
+        options.append(f"-dict={dictionary}")
+    if words.runs:
+        options.append(f"-runs={words.runs}")
+    if words.seconds or not words.runs:
+        options.append(f"-max_total_time={words.seconds or 60}")
+    return options
 
 
 def _escaped(word: bytes) -> str:

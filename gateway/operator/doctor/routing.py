@@ -144,7 +144,13 @@ def _way_out(seen: Snapshot, version: int) -> str:
 
 
 def inside_routes(seen: Snapshot) -> Iterator[Trouble]:
-    """A part of the inside that is routed by another interface: answers to it go past the gateway."""
+    """A part of the inside that is routed by another interface, or not at all."""
+    yield from _routed_outside(seen)
+    yield from _without_a_route(seen)
+
+
+def _routed_outside(seen: Snapshot) -> Iterator[Trouble]:
+    """Answers to it go past the gateway."""
     inside = seen.config.inside
     networks = list(seen.config.inside_networks) or [
         route.destination
@@ -169,6 +175,10 @@ def inside_routes(seen: Snapshot) -> Iterator[Trouble]:
                     route.interfaces[0],
                 ),
             )
+
+
+def _without_a_route(seen: Snapshot) -> Iterator[Trouble]:
+    inside = seen.config.inside
     for network in seen.config.inside_networks:
         best = _lookup(seen, network)
         if (
