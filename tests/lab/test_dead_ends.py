@@ -6,20 +6,27 @@ Seen in the kernel's count of queued packets, in the log, and in `status`. Names
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
-from collections.abc import Iterator
+import socket
+import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
+from scapy.layers.inet import IP, TCP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Ether
 
 from gateway.config import Placement
 from gateway.intercept import kernel
 from gateway.lab import network
 from gateway.policy import limits
 from tests.lab import two_sites
-from tests.lab.probes import MailServer, eventually, mail
-from tests.lab.two_sites import Sites
+from tests.lab.bridges import Cable, mac_of
+from tests.lab.probes import PATIENCE, Dialogue, MailServer, eventually, mail
+from tests.lab.two_sites import TOOLS, Sites
 
 pytestmark = [
     pytest.mark.kernel,
@@ -41,7 +48,7 @@ def standing(placement: Placement, minutes: int) -> Iterator[Sites]:
         yield sites
 
 
-@pytest.fixture(scope="module", params=[Placement.ROUTER, Placement.HOST], ids=lambda one: one.value)
+@pytest.fixture(scope="module", params=list(Placement), ids=lambda one: one.value)
 def sites(request: pytest.FixtureRequest) -> Iterator[Sites]:
     with standing(request.param, 30) as sites:
         yield sites
@@ -109,6 +116,160 @@ def test_a_dead_end_is_not_judged_until_its_time_is_over_and_a_gateway_is_found_
         eventually(lambda: protected(sites) >= 4, what="all of them encrypted, the first one, too")
         assert explained(sites, address) is None
     sites.kill("b")
+
+
+# --- What was begun before -----------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def a_dead_end(sites: Sites, address: str) -> Iterator[None]:
+    """From one moment to the next."""
+    inside = sites.namespace(sites.home("a"))
+    network.inside(inside, lambda: kernel.add_dead_end(address, 25, 600))
+    try:
+        yield
+    finally:
+        network.inside(inside, lambda: kernel.remove_dead_end(address, 25))
+
+
+@contextlib.contextmanager
+def deaf(sites: Sites, node: str, v6: bool, match: str) -> Iterator[Callable[[], None]]:
+    """What matches does not come in there, until it is called."""
+    tool = TOOLS[v6]
+    dropped = [True]
+
+    def hear() -> None:
+        if dropped.pop():
+            sites.sh(node, f"{tool} -D INPUT -p tcp {match} -j DROP")
+            dropped.append(False)
+
+    sites.sh(node, f"{tool} -I INPUT -p tcp {match} -j DROP")
+    try:
+        yield hear
+    finally:
+        hear()
+
+
+@contextlib.contextmanager
+def begun_connection(sites: Sites, address: str) -> Iterator[socket.socket]:
+    """Its SYN is under way."""
+    with sites.socket("mta-a", ":" in address) as made:
+        made.setblocking(False)
+        assert made.connect_ex((address, 25)) == errno.EINPROGRESS
+        yield made
+
+
+def has_sent_again(made: socket.socket) -> bool:
+    """Its SYN: tcpi_total_retrans of tcp_info, <linux/tcp.h>."""
+    told = made.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    return int.from_bytes(told[100:104], sys.byteorder) > 0
+
+
+def remembered(sites: Sites, kind: str, v6: bool, port: int) -> bool:
+    """Whether the kernel's set knows a connection from this port to the mail server."""
+    ends = f"{sites.address('mta-a', v6)} . {port} . {sites.address('mta-b', v6)} . 25"
+    listing = sites.sh(sites.home("a"), f"nft list set inet nightmail {kind}{6 if v6 else 4}")
+    return ends in listing
+
+
+def comes_again(
+    sites: Sites, v6: bool, kind: str, deafness: contextlib.AbstractContextManager[Callable[[], None]]
+) -> None:
+    """A SYN, while somebody is deaf and the kernel has it in this set. The gateway has the whole session."""
+    seen, address = begun(sites), sites.address("mta-b", v6)
+    with (
+        MailServer(sites, "mta-b", v6) as server,
+        deafness as hear,
+        begun_connection(sites, address) as made,
+    ):
+        port = made.getsockname()[1]
+        eventually(lambda: remembered(sites, kind, v6, port), what=f"a SYN that is {kind}")
+        with a_dead_end(sites, address):
+            eventually(lambda: has_sent_again(made), what="a second SYN")
+            hear()
+            made.settimeout(PATIENCE)
+            with Dialogue(made) as dialogue:
+                dialogue.begin()
+                dialogue.send_mail(b"in one piece")
+                dialogue.say(b"QUIT")
+        assert server.mails == [b"in one piece\r\n"]
+        assert len(server.peers) == 1
+    eventually(lambda: begun(sites) == seen + 1, what="a session of the gateway's")
+
+
+@FAMILIES
+def test_a_connection_that_is_taken_stays_so_when_its_syn_comes_again(sites: Sites, v6: bool) -> None:
+    """The answer to its first one was lost, and when it comes again there is a dead end: one half of it must
+    not be between client and server, and the other one at the gateway."""
+    cable = "lo" if sites.placement is Placement.HOST else "eth0"
+    answers = f"-i {cable} --sport 25 --tcp-flags SYN,ACK SYN,ACK"
+    comes_again(sites, v6, "taken", deaf(sites, "mta-a", v6, answers))
+
+
+@FAMILIES
+@pytest.mark.parametrize("sites", [Placement.BRIDGE], ids=["bridge"], indirect=True)
+def test_a_connection_that_is_dialled_for_is_taken_when_its_syn_comes_again(sites: Sites, v6: bool) -> None:
+    """The server has not answered the first one: the dial and the client's own SYN are not to meet there."""
+    comes_again(sites, v6, "dialled", deaf(sites, "mta-b", v6, "--dport 25"))
+
+
+@FAMILIES
+def test_a_session_under_way_goes_on(sites: Sites, v6: bool) -> None:
+    address = sites.address("mta-b", v6)
+    with MailServer(sites, "mta-b", v6) as server, Dialogue(sites.connect("mta-a", address)) as dialogue:
+        dialogue.begin()
+        with a_dead_end(sites, address):
+            dialogue.send_mail(b"in one piece")
+            dialogue.say(b"QUIT")
+        assert server.mails == [b"in one piece\r\n"]
+
+
+@FAMILIES
+@pytest.mark.parametrize("sites", [Placement.BRIDGE], ids=["bridge"], indirect=True)
+def test_on_a_bridge_a_syn_to_a_dead_end_is_the_same_frame_behind_it(sites: Sites, v6: bool) -> None:
+    """What the gateway dials is another one, and what it takes is at its own interface before."""
+    source, address = sites.address("mta-a", v6), sites.address("mta-b", v6)
+    frame = syn(sites, source, address, 47001)
+    in_queues = queued(sites)
+    with (
+        a_dead_end(sites, address),
+        Cable(sites.namespace("mta-a"), "eth0") as inside,
+        Cable(sites.namespace("gw-a"), "nm1") as lifted,
+        Cable(sites.namespace("wire"), "gw-a") as wire,
+    ):
+        inside.send(frame)
+        eventually(lambda: frame in wire.arrived(), what="the very same frame on the wire")
+        assert lifted.arrived() == []
+    assert queued(sites) == in_queues
+
+
+@FAMILIES
+@pytest.mark.parametrize("kind", ["taken", "dialled"])
+@pytest.mark.parametrize("sites", [Placement.BRIDGE], ids=["bridge"], indirect=True)
+def test_on_a_bridge_a_syn_of_ours_does_not_pass_to_a_dead_end(sites: Sites, kind: str, v6: bool) -> None:
+    source, address = sites.address("mta-a", v6), sites.address("mta-b", v6)
+    frame, in_queues = syn(sites, source, address, 47002), queued(sites)
+    element = f"{{ {source} . 47002 . {address} . 25 }}"
+    sites.sh("gw-a", f"nft add element inet nightmail {kind}{6 if v6 else 4} {element}")
+    with (
+        a_dead_end(sites, address),
+        Cable(sites.namespace("mta-a"), "eth0") as inside,
+        Cable(sites.namespace("wire"), "gw-a") as wire,
+    ):
+        inside.send(frame)
+        eventually(lambda: queued(sites) != in_queues, what="a SYN in a queue")
+        assert frame not in wire.arrived()
+
+
+def syn(sites: Sites, source: str, address: str, port: int) -> bytes:
+    """As it comes from the mail server at a, for its router."""
+    station, router = mac_of(sites.namespace("mta-a"), "eth0"), mac_of(sites.namespace("wire"), "gw-a")
+    kind = IPv6 if ":" in address else IP
+    packet = kind(src=source, dst=address) / TCP(sport=port, dport=25, flags="S", seq=2525)
+    return bytes(Ether(src=station.hex(":"), dst=router.hex(":")) / packet)
+
+
+# --- And after its time ---------------------------------------------------------------------------------
 
 
 @pytest.mark.long

@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from gateway.config import Config
 from gateway.errors import EnvironmentFailureError, Reason
 from gateway.intercept import kernel, ruleset
-from gateway.intercept.objects import NftTable
 from gateway.intercept.wanted import Wanted, read_wanted
 from gateway.observe.log import Level, Log
 from gateway.policy import limits
@@ -177,10 +176,6 @@ class RuleKeeper:
             except EnvironmentFailureError as error:
                 self._log.fact("rules", "swap-failed", level=Level.ERROR, detail=str(error))
         self.leave()
-
-    @property
-    def knows_dead_ends(self) -> bool:
-        return any("set dead4" in table.text for table in self._rules.of(NftTable))
 
     async def while_standing(self, work: Callable[[], None]) -> None:
         """Do this between two things that are done to the rules, if they stand then; else not."""

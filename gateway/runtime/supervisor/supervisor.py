@@ -169,7 +169,7 @@ class Supervisor:
             heritage.bypassed if heritage is not None else 0,
         )
         self._dead_ends = DeadEnds(
-            config.dead_end_minutes if self._keeper.knows_dead_ends else 0,
+            config.dead_end_minutes,
             self._keeper.while_standing,
             self._pool.note_passed_to_dead_ends,
             self._log,
