@@ -1,12 +1,11 @@
 """The lab on a real kernel with real mail servers, in namespaces of its own (prefix nml-).
 
-First the lab itself, on plain routers: what it claims about mail, wire, delay and cleanliness must be true
-before anything that is measured in it means something. Then the gateways in it.
+On plain routers: what it claims about mail, wire, delay and cleanliness must be true before anything that is
+measured in it means something. Counterpart: `test_lab_gateways`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -17,7 +16,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -31,6 +29,7 @@ from gateway.lab.mail import without_traces
 from gateway.lab.place import Place
 from gateway.lab.topology import Family
 from gateway.lab.wan import Wan
+from tests.lab.traces import NOTHING, traces
 
 pytestmark = [
     pytest.mark.kernel,
@@ -39,32 +38,6 @@ pytestmark = [
 
 PLACE = Place("nml-", Path("/run/nml-lab"), Path("/run/nml-lab.lock"))
 ROOT = Path(__file__).parents[2]
-
-
-def traces(place: Place = PLACE) -> dict[str, Any]:
-    """All that a lab could leave behind."""
-    lab = Lab(place)
-    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    return {
-        "namespaces": network.existing(lab.namespaces),
-        "folder": place.folder.exists(),
-        "lock": place.lock.exists(),
-        "mounts": [line for line in mounts if place.prefix in line or str(place.folder) in line],
-        "processes": [
-            entry.name
-            for entry in Path("/proc").iterdir()
-            if entry.name.isdecimal() and str(place.folder).encode() in _command_line(entry)
-        ],
-    }
-
-
-NOTHING = {"namespaces": [], "folder": False, "lock": False, "mounts": [], "processes": []}
-
-
-def _command_line(entry: Path) -> bytes:
-    with contextlib.suppress(OSError):
-        return (entry / "cmdline").read_bytes()
-    return b""
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +50,7 @@ def plain() -> Iterator[Lab]:
         yield lab
     finally:
         lab.down()
-        assert traces() == NOTHING
+        assert traces(PLACE) == NOTHING
 
 
 @pytest.mark.parametrize("six", [False, True], ids=["v4", "v6"])
@@ -402,67 +375,3 @@ def test_native_starttls_where_it_is_asked_for() -> None:
     finally:
         lab.down()
     assert traces(place) == NOTHING
-
-
-# --- With gateways ------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def guarded() -> Iterator[Lab]:
-    """A lab with both gateways."""
-    place = Place("nml7-", Path("/run/nml7-lab"), Path("/run/nml7-lab.lock"))
-    lab = Lab(place)
-    lab.down()
-    lab.up()
-    try:
-        yield lab
-    finally:
-        lab.down()
-        assert traces(place) == NOTHING
-
-
-@pytest.mark.parametrize("six", [False, True], ids=["v4", "v6"])
-@pytest.mark.parametrize("size", [0, 2_000_000], ids=["plain", "large"])
-def test_gateway_to_gateway_nothing_can_be_read(guarded: Lab, six: bool, size: int) -> None:
-    began = time.time()
-    (found,) = guarded.deliver("a", "b", guarded.compose("a", "b", six=six, size=size), 60)
-    (session,) = guarded.wire_sessions(began)
-    assert session.complete
-    assert b"\r\nXNIGHTMAIL\r\n" in session.from_client
-    assert wire.found_words(session, found.mail.words) == set()
-    assert wire.round_trips(session) == 3
-
-
-@pytest.mark.parametrize(("sender", "recipient"), [("a", "c"), ("c", "b")])
-def test_with_one_gateway_mail_is_as_before(guarded: Lab, sender: str, recipient: str) -> None:
-    began = time.time()
-    (found,) = guarded.deliver(sender, recipient, guarded.compose(sender, recipient), 60)
-    (session,) = guarded.wire_sessions(began)
-    assert wire.found_words(session, found.mail.words) == {"envelope", "subject", "body"}
-    assert wire.round_trips(session) == 3
-
-
-def test_a_killed_gateway_does_not_stop_mail_and_comes_again(guarded: Lab) -> None:
-    assert guarded.kill_gateway("a") >= 2
-    try:
-        assert guarded.fresh_greeting("a", "b").startswith(b"220 ")
-        assert guarded.fresh_greeting("a", "b", Family.V6).startswith(b"220 ")
-        guarded.deliver("a", "b", guarded.compose("a", "b"), 60)
-        assert CliRunner().invoke(group, ["gateway", "kill", "a"], obj=guarded.place).exit_code == 0
-    finally:
-        guarded.start_gateway("a")
-    began = time.time()
-    (found,) = guarded.deliver("a", "b", guarded.compose("a", "b"), 60)
-    (session,) = guarded.wire_sessions(began)
-    assert wire.found_words(session, found.mail.words) == set()
-
-
-def test_a_stopped_gateway_with_its_rules_down(guarded: Lab) -> None:
-    guarded.stop_gateway("b", take_rules_down=True)
-    try:
-        assert processes.living_in([guarded.namespace("gw-b")]) == []
-        guarded.deliver("c", "b", guarded.compose("c", "b"), 60)
-    finally:
-        network.inside(guarded.namespace("gw-b"), lambda: None)
-        (guarded.gateway("b").folder / "state" / "wanted.json").unlink(missing_ok=True)
-        guarded.start_gateway("b")

@@ -91,8 +91,8 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/smtp/observer.py": ("tests/unit/smtp/test_observer.py",),
     "gateway/smtp/grammar.py": ("tests/unit/smtp/test_grammar.py", "tests/unit/smtp/test_observer.py"),
     "gateway/peers/comparison.py": ("tests/unit/peers/test_comparison.py",),
-    "gateway/peers/pins.py": ("tests/unit/peers/test_pins.py",),
-    "gateway/peers/store.py": ("tests/unit/peers/test_store.py",),
+    "gateway/peers/pins.py": ("tests/unit/peers/test_pins.py", "tests/unit/peers/test_pins_statements.py"),
+    "gateway/peers/store.py": ("tests/unit/peers/test_store.py", "tests/unit/peers/test_store_trouble.py"),
     "gateway/runtime/signer.py": ("tests/unit/runtime/test_signer.py",),
     "gateway/runtime/worker/signing.py": ("tests/unit/runtime/test_signer.py",),
     "gateway/runtime/supervisor/pool.py": (
