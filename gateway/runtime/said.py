@@ -90,6 +90,7 @@ _FIELDS: Final[dict[str, dict[str, Check]]] = {
         "epoch": _number,
         "full": _flag,
         "new": _flag,
+        "rang?": _flag,
         "statement?": _statement,
     },
     "failure": _WHERE,

@@ -83,6 +83,8 @@ class RememberPeer:
     statement: MetStatement | None = None
     look: Look | None = field(default=None, compare=False)
     """How its server looks when all is well."""
+    rang: bool = field(default=False, compare=False)
+    """The session has rung for what it saw; else whoever stores a stranger beside others does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -237,7 +237,7 @@ class SendingSession(Machine):
         seen = Sighting(decision.reason, look) if decision.alarm else None
         commands: list[Command] = [NoteDecision(True, decision.reason, decision.alarm, detail, seen)]
         if decision.remember:
-            commands.append(RememberPeer(peer, proven.statement, look))
+            commands.append(RememberPeer(peer, proven.statement, look, decision.alarm))
         return commands
 
     def _far_gone(self, event: EndReceived | ResetReceived, now: float) -> list[Command]:

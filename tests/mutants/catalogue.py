@@ -104,6 +104,7 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/runtime/said.py": ("tests/unit/runtime/supervisor/test_said.py",),
     "gateway/runtime/link.py": ("tests/unit/runtime/supervisor/test_said.py",),
     "gateway/runtime/supervisor/hearing.py": ("tests/unit/runtime/supervisor/test_said.py",),
+    "gateway/runtime/supervisor/peer_memory.py": ("tests/unit/runtime/supervisor/test_hearing.py",),
     "gateway/intercept/ruleset.py": ("tests/unit/intercept/test_ruleset.py",),
     "gateway/intercept/kernel/__init__.py": ("tests/unit/intercept/test_kernel.py",),
     "gateway/intercept/kernel/iptables.py": ("tests/unit/intercept/test_kernel.py",),

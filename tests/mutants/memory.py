@@ -142,6 +142,23 @@ _workers.lacks(
     ":",
 )
 
+_peers = Room("gateway/runtime/supervisor/peer_memory.py")
+_peers.lacks(
+    "a stranger stored beside others rings where its session could not",
+    "        if number > 1 or not rang:",
+    "        if number > 1:",
+)
+_peers.lacks(
+    "a second stranger within a day rings too",
+    "        if number > 1 or not rang:",
+    "        if not rang:",
+)
+_peers.lacks(
+    "strangers at one address do not keep the bell busy",
+    "        number = min(lately, limits.IDENTITIES_PER_PIN)",
+    "        number = lately",
+)
+
 MEMORY: Final[tuple[Mutant, ...]] = mutants_of(
-    _comparison, _pins, _store, _decision, _ignored, _memory, _learning, _workers
+    _comparison, _pins, _store, _decision, _ignored, _memory, _learning, _workers, _peers
 )

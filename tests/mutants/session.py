@@ -53,6 +53,11 @@ _sending.lacks(
     "        alarm = False\n        clear = Decision",
 )
 _sending.lacks(
+    "what has rung is told along with the peer",
+    "RememberPeer(peer, proven.statement, look, decision.alarm)",
+    "RememberPeer(peer, proven.statement, look, True)",
+)
+_sending.lacks(
     "our own identity at a pinned address rings",
     "            alarm = self._context.pin is not None\n            return",
     "            alarm = False\n            return",

@@ -56,7 +56,8 @@ class Hearing:
     def _upgraded(self, peer: dict[str, Any]) -> None:
         met, statement = told_peer(peer)
         destination, now = told_destination(peer), int(time.time())
-        if self._memory.remember(destination, met, statement, now, new=bool(peer.get("new"))):
+        new, rang = bool(peer.get("new")), bool(peer.get("rang", True))
+        if self._memory.remember(destination, met, statement, now, new=new, rang=rang):
             self._own_path.well(met.identity, now)
             self._dead_ends.is_none(destination)
 

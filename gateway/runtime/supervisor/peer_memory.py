@@ -17,19 +17,29 @@ from gateway.peers.database import Database
 from gateway.peers.history import Happening
 from gateway.peers.look_store import LookStore
 from gateway.peers.looks import Look
-from gateway.peers.pins import Destination, MetPeer, MetStatement, Pin
+from gateway.peers.pins import Destination, MetPeer, MetStatement, Pin, is_accepted
 from gateway.peers.source_store import SourceStore
 from gateway.peers.store import PinStore
+from gateway.policy import limits
 from gateway.runtime.supervisor.sources import SourceMemory
 
 
 class PeerMemory:
-    """Kept in `path`, which the group `readers` may read; `alarm` is told what is wrong with it."""
+    """Kept in `path`, which the group `readers` may read; `alarm` is told what is wrong with it.
+
+    `again_seconds`: so long the bell takes the same reason and the same peer for one cause.
+    """
 
     def __init__(
-        self, path: Path, readers: int | None, log: Log, alarm: Callable[[Reason, str, str], None]
+        self,
+        path: Path,
+        readers: int | None,
+        log: Log,
+        alarm: Callable[[Reason, str, str], None],
+        again_seconds: int = limits.ALARM_AGAIN_SECONDS,
     ) -> None:
         self._path = path
+        self._again_seconds = again_seconds
         self._readers = readers
         self._log = log
         self._alarm = alarm
@@ -73,20 +83,47 @@ class PeerMemory:
     # --- What is told ------------------------------------------------------------------------------------
 
     def remember(
-        self, at: Destination, met: MetPeer, statement: MetStatement | None, now: int, *, new: bool
+        self,
+        at: Destination,
+        met: MetPeer,
+        statement: MetStatement | None,
+        now: int,
+        *,
+        new: bool,
+        rang: bool = True,
     ) -> bool:
-        """Whether there is a memory to hold it. `new`: the worker knew no peer there."""
+        """Whether there is a memory to hold it. `new`: the worker knew no peer there; `rang`: its session has
+        rung for what it saw."""
         if self.pins is None:
             self.open()
         if self.pins is None:
             return False
         try:
-            self.pins.remember(at, met, now, statement)
+            before = self.pins.lookup(at)
+            after = self.pins.remember(at, met, now, statement)
+            if _is_stranger(before, met) and not is_accepted(after, met.identity):
+                self._ring_for_stranger(at, now, rang=rang)
             self.count = len(self.pins.pins()) if new else self.count
         except EnvironmentFailureError as error:
             self._alarm(Reason.PINS_UNWRITABLE, "peers", str(error))
         self._ring_facts()
         return True
+
+    def _ring_for_stranger(self, at: Destination, now: int, *, rang: bool) -> None:
+        """From now on it is one that has been seen, and rings no more: so it must have rung.
+
+        It has not, where its session knew of no other peer (two first sessions at once), nor where the bell
+        heard of another stranger there a while ago. So many in that while as a pin has places, and no more.
+        """
+        assert self.pins is not None
+        lately = sum(
+            event.happening is Happening.CHANGED and 0 <= now - event.at < self._again_seconds
+            for event in self.pins.history(at)
+        )
+        number = min(lately, limits.IDENTITIES_PER_PIN)
+        if number > 1 or not rang:
+            subject = f"{at} ({number})" if number > 1 else str(at)
+            self._alarm(Reason.UPGRADED_CHANGED_PEER, subject, "an identity that was not known there")
 
     def learn_look(self, at: Destination, look: Look) -> None:
         if self._looks is None:
@@ -135,6 +172,11 @@ class PeerMemory:
             return self.pins is not None and self.pins.lookup(at) is not None
         except EnvironmentFailureError:
             return True
+
+
+def _is_stranger(pin: Pin | None, met: MetPeer) -> bool:
+    """Somebody else is known there, and this one is not."""
+    return pin is not None and pin.find(met.identity) is None
 
 
 def told_peer(peer: dict[str, Any]) -> tuple[MetPeer, MetStatement | None]:

@@ -56,9 +56,12 @@ class Supervisor:
         self._inside = Inside(config, self._log, self._surround)
         self._config = replace(config, inside_networks=self._inside.networks)
         self._confinements = confinements.of(self._config)
-        self._bell = AlarmBell(config.alarm_again_hours * limits.HOUR_SECONDS)
+        again_seconds = config.alarm_again_hours * limits.HOUR_SECONDS
+        self._bell = AlarmBell(again_seconds)
         self._stop = asyncio.Event()
-        self._memory = PeerMemory(config.pins_file, self._confinements.readers, self._log, self._alarm)
+        self._memory = PeerMemory(
+            config.pins_file, self._confinements.readers, self._log, self._alarm, again_seconds
+        )
         self._seeing = Seeing(
             config,
             self._log,

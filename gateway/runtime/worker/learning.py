@@ -46,7 +46,7 @@ class Learning:
             self._pins.forget_for_a_while(destination)
             where = {"address": destination.address, "port": destination.port, "new": pin is None}
             who = {"identity": met.identity.hex(), "epoch": met.epoch, "full": met.full}
-            self._tell({"remember": {**where, **who, **_statement(note.statement)}})
+            self._tell({"remember": {**where, **who, "rang": note.rang, **_statement(note.statement)}})
         if note.look is not None:
             self._learn_look(destination, note.look)
 

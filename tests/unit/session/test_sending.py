@@ -187,7 +187,8 @@ def test_a_sender_that_says_helo_unprompted_is_not_judged() -> None:
 def test_what_a_pin_makes_of_an_offer(pin: Pin | None, reason: Reason, alarm: bool) -> None:
     book = channelled(FarReceivingGateway(), pin=pin)
     assert (book.decision.upgraded, book.decision.reason, book.decision.alarm) == (True, reason, alarm)
-    assert len(book.all_of(c.RememberPeer)) == 1
+    (remembered,) = book.all_of(c.RememberPeer)
+    assert remembered.rang is alarm
 
 
 def test_a_short_offer_where_a_full_one_had_room_is_weaker() -> None:

@@ -78,19 +78,28 @@ class Weeks:
             observed = Observed.offered(offers, 20_000, full=full)
             waits = waits_for_statement(pin, offers, follows=bool(shows))
             decision = decide(compare(pin, observed, shows[0] if waits else None))
-            met = MetPeer(offers, 20_000, full)
-            for statement in shows or (None,):
-                if pin is None or updated(pin, to, met, self.now, statement) is not pin:
-                    self._tell_of(to, met, statement, new=pin is None)
         self.reasons.add(decision.reason)
         if decision.alarm:
             where = {"address": to.address, "port": to.port}
             self._told(
                 {"alarm": {"reason": decision.reason.value, "subject": str(to), "detail": "", **where}}
             )
+        for statement in (shows or (None,)) if offers is not None else ():
+            met = MetPeer(offers, 20_000, full)
+            if pin is None or updated(pin, to, met, self.now, statement) is not pin:
+                self._tell_of(to, met, statement, new=pin is None, rang=decision.alarm)
 
-    def _tell_of(self, to: Destination, met: MetPeer, statement: MetStatement | None, *, new: bool) -> None:
-        told = {"address": to.address, "port": to.port, "new": new}
+    def first_sessions_at_once(self, to: Destination, *offers: bytes) -> None:
+        """All judged before any of them is remembered: each finds no pin."""
+        decision = decide(compare(None, Observed.offered(offers[0], 20_000, full=True)))
+        assert not decision.alarm
+        for identity in offers:
+            self._tell_of(to, MetPeer(identity, 20_000, full=True), None, new=True)
+
+    def _tell_of(
+        self, to: Destination, met: MetPeer, statement: MetStatement | None, *, new: bool, rang: bool = False
+    ) -> None:
+        told = {"address": to.address, "port": to.port, "new": new, "rang": rang}
         who = {"identity": met.identity.hex(), "epoch": met.epoch, "full": met.full}
         shown = {}
         if statement is not None:
@@ -120,7 +129,8 @@ def weeks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Weeks]:
     config = Config(state_dir=state, run_dir=tmp_path / "run", log_file=tmp_path / "log")
     monkeypatch.setattr(hears.time, "time", lambda: clock[0])
     log = sinks.opened(config, config.log_file)
-    bell = AlarmBell(config.alarm_again_hours * limits.HOUR_SECONDS)
+    again_seconds = config.alarm_again_hours * limits.HOUR_SECONDS
+    bell = AlarmBell(again_seconds)
 
     def rings(reason: Reason, subject: str, detail: str, cause: Reason | None = None) -> None:
         bell.ring(reason, subject, int(clock[0]), detail, cause.value if cause is not None else "")
@@ -131,7 +141,7 @@ def weeks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Weeks]:
     async def nobody_knows(server: str, client: str) -> bool | None:
         return None
 
-    memory = PeerMemory(config.pins_file, None, log, rings)
+    memory = PeerMemory(config.pins_file, None, log, rings, again_seconds)
     dead_ends = DeadEnds(0, no_rules, lambda sessions: None, log)
     hearing = Hearing(memory, dead_ends, Causes(nobody_knows, log, memory.note_cause), rings)
     memory.open()
@@ -171,7 +181,7 @@ def test_gateways_without_a_common_identity_behind_one_address_ring_once_each(
     """A peer behind NAT or a load balancer whose boxes were each set up alone."""
     for number in weeks.times(28):
         weeks.session(address(1), identity(number % gateways))
-    assert len(weeks.rung) <= gateways - 1
+    assert len(weeks.rung) == gateways - 1
     assert all(day == 0 for day, _, _ in weeks.rung)
     assert all(reason is Reason.UPGRADED_CHANGED_PEER for _, reason, _ in weeks.rung)
 
@@ -196,6 +206,48 @@ def test_a_reinstalled_gateway_rings_once_and_is_accepted_in_time(weeks: Weeks) 
         weeks.session(address(1), identity(2))
     assert weeks.rung == [(7, Reason.UPGRADED_CHANGED_PEER, str(address(1)))]
     assert history_of(weeks, address(1)) == [Happening.FIRST_SEEN, Happening.CHANGED, Happening.ACCEPTED]
+
+
+def test_two_identities_in_first_sessions_at_once_ring_for_the_one_that_is_not_accepted(weeks: Weeks) -> None:
+    """One in the middle shows his own in one of two first sessions: neither had a pin to ring for, and what
+    is seen, and not accepted, never rings again."""
+    weeks.first_sessions_at_once(address(1), identity(1), identity(2), identity(2))
+    for _ in weeks.times(3):
+        weeks.session(address(1), identity(2))
+    assert weeks.rung == [(0, Reason.UPGRADED_CHANGED_PEER, str(address(1)))]
+
+
+def test_another_stranger_on_the_same_day_rings_too(weeks: Weeks) -> None:
+    """The bell takes an address for one cause a day, and each stranger rings but once in his life."""
+    weeks.session(address(1), identity(1))
+    weeks.session(address(1), identity(2))
+    for _ in weeks.times(3):
+        weeks.session(address(1), identity(3))
+    at = str(address(1))
+    changed = Reason.UPGRADED_CHANGED_PEER
+    assert weeks.rung == [(0, changed, at), (0, changed, f"{at} (2)")]
+
+
+def test_very_many_strangers_at_one_address_do_not_keep_the_bell_busy(weeks: Weeks) -> None:
+    """Somebody in the middle has as many identities as he likes; a person hears of few of them a day."""
+    for number in range(1, 200):
+        weeks.session(address(1), identity(number))
+    assert len(weeks.rung) == limits.IDENTITIES_PER_PIN
+
+
+def test_first_sessions_at_once_with_one_identity_are_no_news(weeks: Weeks) -> None:
+    weeks.first_sessions_at_once(address(1), identity(1), identity(1))
+    assert weeks.rung == []
+
+
+def test_an_identity_forgotten_while_its_session_was_under_way_rings_anew(weeks: Weeks) -> None:
+    weeks.session(address(1), identity(1))
+    weeks.session(address(1), identity(2))
+    weeks.clock[0] += 2 * DAY
+    assert weeks.memory.pins is not None
+    assert weeks.memory.pins.forget_identity(address(1), identity(2)) is not None
+    weeks._tell_of(address(1), MetPeer(identity(2), 20_000, full=True), None, new=False)
+    assert [day for day, _, _ in weeks.rung] == [0, 2]
 
 
 def test_a_peer_switched_off_for_a_week_rings_once_a_day_until_it_is_back(weeks: Weeks) -> None:

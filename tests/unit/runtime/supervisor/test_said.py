@@ -86,6 +86,7 @@ GOOD: dict[str, Any] = {
     "epoch": 20_000,
     "full": True,
     "new": True,
+    "rang": True,
     "address": "192.0.2.7",
     "port": 25,
     "client": "2001:db8::9",
