@@ -103,10 +103,10 @@ class SendingSession(Machine):
     def _no_reply(self, unparsed: Unparsed, passed: list[Command]) -> list[Command]:
         pin = self._context.pin
         if unoffered.closes(unparsed) and pin is not None:
-            told = [one for one in passed if isinstance(one, SendOctets) and one.side is Side.NEAR]
-            return [*told, *self._end_as_told(unparsed.reason)]
+            return [*_told_near(passed), *self._end_as_told(unparsed.reason)]
         decision = unoffered.of_no_reply(pin, unparsed)
-        return [*passed, *self._resume_near(), *self._relay(decision, seen=Sighting(unparsed.reason))]
+        led = "HELO behind a greeting without ESMTP" if decision.alarm and unparsed.led else ""
+        return [*passed, *self._resume_near(), *self._relay(decision, led, Sighting(unparsed.reason))]
 
     def _reply_complete(self, reply: bytes, now: float) -> list[Command]:
         context, greeting = self._context, self._observer.greeting
@@ -182,8 +182,16 @@ class SendingSession(Machine):
         clear = Decision.in_clear(Reason.ENDED_BEFORE_DECISION, alarm=alarm)
         return [SendEnd(Side.NEAR), *self._resume_near(), *self._relay(clear)]
 
+    def _receiver_ended_early(self, event: EndReceived, now: float) -> list[Command]:
+        """Before its reply is whole: no mail can follow. A pinned one gets no more of the session, for a FIN
+        put in on the wire would bring out what a sender has said without waiting."""
+        if self._context.pin is None:
+            return self._ended_early(event, now)
+        told = _told_near(self._release_observed())
+        return [*told, *self._end_as_told(Reason.ENDED_BEFORE_DECISION)]
+
     def _end_as_told(self, reason: Reason) -> list[Command]:
-        """Towards a pin, whoever says that the session is over (421) gets no more of it: he may be
+        """Towards a pin, whoever says that the session is over (421, a FIN) gets no more of it: he may be
         in the middle, and a sender that talks on would give him in clear what the channel is for."""
         self._end()
         return [NoteDecision(False, reason), CloseBoth()]
@@ -379,7 +387,7 @@ class SendingSession(Machine):
         (State.OBSERVING, OctetsReceived, Side.NEAR): _observe_sender,
         (State.OBSERVING, OctetsReceived, Side.FAR): _observe_receiver,
         (State.OBSERVING, EndReceived, Side.NEAR): _ended_early,
-        (State.OBSERVING, EndReceived, Side.FAR): _ended_early,
+        (State.OBSERVING, EndReceived, Side.FAR): _receiver_ended_early,
         (State.OBSERVING, ResetReceived, Side.NEAR): _reset_early,
         (State.OBSERVING, ResetReceived, Side.FAR): _reset_early,
         (State.READY, OctetsReceived, Side.NEAR): _first_command,
@@ -431,6 +439,7 @@ class SendingSession(Machine):
         _first_command: {State.CONFIRMING, State.AWAITING_STATEMENT},
         _receiver_spoke_unasked: {State.RELAYED, State.OVER},
         _receiver_ended: {State.RELAYED},
+        _receiver_ended_early: {State.RELAYED, State.OVER},
         _confirm: {State.CONFIRMING, State.CHANNEL, State.REDIALLING, State.OVER},
         _await_statement: {State.AWAITING_STATEMENT, State.CHANNEL, State.REDIALLING, State.OVER},
         _far_gone: {State.REDIALLING},
@@ -453,3 +462,8 @@ class SendingSession(Machine):
         _reset_early: {State.OVER},
     }
     """Where each handler may lead; one that is not here stays. docs/protocol.md prints it, tests hold it."""
+
+
+def _told_near(commands: list[Command]) -> list[Command]:
+    """Of what was held, that which goes to the sender."""
+    return [one for one in commands if isinstance(one, SendOctets) and one.side is Side.NEAR]

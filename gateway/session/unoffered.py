@@ -31,9 +31,9 @@ def of_reply(pin: Pin | None, greeting: bytes, reply: bytes) -> tuple[Decision, 
 
 
 def of_no_reply(pin: Pin | None, unparsed: Unparsed) -> Decision:
-    """A greeting or a reply that cannot carry an offer. A 421 is the receiver's own business, and who greets
-    with HELO or talks out of turn is the sender."""
-    lost = unparsed.reason in _LOST_OFFER and unparsed.code != CLOSING and pin is not None
+    """A greeting or a reply that cannot carry an offer. A 421 is the receiver's own business; who talks out
+    of turn is the sender, and so is who greets with HELO, if no greeting has led him to it."""
+    lost = (unparsed.reason in _LOST_OFFER or unparsed.led) and unparsed.code != CLOSING and pin is not None
     return _missing(pin) if lost else Decision.in_clear(unparsed.reason)
 
 

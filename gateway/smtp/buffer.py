@@ -88,3 +88,7 @@ class LineBuffer:
         """Take out everything."""
         self._line = 0
         return self.take_rest()
+
+    def keep_only(self, size: int) -> None:
+        """Drop all but the first octets, which have all passed. No more lines are asked for behind it."""
+        del self._octets[size:]

@@ -41,6 +41,8 @@ class Unparsed:
     code: int | None = None
     """The receiver's code, for GREETING_REFUSED and EHLO_REFUSED, and a 421 behind the greeting: that says
     nothing about its offers."""
+    led: bool = False
+    """For HELO: the greeting before it does not name ESMTP, by which some senders choose."""
 
 
 Observation = Passed | EhloReply | Unparsed

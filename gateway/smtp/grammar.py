@@ -76,6 +76,12 @@ def check_ehlo_line(line: bytes) -> None:
         raise PeerProtocolError(Reason.ODD_COMMAND, "EHLO without a name")
 
 
+def names_esmtp(greeting: bytes) -> bool:
+    """Whether a greeting holds that word alone. Some senders say EHLO only then (RFC 1869 left it open), and
+    Postfix says HELO where a greeting is overwritten with asterisks."""
+    return any(word.upper() == b"ESMTP" for word in greeting.split())
+
+
 def first_word(octets: bytes) -> bytes:
     """The first word behind the code of a reply: the host name, in a greeting or an EHLO reply."""
     return _AFTER_HOST_NAME.split(octets[REPLY_HEAD_OCTETS:], 1)[0]

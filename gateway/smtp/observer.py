@@ -46,7 +46,7 @@ class Observer:
 
     @property
     def seen_from_sender(self) -> bytes:
-        """What has passed from the sender: up to the end of its EHLO line. Counts no longer once OPAQUE."""
+        """What has passed from the sender: up to the end of its EHLO line. Once OPAQUE, how it began."""
         return self._ehlo.octets
 
     @property
@@ -79,7 +79,8 @@ class Observer:
         try:
             line = self._read_ehlo_line()
         except PeerProtocolError as error:
-            return self._not_understood(self._early(error.reason), Passed(_TO_RECEIVER, data))
+            led = error.reason is Reason.HELO and self._is_led_to_helo()
+            return self._not_understood(self._early(error.reason), Passed(_TO_RECEIVER, data), led=led)
         if line is None:
             return [Passed(_TO_RECEIVER, data)]
         self._move(Seen.EHLO_COMPLETE)
@@ -100,6 +101,9 @@ class Observer:
         """Whoever talks before the greeting, and not EHLO or HELO, is told apart: mostly no mail server."""
         early = self._stage is Stage.GREETING and reason is not Reason.HELO
         return Reason.EARLY_TALKER if early else reason
+
+    def _is_led_to_helo(self) -> bool:
+        return self._stage is Stage.EHLO and not grammar.names_esmtp(self._greeting.octets)
 
     def _behind_ehlo_octets(self, data: bytes) -> list[Observation]:
         self._move(Seen.BEHIND_EHLO)
@@ -159,14 +163,17 @@ class Observer:
         raise LocalMisuseError("the observer has decided and takes nothing more")
 
     def _not_understood(
-        self, reason: Reason, passed: Passed | None = None, code: int | None = None
+        self, reason: Reason, passed: Passed | None = None, code: int | None = None, *, led: bool = False
     ) -> list[Observation]:
         self._move(Seen.NOT_UNDERSTOOD)
-        return [*([passed] if passed else []), *self._release(), Unparsed(reason, code)]
+        return [*([passed] if passed else []), *self._release(), Unparsed(reason, code, led)]
 
     def _release(self) -> list[Passed]:
         held = (Passed(_TO_SENDER, self._reply.take_all()), Passed(_TO_RECEIVER, self.held_from_sender))
         self._behind_ehlo.clear()
+        # Whole reads, which have passed: a session may go on for hours, and there are thousands.
+        self._greeting.take_all()
+        self._ehlo.keep_only(limits.EHLO_LINE_OCTETS)
         return [passed for passed in held if passed.octets]
 
     def _move(self, seen: Seen) -> None:

@@ -82,6 +82,15 @@ class HeloInstead(Always):
         return super().piece(piece)
 
 
+class MaskGreeting(Always):
+    """As a Cisco PIX does with it: asterisks. Postfix then says HELO."""
+
+    def piece(self, piece: Piece) -> list[Act]:
+        if piece.kind is Kind.GREETING:
+            return [Say(End.S, b"220 " + b"*" * (len(piece.octets) - 6) + b"\r\n")]
+        return super().piece(piece)
+
+
 class OtherGreeting(Always):
     """Answers in the receiver's place from the greeting on; what S says goes nowhere."""
 

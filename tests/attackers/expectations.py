@@ -20,6 +20,7 @@ from tests.attackers.altering import (
     ChangeOctet,
     EhloRefused,
     HeloInstead,
+    MaskGreeting,
     OfferInTheDomainLine,
     OtherIdentity,
     RemoveE1,
@@ -130,6 +131,8 @@ def _taken_out() -> list[Row]:
         *lost("lines joined", "takes out the line end before the offer", lines_joined),
         *clear("refuse EHLO", "answers EHLO with 502 himself", refuse, "offer-missing", "ehlo-refused"),
         *clear("HELO for EHLO", "turns EHLO into HELO on its way", HeloInstead, "offer-missing", "no-offer"),
+        *clear("mask the greeting", "overwrites the greeting with asterisks, so that the sender says HELO",
+               MaskGreeting, "offer-missing", "helo"),
         Row("close at EHLO", "answers EHLO with 421 himself", closing, True,
             Mail.REFUSED_BY_SENDER, Seen.NOTHING, "ehlo-refused"),
     ]  # fmt: skip

@@ -68,7 +68,7 @@ class Refused(Exception):
 
 
 class Sender:
-    """One session: EHLO (or HELO where that is refused), one mail, QUIT.
+    """One session: EHLO (or HELO where that is refused, or the greeting masked), one mail, QUIT.
 
     `patience`: seconds for each reply; `thinks`: seconds before the first command behind the reply.
     """
@@ -99,9 +99,11 @@ class Sender:
         return self.sent
 
     async def _session(self, one: Mail) -> None:
-        await self._reply(b"220")
-        self._writer.write(EHLO)
-        reply = await self._reply(b"")
+        greeting = await self._reply(b"220")
+        reply = b""
+        if greeting.strip(b"20* \r\n"):
+            self._writer.write(EHLO)
+            reply = await self._reply(b"")
         if reply.startswith(b"421"):
             raise Refused(reply[:60].decode())
         if not reply.startswith(b"250"):

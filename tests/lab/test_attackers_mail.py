@@ -17,7 +17,14 @@ from gateway.eyes import wire
 from gateway.lab import postfix
 from gateway.lab.mail import Mail
 from tests.attackers import ground
-from tests.attackers.altering import ChangeLarge, ChangeOctet, EhloRefused, StripOffer, mask_offer
+from tests.attackers.altering import (
+    ChangeLarge,
+    ChangeOctet,
+    EhloRefused,
+    MaskGreeting,
+    StripOffer,
+    mask_offer,
+)
 from tests.attackers.attack import Attack, End, Kind
 from tests.attackers.cutting import CutInContent, How
 from tests.attackers.ground import Ground
@@ -55,6 +62,7 @@ CASES = [
         in_clear=True,
         alarm=True,
     ),
+    Case("mask the greeting", MaskGreeting, "offer-missing", in_clear=True, alarm=True),
     Case("fail once", lambda: AnswerVerb(b"454 4.7.0 No\r\n"), "upgraded"),
     Case("fail always", lambda: AnswerVerb(b"454 4.7.0 No\r\n", 9), "handshake-failed",
          in_clear=True, alarm=True),

@@ -44,18 +44,28 @@ _sending.lacks(
 )
 _sending.lacks(
     "behind a pinned peer's 421 nothing that was held goes out",
-    "            return [*told, *self._end_as_told(unparsed.reason)]",
+    "            return [*_told_near(passed), *self._end_as_told(unparsed.reason)]",
     "            return [*passed, *self._end_as_told(unparsed.reason)]",
 )
 _sending.lacks(
-    "a pinned peer's end before the verb rings",
-    "        alarm = self._context.pin is not None\n        clear = Decision",
-    "        alarm = False\n        clear = Decision",
+    "a pinned peer's end before its reply ends the session",
+    "        if self._context.pin is None:\n            return self._ended_early(event, now)",
+    "        if True:\n            return self._ended_early(event, now)",
+)
+_sending.lacks(
+    "behind a pinned peer's end nothing that was held goes out",
+    "        told = _told_near(self._release_observed())",
+    "        told = self._release_observed()",
 )
 _sending.lacks(
     "what has rung is told along with the peer",
     "RememberPeer(peer, proven.statement, look, decision.alarm)",
     "RememberPeer(peer, proven.statement, look, True)",
+)
+_sending.lacks(
+    "a pinned peer's end before the verb rings",
+    "        alarm = self._context.pin is not None\n        clear = Decision",
+    "        alarm = False\n        clear = Decision",
 )
 _sending.lacks(
     "our own identity at a pinned address rings",
@@ -103,8 +113,13 @@ _attempt.lacks(
 _unoffered = Room("gateway/session/unoffered.py")
 _unoffered.lacks(
     "a pinned peer that has lost its offer in an odd reply rings",
+    "    lost = (unparsed.reason in _LOST_OFFER or unparsed.led) and",
+    "    lost = unparsed.led and",
+)
+_unoffered.lacks(
+    "a greeting that leads the sender to HELO rings where it is pinned",
+    "    lost = (unparsed.reason in _LOST_OFFER or unparsed.led) and",
     "    lost = unparsed.reason in _LOST_OFFER and",
-    "    lost = False and",
 )
 
 _receiving = Room("gateway/session/receiving.py")

@@ -90,7 +90,23 @@ _observer.lacks(
     "        return True",
 )
 
+_observer.lacks(
+    "what has passed of an opaque session's greeting is not kept",
+    "        self._greeting.take_all()\n",
+    "",
+)
+_observer.lacks(
+    "what has passed of an opaque session's sender is not kept",
+    "        self._ehlo.keep_only(limits.EHLO_LINE_OCTETS)\n",
+    "",
+)
+
 _grammar = Room("gateway/smtp/grammar.py")
+_grammar.lacks(
+    "a greeting names ESMTP as a word alone",
+    '    return any(word.upper() == b"ESMTP" for word in greeting.split())',
+    '    return b"ESMTP" in greeting.upper()',
+)
 _grammar.lacks(
     "only EHLO asks for an offer",
     "    if upper.startswith(_HELO):\n        raise PeerProtocolError(Reason.HELO)",

@@ -165,6 +165,32 @@ def test_a_sender_that_says_helo_unprompted_is_not_judged() -> None:
     assert (book.decision.reason, book.decision.alarm) == (Reason.HELO, False)
 
 
+@pytest.mark.parametrize("pin", [None, R_PIN], ids=["unknown", "pinned"])
+@pytest.mark.parametrize(
+    "greeting",
+    [b"220 ****************\r\n", b"220 mx.b.example SMTP\r\n", b"220 mx.b.example NoESMTP\r\n"],
+    ids=["masked", "old", "almost"],
+)
+def test_a_greeting_that_leads_the_sender_to_helo_rings_where_it_is_pinned(
+    greeting: bytes, pin: Pin | None
+) -> None:
+    """Postfix says HELO behind a masked greeting, others behind one without the word: whoever changes it
+    would else have the mail in clear without a sound."""
+    book = Playbook(sending(pin=pin))
+    book.far(greeting)
+    book.near(b"HELO mail.a.example\r\n")
+    assert (book.relayed, book.to_near, book.to_far) == (True, greeting, b"HELO mail.a.example\r\n")
+    expected = (Reason.HELO, False) if pin is None else (Reason.OFFER_MISSING, True)
+    assert (book.decision.reason, book.decision.alarm) == expected
+
+
+def test_a_sender_that_says_helo_before_the_greeting_is_led_by_nobody() -> None:
+    book = Playbook(sending(pin=R_PIN))
+    book.near(b"HELO mail.a.example\r\n")
+    book.far(b"220 ****************\r\n")
+    assert (book.decision.reason, book.decision.alarm) == (Reason.HELO, False)
+
+
 # --- Pins ---------------------------------------------------------------------------------------------------
 
 
@@ -354,6 +380,19 @@ def test_a_half_close_before_the_verb_passes_as_what_it_was(place: str, side: Si
     assert book.decision.reason is Reason.ENDED_BEFORE_DECISION
     if place == "reply begun":
         assert book.to_near == GREETING + REPLY[:30], "what was held goes first"
+
+
+@pytest.mark.parametrize("heard", [b"", GREETING, GREETING + REPLY[:30]], ids=["nothing", "greeting", "part"])
+def test_an_end_of_a_pinned_receiver_gets_nothing_of_what_was_held(heard: bytes) -> None:
+    """A sender that talks on before the reply has come would give it in clear to whoever puts a FIN in."""
+    book = Playbook(sending(pin=R_PIN))
+    book.near(EHLO + MAIL)
+    if heard:
+        book.far(heard)
+    book.far_end()
+    assert (book.to_near, book.to_far) == (heard, EHLO)
+    assert (book.closed, book.relayed) == (True, False)
+    assert book.decision.reason is Reason.ENDED_BEFORE_DECISION
 
 
 @pytest.mark.parametrize("place", ["start", "greeted", "reply begun", "ready"])

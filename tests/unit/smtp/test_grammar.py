@@ -91,3 +91,19 @@ def test_ehlo_without_a_name_is_odd(line: bytes) -> None:
 )
 def test_first_word(octets: bytes, word: bytes) -> None:
     assert grammar.first_word(octets) == word
+
+
+@pytest.mark.parametrize(
+    ("greeting", "names"),
+    [
+        (b"220 mx.example.org ESMTP Postfix\r\n", True),
+        (b"220-mx.example.org\r\n220 esmtp\r\n", True),
+        (b"220 mx.example.org SMTP\r\n", False),
+        (b"220 ***************\r\n", False),
+        (b"220 mx.example.org NoESMTP -ESMTP-\r\n", False),
+        (b"220 \r\n", False),
+    ],
+)
+def test_whether_a_greeting_names_esmtp(greeting: bytes, names: bool) -> None:
+    """As a word alone, as senders look for it."""
+    assert grammar.names_esmtp(greeting) is names

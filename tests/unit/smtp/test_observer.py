@@ -406,6 +406,28 @@ def test_memory_is_bounded_for_endless_talk(
     done.check_books()
 
 
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize(
+    ("before", "from_sender", "octets"),
+    [
+        ([], True, b"GET /"),
+        ([(False, GREETING)], True, b"MAIL"),
+        ([], False, b"SSH-2.0"),
+        ([(True, EHLO)], False, b"554 "),
+    ],
+)
+def test_what_has_passed_is_not_kept_in_an_opaque_session(
+    role: Role, before: list[Speech], from_sender: bool, octets: bytes
+) -> None:
+    """Thousands of such sessions may be open for hours, each with the 64 KiB of its first read."""
+    done = Watch(Observer(role)).speeches([*before, (from_sender, octets + bytes(limits.READ_OCTETS))])
+    assert isinstance(done.verdict, Unparsed)
+    observer = done.observer
+    kept = len(observer._greeting) + len(observer._ehlo) + len(observer._reply)
+    assert kept <= limits.EHLO_LINE_OCTETS
+    done.check_books()
+
+
 # --- Any octets, any chunking, any interleaving -------------------------------------------------------
 
 RECEIVER_SAYS = st.sampled_from(
