@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gateway.crypto.frames import Frame, FrameKind, FrameReader
+from gateway.crypto.messages import STATEMENT
 from gateway.crypto.params import Params
 from gateway.crypto.records import Record, RecordType
 from gateway.errors import PeerProtocolError, Reason
@@ -37,7 +38,8 @@ class Channel:
         self._far_closed = False
         self.finished = False
         self.statements: list[bytes] = []
-        """Contents of the first STATEMENT records; only the sending gateway reads them."""
+        """Contents of the first STATEMENT records, empty where they cannot be one; only the sending gateway
+        reads them, and they stay where nobody does."""
 
     @property
     def deadline(self) -> float | None:
@@ -134,7 +136,7 @@ class Channel:
         if record.kind is RecordType.PARAMS:
             Params.decode(record.content)
         elif record.kind is RecordType.STATEMENT and len(self.statements) < limits.STATEMENTS_SHOWN:
-            self.statements.append(record.content)
+            self.statements.append(record.content if len(record.content) == STATEMENT.octets else b"")
         return []  # PAD, PARAMS and ignorable types carry nothing for the mail servers
 
     def _spoken(self, contents: list[bytes]) -> list[Command]:

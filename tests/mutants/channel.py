@@ -114,6 +114,11 @@ _params.lacks(
 
 _channel = Room("gateway/session/channel.py")
 _channel.lacks(
+    "of statements that nobody reads no more is kept than one can have",
+    'record.content if len(record.content) == STATEMENT.octets else b""',
+    "record.content",
+)
+_channel.lacks(
     "an end without CLOSE is a reset",
     "        return self.fail(Reason.END_WITHOUT_CLOSE)",
     "        return [SendEnd(Side.NEAR)]",

@@ -7,8 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from gateway.crypto.frames import FrameKind, frame
+from gateway.crypto.messages import STATEMENT
 from gateway.crypto.records import RecordType
 from gateway.errors import Reason
+from gateway.policy import limits
 from gateway.session.events import (
     Side,
 )
@@ -128,3 +130,14 @@ def test_the_receiver_gets_what_came_before_a_bad_record_and_nothing_of_it() -> 
     channel.book.far(good + bad)
     assert channel.book.to_near == EHLO + MAIL + b"RSET\r\n"
     assert Side.NEAR in channel.book.reset
+
+
+def test_statements_of_s_hold_no_memory() -> None:
+    """R ignores them: of thousands of sessions each would else keep two records of 64 KiB."""
+    channel = Channelled()
+    large = bytes(limits.RECORD_CONTENT_OCTETS)
+    channel.book.far(b"".join(channel.s.layer.seal(RecordType.STATEMENT, large) for _ in range(9)))
+    assert channel.book.state == "channel"
+    kept = channel.book.machine._channel
+    assert kept is not None
+    assert sum(len(content) for content in kept.statements) <= 2 * STATEMENT.octets
