@@ -130,6 +130,11 @@ _learning.lacks(
     "            if False:",
 )
 _learning.lacks(
+    "a path where the redial fails each time is left in peace, too",
+    "        if note.reason in _HANDSHAKE_FAILED:",
+    "        if note.reason is Reason.HANDSHAKE_FAILED:",
+)
+_learning.lacks(
     "a first upgrade ends the rest of all in this worker",
     "            if is_new:\n",
     "            if False:\n",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 from gateway.crypto.messages import OfferForm
 from gateway.errors import Reason
@@ -22,6 +23,9 @@ from gateway.runtime.link import Message
 from gateway.runtime.worker.surroundings import Surroundings
 from gateway.session.commands import NoteDecision, NoteSource, RememberPeer
 from gateway.smtp.events import Role
+
+_HANDSHAKE_FAILED: Final = frozenset({Reason.HANDSHAKE_FAILED, Reason.REDIAL_DIFFERS, Reason.REDIAL_FAILED})
+"""Sessions of a sending gateway that went on in clear behind a failed handshake, or were put off."""
 
 
 class Learning:
@@ -88,7 +92,7 @@ class Learning:
             return
         if self._finds_dead_ends:
             self._note_offers(flow, note.reason)
-        if note.reason is Reason.HANDSHAKE_FAILED:
+        if note.reason in _HANDSHAKE_FAILED:
             self._note_failure(_destination(flow))
 
     def _note_taking(self, flow: Flow, note: NoteDecision) -> None:

@@ -74,9 +74,10 @@ class Worker:
         """Whether the next session of that client gets no offer."""
         return self._surroundings.receiving(flow(client), self._loop.time()).offers_ignored()
 
-    def decided(self, reason: Reason, client: str = CLIENT) -> None:
+    def decided(self, reason: Reason, client: str = CLIENT, role: Role = Role.RECEIVING) -> None:
         upgraded = reason in (Reason.UPGRADED, Reason.UPGRADED_OLD_EPOCH)
         connection = self._connection(client)
+        self.sessions._roles[connection] = role
         self.sessions.note_decision(connection, NoteDecision(upgraded, reason))
         del self.sessions._roles[connection]
 
@@ -283,3 +284,22 @@ def test_a_bug_on_the_way_to_a_session_is_told_with_the_addresses(worker: Worker
     worker.sessions._log.flush()
     assert f"gate failed source={CLIENT}:40000 to=203.0.113.7:25" in worker.log.read_text()
     assert [said["alarm"]["reason"] for said in worker.said] == ["internal"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_failure"),
+    [
+        (Reason.HANDSHAKE_FAILED, True),
+        (Reason.REDIAL_DIFFERS, True),
+        (Reason.REDIAL_FAILED, True),
+        (Reason.NO_OFFER, False),
+        (Reason.UPGRADED, False),
+    ],
+)
+def test_what_counts_against_a_path_that_never_upgraded(
+    worker: Worker, reason: Reason, is_failure: bool
+) -> None:
+    """A failed handshake that ends in a 421 as well: where the second dial is shut out each time, or meets
+    another server of a pool, the mail would wait for ever."""
+    worker.decided(reason, role=Role.SENDING)
+    assert ({"failure": {"address": "203.0.113.7", "port": 25}} in worker.said) is is_failure
