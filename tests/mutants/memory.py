@@ -117,6 +117,11 @@ _memory.lacks(
     "SourceStore(database).has_upgraded_among(beginnings), True)",
     "SourceStore(database).has_upgraded_among(beginnings), False)",
 )
+_memory.lacks(
+    "memory that cannot be read again is told again",
+    "        self._told = False\n        return answer",
+    "        return answer",
+)
 
 _learning = Room("gateway/runtime/worker/learning.py")
 _learning.lacks(

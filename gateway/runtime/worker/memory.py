@@ -37,7 +37,8 @@ Value = TypeVar("Value")
 
 
 class Memory:
-    """The file, opened when it is first needed, and anew after trouble. `unreadable` is told once."""
+    """The file, opened when it is first needed, and anew after trouble. `unreadable` is told once, and again
+    when it could be read in between: whom we know is a stranger meanwhile."""
 
     def __init__(self, path: Path, unreadable: Callable[[str], None]) -> None:
         self._path = path
@@ -50,13 +51,15 @@ class Memory:
         try:
             if self._database is None:
                 self._database = Database.read_only(self._path)
-            return question(self._database)
+            answer = question(self._database)
         except EnvironmentFailureError as error:
             self._database = None
             if not self._told:
                 self._told = True
                 self._unreadable(str(error))
             return otherwise
+        self._told = False
+        return answer
 
 
 class _Recent(Generic[Key, Value]):

@@ -158,3 +158,7 @@ def test_a_file_that_goes_while_it_is_opened_is_one_that_cannot_be_read(
     assert len(told) == 1
     PinStore(database).remember(HERE, MetPeer(b"A" * 32, 20_000, True), NOW)
     assert PinReader(memory).pin_of(HERE) is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tmp_path), "stat", gone)
+        assert PinReader(memory).pin_of(HERE) is None
+    assert len(told) == 2, "trouble that comes back is told again: a known peer is none without it"
