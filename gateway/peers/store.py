@@ -41,6 +41,7 @@ _LOOKUP: Final = f"SELECT {_COLUMNS} FROM identities WHERE {_HERE} ORDER BY firs
 _LIST: Final = (
     f"SELECT address, port, {_COLUMNS} FROM identities ORDER BY address, port, first_seen, identity"  # noqa: S608
 )
+_COUNT: Final = "SELECT count(*) FROM (SELECT DISTINCT address, port FROM identities)"
 _PUT: Final = f"INSERT OR REPLACE INTO identities (address, port, {_COLUMNS}) VALUES ({', '.join('?' * 13)})"  # noqa: S608
 _DROP: Final = f"DELETE FROM identities WHERE {_HERE} AND identity = ?"  # noqa: S608
 _PER_DESTINATION: Final = ("identities", "failures", "looks", "troubles", "events")
@@ -150,6 +151,10 @@ class PinStore:
     def pins(self) -> list[Pin]:
         """All of them, by address and port."""
         return self._database.read(_all_pins)
+
+    def count(self) -> int:
+        """How many there are: of a large memory much cheaper than to read it."""
+        return self._database.read(lambda connection: int(connection.execute(_COUNT).fetchone()[0]))
 
     def resting_paths(self, now: int) -> list[RestingPath]:
         return [path for path in self._database.read(_all_failures) if path.failures.resting(now)]

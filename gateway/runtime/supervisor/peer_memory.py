@@ -61,7 +61,7 @@ class PeerMemory:
             self.pins = PinStore(database)
             self._looks, self._source_store = LookStore(database), SourceStore(database)
             self.sources.count()
-            self.count = len(self.pins.pins())
+            self.count = self.pins.count()
         except EnvironmentFailureError as error:
             self.pins = self._looks = self._source_store = None
             self._alarm(Reason.PINS_UNREADABLE, "peers", str(error))
@@ -103,7 +103,7 @@ class PeerMemory:
             after = self.pins.remember(at, met, now, statement)
             if _is_stranger(before, met) and not is_accepted(after, met.identity):
                 self._ring_for_stranger(at, now, rang=rang)
-            self.count = len(self.pins.pins()) if new else self.count
+            self.count = self.pins.count() if new else self.count
         except EnvironmentFailureError as error:
             self._alarm(Reason.PINS_UNWRITABLE, "peers", str(error))
         self._ring_facts()

@@ -40,6 +40,14 @@ def test_remembers_over_a_reopening(store: PinStore, path: Path) -> None:
         assert again.take_facts() == []
 
 
+def test_how_many_there_are(store: PinStore) -> None:
+    assert store.count() == 0
+    for identity in (A, B):
+        for port in (25, 587):
+            store.remember(Destination("192.0.2.25", port), met(identity), NOW)
+    assert store.count() == len(store.pins()) == 2
+
+
 def test_ports_are_kept_apart(store: PinStore) -> None:
     store.remember(HERE, met(), NOW)
     assert store.lookup(Destination(HERE.address, 2525)) is None
