@@ -6,6 +6,7 @@ Counterpart: `two_sites`, whose mail servers have one address each.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.lab.topology import MAIL_INTERFACE
+from gateway.peers.database import Database
+from gateway.peers.source_store import SourceStore
 from tests.lab.probes import Dialogue, MailServer, eventually, mail
 from tests.lab.two_sites import Sites
 
@@ -40,18 +43,7 @@ class Strangers:
 
     def told(self, letter: str, event: str) -> list[dict[str, str]]:
         """The lines of one kind about them in a gateway's log, each with its fields."""
-        ours = set()
-        found = []
-        for line in self.sites.log(letter).splitlines():
-            fields = {key: value.strip('"') for key, value in _FIELD.findall(line)}
-            ends = " ".join(fields.get(key, "") for key in ("source", "to", "subject"))
-            if any(one in ends for one in (self.client, self.target, self.elsewhere)):
-                ours.add(fields.get("session"))
-            elif fields.get("session", "") not in ours:
-                continue
-            if f" {event} " in line:
-                found.append(fields)
-        return found
+        return told(self.sites, letter, event, self.client, self.target, self.elsewhere)
 
     def connect(self, **words: Any) -> Dialogue:
         """From the client, or from the one elsewhere."""
@@ -79,10 +71,34 @@ class Strangers:
         found: dict[str, Any] = json.loads(answer)
         return found
 
-    def source(self, address: str = "") -> dict[str, Any] | None:
-        """What b remembers of the client, or of another one."""
+    def listed(self, address: str = "") -> dict[str, Any] | None:
+        """What `peers sources` says at b of the client, or of another one."""
         listed = json.loads(self.sites.command("b", "peers", "sources", "--json"))
         return next((one for one in listed if one["address"] == (address or self.client)), None)
+
+
+def told(sites: Sites, letter: str, event: str, *about: str) -> list[dict[str, str]]:
+    """The lines of one kind in a gateway's log about any of these addresses, each with its fields."""
+    ours = set()
+    found = []
+    for line in sites.log(letter).splitlines():
+        fields = {key: value.strip('"') for key, value in _FIELD.findall(line)}
+        ends = " ".join(fields.get(key, "") for key in ("source", "to", "subject"))
+        if any(one in ends for one in about):
+            ours.add(fields.get("session"))
+        elif fields.get("session", "") not in ours:
+            continue
+        if f" {event} " in line:
+            found.append(fields)
+    return found
+
+
+def await_known_at_b(sites: Sites, address: str) -> None:
+    """Until gateway b remembers, for all its workers, that this client has upgraded."""
+    path = sites.gateway("b").folder / "state" / "peers.db"
+    with contextlib.closing(Database.read_only(path)) as database:
+        store = SourceStore(database)
+        eventually(lambda: store.source(address).has_upgraded, what=f"{address} in b's memory")
 
 
 def add_address(sites: Sites, node: str, number: int, v6: bool) -> str:

@@ -22,7 +22,7 @@ from tests.attackers.attack import Act, Always, Attack, End, Kind, Piece, Say, a
 from tests.attackers.wire import Wire
 from tests.lab import probes, two_sites
 from tests.lab.probes import MailServer, eventually, mail
-from tests.lab.strangers import Strangers, pass_a_by
+from tests.lab.strangers import Strangers, await_known_at_b, pass_a_by
 from tests.lab.two_sites import Sites
 
 pytestmark = [
@@ -71,12 +71,8 @@ def acquainted(strangers: Strangers, server: MailServer) -> Strangers:
 @pytest.fixture
 def known(strangers: Strangers, server: MailServer) -> Strangers:
     """The same, and gateway b remembers the client."""
-    before = strangers.sites.status("b")["sources"]["upgraded"]
     assert strangers.send(server)["reason"] == "upgraded-new-peer"
-    eventually(
-        lambda: strangers.sites.status("b")["sources"]["upgraded"] == before + 1,
-        what="the client in b's memory",
-    )
+    await_known_at_b(strangers.sites, strangers.client)
     return strangers
 
 
@@ -304,7 +300,6 @@ def test_where_a_reset_came_from(
 
 def test_a_client_that_used_to_come_encrypted_comes_in_clear(known: Strangers, server: MailServer) -> None:
     """Past its own gateway: as if that were off. It rings once."""
-    before = known.sites.status("b")["sources"]
     for _ in range(2):
         with known.connect_past_a() as dialogue:
             dialogue.begin()
@@ -316,8 +311,9 @@ def test_a_client_that_used_to_come_encrypted_comes_in_clear(known: Strangers, s
     assert "likely=offer-unanswered" in decided[0]["detail"]
     (rung,) = eventually(lambda: known.told("b", "alarm rings"), what="an alarm")
     assert (rung["reason"], rung["subject"]) == ("source-in-clear", known.client)
-    assert known.sites.status("b")["sources"] == before
-    assert (known.source() or {})["rests_until"] is None
+    listed = known.listed() or {}
+    assert listed["upgraded_day"]
+    assert listed["rests_until"] is None
 
 
 def test_another_mailer_behind_the_same_address_rings_no_bell(known: Strangers, server: MailServer) -> None:
@@ -342,7 +338,7 @@ def test_who_comes_with_helo_in_place_of_ehlo(known: Strangers, server: MailServ
 def test_forgotten_by_the_operator_it_may_come_in_clear(known: Strangers, server: MailServer) -> None:
     sites = known.sites
     sites.command("b", "peers", "forget-source", known.client)
-    assert known.source() is None
+    assert known.listed() is None
     sites.kill("b")
     sites.start("b")
     with known.connect_past_a() as dialogue:
@@ -354,15 +350,14 @@ def test_forgotten_by_the_operator_it_may_come_in_clear(known: Strangers, server
 
 def test_a_client_that_drops_two_offers_gets_none_for_a_day(strangers: Strangers, server: MailServer) -> None:
     """And with that its mail goes through; who reads them goes on getting them."""
-    before = strangers.sites.status("b")["sources"]
+    before = strangers.sites.status("b")["sources"]["resting"]
     for _ in range(2):
         with strangers.connect_from_elsewhere() as dialogue:
             assert b"XNIGHTMAIL" in dialogue.begin()
     (rests,) = eventually(lambda: strangers.told("b", "sources rests"), what="the second drop in the log")
     assert rests["reason"] == "source-rests"
-    after = {**before, "resting": before["resting"] + 1}
-    eventually(lambda: strangers.sites.status("b")["sources"] == after, what="status")
-    assert (strangers.source(strangers.elsewhere) or {})["rests_until"]
+    eventually(lambda: strangers.sites.status("b")["sources"]["resting"] == before + 1, what="status")
+    assert (strangers.listed(strangers.elsewhere) or {})["rests_until"]
     with strangers.connect_from_elsewhere() as dialogue:
         assert b"XNIGHTMAIL" not in dialogue.begin()
         dialogue.send_mail(b"at last")
