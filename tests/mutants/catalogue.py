@@ -32,7 +32,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
 
 EVERYTHING: Final = ("tests/unit",)
 _SENDING: Final = tuple(
-    f"tests/unit/session/test_{name}.py" for name in ("sending", "redialling", "sending_channel")
+    f"tests/unit/session/test_{name}.py"
+    for name in ("sending", "sending_ends", "redialling", "sending_channel")
 )
 _RECEIVING: Final = tuple(
     f"tests/unit/session/test_{name}.py" for name in ("receiving", "receiving_answers", "receiving_channel")

@@ -12,8 +12,6 @@ from gateway.peers.pins import Pin, accepted
 from gateway.policy import limits
 from gateway.session import commands as c
 from gateway.session.events import (
-    EndReceived,
-    ResetReceived,
     Side,
 )
 from gateway.smtp.capability import VERB_LINE
@@ -105,6 +103,11 @@ def test_an_unused_flag_now_and_then(odd: bool) -> None:
     confirming(r, **({"entropy": always_ignorable("S")} if odd else {}))
     assert r.result is not None
     assert (AnswerFlags.UNUSED in AnswerFlags(r.result.flags)) is odd
+
+
+def test_keys_of_another_day_still_serve() -> None:
+    r = FarReceivingGateway(keys=gateway_keys("R", TODAY - 1))
+    assert channelled(r).decision.upgraded
 
 
 # --- No offer, no upgrade -----------------------------------------------------------------------------------
@@ -351,151 +354,3 @@ def test_early_octets_that_are_no_ehlo_pass_at_once(unasked: bytes) -> None:
     book.near(unasked)
     assert (book.relayed, book.to_far) == (True, unasked)
     assert book.decision.reason is Reason.EARLY_TALKER
-
-
-# --- Ends and resets before the decision, and in READY ------------------------------------------------------
-
-
-def at(place: str) -> Playbook:
-    if place == "start":
-        return Playbook(sending())
-    if place == "greeted":
-        book = Playbook(sending())
-        book.far(GREETING)
-        return book
-    if place == "reply begun":
-        book = started()
-        book.far(REPLY[:30])
-        return book
-    return ready(FarReceivingGateway())
-
-
-@pytest.mark.parametrize("place", ["start", "greeted", "reply begun", "ready"])
-@pytest.mark.parametrize("side", list(Side))
-def test_a_half_close_before_the_verb_passes_as_what_it_was(place: str, side: Side) -> None:
-    book = at(place)
-    book.happens(EndReceived(side))
-    assert book.relayed
-    assert book.ended == {side.other}
-    assert book.decision.reason is Reason.ENDED_BEFORE_DECISION
-    if place == "reply begun":
-        assert book.to_near == GREETING + REPLY[:30], "what was held goes first"
-
-
-@pytest.mark.parametrize("heard", [b"", GREETING, GREETING + REPLY[:30]], ids=["nothing", "greeting", "part"])
-def test_an_end_of_a_pinned_receiver_gets_nothing_of_what_was_held(heard: bytes) -> None:
-    """A sender that talks on before the reply has come would give it in clear to whoever puts a FIN in."""
-    book = Playbook(sending(pin=R_PIN))
-    book.near(EHLO + MAIL)
-    if heard:
-        book.far(heard)
-    book.far_end()
-    assert (book.to_near, book.to_far) == (heard, EHLO)
-    assert (book.closed, book.relayed) == (True, False)
-    assert book.decision.reason is Reason.ENDED_BEFORE_DECISION
-
-
-@pytest.mark.parametrize("place", ["start", "greeted", "reply begun", "ready"])
-@pytest.mark.parametrize("side", list(Side))
-def test_a_reset_before_the_verb_passes_as_what_it_was(place: str, side: Side) -> None:
-    book = at(place)
-    book.happens(ResetReceived(side))
-    assert book.reset == {side.other}
-    assert book.decision.reason is Reason.ENDED_BEFORE_DECISION
-
-
-@pytest.mark.parametrize(
-    ("pin", "said", "alarm"),
-    [
-        (None, b"421 4.4.2 Timeout\r\n", False),
-        (R_PIN, b"421 4.4.2 Time", True),
-        (R_PIN, b"250 2.1.0 Ok\r\n", True),
-        (R_PIN, b"\r\n", True),
-    ],
-)
-def test_a_receiver_that_speaks_before_the_verb_passes(pin: Pin | None, said: bytes, alarm: bool) -> None:
-    """In clear it came, in clear it goes. Where a peer is pinned and the session is not refused, it rings:
-    an octet set in between must not be a silent way around the channel."""
-    book = ready(FarReceivingGateway(), pin=pin)
-    book.far(said)
-    assert book.relayed
-    assert book.to_near == GREETING + REPLY + said
-    assert VERB_LINE not in book.to_far
-    assert (book.decision.upgraded, book.decision.alarm) == (False, alarm)
-
-
-@pytest.mark.parametrize("place", ["greeting", "behind the greeting", "reply", "ready"])
-def test_a_421_of_a_pinned_peer_ends_the_session(place: str) -> None:
-    """It may be set in on the wire: a sender that talks on must not do so in clear."""
-    book = Playbook(sending(pin=R_PIN)) if "greeting" in place else started(pin=R_PIN)
-    if place == "behind the greeting":
-        book.far(GREETING)
-    if place == "ready":
-        book = ready(FarReceivingGateway(), pin=R_PIN)
-    before, sent = book.to_near, book.to_far
-    book.far(b"421 4.3.2 Shutting down\r\n")
-    assert book.to_near == before + b"421 4.3.2 Shutting down\r\n"
-    assert (book.closed, book.relayed, book.decision.alarm) == (True, False, False)
-    book.near(b"MAIL FROM:<someone@a.example>\r\n")
-    assert book.to_far == sent
-
-
-def test_a_421_of_a_pinned_peer_gets_nothing_of_what_was_held() -> None:
-    """Nor does a sender change that by talking on before the reply has come."""
-    book = started(pin=R_PIN)
-    book.near(b"MAIL FROM:<someone@a.example>\r\n")
-    sent = book.to_far
-    assert sent == EHLO
-    book.far(b"421 4.3.2 Shutting down\r\n")
-    assert book.closed
-    assert book.to_far == sent
-
-
-@pytest.mark.parametrize("pin", [None, R_PIN])
-def test_an_end_of_the_receiver_before_the_verb_passes_and_rings_where_it_is_pinned(pin: Pin | None) -> None:
-    book = ready(FarReceivingGateway(), pin=pin)
-    book.far_end()
-    assert book.ended == {Side.NEAR}
-    assert (book.relayed, book.decision.alarm) == (True, pin is not None)
-
-
-def test_keys_of_another_day_still_serve() -> None:
-    r = FarReceivingGateway(keys=gateway_keys("R", TODAY - 1))
-    assert channelled(r).decision.upgraded
-
-
-# --- Silence -----------------------------------------------------------------------------------------------
-
-ALMOST_TEN_MINUTES = 590.0
-
-
-def test_almost_ten_minutes_of_silence_behind_the_final_dot() -> None:
-    """RFC 5321 4.5.3.2.6: a gateway that gave up earlier would have the message sent twice."""
-    r = FarReceivingGateway()
-    book = channelled(r)
-    book.near(b"DATA\r\n")
-    book.far(r.says(b"354 go on\r\n"))
-    book.near(b"words\r\n.\r\n")
-    assert book.machine.deadline is None
-    book.now += ALMOST_TEN_MINUTES
-    book.far(r.says(b"250 queued\r\n"))
-    assert book.to_near.endswith(b"354 go on\r\n250 queued\r\n")
-    assert r.take(book.to_far).data.endswith(b"words\r\n.\r\n")
-
-
-@pytest.mark.parametrize("stage", ["greeting", "reply", "first command"])
-def test_almost_ten_minutes_of_silence_before_the_verb(stage: str) -> None:
-    """Mail servers wait five minutes for a greeting, and as long for a command; we never end it earlier."""
-    r = FarReceivingGateway()
-    book = Playbook(sending())
-    for name, step in (
-        ("greeting", lambda: book.far(GREETING)),
-        ("", lambda: book.near(EHLO)),
-        ("reply", lambda: book.far(r.reply)),
-        ("first command", lambda: book.near(MAIL)),
-    ):
-        if name == stage:
-            assert book.machine.deadline is None
-            book.now += ALMOST_TEN_MINUTES
-        step()
-    assert book.state == "confirming"
