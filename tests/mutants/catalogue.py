@@ -89,7 +89,10 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/smtp/capability.py": ("tests/unit/smtp/test_capability.py",),
     "gateway/smtp/firstflight.py": ("tests/unit/smtp/test_firstflight.py",),
     "gateway/smtp/buffer.py": ("tests/unit/smtp/test_buffer.py",),
-    "gateway/smtp/observer.py": ("tests/unit/smtp/test_observer.py",),
+    "gateway/smtp/observer.py": (
+        "tests/unit/smtp/test_observer.py",
+        "tests/unit/smtp/test_observer_chunks.py",
+    ),
     "gateway/smtp/grammar.py": ("tests/unit/smtp/test_grammar.py", "tests/unit/smtp/test_observer.py"),
     "gateway/peers/comparison.py": ("tests/unit/peers/test_comparison.py",),
     "gateway/peers/pins.py": ("tests/unit/peers/test_pins.py", "tests/unit/peers/test_pins_statements.py"),

@@ -2,80 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass, field
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gateway.errors import LocalMisuseError, Reason
 from gateway.policy import limits
 from gateway.smtp.dialogue import Stage
-from gateway.smtp.events import EhloReply, Observation, Passed, Role, Unparsed
+from gateway.smtp.events import EhloReply, Passed, Role, Unparsed
 from gateway.smtp.observer import Observer
-
-GREETING = b"220 mx.example.org ESMTP\r\n"
-EHLO = b"EHLO client.example.org\r\n"
-REPLY = b"250-mx.example.org\r\n250-SIZE 1000\r\n250 DSN\r\n"
-BOTH = pytest.mark.parametrize("role", list(Role))
-
-Speech = tuple[bool, bytes]  # from the sender?, octets
-S, R = True, False
-
-
-@dataclass
-class Watch:
-    """An observer with its books: what was fed and what became of it."""
-
-    observer: Observer
-    fed: dict[bool, bytearray] = field(default_factory=lambda: {S: bytearray(), R: bytearray()})
-    passed: dict[bool, bytearray] = field(default_factory=lambda: {S: bytearray(), R: bytearray()})
-    reply: bytes = b""
-    verdict: Unparsed | EhloReply | None = None
-
-    def speak(self, from_sender: bool, octets: bytes) -> list[Observation]:
-        self.fed[from_sender] += octets
-        observer = self.observer
-        observations = observer.sender_octets(octets) if from_sender else observer.receiver_octets(octets)
-        for at, one in enumerate(observations):
-            if isinstance(one, Passed):
-                assert one.octets
-                self.passed[one.to_receiver] += one.octets
-            else:
-                assert at == len(observations) - 1, "a verdict comes last"
-                assert self.verdict is None, "one verdict"
-                self.verdict = one
-        if isinstance(self.verdict, EhloReply):
-            self.reply = self.verdict.octets
-        return observations
-
-    def speeches(self, speeches: list[Speech]) -> Watch:
-        for from_sender, octets in speeches:
-            if isinstance(self.verdict, EhloReply):
-                break
-            self.speak(from_sender, octets)
-        return self
-
-    def check_books(self) -> None:
-        held_reply = bytes(self.observer._reply.octets)
-        assert self.passed[S] + self.observer.held_from_sender == self.fed[S]
-        assert self.passed[R] + held_reply + self.reply == self.fed[R]
-        if isinstance(self.verdict, Unparsed):
-            assert self.observer.stage is Stage.OPAQUE
-            assert not self.observer.held_from_sender
-            assert not held_reply
-
-
-def watch(role: Role, *speeches: Speech) -> Watch:
-    done = Watch(Observer(role)).speeches(list(speeches))
-    done.check_books()
-    return done
-
-
-def octet_by_octet(from_sender: bool, octets: bytes) -> list[Speech]:
-    return [(from_sender, octets[at : at + 1]) for at in range(len(octets))]
-
+from tests.unit.smtp.watch import BOTH, EHLO, GREETING, REPLY, R, S, Speech, Watch, octet_by_octet, watch
 
 # --- The usual way ------------------------------------------------------------------------------------
 
@@ -425,83 +359,4 @@ def test_what_has_passed_is_not_kept_in_an_opaque_session(
     observer = done.observer
     kept = len(observer._greeting) + len(observer._ehlo) + len(observer._reply)
     assert kept <= limits.EHLO_LINE_OCTETS
-    done.check_books()
-
-
-# --- Any octets, any chunking, any interleaving -------------------------------------------------------
-
-RECEIVER_SAYS = st.sampled_from(
-    [
-        GREETING,
-        REPLY,
-        b"220-a\r\n",
-        b"220 b\r\n",
-        b"250-c\r\n",
-        b"250 d\r\n",
-        b"\r",
-        b"\n",
-        b"500 e\r\n",
-        b"2",
-    ]
-)
-SENDER_SAYS = st.sampled_from([EHLO, b"ehlo a\r\n", b"HELO b\r\n", b"EH", b"MAIL\r\n", b"\r", b"\n", b"x"])
-CHUNK = st.one_of(
-    st.tuples(st.just(R), st.one_of(RECEIVER_SAYS, st.binary(max_size=6))),
-    st.tuples(st.just(S), st.one_of(SENDER_SAYS, st.binary(max_size=6))),
-)
-
-
-@BOTH
-@given(speeches=st.lists(CHUNK, max_size=12))
-def test_nothing_is_lost_or_altered(role: Role, speeches: list[Speech]) -> None:
-    done = Watch(Observer(role))
-    for from_sender, octets in speeches:
-        if isinstance(done.verdict, EhloReply):
-            return
-        done.speak(from_sender, octets)
-        done.check_books()
-
-
-@BOTH
-@given(
-    streams=st.tuples(st.lists(RECEIVER_SAYS, max_size=6), st.lists(SENDER_SAYS, max_size=4)),
-    cut_receiver=st.lists(st.integers(0, 200), max_size=6),
-    cut_sender=st.lists(st.integers(0, 80), max_size=4),
-    order=st.randoms(use_true_random=False),
-)
-def test_nothing_is_lost_with_any_chunking_and_interleaving(
-    role: Role,
-    streams: tuple[list[bytes], list[bytes]],
-    cut_receiver: list[int],
-    cut_sender: list[int],
-    order: object,
-) -> None:
-    parts: list[list[Speech]] = []
-    for from_sender, said, cuts in ((R, streams[0], cut_receiver), (S, streams[1], cut_sender)):
-        octets = b"".join(said)
-        edges = [0, *sorted(min(cut, len(octets)) for cut in cuts), len(octets)]
-        parts.append([(from_sender, octets[a:b]) for a, b in itertools.pairwise(edges)])
-    speeches: list[Speech] = []
-    while any(parts):
-        speeches.append(order.choice([part for part in parts if part]).pop(0))  # type: ignore[attr-defined]
-    done = Watch(Observer(role))
-    for from_sender, octets in speeches:
-        if isinstance(done.verdict, EhloReply):
-            return
-        done.speak(from_sender, octets)
-        done.check_books()
-
-
-@BOTH
-@given(greeting_cuts=st.lists(st.integers(0, 26)), reply_cuts=st.lists(st.integers(0, 60)))
-def test_a_good_dialogue_is_understood_with_any_chunking(
-    role: Role, greeting_cuts: list[int], reply_cuts: list[int]
-) -> None:
-    done = Watch(Observer(role))
-    for octets, cuts, from_sender in ((GREETING, greeting_cuts, R), (EHLO, [], S), (REPLY, reply_cuts, R)):
-        edges = [0, *sorted(min(cut, len(octets)) for cut in cuts), len(octets)]
-        for a, b in itertools.pairwise(edges):
-            if octets[a:b]:
-                done.speak(from_sender, octets[a:b])
-    assert done.verdict == EhloReply(REPLY)
     done.check_books()
