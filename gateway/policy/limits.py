@@ -75,7 +75,9 @@ octets at the usual 1,448 a segment), so the line's own acknowledgements take lo
 FLIGHT_SILENCE_SECONDS: Final = 0.005
 """So long they wait: writers of a large mail pause for less, people and lines do not notice it."""
 
-# --- Implementation: ours to change. -----------------------------------------------------------------
+# --- Implementation: ours to change, by what it bounds. -----------------------------------------------
+
+# Dialogues, flights and records -----------------------------------------------------------------------
 
 RECORD_SEND_OCTETS: Final = 16 * 1024
 """Content of a full record: a reader waits for at most so much before it can verify anything."""
@@ -90,6 +92,20 @@ EHLO_REPLY_OCTETS: Final = 16 * 1024
 """Held for inspection; the longest seen in public is below 2 KB. Beyond: passes, never upgraded."""
 IGNORABLE_BELOW: Final = 16
 """Of 256: so often a first flight carries a record of an ignorable type, so that ignoring stays tested."""
+EPHEMERALS_AHEAD: Final = 32
+"""Key pairs drawn in idle time, so that an offer costs no key generation in the session."""
+EPHEMERALS_AT_ONCE: Final = 8
+"""Drawn where none is left: the first costs 0.2 ms with cold caches, each further one 0.08; a client
+waits for all of them."""
+VERIFIED_ENDORSEMENTS: Final = 1024
+"""Endorsements known to have verified, kept by one worker: about 220 octets each."""
+LOOKS_CACHED: Final = 512
+"""Replies, and lines of clients, that were taken apart and are kept: up to 2 KB each."""
+NAME_OCTETS: Final = 255
+"""So much is kept of a name that a stranger gives himself: a domain's length (RFC 5321 4.5.3.1.2)."""
+
+# Sockets of a session ---------------------------------------------------------------------------------
+
 LINGER_SECONDS: Final = 600.0
 """A closed session may take so long to hand its last octets to a slow socket; then it is reset."""
 STALLED_SECONDS: Final = 7200.0
@@ -100,14 +116,20 @@ STALL_LOOK_SECONDS: Final = 60.0
 """A worker looks so often for such peers, some microseconds a session."""
 DRAIN_SECONDS: Final = 5.0
 """After our own FIN octets of the peer are read and dropped so long, so that no reset overtakes our words."""
-ACCEPTS_PER_TURN: Final = 64
-"""Connections taken from a listener per turn of the loop, so that sessions get their turns too."""
 REDIAL_SECONDS: Final = 60.0
 """Connect, greeting and EHLO reply of a redial; the sender waits 5 minutes for its reply."""
 READ_OCTETS: Final = 64 * 1024
 """One read from a socket. 64 KiB is where throughput stops growing."""
 WRITE_BUFFER_OCTETS: Final = 256 * 1024
 """Octets waiting for a slow socket beyond which the other side is no longer read."""
+KEEPALIVE_IDLE_SECONDS: Final = 660
+"""Silence after which the kernel asks whether a socket's peer still lives: longer than any mail server waits
+(10 minutes, RFC 5321 4.5.3.2). Without it a session whose two peers vanished would stay for ever."""
+
+# The gate: SYNs, dials, listeners ---------------------------------------------------------------------
+
+ACCEPTS_PER_TURN: Final = 64
+"""Connections taken from a listener per turn of the loop, so that sessions get their turns too."""
 DIAL_SECONDS: Final = 130.0
 """A silent destination: Linux gives up a connect after about 127 s, clients mostly earlier."""
 UNCLAIMED_SECONDS: Final = 60.0
@@ -116,26 +138,41 @@ SERVER_ANSWERS_SECONDS: Final = 10.0
 """Inbound: a server that answered so recently is taken to answer: accept first, then dial."""
 TELL_ANSWER_SECONDS: Final = 1.0
 """A worker tells the others so often that an inside server answers."""
-CHECKED_BY_READERS_OCTETS: Final = 8 * 1024 * 1024
-"""A worker that opens a memory of peers of so much looks it through, in some 10 ms. With a million peers that
-takes 0.5 s, and who stands still for so long counts as hung: a larger file its writer alone looks through."""
-DEAD_END_AFTER_SESSIONS: Final = 8
-"""Sessions in a row to one server that were offered nothing, in one worker, before it is a dead end. Once it
-was one, a single session makes it one again."""
-DEAD_ENDS: Final = 8192
-"""In the kernel, each family, some 100 octets each."""
-DEAD_ENDS_COUNTED: Final = 4096
-"""Servers whose sessions in clear one worker counts."""
-SOURCES_IGNORING: Final = 8192
-"""Sources whose ignored offers a worker counts, some 150 octets each; who is forgotten gets offers again."""
-NEIGHBOURS_CACHED: Final = 1024
-"""Networks of which a worker keeps in mind whether somebody there has upgraded."""
-DEAD_ENDS_COUNTED_EVERY_SECONDS: Final = 5.0
-"""So often the kernel is asked how many SYNs passed to dead ends."""
 HELD_SYNS: Final = 4096
 """Held SYNs of one worker beyond which the gate turns to accept-first."""
 HELD_SYNS_PER_SOURCE: Final = 512
 """The same for one source address."""
+QUEUE_LENGTH: Final = 4096
+"""Packets the kernel holds for one worker's queue before its fail-open flag lets them pass: what a worker
+judges in half a second. Whoever comes behind a full queue waits as long."""
+QUEUE_COPY_OCTETS: Final = 512
+"""Of a SYN the kernel hands over so much: IP header, extension headers and ports are all we read."""
+QUEUE_SOCKET_OCTETS: Final = 16 * 1024 * 1024
+"""Receive buffer of the queue's socket: a full queue of SYNs, at some 1.3 KB of kernel memory each."""
+PACKETS_PER_RUN: Final = 256
+"""Packets taken from the queue in one turn of the event loop, so that a flood leaves time for relaying."""
+PROBE_SECONDS: Final = 1.0
+"""Inbound: a probing dial silent for so long gets a second one beside it (the first SYN retransmission)."""
+FIRST_SPARE_PORT: Final = 1024
+SPARE_PORTS: Final = 31_744
+"""On the mail server itself, connections to it in a client's name bear one of these, 1024 to 32767: Linux,
+BSD and Windows do not use them for outgoing connections, so hardly a client has the same."""
+SPARE_PORT_TRIES: Final = 16
+"""So many of them, if other sockets own them; then the kernel chooses."""
+LISTEN_BACKLOG: Final = 4096
+"""Accept queue of a worker's listener; net.core.somaxconn may cut it."""
+SYN_AGAIN_SECONDS: Final = 0.9
+"""A client sends its SYN again after a second. A worker that has slept for less than this judges what came
+meanwhile, and goes on with its dials; one that has slept for longer forgets it all."""
+ADDRESSES_CACHED: Final = 4096
+"""Addresses whose side (inside, listed) is remembered: a tuple of 200 octets each."""
+GATE_TICK_SECONDS: Final = 1.0
+"""The gate looks so often for dials that nobody came for."""
+ACCEPT_REST_SECONDS: Final = 0.05
+"""A listener without descriptors left is looked at again after so long."""
+
+# How much a worker takes on ---------------------------------------------------------------------------
+
 SESSIONS: Final = 12_000
 """Sessions of one worker at a time, at some 20 KB each; fewer where descriptors would not suffice for them.
 Beyond, new connections pass as without us."""
@@ -170,21 +207,166 @@ HELD_OCTETS_PER_SOURCE: Final = 64 * 1024 * 1024
 """The same for one source: 128 of its sessions with full buffers both ways."""
 READ_WHEN_OVER_OCTETS: Final = 4 * 1024
 """One read of a session that is over it: what one read brings may have to wait as well."""
-BUG_TOLD_SECONDS: Final = 60.0
-"""A worker tells of a callback that fails by a bug so often at most: it may do so in every turn."""
 OVERLOAD_TOLD_SECONDS: Final = 60.0
 """A worker tells the supervisor of the same limit so often at most."""
-QUEUE_LENGTH: Final = 4096
-"""Packets the kernel holds for one worker's queue before its fail-open flag lets them pass: what a worker
-judges in half a second. Whoever comes behind a full queue waits as long."""
-QUEUE_COPY_OCTETS: Final = 512
-"""Of a SYN the kernel hands over so much: IP header, extension headers and ports are all we read."""
-QUEUE_SOCKET_OCTETS: Final = 16 * 1024 * 1024
-"""Receive buffer of the queue's socket: a full queue of SYNs, at some 1.3 KB of kernel memory each."""
-PACKETS_PER_RUN: Final = 256
-"""Packets taken from the queue in one turn of the event loop, so that a flood leaves time for relaying."""
-PROBE_SECONDS: Final = 1.0
-"""Inbound: a probing dial silent for so long gets a second one beside it (the first SYN retransmission)."""
+
+# Dead ends, and clients that ignore offers ------------------------------------------------------------
+
+DEAD_END_AFTER_SESSIONS: Final = 8
+"""Sessions in a row to one server that were offered nothing, in one worker, before it is a dead end. Once it
+was one, a single session makes it one again."""
+DEAD_ENDS: Final = 8192
+"""In the kernel, each family, some 100 octets each."""
+DEAD_ENDS_COUNTED: Final = 4096
+"""Servers whose sessions in clear one worker counts."""
+SOURCES_IGNORING: Final = 8192
+"""Sources whose ignored offers a worker counts, some 150 octets each; who is forgotten gets offers again."""
+NEIGHBOURS_CACHED: Final = 1024
+"""Networks of which a worker keeps in mind whether somebody there has upgraded."""
+DEAD_ENDS_COUNTED_EVERY_SECONDS: Final = 5.0
+"""So often the kernel is asked how many SYNs passed to dead ends."""
+
+# A worker's loop --------------------------------------------------------------------------------------
+
+BUG_TOLD_SECONDS: Final = 60.0
+"""A worker tells of a callback that fails by a bug so often at most: it may do so in every turn."""
+ALIVE_EVERY_SECONDS: Final = 0.1
+"""A worker proves its event loop alive so often."""
+READS_BEHIND_ALIVE_SECONDS: Final = 0.2
+"""No read begins so long after the last proof, before the next: many peers that send the smallest records
+(one read of them takes about 60 ms) must not make a worker look hung, and mail pass it by."""
+EVENTS_PER_TURN: Final = 256
+"""Sockets that are served in one turn of the loop, before its timers and other descriptors get theirs."""
+CANCELLED_TIMERS: Final = 100
+"""So many cancelled timers of a worker's are not worth looking for among the others."""
+GC_OBJECTS: Final = 20_000
+"""New objects after which a worker looks for cycles: some hundred sessions' worth."""
+
+# Workers' lives ---------------------------------------------------------------------------------------
+
+HUNG_AFTER_SECONDS: Final = 0.35
+"""The supervisor takes a worker's queue out of the rules after so long without proof (0.5 s in all)."""
+VOUCHED_MILLISECONDS: Final = 800
+"""The kernel itself lets SYNs pass by the gate when a worker that serves has not been heard of for so long:
+for when the supervisor is frozen as well. More than the supervisor takes for one hung worker (0.5 s in all,
+and 0.1 s to change the rules), or the mail of all workers would pass in clear because of it; less than the
+second that the kernel of a client waits with its next SYN. In a pause of the daemon that is longer, and would
+else be a delay only, mail passes in clear, and is counted as `bypassed`."""
+KILL_HUNG_AFTER_SECONDS: Final = 10.0
+"""A worker hung for so long is killed: its clients get a reset instead of waiting for their own timers."""
+READY_SECONDS: Final = 60.0
+"""The service manager is told that we are ready when connections come to a worker, or after so long: what it
+holds back for us (the network, mail servers) must not wait for workers that do not come up; mail passes."""
+WATCH_SECONDS: Final = 0.05
+"""The supervisor looks so often at the workers' proofs of life."""
+START_SECONDS: Final = 180.0
+"""A worker that is not ready after so long is killed and started anew. Long, or a slow and busy machine would
+never have one: each new one begins from nothing. Mail passes meanwhile either way."""
+RESTART_SECONDS: Final = 0.05
+"""A worker that died is started again after so long, doubling up to `RESTART_MOST_SECONDS`."""
+RESTART_MOST_SECONDS: Final = 5.0
+"""A worker that dies at every start must not eat the machine; mail is direct meanwhile."""
+STABLE_SECONDS: Final = 10.0
+"""A worker that lived so long starts again at once when it dies."""
+STOP_SECONDS: Final = 20.0
+"""A stopping worker lets its sessions finish for so long, then resets them; the senders try again."""
+ENDING_SECONDS: Final = 1.0
+"""It has so long for that, and for its last lines in the log; then it is killed."""
+RETIRE_SECONDS: Final = 3.0
+"""How long a retiring worker finishes dials of SYNs it holds before it lets them pass: their clients' second
+retransmission comes then, and goes to its successor."""
+DRAIN_AWAITED_SECONDS: Final = 5.0
+"""A worker that takes nothing new waits so long for clients that it let in and that have not come: the
+kernel's third answer to their SYN goes out after 3 s. Whoever comes later is reset; most were forged."""
+YIELD_SECONDS: Final = 3.0
+"""A worker that drains asks the signer for so long: its last clients have said EHLO by then. Then its slot
+is a successor's."""
+RELOAD_SECONDS: Final = 20.0
+"""How long the new program has to say whether it takes the configuration; only an operator waits for it."""
+WORKERS: Final = 16
+"""Half of the marks' 32 slots: the other half is for the generation that hands over."""
+NUMBERS_IN_A_ROW: Final = 32
+"""Queues and listen ports of all workers and of the generations that hand over, from the first one on."""
+LAST_FIRST_QUEUE: Final = 65536 - 32
+"""Highest first queue: NFQUEUE numbers are u16."""
+LAST_FIRST_LISTEN_PORT: Final = 65536 - 32
+"""Highest first listen port."""
+SPARE_USER: Final = 61_000
+"""A user's number for workers where their own user was not made. Debian and systemd use none from 60,706 to
+61,183. The signer's is the next one,"""
+SPARE_USERS: Final = 180
+"""and the search ends so far behind it."""
+
+# What processes say to each other ---------------------------------------------------------------------
+
+LINK_MESSAGE_OCTETS: Final = 128 * 1024
+"""One message between supervisor and worker; counters are the largest (some KB)."""
+CONFIG_OCTETS: Final = 120 * 1024
+"""What of that a configuration may take in a worker's order; some thousand networks in its lists."""
+LINK_MESSAGES_PER_TURN: Final = 64
+"""Messages taken from one link per turn of the loop."""
+SAID_TEXT_LETTERS: Final = 16 * 1024
+"""One text in a worker's message: a whole EHLO reply and more."""
+COUNTER_NAMES: Final = 256
+"""Different counters of one kind that a worker may tell of: twice as many as there are reasons."""
+COUNTERS_EVERY_SECONDS: Final = 1.0
+"""A worker reports its counters so often; `status` is at most so old."""
+CONTROL_REPLY_OCTETS: Final = 1 << 20
+"""The answer on the control socket; a larger one is not read."""
+CONTROL_SECONDS: Final = 3.0
+"""`nightmail status` waits so long for the daemon."""
+INQUIRY_SECONDS: Final = 1.0
+"""A question to all workers waits so long for their answers; who hangs must not keep the others' back."""
+UNIX_SOCKET_PATH_OCTETS: Final = 107
+"""The longest path of a Unix socket (sun_path is 108, with its end)."""
+SOLE_ASKERS: Final = 16
+"""Who asks whether a daemon is here waits in a row of so many,"""
+SOLE_ASKED_SECONDS: Final = 1.0
+"""from which one is let go in this time: who knocks without end costs no more."""
+KEEPER_RESTS_SECONDS: Final = 1.0
+"""Before something that keeps the daemon's affairs, and has failed by a bug, begins again: no spinning."""
+COLLECT_SECONDS: Final = 5.0
+"""The supervisor collects garbage so often, some thousand objects by then."""
+
+# The signer, and the identity -------------------------------------------------------------------------
+
+SIGN_SECONDS: Final = 1.0
+"""An offer waits so long for its signature, on a machine that does nothing else some 0.2 ms; then the reply
+passes without one. No mail server notices a second here (RFC 5321 4.5.3.2 lets it wait for 5 minutes)."""
+SIGNATURES_LOST_SECONDS: Final = 5.0
+"""A signature asked for so long ago will not come. Until then no other is asked for once one is late, so that
+sessions do not all wait for a signer that does not answer."""
+SIGNATURES_PER_SECOND: Final = 2000
+"""Signed for one worker, more than its loop can open sessions: who asks for more is no gateway's worker."""
+SIGNER_KEEPS_SECONDS: Final = 600
+"""An identity that was switched off signs for so long for sessions that began before."""
+SIGNER_START_SECONDS: Final = 10.0
+"""Workers take no SYN before the signer is up, so that their first sessions have offers; but no longer."""
+IDENTITY_LOOK_SECONDS: Final = 1.0
+"""The daemon looks so often whether a command has changed the identity, or a rotation is due."""
+IDENTITY_LOCK_SECONDS: Final = 5.0
+"""Waiting for another process that changes the identity; it needs milliseconds."""
+IDENTITY_FILE_OCTETS: Final = 16 * 1024
+"""An identity file or an export: under 2 KB; a larger one is another file."""
+ROTATION_ANNOUNCE_DAYS: Final = 14
+"""A new identity is announced so long before it is used: peers that write every two weeks learn ahead."""
+ROTATION_ANNOUNCE_MOST_DAYS: Final = 90
+"""A longer announcement is a mistake: a key that waits can be stolen."""
+EXPORT_KDF_PASSES: Final = 3
+"""Argon2id for an exported identity: libsodium's MODERATE. Half a second here for one guess,"""
+EXPORT_KDF_OCTETS: Final = 256 * 1024 * 1024
+"""and so much memory: what a small box has, and many guesses at once do not."""
+EXPORT_KDF_MOST_PASSES: Final = 16
+"""An export that asks for more is none of ours, and would keep the machine busy."""
+EXPORT_KDF_MOST_OCTETS: Final = 1024 * 1024 * 1024
+"""The same for its memory."""
+PASSPHRASE_LETTERS: Final = 12
+"""The shortest passphrase of an export: the file may be copied and guessed at for ever."""
+PASSPHRASE_OCTETS: Final = 1024
+"""The longest one; a larger file holds something else."""
+
+# Rules in the kernel, and what the kernel remembers ---------------------------------------------------
+
 TOOL_SECONDS: Final = 30.0
 """iptables-restore and nft need milliseconds, and seconds where a slow machine loads the kernel's modules for
 them; one that has not ended by then hangs on something."""
@@ -211,40 +393,6 @@ MAC_ADDRESSES: Final = 1 << 18
 """Addresses whose MAC is remembered, each family. Forged SYNs fill this; then mail passes in clear."""
 MAC_STATIONS: Final = 1 << 14
 """Stations of both cables: as many as a large switch knows."""
-FIRST_SPARE_PORT: Final = 1024
-SPARE_PORTS: Final = 31_744
-"""On the mail server itself, connections to it in a client's name bear one of these, 1024 to 32767: Linux,
-BSD and Windows do not use them for outgoing connections, so hardly a client has the same."""
-SPARE_PORT_TRIES: Final = 16
-"""So many of them, if other sockets own them; then the kernel chooses."""
-KEEPALIVE_IDLE_SECONDS: Final = 660
-"""Silence after which the kernel asks whether a socket's peer still lives: longer than any mail server waits
-(10 minutes, RFC 5321 4.5.3.2). Without it a session whose two peers vanished would stay for ever."""
-LISTEN_BACKLOG: Final = 4096
-"""Accept queue of a worker's listener; net.core.somaxconn may cut it."""
-ALIVE_EVERY_SECONDS: Final = 0.1
-"""A worker proves its event loop alive so often."""
-READS_BEHIND_ALIVE_SECONDS: Final = 0.2
-"""No read begins so long after the last proof, before the next: many peers that send the smallest records
-(one read of them takes about 60 ms) must not make a worker look hung, and mail pass it by."""
-EVENTS_PER_TURN: Final = 256
-"""Sockets that are served in one turn of the loop, before its timers and other descriptors get theirs."""
-HUNG_AFTER_SECONDS: Final = 0.35
-"""The supervisor takes a worker's queue out of the rules after so long without proof (0.5 s in all)."""
-VOUCHED_MILLISECONDS: Final = 800
-"""The kernel itself lets SYNs pass by the gate when a worker that serves has not been heard of for so long:
-for when the supervisor is frozen as well. More than the supervisor takes for one hung worker (0.5 s in all,
-and 0.1 s to change the rules), or the mail of all workers would pass in clear because of it; less than the
-second that the kernel of a client waits with its next SYN. In a pause of the daemon that is longer, and would
-else be a delay only, mail passes in clear, and is counted as `bypassed`."""
-SYN_AGAIN_SECONDS: Final = 0.9
-"""A client sends its SYN again after a second. A worker that has slept for less than this judges what came
-meanwhile, and goes on with its dials; one that has slept for longer forgets it all."""
-KILL_HUNG_AFTER_SECONDS: Final = 10.0
-"""A worker hung for so long is killed: its clients get a reset instead of waiting for their own timers."""
-READY_SECONDS: Final = 60.0
-"""The service manager is told that we are ready when connections come to a worker, or after so long: what it
-holds back for us (the network, mail servers) must not wait for workers that do not come up; mail passes."""
 RULES_CHECK_SECONDS: Final = 0.5
 """The supervisor looks so often whether all of our rules still stand."""
 RULES_TOLD_REST_SECONDS: Final = 0.2
@@ -254,38 +402,48 @@ gone, sessions under way can go out in clear."""
 RULES_MEND_TRIES: Final = 5
 """Others may still take rules away while ours are put back, and the tool then fails: it is looked at again so
 often, some 0.1 s each, before all is put in anew and what our tables remember of connections is lost."""
-COLLECT_SECONDS: Final = 5.0
-"""The supervisor collects garbage so often, some thousand objects by then."""
 RULES_NEWS_OCTETS: Final = 64 * 1024
 """What the kernel tells of a change of the rules is read in such pieces, and not looked at."""
+RULES_CHECKS_AWAITED: Final = 8
+"""`up` gives a running daemon so many of its looks at the rules to put them in."""
 INSIDE_LOOK_SECONDS: Final = 2.0
 """The supervisor looks so often which networks lie inside: at boot it is up before their addresses are."""
 INSIDE_NETWORKS: Final = 2000
 """Read from routes: what fits in one message to a worker, also in IPv6. Who has more names them."""
 INSIDE_LOOK_REST: Final = 50
 """After a look that took long it rests so many times as long: a full routing table has a million routes."""
-ENV_TEXT_OCTETS: Final = 200
-"""Text from elsewhere (a peer, the kernel) in one log field, after escaping."""
-HOUR_SECONDS: Final = 3600
-"""Of the configuration, which counts in hours."""
-DAY_SECONDS: Final = 24 * HOUR_SECONDS
-"""Days are UTC days counted from 1970-01-01; leap seconds do not matter here."""
+BYPASS_COUNT_EVERY_SECONDS: Final = 2.0
+"""The kernel's counters behind the gate are read so often, at a look at the rules."""
+TTL_KEPT_SECONDS: Final = 600
+"""The kernel remembers the TTLs of far servers' SYN-ACKs: ways may change, but not within one session."""
+RESETS_KEPT_SECONDS: Final = 180
+"""The same of whose resets were odd: as long as all dials of a session can take."""
+TTL_SERVERS: Final = 1 << 16
+"""Servers so remembered, each family, 100 octets each; beyond, all of a server's resets look odd."""
+RESETS_ASKED_PER_SECOND: Final = 5
+"""The kernel is asked about resets so often at most: two runs of nft each, some ms."""
+WANTED_FILE_OCTETS: Final = 4096
+"""What the operator wants is one short line; a file that is longer is not ours."""
+
+# The memory of peers and of clients -------------------------------------------------------------------
+
+CHECKED_BY_READERS_OCTETS: Final = 8 * 1024 * 1024
+"""A worker that opens a memory of peers of so much looks it through, in some 10 ms. With a million peers that
+takes 0.5 s, and who stands still for so long counts as hung: a larger file its writer alone looks through."""
 PIN_LAST_SEEN_SECONDS: Final = 3600
 """A pin's last_seen is written so often at most, so that a session costs no disk write."""
 HISTORY_PER_PIN: Final = 64
 """Events kept of one destination, some 100 octets each: years of a quiet peer, months of a restless one."""
 STORE_BUSY_SECONDS: Final = 0.1
 """Waiting for another process's write to the pins; it stops the event loop, and a write takes about 1 ms."""
+STORE_OPEN_SECONDS: Final = 2.0
+"""Waiting for another process that is making or mending the pins' file, at start only."""
 FAILURE_KEPT_SECONDS: Final = 7 * 24 * 3600
 """A failed path not tried since is forgotten, so that the table does not grow for ever."""
 LOOKS_PER_PIN: Final = 4
 """Faces of one address (a pool of servers) that are remembered, to tell a change from a colleague."""
-LOOKS_CACHED: Final = 512
-"""Replies, and lines of clients, that were taken apart and are kept: up to 2 KB each."""
 LOOK_AGAIN_SECONDS: Final = 3600
 """A pin learns a new face so often at most, so that a server that never looks alike costs no disk write."""
-NAME_OCTETS: Final = 255
-"""So much is kept of a name that a stranger gives himself: a domain's length (RFC 5321 4.5.3.1.2)."""
 TROUBLE_AGAIN_SECONDS: Final = 3600
 """The same trouble with the same peer is written so often at most."""
 SOURCES_UPGRADED: Final = 1 << 16
@@ -306,12 +464,21 @@ SOURCE_CACHE_SECONDS: Final = 10.0
 """So old a worker's picture of a client may be; nothing that hurries depends on it."""
 SOURCE_CACHE_ENTRIES: Final = 4096
 """Clients, and identities of sending gateways, that a worker keeps in mind."""
+PIN_CACHE_SECONDS: Final = 1.0
+"""So old a worker's picture of one pin may be; what a `peers` command changes is seen after it."""
+PIN_CACHE_DESTINATIONS: Final = 4096
+"""Destinations whose pin (or that there is none) a worker keeps in mind."""
 DAYS_KEPT: Final = 56
 """Counts of sessions are kept for so many days: eight weeks, some 20 rows a day."""
 DAYS_IN_WEEK: Final = 7
 """What `status` calls this week: today and the days before it."""
 DAYS_WRITE_SECONDS: Final = 10.0
 """Counts of sessions are written so often, where there is something new: a crash costs no more of them."""
+
+# Log, alarms, metrics ---------------------------------------------------------------------------------
+
+ENV_TEXT_OCTETS: Final = 200
+"""Text from elsewhere (a peer, the kernel) in one log field, after escaping."""
 ALARM_COMMAND_SECONDS: Final = 30.0
 """An alarm's command, or sendmail, has so long; then it is killed with its whole group."""
 ALARMS_CLOSE_SECONDS: Final = 5.0
@@ -324,42 +491,6 @@ ALARMS_WAITING: Final = 64
 """Alarms that wait for their command, or for its next try; beyond, the oldest is left out."""
 ALARMS_OUT_PER_HOUR: Final = 30
 """More alarms than that are no news to a person; all of them stand in the log."""
-UNIX_SOCKET_PATH_OCTETS: Final = 107
-"""The longest path of a Unix socket (sun_path is 108, with its end)."""
-METRICS_EVERY_SECONDS: Final = 1.0
-"""The text of the metrics is made so often at most, however often it is asked for: some ms of the loop."""
-METRICS_SECONDS: Final = 3.0
-"""Whoever asks for metrics has so long for question and answer."""
-METRICS_CONNECTIONS: Final = 16
-"""Open at once; collectors are few, and all of them are on this machine."""
-METRICS_REQUEST_OCTETS: Final = 8 * 1024
-"""Of one request with its headers."""
-PING_SECONDS: Final = 30.0
-"""`ping` gives up after so long, whatever it waits for: greetings may take their time, people have less."""
-PING_PART_SECONDS: Final = 1.0
-"""Its own end is said; so long it waits for the other one."""
-PING_KEYWORDS: Final = 32
-"""Keywords of a server that it shows; servers announce about ten."""
-PING_TEXT_OCTETS: Final = 64
-"""Of one such keyword, or of the server's name."""
-WATCH_EVERY_SECONDS: Final = 1.0
-"""`status --watch` looks so often: workers report once a second."""
-WATCH_EVERY_LEAST_SECONDS: Final = 0.2
-"""More often nothing is new, and the supervisor has other work."""
-WATCH_LOOKS: Final = 6
-"""`status --watch` tells rates over so many looks: one alone would flicker."""
-WATCH_ALARMS: Final = 3
-"""Of them, on that screen; they stand above what a small terminal cuts off."""
-WATCH_PEERS: Final = 12
-"""Peers that it shows: with all else a terminal of 40 lines is full."""
-TTL_KEPT_SECONDS: Final = 600
-"""The kernel remembers the TTLs of far servers' SYN-ACKs: ways may change, but not within one session."""
-RESETS_KEPT_SECONDS: Final = 180
-"""The same of whose resets were odd: as long as all dials of a session can take."""
-TTL_SERVERS: Final = 1 << 16
-"""Servers so remembered, each family, 100 octets each; beyond, all of a server's resets look odd."""
-RESETS_ASKED_PER_SECOND: Final = 5
-"""The kernel is asked about resets so often at most: two runs of nft each, some ms."""
 ALARM_AGAIN_SECONDS: Final = 24 * 3600
 """The same alarm for the same cause rings so often at most."""
 ALARM_CAUSES: Final = 4096
@@ -378,12 +509,47 @@ LOG_BUFFER_LINES: Final = 512
 """Lines kept for the next flush; a slow log never makes memory grow, lost lines are counted."""
 LOG_SEND_SECONDS: Final = 0.05
 """All lines of one flush wait so long for a full socket of journald or syslog: the loop waits with them."""
-CONTROL_REPLY_OCTETS: Final = 1 << 20
-"""The answer on the control socket; a larger one is not read."""
-CONTROL_SECONDS: Final = 3.0
-"""`nightmail status` waits so long for the daemon."""
-INQUIRY_SECONDS: Final = 1.0
-"""A question to all workers waits so long for their answers; who hangs must not keep the others' back."""
+LOG_FLUSH_SECONDS: Final = 0.2
+"""The supervisor's log goes out so often."""
+METRICS_EVERY_SECONDS: Final = 1.0
+"""The text of the metrics is made so often at most, however often it is asked for: some ms of the loop."""
+METRICS_SECONDS: Final = 3.0
+"""Whoever asks for metrics has so long for question and answer."""
+METRICS_CONNECTIONS: Final = 16
+"""Open at once; collectors are few, and all of them are on this machine."""
+METRICS_REQUEST_OCTETS: Final = 8 * 1024
+"""Of one request with its headers."""
+
+# The configuration, and commands ----------------------------------------------------------------------
+
+HOUR_SECONDS: Final = 3600
+"""Of the configuration, which counts in hours."""
+DAY_SECONDS: Final = 24 * HOUR_SECONDS
+"""Days are UTC days counted from 1970-01-01; leap seconds do not matter here."""
+CONFIG_FILE_OCTETS: Final = 256 * 1024
+"""A configuration file; a larger one is a mistake (`config = /dev/zero`). 13,000 networks fit in."""
+CONFIG_LINE_DOTS: Final = 512
+"""Dots in one of its lines (170 addresses): a key of n parts costs the parser n * n."""
+RELOAD_LOOK_SECONDS: Final = 0.05
+"""`reload` asks so often whether the new workers serve."""
+PING_SECONDS: Final = 30.0
+"""`ping` gives up after so long, whatever it waits for: greetings may take their time, people have less."""
+PING_PART_SECONDS: Final = 1.0
+"""Its own end is said; so long it waits for the other one."""
+PING_KEYWORDS: Final = 32
+"""Keywords of a server that it shows; servers announce about ten."""
+PING_TEXT_OCTETS: Final = 64
+"""Of one such keyword, or of the server's name."""
+WATCH_EVERY_SECONDS: Final = 1.0
+"""`status --watch` looks so often: workers report once a second."""
+WATCH_EVERY_LEAST_SECONDS: Final = 0.2
+"""More often nothing is new, and the supervisor has other work."""
+WATCH_LOOKS: Final = 6
+"""`status --watch` tells rates over so many looks: one alone would flicker."""
+WATCH_ALARMS: Final = 3
+"""Of them, on that screen; they stand above what a small terminal cuts off."""
+WATCH_PEERS: Final = 12
+"""Peers that it shows: with all else a terminal of 40 lines is full."""
 TRIAL_SECONDS: Final = 4.0
 """The doctor's trial connection waits so long for each step: two retransmissions of a SYN."""
 CONNTRACK_FULL_SHARE: Final = 0.8
@@ -394,134 +560,6 @@ STATE_FREE_OCTETS: Final = 4 * 1024 * 1024
 """The state directory needs so much room: the memory of peers, its journal, and one more of it."""
 CLOCK_BEHIND_SECONDS: Final = 24 * 3600
 """A clock that is a day behind what it has stamped itself is wrong, not late: peers count keys by days."""
-IDENTITY_LOOK_SECONDS: Final = 1.0
-"""The daemon looks so often whether a command has changed the identity, or a rotation is due."""
-IDENTITY_LOCK_SECONDS: Final = 5.0
-"""Waiting for another process that changes the identity; it needs milliseconds."""
-IDENTITY_FILE_OCTETS: Final = 16 * 1024
-"""An identity file or an export: under 2 KB; a larger one is another file."""
-ROTATION_ANNOUNCE_DAYS: Final = 14
-"""A new identity is announced so long before it is used: peers that write every two weeks learn ahead."""
-ROTATION_ANNOUNCE_MOST_DAYS: Final = 90
-"""A longer announcement is a mistake: a key that waits can be stolen."""
-EXPORT_KDF_PASSES: Final = 3
-"""Argon2id for an exported identity: libsodium's MODERATE. Half a second here for one guess,"""
-EXPORT_KDF_OCTETS: Final = 256 * 1024 * 1024
-"""and so much memory: what a small box has, and many guesses at once do not."""
-EXPORT_KDF_MOST_PASSES: Final = 16
-"""An export that asks for more is none of ours, and would keep the machine busy."""
-EXPORT_KDF_MOST_OCTETS: Final = 1024 * 1024 * 1024
-"""The same for its memory."""
-PASSPHRASE_LETTERS: Final = 12
-"""The shortest passphrase of an export: the file may be copied and guessed at for ever."""
-PASSPHRASE_OCTETS: Final = 1024
-"""The longest one; a larger file holds something else."""
-CONFIG_FILE_OCTETS: Final = 256 * 1024
-"""A configuration file; a larger one is a mistake (`config = /dev/zero`). 13,000 networks fit in."""
-CONFIG_LINE_DOTS: Final = 512
-"""Dots in one of its lines (170 addresses): a key of n parts costs the parser n * n."""
-LINK_MESSAGE_OCTETS: Final = 128 * 1024
-"""One message between supervisor and worker; counters are the largest (some KB)."""
-CONFIG_OCTETS: Final = 120 * 1024
-"""What of that a configuration may take in a worker's order; some thousand networks in its lists."""
-KEEPER_RESTS_SECONDS: Final = 1.0
-"""Before something that keeps the daemon's affairs, and has failed by a bug, begins again: no spinning."""
-LINK_MESSAGES_PER_TURN: Final = 64
-"""Messages taken from one link per turn of the loop."""
-SAID_TEXT_LETTERS: Final = 16 * 1024
-"""One text in a worker's message: a whole EHLO reply and more."""
-COUNTER_NAMES: Final = 256
-"""Different counters of one kind that a worker may tell of: twice as many as there are reasons."""
-COUNTERS_EVERY_SECONDS: Final = 1.0
-"""A worker reports its counters so often; `status` is at most so old."""
-STOP_SECONDS: Final = 20.0
-"""A stopping worker lets its sessions finish for so long, then resets them; the senders try again."""
-ENDING_SECONDS: Final = 1.0
-"""It has so long for that, and for its last lines in the log; then it is killed."""
-RETIRE_SECONDS: Final = 3.0
-"""How long a retiring worker finishes dials of SYNs it holds before it lets them pass: their clients' second
-retransmission comes then, and goes to its successor."""
-DRAIN_AWAITED_SECONDS: Final = 5.0
-"""A worker that takes nothing new waits so long for clients that it let in and that have not come: the
-kernel's third answer to their SYN goes out after 3 s. Whoever comes later is reset; most were forged."""
-YIELD_SECONDS: Final = 3.0
-"""A worker that drains asks the signer for so long: its last clients have said EHLO by then. Then its slot
-is a successor's."""
-RELOAD_SECONDS: Final = 20.0
-"""How long the new program has to say whether it takes the configuration; only an operator waits for it."""
-RESTART_SECONDS: Final = 0.05
-"""A worker that died is started again after so long, doubling up to `RESTART_MOST_SECONDS`."""
-RESTART_MOST_SECONDS: Final = 5.0
-"""A worker that dies at every start must not eat the machine; mail is direct meanwhile."""
-STABLE_SECONDS: Final = 10.0
-"""A worker that lived so long starts again at once when it dies."""
-GC_OBJECTS: Final = 20_000
-"""New objects after which a worker looks for cycles: some hundred sessions' worth."""
-SIGN_SECONDS: Final = 1.0
-"""An offer waits so long for its signature, on a machine that does nothing else some 0.2 ms; then the reply
-passes without one. No mail server notices a second here (RFC 5321 4.5.3.2 lets it wait for 5 minutes)."""
-SIGNATURES_LOST_SECONDS: Final = 5.0
-"""A signature asked for so long ago will not come. Until then no other is asked for once one is late, so that
-sessions do not all wait for a signer that does not answer."""
-SIGNATURES_PER_SECOND: Final = 2000
-"""Signed for one worker, more than its loop can open sessions: who asks for more is no gateway's worker."""
-SIGNER_KEEPS_SECONDS: Final = 600
-"""An identity that was switched off signs for so long for sessions that began before."""
-SIGNER_START_SECONDS: Final = 10.0
-"""Workers take no SYN before the signer is up, so that their first sessions have offers; but no longer."""
-SPARE_USER: Final = 61_000
-"""A user's number for workers where their own user was not made. Debian and systemd use none from 60,706 to
-61,183. The signer's is the next one,"""
-SPARE_USERS: Final = 180
-"""and the search ends so far behind it."""
-EPHEMERALS_AHEAD: Final = 32
-"""Key pairs drawn in idle time, so that an offer costs no key generation in the session."""
-EPHEMERALS_AT_ONCE: Final = 8
-"""Drawn where none is left: the first costs 0.2 ms with cold caches, each further one 0.08; a client
-waits for all of them."""
-VERIFIED_ENDORSEMENTS: Final = 1024
-"""Endorsements known to have verified, kept by one worker: about 220 octets each."""
-WORKERS: Final = 16
-"""Half of the marks' 32 slots: the other half is for the generation that hands over."""
-NUMBERS_IN_A_ROW: Final = 32
-"""Queues and listen ports of all workers and of the generations that hand over, from the first one on."""
-LAST_FIRST_QUEUE: Final = 65536 - 32
-"""Highest first queue: NFQUEUE numbers are u16."""
-LAST_FIRST_LISTEN_PORT: Final = 65536 - 32
-"""Highest first listen port."""
-ADDRESSES_CACHED: Final = 4096
-"""Addresses whose side (inside, listed) is remembered: a tuple of 200 octets each."""
-PIN_CACHE_SECONDS: Final = 1.0
-"""So old a worker's picture of one pin may be; what a `peers` command changes is seen after it."""
-PIN_CACHE_DESTINATIONS: Final = 4096
-"""Destinations whose pin (or that there is none) a worker keeps in mind."""
-GATE_TICK_SECONDS: Final = 1.0
-"""The gate looks so often for dials that nobody came for."""
-ACCEPT_REST_SECONDS: Final = 0.05
-"""A listener without descriptors left is looked at again after so long."""
-STORE_OPEN_SECONDS: Final = 2.0
-"""Waiting for another process that is making or mending the pins' file, at start only."""
-WATCH_SECONDS: Final = 0.05
-"""The supervisor looks so often at the workers' proofs of life."""
-START_SECONDS: Final = 180.0
-"""A worker that is not ready after so long is killed and started anew. Long, or a slow and busy machine would
-never have one: each new one begins from nothing. Mail passes meanwhile either way."""
-BYPASS_COUNT_EVERY_SECONDS: Final = 2.0
-"""The kernel's counters behind the gate are read so often, at a look at the rules."""
-LOG_FLUSH_SECONDS: Final = 0.2
-"""The supervisor's log goes out so often."""
-CANCELLED_TIMERS: Final = 100
-"""So many cancelled timers of a worker's are not worth looking for among the others."""
-SOLE_ASKERS: Final = 16
-"""Who asks whether a daemon is here waits in a row of so many,"""
-SOLE_ASKED_SECONDS: Final = 1.0
-"""from which one is let go in this time: who knocks without end costs no more."""
-WANTED_FILE_OCTETS: Final = 4096
-"""What the operator wants is one short line; a file that is longer is not ours."""
-RULES_CHECKS_AWAITED: Final = 8
-"""`up` gives a running daemon so many of its looks at the rules to put them in."""
-RELOAD_LOOK_SECONDS: Final = 0.05
-"""`reload` asks so often whether the new workers serve."""
 JUMPS_FOLLOWED: Final = 16
 """The doctor follows other firewalls' rules through so many jumps; nft allows no more
 (NFT_JUMP_STACK_SIZE)."""
