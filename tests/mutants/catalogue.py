@@ -54,7 +54,10 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
         "tests/unit/crypto/test_handshake_forged.py",
     ),
     "gateway/crypto/statement.py": ("tests/unit/crypto/test_statement.py",),
-    "gateway/crypto/records.py": ("tests/unit/crypto/test_records.py",),
+    "gateway/crypto/records.py": (
+        "tests/unit/crypto/test_records.py",
+        "tests/unit/crypto/test_records_refused.py",
+    ),
     "gateway/crypto/frames.py": ("tests/unit/crypto/test_frames.py",),
     "gateway/crypto/params.py": ("tests/unit/crypto/test_params.py",),
     "gateway/crypto/padding.py": (
