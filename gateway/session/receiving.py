@@ -68,7 +68,8 @@ class State(IdentityHashed):
     SIGNING = "signing"
     OFFERED = "offered"
     OFFER_VOID = "offer-void"
-    """The receiver spoke unasked behind the reply that carried the offer: the transcript is gone."""
+    """The receiver spoke unasked behind the reply that carried the offer, so the transcript is gone; or it
+    ended there, so nobody is there to hear."""
     ANSWERING = "answering"
     CHANNEL = "channel"
     RELAYED = "relayed"
@@ -88,6 +89,8 @@ class ReceivingSession(Machine):
         self._frames = FrameReader()
         self._reply = b""
         self._pending = b""
+        self._receiver_is_silent = False
+        """Its end has passed: nothing more can go to the client."""
         self.state = State.OBSERVING
 
     # --- Before the decision -------------------------------------------------------------------------
@@ -187,6 +190,12 @@ class ReceivingSession(Machine):
         self.state = State.OFFER_VOID
         return [SendOctets(Side.FAR, event.octets)]
 
+    def _receiver_ended(self, event: EndReceived, now: float) -> list[Command]:
+        """Behind the reply. That passes; a verb that is on its way by then is none of its business."""
+        self.state = State.OFFER_VOID
+        self._receiver_is_silent = True
+        return [SendEnd(Side.FAR)]
+
     def _pass_to_far(self, event: OctetsReceived, now: float) -> list[Command]:
         return [SendOctets(Side.FAR, event.octets)]
 
@@ -196,7 +205,7 @@ class ReceivingSession(Machine):
         if verb is None:
             return []
         if verb:
-            return self._cannot_go_on(Reason.NO_VERB, "receiver spoke unasked")
+            return self._cannot_go_on(Reason.NO_VERB, "receiver spoke or ended unasked")
         return [*self._release_pending(), *self._relay(Reason.NO_VERB)]
 
     def _release_pending(self) -> list[Command]:
@@ -269,7 +278,7 @@ class ReceivingSession(Machine):
                 detail=f"cause={reason.value} {detail}".strip(),
                 seen=Sighting(reason),
             ),
-            SendOctets(Side.FAR, CANNOT_GO_ON),
+            *([] if self._receiver_is_silent else [SendOctets(Side.FAR, CANNOT_GO_ON)]),
             CloseBoth(),
         ]
 
@@ -324,13 +333,13 @@ class ReceivingSession(Machine):
         (State.OFFERED, OctetsReceived, Side.FAR): _first_command,
         (State.OFFERED, OctetsReceived, Side.NEAR): _receiver_spoke_unasked,
         (State.OFFERED, EndReceived, Side.FAR): _ended_early,
-        (State.OFFERED, EndReceived, Side.NEAR): _ended_early,
+        (State.OFFERED, EndReceived, Side.NEAR): _receiver_ended,
         (State.OFFERED, ResetReceived, Side.FAR): _reset_early,
         (State.OFFERED, ResetReceived, Side.NEAR): _reset_early,
         (State.OFFER_VOID, OctetsReceived, Side.FAR): _first_command_in_void,
         (State.OFFER_VOID, OctetsReceived, Side.NEAR): _pass_to_far,
         (State.OFFER_VOID, EndReceived, Side.FAR): _ended_early,
-        (State.OFFER_VOID, EndReceived, Side.NEAR): _ended_early,
+        (State.OFFER_VOID, EndReceived, Side.NEAR): _receiver_ended,
         (State.OFFER_VOID, ResetReceived, Side.FAR): _reset_early,
         (State.OFFER_VOID, ResetReceived, Side.NEAR): _reset_early,
         (State.ANSWERING, OctetsReceived, Side.FAR): _more_answer,
@@ -349,6 +358,7 @@ class ReceivingSession(Machine):
         _receiver_said_more: {State.RELAYED},
         _first_command: {State.OFFERED, State.ANSWERING, State.CHANNEL, State.RELAYED, State.OVER},
         _receiver_spoke_unasked: {State.OFFER_VOID},
+        _receiver_ended: {State.OFFER_VOID},
         _first_command_in_void: {State.OFFER_VOID, State.RELAYED, State.OVER},
         _more_answer: {State.ANSWERING, State.CHANNEL, State.OVER},
         _answer_late: {State.OVER},

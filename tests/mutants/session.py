@@ -146,9 +146,14 @@ _receiving.lacks(
 _receiving.lacks(
     "no answer where the receiver has spoken behind the reply",
     """        if verb:
-            return self._cannot_go_on(Reason.NO_VERB, "receiver spoke unasked")
+            return self._cannot_go_on(Reason.NO_VERB, "receiver spoke or ended unasked")
 """,
     "",
+)
+_receiving.lacks(
+    "the verb does not reach a receiver that has ended",
+    "        (State.OFFERED, EndReceived, Side.NEAR): _receiver_ended,",
+    "        (State.OFFERED, EndReceived, Side.NEAR): _ended_early,",
 )
 _receiving.lacks(
     "R waits for the answer so long and no longer",

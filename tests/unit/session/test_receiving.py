@@ -272,6 +272,35 @@ def test_a_void_offer_lets_the_client_go_on_in_clear(split: int) -> None:
     assert book.to_near == EHLO + VERB_LINE[:split] + b"QUIT\r\n"
 
 
+@pytest.mark.parametrize("said", [b"", b"421 4.4.2 Timeout\r\n"], ids=["silent", "421"])
+@pytest.mark.parametrize("split", [0, 5])
+def test_the_verb_never_reaches_a_receiver_that_has_ended(said: bytes, split: int) -> None:
+    """It was on its way: the receiver, which may still read, learns nothing of gateways by ending."""
+    book = offered()
+    s, sent = far_s(book), len(book.to_far)
+    book.far((s.answer + s.says(MAIL))[:split]) if split else None
+    if said:
+        book.near(said)
+    book.near_end()
+    assert (book.relayed, book.ended) == (False, {Side.FAR})
+    book.far((s.answer + s.says(MAIL))[split:])
+    assert (book.to_near, book.to_far[sent:]) == (EHLO, said)
+    assert book.closed
+    assert book.decision.reason is Reason.HANDSHAKE_FAILED
+
+
+@pytest.mark.parametrize("split", [0, 5])
+def test_a_client_goes_on_in_clear_towards_a_receiver_that_has_ended(split: int) -> None:
+    book = offered()
+    if split:
+        book.far(VERB_LINE[:split])
+    book.near_end()
+    book.far(b"QUIT\r\n")
+    assert book.relayed
+    assert book.to_near == EHLO + VERB_LINE[:split] + b"QUIT\r\n"
+    assert book.decision.reason is Reason.NO_VERB
+
+
 # --- Ends and resets before the channel ---------------------------------------------------------------------
 
 
@@ -298,8 +327,12 @@ PLACES = ["start", "reply begun", "offered", "verb begun", "void", "void, verb b
 def test_a_half_close_before_the_decision_passes_as_what_it_was(place: str, side: Side) -> None:
     book = at(place)
     book.happens(EndReceived(side))
-    assert book.relayed
     assert book.ended == {side.other}
+    if side is Side.NEAR and place not in ("start", "reply begun"):
+        assert book.state == "offer-void", "until the client has shown what it is"
+        book.far_end()
+        assert book.ended == set(Side)
+    assert book.relayed
     if place == "reply begun":
         assert book.to_far == GREETING + REPLY[:30]
     if "verb begun" in place:
