@@ -33,6 +33,7 @@ from tests.unit.peers.pinned import (
 )
 
 D, E = b"D" * 32, b"E" * 32
+THIEF = b"T" * 32
 MONTH = limits.OLD_IDENTITY_DAYS * DAY
 
 
@@ -228,3 +229,26 @@ class PinOverTime(RuleBasedStateMachine):
 
 
 TestPinOverTime = PinOverTime.TestCase
+
+
+def test_what_a_thief_of_an_identity_led_to_outlives_it() -> None:
+    """A limit that docs/security.md names: he was in the middle with A, and then with an identity of his own.
+
+    The site's own rotation rings nowhere, and ends A; his stays, until the operator forgets it.
+    """
+    found = updated(history((0, A)), HERE, met(A), NOON + DAY, statement(A, THIEF, 5))
+    found = updated(found, HERE, met(THIEF), NOON + 2 * DAY)
+    found = updated(found, HERE, met(A), NOON + 3 * DAY, statement(A, B, 6))
+    found = updated(found, HERE, met(B), NOON + 4 * DAY)
+    found = updated(found, HERE, met(B), NOON + 5 * DAY + MONTH)
+    assert found.find(A) is None
+    assert [known.accepted for known in found.identities if known.identity in (B, THIEF)] == [True, True]
+    alone = without(found, THIEF)
+    assert alone is not None
+    assert [known.identity for known in alone.identities] == [B]
+
+
+def test_what_a_thief_of_an_identity_led_to_and_never_used_is_forgotten_with_the_next_rotation() -> None:
+    found = updated(history((0, A)), HERE, met(A), NOON + DAY, statement(A, THIEF, 5))
+    found = updated(found, HERE, met(A), NOON + 3 * DAY, statement(A, B, 6))
+    assert found.find(THIEF) is None
