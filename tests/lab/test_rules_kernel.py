@@ -17,7 +17,19 @@ from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel, ruleset
 from gateway.intercept.kernel import iptables
 from tests.lab.own_namespaces import ip
-from tests.lab.rules_ground import CONFIG, A, B, G, Server, apply, masquerade_and_filter, sh, talk, within
+from tests.lab.rules_ground import (
+    CONFIG,
+    A,
+    B,
+    G,
+    Server,
+    apply,
+    command_in,
+    masquerade_and_filter,
+    sh,
+    talk,
+    within,
+)
 
 pytestmark = [
     pytest.mark.kernel,
@@ -218,6 +230,17 @@ def test_what_goes_while_it_is_put_back_costs_our_table_nothing(
     assert not further
     assert within(G, rules.missing) == []
     assert "192.0.2.1" in sh(G, "nft list set inet nightmail taken4")
+
+
+def test_a_comment_of_anybody_s_in_any_encoding_is_in_nobody_s_way(router: None) -> None:
+    """iptables takes it and shows it again; one such rule kept ours from going in or out."""
+    comment = [b"-m", b"comment", b"--comment", b"B\xfcro"]
+    subprocess.run([*command_in(G, "iptables", "-A", "INPUT", "-j", "ACCEPT"), *comment], check=True)
+    rules = apply([2500])
+    sh(G, "iptables -t raw -F NIGHTMAIL-GATE")
+    assert within(G, rules.mend).gone
+    within(G, rules.remove)
+    assert "NIGHTMAIL" not in sh(G, "iptables -t raw -S")
 
 
 def test_plan_tells_what_apply_would_change(router: None) -> None:

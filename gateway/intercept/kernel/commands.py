@@ -31,9 +31,11 @@ def start(command: Sequence[str]) -> subprocess.Popen[str]:
 
     Raises EnvironmentFailureError, also where there is no process or descriptor to be had for the moment.
     """
+    pipe = subprocess.PIPE
     try:
+        # A rule of somebody else's may bear a comment in any encoding: that must not hide ours from us.
         return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command, stdin=pipe, stdout=pipe, stderr=pipe, encoding="utf-8", errors="backslashreplace"
         )
     except FileNotFoundError as error:
         raise EnvironmentFailureError(f"{command[0]} is not installed") from error
@@ -60,7 +62,7 @@ def finish(tool: str, process: subprocess.Popen[str], text: str) -> str:
     """Give it its input and wait for its end; see `run`."""
     out, complaint = end(tool, process, text)
     if process.returncode != 0:
-        raise EnvironmentFailureError(f"{tool}: {_first_line(complaint)}")
+        raise EnvironmentFailureError(f"{tool}: {first_line(complaint)}")
     return out
 
 
@@ -74,7 +76,7 @@ def end(tool: str, process: subprocess.Popen[str], text: str = "") -> tuple[str,
         raise EnvironmentFailureError(f"{tool} has not ended after {limits.TOOL_SECONDS} s") from error
 
 
-def _first_line(complaint: str) -> str:
+def first_line(complaint: str) -> str:
     if os.geteuid() != 0 and ("ermission denied" in complaint or "not permitted" in complaint):
         return why(errno.EPERM)
     lines = [line.strip() for line in complaint.splitlines() if line.strip()]

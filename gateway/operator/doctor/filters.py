@@ -78,8 +78,14 @@ def _nft() -> tuple[Mapping[str, Any], ...]:
 def _output(command: list[str]) -> str:
     """What it prints; nothing where it fails or is not there."""
     try:
+        # A comment in a rule may be in any encoding.
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=limits.TOOL_SECONDS, check=False
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="backslashreplace",
+            timeout=limits.TOOL_SECONDS,
+            check=False,
         )
     except (OSError, subprocess.SubprocessError):
         return ""

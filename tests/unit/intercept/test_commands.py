@@ -50,3 +50,9 @@ def test_a_tool_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_a_complaint_is_one_line() -> None:
     with pytest.raises(EnvironmentFailureError, match=r"^sh: first$"):
         commands.run(["sh", "-c", "echo; echo first >&2; echo second >&2; exit 3"])
+
+
+def test_what_a_tool_prints_may_be_in_any_encoding() -> None:
+    """A comment in a rule of somebody else's, as iptables takes it and shows it again: one such rule kept us
+    from seeing our own."""
+    assert commands.run(["printf", r"B\374ro, B\303\274ro"]) == "B\\xfcro, B\u00fcro"
