@@ -102,7 +102,7 @@ class KernelRules:
         try:
             for kind in self._kinds:
                 kind.put(_of(kind, wanted))
-        except EnvironmentFailureError:
+        except Exception:
             for kind in reversed(self._kinds):
                 with contextlib.suppress(EnvironmentFailureError):
                     kind.take_away()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.errors import EnvironmentFailureError
-from gateway.intercept.kernel.commands import end, run, start
+from gateway.intercept.kernel.commands import end, first_line, run, start
 from gateway.intercept.kernel.news import heard_of
 from gateway.intercept.objects import NFT_TABLE, VOUCHING_CHAIN, KernelObject, NftTable, render_vouching
 from gateway.intercept.statements import statements
@@ -203,12 +203,15 @@ def _raw_listings(wanted: Sequence[NftTable]) -> dict[str, str | None]:
 
 
 def _listed(families: Sequence[str]) -> dict[str, str | None]:
-    """All at once."""
+    """All at once. Raises EnvironmentFailureError for a table that is there and is not shown: taken for gone,
+    it would be put in anew, without what it remembers."""
     running = {family: start(["nft", "-s", "-t", "list", "table", family, NFT_TABLE]) for family in families}
     listings: dict[str, str | None] = {}
     for family, process in running.items():
-        out, _ = end("nft", process)
+        out, complaint = end("nft", process)
         listings[family] = out if process.returncode == 0 else None
+        if process.returncode != 0 and family in _families_present():
+            raise EnvironmentFailureError(f"nft: {first_line(complaint)}")
     return listings
 
 

@@ -13,6 +13,7 @@ from gateway.config import Config
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel, ruleset
 from gateway.intercept.kernel import iptables, nft
+from gateway.intercept.kernel.commands import start
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.objects import IptablesRules, KernelObject, NftTable, Sysctl
 from gateway.policy import limits
@@ -354,3 +355,29 @@ def test_more_networks_than_a_worker_can_be_told_are_refused(
     else:
         with pytest.raises(EnvironmentFailureError, match="inside_networks"):
             kernel.inside_networks(CONFIG)
+
+
+def test_a_bug_leaves_no_half_of_a_rule_set(
+    rules: kernel.KernelRules, kinds: list[FakeKind], told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: object) -> None:
+        raise IndexError("an interface that has just gone")
+
+    monkeypatch.setattr(kinds[1], "put", fails)
+    with pytest.raises(IndexError):
+        rules.apply(WANTED, [2500])
+    assert told == ["put 1 Sysctl", "take IptablesRules", "take NftTable", "take Sysctl"]
+
+
+@pytest.mark.parametrize("stands", [True, False])
+def test_a_table_that_is_not_shown_is_not_taken_for_gone(
+    monkeypatch: pytest.MonkeyPatch, stands: bool
+) -> None:
+    """nft was killed, say: put in anew, the table would remember no connection."""
+    monkeypatch.setattr(nft, "start", lambda command: start(["sh", "-c", "echo it ended >&2; exit 1"]))
+    monkeypatch.setattr(nft, "run", lambda command: "table inet nightmail\n" if stands else "")
+    if stands:
+        with pytest.raises(EnvironmentFailureError, match=r"^nft: it ended$"):
+            nft.notes()
+    else:
+        assert nft.notes() == {}
