@@ -74,11 +74,17 @@ class RuleKeeper:
     async def first_time(self, standing: dict[str, str] | None = None) -> None:
         """Put the rules in, before a worker of this process lives. Raises EnvironmentFailureError.
 
-        `standing` is what the process before this one left (`left_standing`).
+        `standing` is what the process before this one left (`left_standing`). Where there was one nothing is
+        raised: its workers carry mail, and trouble with the rules rings and is tried again, as at any time.
         """
-        self.wanted = read_wanted(self._config.wanted_file)
-        if self.wanted is Wanted.UP:
-            await self._in_thread(self._adopt, standing or {})
+        try:
+            self.wanted = read_wanted(self._config.wanted_file)
+            if self.wanted is Wanted.UP:
+                await self._in_thread(self._adopt, standing or {})
+        except EnvironmentFailureError as error:
+            if standing is None:
+                raise
+            self._alarm(Reason.RULES_MISSING, "rules", str(error))
 
     async def keep(self) -> None:
         """Runs until it is cancelled. Trouble is told and tried again; mail passes meanwhile."""
@@ -96,7 +102,12 @@ class RuleKeeper:
     async def _turn(self) -> None:
         now = asyncio.get_running_loop().time()
         if self._dirty:
-            await self._switch()
+            try:
+                await self._switch()
+            except EnvironmentFailureError:
+                # It may fail at what is gone, and the next turn would be a switch again.
+                await self._in_thread(self._look)
+                raise
         else:
             self._looked_at = now
             await self._in_thread(self._look)
@@ -105,12 +116,12 @@ class RuleKeeper:
             await self._in_thread(self.count_bypassed)
 
     async def _switch(self) -> None:
-        """Bring the gate in line with the workers' lives. Raises EnvironmentFailureError, and stays due."""
+        """Bring the gate in line with the workers' lives. Whatever it raises, it stays due."""
         self._dirty = False
         try:
             if self._stands:
                 await self._in_thread(self._swap)
-        except EnvironmentFailureError:
+        except Exception:
             # No rule has changed, so no look would find that the gate is not as it should be.
             asyncio.get_running_loop().call_later(limits.RULES_CHECK_SECONDS, self.gate_changed)
             raise
@@ -140,6 +151,7 @@ class RuleKeeper:
                 each.close()
             if self._look_due is not None:
                 self._look_due.cancel()
+                self._look_due = None
 
     def _rules_changed(self, heard: socket.socket) -> None:
         """Ours or another's: look soon."""

@@ -255,3 +255,102 @@ def test_workers_of_an_older_version_need_not_prove_that_they_live(
     monkeypatch.setattr(rulekeeper.kernel, "passed_counts", dict)
     world.keeper._adopt({"text inet": "of another version"})
     assert applied == ([] if adopts else [([7, 8], limits.READY_SECONDS)])
+
+
+# --- What must not end, or be waited for for ever ---------------------------------------------------------
+
+
+def test_a_gate_that_is_gone_is_put_back_though_its_switch_is_due(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody tells of changes (old iptables): each turn was another try to switch it."""
+
+    def not_told() -> None:
+        raise EnvironmentFailureError("changes are not told")
+
+    def mend() -> Mended:
+        world.kernel.fails = 0
+        return Mended(("iptables raw -N NIGHTMAIL-GATE",))
+
+    monkeypatch.setattr(rulekeeper.kernel, "changes", not_told)
+    monkeypatch.setattr(world.kernel, "mend", mend)
+    world.kernel.fails = 1 << 30
+    world.keeper.gate_changed()
+    asyncio.run(world.keep())
+    assert world.kernel.gates == [[7, 8]]
+
+
+def test_a_gate_whose_switch_fails_by_a_bug_stays_due(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(live: Iterable[int]) -> None:
+        monkeypatch.undo()
+        raise TypeError("a bug")
+
+    async def kept() -> None:
+        with pytest.raises(TypeError):
+            await world.keeper.keep()
+        await world.keep()
+
+    monkeypatch.setattr(world.kernel, "swap_gate", fails)
+    world.keeper.gate_changed()
+    asyncio.run(kept())
+    assert world.kernel.gates == [[7, 8]]
+
+
+def test_a_keeper_that_begins_again_looks_when_it_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look that was due when the one before failed will not come."""
+    monkeypatch.setattr(limits, "RULES_CHECK_SECONDS", 60.0)
+    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
+    ours = iter([ours for ours, _ in pairs])
+    monkeypatch.setattr(rulekeeper.kernel, "changes", lambda: [next(ours)])
+    looked = asyncio.Event()
+
+    async def told() -> None:
+        loop = asyncio.get_running_loop()
+
+        def look() -> Mended:
+            loop.call_soon_threadsafe(looked.set)
+            return Mended()
+
+        monkeypatch.setattr(world.kernel, "mend", look)
+        world.keeper._looked_at = loop.time() + 60  # so that a look that is told of is due, and no more
+        for ours, kernels in pairs:
+            ours.setblocking(False)
+            keeping = asyncio.create_task(world.keeper.keep())
+            await asyncio.sleep(0)  # it listens
+            kernels.send(b"a change")
+            if kernels is pairs[-1][1]:
+                world.keeper._looked_at = 0.0
+                async with asyncio.timeout(5):
+                    await looked.wait()
+            else:
+                while world.keeper._look_due is None:  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+            keeping.cancel()
+            await asyncio.wait({keeping})
+
+    asyncio.run(told())
+    for _, kernels in pairs:
+        kernels.close()
+
+
+@pytest.mark.parametrize("standing", [None, {}, {"text inet": "as it was"}])
+def test_trouble_with_the_rules_ends_no_daemon_at_a_reload(
+    world: World, monkeypatch: pytest.MonkeyPatch, standing: dict[str, str] | None
+) -> None:
+    """Its workers carry mail. At a first start there are none, and who starts it is to hear of it."""
+
+    def fails(*_: object) -> bool:
+        raise EnvironmentFailureError("iptables-restore: Another app is currently holding the xtables lock")
+
+    monkeypatch.setattr(world.kernel, "apply", fails, raising=False)
+    monkeypatch.setattr(world.kernel, "adopt", fails, raising=False)
+    monkeypatch.setattr(rulekeeper.kernel, "passed_counts", dict)
+    world.keeper._stands = False
+    if standing is None:
+        with pytest.raises(EnvironmentFailureError, match="xtables lock"):
+            asyncio.run(world.keeper.first_time(standing))
+        return
+    asyncio.run(world.keeper.first_time(standing))
+    assert [reason for reason, _ in world.rung] == [Reason.RULES_MISSING]
