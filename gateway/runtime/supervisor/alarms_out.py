@@ -26,8 +26,10 @@ from gateway.observe.counters import Alarm
 from gateway.observe.log import Level, Log
 from gateway.peers.alarm_store import AlarmStore
 from gateway.policy import limits
+from gateway.runtime.bug import Bug
 from gateway.runtime.supervisor import alarm_mail
 from gateway.runtime.supervisor.alarm_text import environment, facts, mail
+from gateway.runtime.supervisor.lasting import lasts
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class AlarmsOut:
         """Tell from now on, first what has rung by now."""
         self._loop = asyncio.get_running_loop()
         self._rung.set()
-        self._telling = asyncio.create_task(self._tell_all())
+        self._telling = asyncio.create_task(lasts(self._tell_all, self._failed))
 
     async def close(self) -> None:
         """What waits gets some seconds; what is running then is killed."""
@@ -133,6 +135,11 @@ class AlarmsOut:
         """What has not gone each way: for the daemon after a reload, which tries all ways with it."""
         put_off = (telling.alarm for way in self._ways for telling in way.untold)
         return list(dict.fromkeys([*put_off, *self._waiting]))
+
+    def _failed(self, error: Exception) -> None:
+        """A bug of ours: it costs the alarm that it was about, which the log has, and no other one."""
+        self._log.fact("alarms", "failed", level=Level.ERROR, detail=Bug.of(error).detail)
+        self._rung.set()
 
     async def _tell_all(self) -> None:
         while True:
@@ -247,7 +254,10 @@ class AlarmsOut:
 
 async def _run(child: _Child, variables: dict[str, str]) -> str:
     """Why it failed, in one line; empty if it did not. It and all of its group are gone at its time's end."""
-    words = _Words()
+    try:
+        words = _Words()
+    except OSError as error:  # no descriptor is left
+        return f"{child.words[0]}: {error.strerror}"
     try:
         process = await _start(child, variables, words.inlet)
     except (OSError, ValueError) as error:

@@ -1,7 +1,8 @@
 """What goes on as long as the daemon does: begun together, ended together, begun again where it fails.
 
 A keeper that ended by a bug of ours, unheard, would leave the rules, the gate or the memory to themselves
-while the daemon seems to live. Counterpart: `supervisor`, which names them.
+while the daemon seems to live. Counterparts: `supervisor`, which names them; `alarms_out`, whose own ends in
+another way.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Failed = Callable[[Exception], None]
 @contextlib.asynccontextmanager
 async def kept(keepers: Sequence[Keeper], failed: Failed) -> AsyncIterator[None]:
     """They run beside what stands inside, and have ended behind it, in their order."""
-    tasks = [asyncio.create_task(_keep(keeper, failed)) for keeper in keepers]
+    tasks = [asyncio.create_task(lasts(keeper, failed)) for keeper in keepers]
     try:
         yield
     finally:
@@ -30,7 +31,8 @@ async def kept(keepers: Sequence[Keeper], failed: Failed) -> AsyncIterator[None]
                 await task
 
 
-async def _keep(keeper: Keeper, failed: Failed) -> None:
+async def lasts(keeper: Keeper, failed: Failed) -> None:
+    """One of them, until it is cancelled or has nothing more to do."""
     while True:
         try:
             await keeper()

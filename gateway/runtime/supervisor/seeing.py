@@ -5,7 +5,6 @@ One object, so that the supervisor has one line for each turn of its own life. N
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import platform
 from collections.abc import Callable, Sequence
@@ -53,7 +52,6 @@ class Seeing:
         self._log = log
         self._counters = counters
         self._days = Days(days, trouble)
-        self._keeping: asyncio.Task[None] | None = None
         self._metrics = _metrics(config, status)
         self._alarms = AlarmsOut(config, log, alarms)
 
@@ -75,9 +73,12 @@ class Seeing:
         """The counters of now are counted already; whatever they rise by is new."""
         self._days.begin(self._counters())
 
+    async def keep(self) -> None:
+        """Runs until it is cancelled."""
+        await self._days.keep(self._counters)
+
     async def open(self) -> None:
         """What cannot be shown is told in the log; mail does not wait for it."""
-        self._keeping = asyncio.create_task(self._days.keep(self._counters))
         self._alarms.open()
         if self._metrics is not None:
             try:
@@ -94,10 +95,6 @@ class Seeing:
         if self._metrics is not None:
             await self._metrics.close()
         await self._alarms.close()
-        if self._keeping is not None:
-            self._keeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeping
 
     def as_json(self) -> dict[str, Any]:
         """For `status`."""

@@ -203,6 +203,7 @@ class Supervisor:
             self._flush_log,
             self._memory.sources.keep,
             lambda: self._site.keep(self._present),
+            self._seeing.keep,
             self._inside.keep,
             self._sole.keep,
             heap.keep,

@@ -17,6 +17,7 @@ from gateway.errors import EnvironmentFailureError, Reason
 from gateway.observe.counters import Alarm
 from gateway.peers.alarm_store import AlarmStore
 from gateway.policy import limits
+from gateway.runtime.supervisor import alarms_out
 from gateway.runtime.supervisor.alarm_text import facts
 from gateway.runtime.supervisor.alarms_out import AlarmsOut, _Words
 from tests.unit.runtime.supervisor.alarming import ALARM, NOW, Out, eventually, run, rung, script
@@ -337,4 +338,50 @@ def test_a_memory_that_cannot_be_read_or_written_keeps_no_alarm_back(
     out = Out(tmp_path, alarm_command=(script(tmp_path, f"cat >{tmp_path}/json"),))
     rung(out, ALARM)
     assert (tmp_path / "json").exists()
+    out.close()
+
+
+def test_without_a_descriptor_it_is_told_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of its own is left to the daemon for a moment: alarms would have been told never again."""
+    monkeypatch.setattr(limits, "ALARM_PAUSE_SECONDS", 0.01)
+    out = Out(tmp_path, alarm_command=(script(tmp_path, f"echo x >>{tmp_path}/ran"),))
+    pipe = os.pipe
+
+    def refuses() -> tuple[int, int]:
+        monkeypatch.setattr(os, "pipe", pipe)
+        raise OSError(24, "Too many open files")
+
+    async def work() -> None:
+        monkeypatch.setattr(os, "pipe", refuses)
+        telling = out.start()
+        telling.ring(ALARM)
+        await eventually((tmp_path / "ran").exists)
+        await telling.close()
+
+    run(work)
+    assert "tell: Too many open files" in out.told().replace("\\x20", " ")
+    out.close()
+
+
+def test_a_bug_costs_one_alarm_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "KEEPER_RESTS_SECONDS", 0.01)
+    out = Out(tmp_path, alarm_command=(script(tmp_path, f"echo $NIGHTMAIL_SUBJECT >>{tmp_path}/ran"),))
+
+    def fails(alarm: Alarm) -> dict[str, object]:
+        if alarm.subject == "odd":
+            raise KeyError("a bug")
+        return facts(alarm)
+
+    monkeypatch.setattr(alarms_out, "facts", fails)
+
+    async def work() -> None:
+        telling = out.start()
+        telling.ring(replace(ALARM, subject="odd"))
+        telling.ring(ALARM)
+        await eventually((tmp_path / "ran").exists)
+        await telling.close()
+
+    run(work)
+    assert (tmp_path / "ran").read_text() == "192.0.2.7:25\n"
+    assert "alarms failed" in out.told()
     out.close()
