@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 
 from gateway.lab import gateways, processes
+from gateway.operator import status as operator_status
+from gateway.policy import limits
 from tests.lab import probes, two_sites
 from tests.lab.probes import Dialogue, Load, MailServer, eventually, mail
 from tests.lab.two_sites import Sites
@@ -256,6 +258,29 @@ def test_who_asks_meanwhile_waits_for_the_answer(sites: Sites) -> None:
     told = [max(worker["generation"] for worker in answer["workers"]) for answer in answers if answer]
     assert len(told) == len(answers), "somebody was told that no daemon runs"
     assert (told[0], told[-1]) == (before, before + 1)
+
+
+def test_who_is_told_to_stop_while_it_reloads_stops(sites: Sites) -> None:
+    """The next one would know nothing of it, and a service manager would wait, and then kill."""
+    sites.settle()
+    one, supervisor = sites.gateway("b"), sites.supervisor("b")
+    before = one.configuration.read_text()
+    try:
+        # An alarm that is being told holds up the end of the program that is now.
+        one.configuration.write_text(before + '\n[alarms]\ncommand = ["/bin/sleep", "60"]\n')
+        assert reload(sites, "b").returncode == 0
+        newest = max(status(sites, "b")["workers"], key=lambda worker: int(worker["generation"]))
+        probes.kill(newest["pid"])
+        eventually(lambda: sites.alarms("b", "worker-died"), what="an alarm")
+        answer = operator_status.ask(one.control_socket, b"reload\n", limits.RELOAD_SECONDS)
+        assert answer == {"reloads": True, "trouble": ""}
+        os.kill(supervisor, signal.SIGTERM)
+        probes.wait_gone(supervisor, seconds=limits.STOP_SECONDS)
+        assert "daemon stopped" in sites.log("b")
+        assert "daemon reloads" not in sites.log("b")[sites.log("b").rindex("alarm rings") :]
+    finally:
+        one.configuration.write_text(before)
+    sites.settle()
 
 
 def test_a_reload_without_a_daemon_says_so(sites: Sites) -> None:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from typing import Any
 
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel
@@ -25,18 +26,24 @@ WhileStanding = Callable[[Callable[[], None]], Awaitable[None]]
 
 class DeadEnds:
     """`while_standing` runs a call in the thread of the rules, if they stand then. `passed` is told how many
-    more sessions went by."""
+    more sessions went by. `left` is what the daemon that this process was before has left (`left`)."""
 
     def __init__(
-        self, minutes: int, while_standing: WhileStanding, passed: Callable[[int], None], log: Log
+        self,
+        minutes: int,
+        while_standing: WhileStanding,
+        passed: Callable[[int], None],
+        log: Log,
+        left: Mapping[str, Any],
     ) -> None:
         self._seconds = minutes * 60
         self._while_standing = while_standing
         self._passed = passed
         self._log = log
-        self._until: dict[Destination, float] = {}
+        known = left.get("until", ())
+        self._until = {Destination(address, port): until for address, port, until in known}
         self._changes: dict[Destination, bool] = {}
-        self._counted = 0
+        self._counted: int = left.get("counted", 0)
         self._news = asyncio.Event()
 
     def found(self, destination: Destination) -> None:
@@ -54,6 +61,11 @@ class DeadEnds:
         """The same, whatever the port."""
         for destination in [one for one in self._until if one.address == address]:
             self._change(destination, False)
+
+    def left(self) -> dict[str, Any]:
+        """For the supervisor that comes next: the kernel's sets and its counter stand as they do now."""
+        until = [(one.address, one.port, its) for one, its in self._until.items()]
+        return {"until": until, "counted": self._counted}
 
     def _change(self, destination: Destination, dead: bool) -> None:
         self._changes[destination] = dead

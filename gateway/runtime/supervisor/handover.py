@@ -8,11 +8,12 @@ Counterparts: `supervisor`, `pool`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Self
 
 from gateway.errors import EnvironmentFailureError
@@ -68,6 +69,10 @@ class Handover:
     """The descriptor that the control socket listens by."""
     sole: int | None = None
     """The descriptor that holds the name of the only daemon of this network namespace."""
+    ending: tuple[int, ...] = ()
+    """Processes that are killed already, and have only to be waited for."""
+    dead_ends: dict[str, Any] = field(default_factory=dict)
+    """See `DeadEnds.left`."""
 
     @property
     def descriptors(self) -> list[int]:
@@ -78,8 +83,9 @@ class Handover:
     def from_json(cls, told: dict[str, Any]) -> Self:
         workers = tuple(map(Heirloom.from_json, told["workers"]))
         # What a version did not know it had none of to leave.
-        later: dict[str, Any] = {name: tuple(told.get(name, ())) for name in ("signers", "untold")}
+        later: dict[str, Any] = {name: tuple(told.get(name, ())) for name in ("signers", "untold", "ending")}
         later |= {name: told.get(name) for name in ("control", "sole")}
+        later["dead_ends"] = told.get("dead_ends", {})
         return cls(
             workers, told["past"], told["began"], told["bypassed"], told["alarms"], told["rules"], **later
         )
@@ -110,6 +116,20 @@ def execute_anew(handover: Handover) -> None:
     except OSError as error:
         signal.pthread_sigmask(signal.SIG_SETMASK, heard)
         raise EnvironmentFailureError(f"{command[0]}: cannot be executed: {error.strerror}") from None
+
+
+def hear_no_signals() -> None:
+    """The calling thread does not, from now on: what comes waits for another, or the next supervisor."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+async def what_came_is_heard() -> None:
+    """Returns when there is no signal any more that has come and whose handler has not run."""
+    loop, heard = asyncio.get_running_loop(), asyncio.Event()
+    # The loop is told of all of them in their order.
+    loop.add_signal_handler(signal.SIGUSR1, heard.set)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    await heard.wait()
 
 
 def hear_signals() -> None:

@@ -15,6 +15,7 @@ from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel
 from gateway.observe.log import Level, Log
 from gateway.policy import limits
+from gateway.runtime.supervisor.kernel_thread import kernel_thread
 
 
 class Inside:
@@ -29,7 +30,7 @@ class Inside:
     async def keep(self) -> None:
         """Runs until cancelled."""
         # Not in the thread of the rules, which must not wait for a long routing table.
-        thread = ThreadPoolExecutor(1, thread_name_prefix="inside", initializer=kernel.keep_open)
+        thread = kernel_thread("inside")
         try:
             while True:
                 rest = await self._look(thread)

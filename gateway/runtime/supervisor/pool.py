@@ -9,6 +9,7 @@ tells which queues live).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pickle
 import socket
 from collections.abc import Callable
@@ -52,7 +53,8 @@ class Pool:
     """`on_change` is called whenever the set of live queues may have changed.
 
     `heirs` are the workers of the supervisor that this process was before: they serve until the workers of
-    this one are all ready and the gate has been switched over, and then finish their sessions.
+    this one are all ready and the gate has been switched over, and then finish their sessions. Those that it
+    has killed are `ending`.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Pool:
         alarm: Callable[[Reason, str, str], None],
         heirs: tuple[Heirloom, ...] = (),
         past: Snapshot | None = None,
+        ending: tuple[int, ...] = (),
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._config = config
@@ -86,6 +89,9 @@ class Pool:
         marks = MarkBits(config.marks.mask)
         self.workers = [self._inherit(heir) for heir in heirs]
         self.workers += [WorkerProcess.listening(slot, marks, self._newest) for slot in slots]
+        for pid in ending:
+            with contextlib.suppress(OSError):  # it has ended, and somebody has waited for it
+                Child(self._loop, pid, lambda status: None)
         self._watchdog = Watchdog(self.workers, log, on_change, alarm)
         self._offers_can_be_signed = False
         self._inquiry = Inquiry()
@@ -93,7 +99,7 @@ class Pool:
     def start(self) -> None:
         for worker in self.workers:
             if worker.generation == self._newest:
-                self._spawn(worker)
+                self._begin(worker)
         self._watchdog.watch()
         self._loop.call_later(limits.SIGNER_START_SECONDS, self.signer_serves)
 
@@ -131,18 +137,22 @@ class Pool:
                 worker.state = State.DRAINING
                 self._retire(worker)
 
-    def hand_over(self) -> tuple[tuple[Heirloom, ...], Snapshot]:
-        """All living workers, and the counters of those that are gone. Ask nothing of this pool after."""
+    def hand_over(self) -> tuple[tuple[Heirloom, ...], Snapshot, tuple[int, ...]]:
+        """All living workers, the counters of those that are gone, and the processes of others, killed.
+
+        Ask nothing of this pool after.
+        """
         self._let_go()
         living = [
             worker
             for worker in self.workers
             if worker.state in (State.SERVING, State.HUNG, State.DRAINING) and worker.link is not None
         ]
-        for worker in self.workers:
-            if worker not in living and worker.process is not None:
-                worker.process.kill()
-        return tuple(worker.as_heirloom() for worker in living), self._past
+        others = [worker.process for worker in self.workers if worker not in living and worker.process]
+        for process in others:
+            process.kill()
+        ending = tuple(process.pid for process in others if not process.has_ended)
+        return tuple(worker.as_heirloom() for worker in living), self._past, ending
 
     def note_passed_to_dead_ends(self, sessions: int) -> None:
         """Sessions that no worker saw."""
@@ -283,8 +293,11 @@ class Pool:
         self._loop.call_later(worker.rest(), self._start_again, worker)
 
     def _start_again(self, worker: WorkerProcess) -> None:
-        if self._stopping or worker not in self.workers:
-            return
+        if not self._stopping and worker in self.workers and self._begin(worker):
+            worker.restarts += 1
+
+    def _begin(self, worker: WorkerProcess) -> bool:
+        """Whether a process was to be had for it; if not, there is another try later."""
         try:
             self._spawn(worker)
         except Exception as error:
@@ -292,8 +305,8 @@ class Pool:
             told = (error.strerror if isinstance(error, OSError) else None) or Bug.of(error).detail
             self._log.fact("pool", "cannot-start", level=Level.ERROR, worker=worker.slot.index, detail=told)
             self._start_later(worker)
-        else:
-            worker.restarts += 1
+            return False
+        return True
 
     def _succeed(self, worker: WorkerProcess) -> None:
         """Somebody else than we told it to end: its sessions may last for hours, and its slot must not wait.
@@ -345,6 +358,7 @@ class Pool:
         if worker.state is State.HUNG:
             worker.state = State.SERVING
             self._log.fact("pool", "worker-back", level=Level.NOTICE, worker=worker.slot.index)
+            self._lead_if_ready()
             self._on_change()
 
     def _told(self, worker: WorkerProcess, message: Message) -> None:

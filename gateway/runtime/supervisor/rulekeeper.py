@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from gateway.config import Config
 from gateway.errors import EnvironmentFailureError, Reason
@@ -18,6 +17,7 @@ from gateway.intercept import kernel, ruleset
 from gateway.intercept.wanted import Wanted, read_wanted
 from gateway.observe.log import Level, Log
 from gateway.policy import limits
+from gateway.runtime.supervisor.kernel_thread import kernel_thread
 
 
 class RuleKeeper:
@@ -47,7 +47,7 @@ class RuleKeeper:
         self._alarm = alarm
         self._on_gate = on_gate
         self._hung = hung
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rules", initializer=kernel.keep_open)
+        self._thread = kernel_thread("rules")
         self._dirty = False
         self._news = asyncio.Event()
         self._looked_at = self._counted_at = 0.0

@@ -61,11 +61,25 @@ class SignerProcess:
                 self._old[pid] = Child(self._loop, pid, lambda status, pid=pid: self._forget(pid))  # type: ignore[misc]
 
     def start(self) -> None:
+        """As soon as there is a process to be had."""
+        try:
+            self._spawn()
+        except OSError as error:
+            self._log.fact("signer", "cannot-start", level=Level.ERROR, detail=error.strerror)
+            self._ended(-1)
+
+    def _spawn(self) -> None:
+        """Raises OSError where no process is to be had."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         inherited = [theirs.fileno(), *(signers.fileno() for _, signers in self._pairs.values())]
         words = [json.dumps(self._confinement.as_json()), *map(str, inherited)]
-        self._process = Child.start(self._loop, "gateway.runtime.signer", words, inherited, self._ended)
-        theirs.close()
+        try:
+            self._process = Child.start(self._loop, "gateway.runtime.signer", words, inherited, self._ended)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         self._started_at = self._loop.time()
         self._link = Link(self._loop, ours, self._told, lambda: None)
 
@@ -135,11 +149,7 @@ class SignerProcess:
         if self._stopping:
             return
         self._restarts += 1
-        try:
-            self.start()
-        except OSError as error:
-            self._log.fact("signer", "cannot-start", level=Level.ERROR, detail=error.strerror)
-            self._ended(-1)
+        self.start()
 
     def _forget(self, pid: int) -> None:
         self._old.pop(pid, None)

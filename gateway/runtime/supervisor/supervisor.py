@@ -89,7 +89,7 @@ class Supervisor:
             await self._stop.wait()
             self._say_stopping()
         await self._seeing.close()
-        if self._anew:
+        if self._anew and await self._is_not_overtaken():
             await self._become_the_next(control)
         await self._finish(control)
 
@@ -155,6 +155,7 @@ class Supervisor:
             self._alarm,
             heirs,
             heritage.past if heritage is not None else None,
+            heritage.ending if heritage is not None else (),
         )
 
     def _make_keepers(self) -> None:
@@ -176,6 +177,7 @@ class Supervisor:
             self._keeper.while_standing,
             self._pool.note_passed_to_dead_ends,
             self._log,
+            heritage.dead_ends if heritage is not None else {},
         )
         causes = Causes(self._keeper.reset_was_odd, self._log, self._memory.note_cause)
         self._hearing = Hearing(self._memory, self._dead_ends, causes, self._alarm)
@@ -190,7 +192,7 @@ class Supervisor:
         await self._seeing.open()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._told_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._hung_up)
         handover.hear_signals()
 
@@ -201,9 +203,9 @@ class Supervisor:
             self._dead_ends.keep,
             self._keeper.keep,
             self._flush_log,
+            self._seeing.keep,
             self._memory.sources.keep,
             lambda: self._site.keep(self._present),
-            self._seeing.keep,
             self._inside.keep,
             self._sole.keep,
             heap.keep,
@@ -231,6 +233,13 @@ class Supervisor:
                 async with asyncio.timeout(limits.READY_SECONDS):
                     await self._keeper.guarded.wait()
         _tell_systemd("READY=1")
+
+    def _told_to_stop(self) -> None:
+        """Also while we are about to become the next one, who would know nothing of it."""
+        overtaken, self._anew = self._anew, False
+        self._stop.set()
+        if overtaken:
+            self._say_stopping()
 
     def _say_stopping(self) -> None:
         if not self._anew:
@@ -264,13 +273,19 @@ class Supervisor:
             self._stop.set()
         return {"reloads": not trouble, "trouble": trouble}
 
+    async def _is_not_overtaken(self) -> bool:
+        """Whether a reload goes on: who has told us to stop is heard here, and later by the next one."""
+        handover.hear_no_signals()
+        await handover.what_came_is_heard()
+        return self._anew
+
     async def _become_the_next(self, control: ControlSocket) -> None:
         """The workers live on; everything else begins again. Raises EnvironmentFailureError."""
         self._keeper.leave()
         self._memory.sources.write()
         listening = await control.hand_over()
         self._seeing.look()
-        workers, past = self._pool.hand_over()
+        workers, past, ending = self._pool.hand_over()
         self._log.fact("daemon", "reloads", workers=len(workers))
         self._log.close()
         keeper = self._keeper
@@ -278,7 +293,8 @@ class Supervisor:
         signers, untold = self._signer.pids(), tuple(self._seeing.untold())
         rules = keeper.left_standing
         left = (workers, past, self._began, keeper.bypassed, alarms, rules, signers, untold, listening)
-        handover.execute_anew(handover.Handover(*left, self._sole.hand_over()))
+        more = (self._sole.hand_over(), ending, self._dead_ends.left())
+        handover.execute_anew(handover.Handover(*left, *more))
 
     def _present(self, presented: Presented) -> None:
         """The signer first: what a worker knows, it can have signed."""

@@ -61,18 +61,20 @@ class Ears:
         self.rung: list[tuple[Reason, str]] = []
         """What the pool has rung for."""
 
+        self.given: dict[str, Any] = {
+            "config": config,
+            "slots": (),
+            "presented": PRESENTED,
+            "confinement": Confinement(None, None),
+            "signer_end": lambda slot: -1,
+            "log": self.log,
+            "on_change": lambda: None,
+            "on_message": hearing.hear,
+            "alarm": lambda reason, subject, detail: self.rung.append((reason, detail)),
+        }
+
         async def made() -> Pool:
-            return Pool(
-                config,
-                (),
-                PRESENTED,
-                Confinement(None, None),
-                lambda slot: -1,
-                self.log,
-                lambda: None,
-                hearing.hear,
-                lambda reason, subject, detail: self.rung.append((reason, detail)),
-            )
+            return Pool(**self.given)
 
         self.pool = loop.run_until_complete(made())
         self.worker = WorkerProcess(Slot(0, 2500, 12525), (), state=State.SERVING)

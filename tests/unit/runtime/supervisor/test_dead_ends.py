@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -47,13 +49,13 @@ class Kernel:
 
 
 class World:
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, left: Mapping[str, Any]) -> None:
         self.kernel = kernel
         self.passed: list[int] = []
         self.logged: list[str] = []
         self.round = asyncio.Event()
         log = Log(self)
-        self.dead_ends = DeadEnds(MINUTES, self.while_standing, self.passed.append, log)
+        self.dead_ends = DeadEnds(MINUTES, self.while_standing, self.passed.append, log, left)
         self.log = log
 
     def write_entries(self, entries: Sequence[Entry]) -> None:
@@ -73,8 +75,8 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def keeping(kernel: Kernel) -> AsyncIterator[World]:
-    world = World(kernel)
+async def keeping(kernel: Kernel, left: Mapping[str, Any]) -> AsyncIterator[World]:
+    world = World(kernel, left)
     task = asyncio.create_task(world.dead_ends.keep())
     try:
         yield world
@@ -93,9 +95,11 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     return kernel
 
 
-def run(scene: Callable[[World], Awaitable[None]], kernel: Kernel) -> None:
+def run(
+    scene: Callable[[World], Awaitable[None]], kernel: Kernel, left: Mapping[str, Any] | None = None
+) -> None:
     async def whole() -> None:
-        async with asyncio.timeout(10), keeping(kernel) as world:
+        async with asyncio.timeout(10), keeping(kernel, left or {}) as world:
             await scene(world)
 
     coroutine: Coroutine[None, None, None] = whole()
@@ -201,3 +205,26 @@ def test_one_that_is_none_after_all_is_taken_out_though_the_kernel_failed_once(
             await world.carried()
 
     run(scene, kernel)
+
+
+def test_a_reload_knows_those_that_the_kernel_has_and_counts_nothing_twice(kernel: Kernel) -> None:
+    """Its sets and its counter outlive the daemon's program."""
+    left: list[str] = []
+
+    async def before(world: World) -> None:
+        kernel.counter = 500
+        world.dead_ends.found(HERE)
+        await world.carried()
+        assert world.passed == [500]
+        left.append(json.dumps(world.dead_ends.left()))
+
+    async def after(world: World) -> None:
+        kernel.counter = 507
+        world.dead_ends.is_none_at(HERE.address)
+        await world.carried()
+        assert not kernel.passes(HERE)
+        assert world.passed == [7]
+
+    run(before, kernel)
+    assert kernel.passes(HERE)
+    run(after, kernel, json.loads(left[0]))

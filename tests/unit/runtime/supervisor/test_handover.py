@@ -58,6 +58,8 @@ def told(link: int, listener: int, control: int, sole: int) -> dict[str, object]
         "untold": [{"reason": "worker-died", "subject": "worker 1", "at": 5}],
         "control": control,
         "sole": sole,
+        "ending": [78],
+        "dead_ends": {"until": [["192.0.2.7", 25, 17.5]], "counted": 3},
     }
 
 
@@ -128,11 +130,12 @@ def test_the_descriptors_of_a_failed_exec_are_told(monkeypatch: pytest.MonkeyPat
 
 def test_what_another_version_left_is_taken_as_far_as_it_is_known() -> None:
     left = told(8, 9, 10, 11)
-    del left["control"], left["sole"]
+    del left["control"], left["sole"], left["ending"], left["dead_ends"]
     (worker,) = left["workers"]  # type: ignore[misc]
     del worker["confined"]
     worker["mood"] = "good"
     found = handover.Handover.from_json(left)
     (heir,) = found.workers
     assert (found.control, found.sole, found.descriptors) == (None, None, [8, 9])
+    assert (found.ending, found.dead_ends) == ((), {})
     assert (heir.pid, heir.listeners, heir.confined) == (77, (9,), ())

@@ -142,7 +142,7 @@ def weeks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Weeks]:
         return None
 
     memory = PeerMemory(config.pins_file, None, log, rings, again_seconds)
-    dead_ends = DeadEnds(0, no_rules, lambda sessions: None, log)
+    dead_ends = DeadEnds(0, no_rules, lambda sessions: None, log, {})
     hearing = Hearing(memory, dead_ends, Causes(nobody_knows, log, memory.note_cause), rings)
     memory.open()
     assert memory.pins is not None

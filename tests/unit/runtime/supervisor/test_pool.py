@@ -6,15 +6,20 @@ Without processes. Counterpart: tests/lab, where workers are real ones.
 from __future__ import annotations
 
 import asyncio
+import os
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from gateway.errors import Reason
+from gateway.intercept.ruleset import Slot
+from gateway.observe.counters import empty_snapshot
 from gateway.policy import limits
 from gateway.runtime.link import Link, Message
 from gateway.runtime.supervisor.child import Child
+from gateway.runtime.supervisor.pool import Pool
 from gateway.runtime.supervisor.worker_process import State, WorkerProcess
 from tests.unit.runtime.sockets import open_descriptors
 from tests.unit.runtime.supervisor.ears import Ears, Process
@@ -204,3 +209,63 @@ def test_without_a_descriptor_its_successor_waits(slots: Slots, monkeypatch: pyt
 def test_who_never_was_told_to_end_does_not_yield(slots: Slots) -> None:
     slots.pool._told(slots.worker, {"yields": True})
     assert slots.due == []
+
+
+# --- Generations ------------------------------------------------------------------------------------------
+
+
+def test_a_generation_leads_once_the_last_of_it_has_come_to_itself(ears: Ears) -> None:
+    """One that had hung for a moment when the others were ready: the older one would have led for ever."""
+    pool = ears.pool
+    pool._newest, pool._offers_can_be_signed = 1, True
+    late, other = (
+        WorkerProcess(Slot(number, 2500 + number, 12525 + number), (), 1, state)
+        for number, state in ((2, State.HUNG), (3, State.SERVING))
+    )
+    pool.workers += [ears.worker, late, other]
+    pool._lead_if_ready()
+    assert pool.live_queues == [2500]
+    pool._alive(late)
+    assert pool.live_queues == [2502, 2503]
+
+
+def test_a_start_without_a_process_to_be_had_ends_nothing(
+    slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit that is reached for a moment, at a reload for instance, whose older workers carry mail."""
+
+    def refuses(worker: WorkerProcess) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    begins = slots.pool._spawn
+    monkeypatch.setattr(slots.pool, "_spawn", refuses)
+    slots.pool.start()
+    assert slots.spawned == []
+    monkeypatch.setattr(slots.pool, "_spawn", begins)
+    slots.turn()
+    assert slots.spawned == [slots.worker]
+
+
+def test_who_is_not_handed_over_is_waited_for_by_the_next_one(
+    ears: Ears, loop: asyncio.AbstractEventLoop
+) -> None:
+    """One that was just starting: a child of the same process, it would be a zombie as long as that lives."""
+    pid = os.posix_spawn("/bin/sleep", ["sleep", "600"], {})
+    process = Child(loop, pid, lambda status: None)
+    ears.worker.process, ears.worker.state = process, State.STARTING
+    ears.pool.workers.append(ears.worker)
+    assert ears.pool.hand_over() == ((), empty_snapshot(), (pid,))
+    # An exec leaves nothing of it.
+    loop.remove_reader(process._pidfd)
+    os.close(process._pidfd)
+
+    async def succeeded() -> None:
+        assert Pool(**ears.given, ending=(pid,)).workers == []
+        while _exists(pid):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+    loop.run_until_complete(asyncio.wait_for(succeeded(), 5))
+
+
+def _exists(pid: int) -> bool:
+    return Path("/proc", str(pid)).exists()
