@@ -12,8 +12,11 @@ Lines are kept until `flush`, which every process of the runtime calls some time
 from __future__ import annotations
 
 import enum
+import errno
 import os
 import re
+import select
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -165,11 +168,15 @@ class Sink(Protocol):
 
 
 class LogSink:
-    """A file descriptor that is written as a whole, or not at all."""
+    """A file descriptor that takes whole lines, or none of them.
+
+    Never waits for long: a journal that hangs takes nothing, and mail must not hang with it.
+    """
 
     def __init__(self, descriptor: int, *, owned: bool = False) -> None:
         self.descriptor = descriptor
         self._owned = owned
+        self._takes = True
 
     @classmethod
     def to_file(cls, path: Path) -> LogSink:
@@ -181,9 +188,25 @@ class LogSink:
             raise EnvironmentFailureError(f"{path}: log cannot be opened: {error.strerror}") from None
 
     def write_entries(self, entries: Sequence[Entry]) -> None:
-        self.write("".join(entry.text + "\n" for entry in entries).encode("ascii"))
+        """So many lines at a time as are taken at once by what takes any. Raises OSError, also in between."""
+        until = time.monotonic() + limits.LOG_SEND_SECONDS
+        lines = b""
+        for entry in entries:
+            octets = entry.text.encode("ascii") + b"\n"
+            if len(lines) + len(octets) > select.PIPE_BUF:
+                self.write(lines, until)
+                lines = b""
+            lines += octets
+        self.write(lines, until)
 
-    def write(self, octets: bytes) -> None:
+    def write(self, octets: bytes, until: float) -> None:
+        """Waits until this moment at most, and not again before something was taken."""
+        ready = select.poll()
+        ready.register(self.descriptor, select.POLLOUT)
+        patience = max(until - time.monotonic(), 0) if self._takes else 0
+        self._takes = bool(ready.poll(patience * 1000))
+        if not self._takes:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         view = memoryview(octets)
         while view:
             view = view[os.write(self.descriptor, view) :]
@@ -205,7 +228,7 @@ class Log:
         self._clock = clock
         self._entries: list[Entry] = []
         self.lost_lines = 0
-        """Not written since the start: the buffer was full, or the write failed."""
+        """At most so many were not written since the start: the buffer was full, or the write failed."""
         self._lost_untold = 0
 
     def fact(
@@ -228,7 +251,7 @@ class Log:
         self._entries.append(Entry(level, text, subsystem, event, session, reason))
 
     def flush(self) -> None:
-        """Write what is kept, in one write. A failure costs these lines and is told by the next one."""
+        """Write what is kept. A failure costs these lines or the last of them; the next one tells it."""
         if not self._entries:
             return
         entries, self._entries = self._entries, []

@@ -1,7 +1,10 @@
 """The line grammar holds for any value, and a log that cannot be written stops nothing."""
 
+import contextlib
 import os
 import re
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -161,7 +164,7 @@ class FailingSink(LogSink):
         self.failing = True
         self.written = b""
 
-    def write(self, octets: bytes) -> None:
+    def write(self, octets: bytes, until: float) -> None:
         if self.failing:
             raise OSError(28, "No space left on device")
         self.written += octets
@@ -183,6 +186,40 @@ def test_lost_lines_are_counted_and_told_by_the_next_flush() -> None:
     log.fact("a", "d")
     log.flush()
     assert sink.written.count(b"lines-lost") == 1
+
+
+@pytest.mark.parametrize("kind", ["pipe", "stream"])
+def test_who_takes_nothing_holds_nobody_up(kind: str) -> None:
+    """A journal that hangs, or whoever reads our standard error: all mail would hang with it."""
+    reader, writer = os.pipe() if kind == "pipe" else (one.detach() for one in socket.socketpair())
+    log = Log(LogSink(writer, owned=True))
+    told = 0
+
+    def more() -> None:
+        nonlocal told
+        for _ in range(limits.LOG_BUFFER_LINES):
+            log.fact("a", "b", number=told)
+            told += 1
+        log.flush()
+
+    began = time.monotonic()
+    while not log.lost_lines:
+        more()
+    for _ in range(50):
+        more()
+    assert time.monotonic() - began < 20, "no wait for each of them"
+    os.set_blocking(reader, False)
+    octets = b""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            octets += os.read(reader, 1 << 20)
+    *whole, rest = octets.decode().split("\n")
+    assert (whole, rest) == ([f"info a b number={number}" for number in range(len(whole))], "")
+    assert 0 < len(whole) < told
+    more()
+    assert os.read(reader, 60).startswith(b"notice log lines-lost lines="), "it takes them again"
+    os.close(reader)
+    log.close()
 
 
 def test_a_pipe_without_a_reader_stops_nothing() -> None:
