@@ -191,6 +191,7 @@ def preflight(settings: Settings) -> None:
 
     config = lifecycle.resolved(settings.config)
     kernel.require_interfaces(config)
+    kernel.inside_networks(config)
     require_tellable(config)
     print_json(asked.facts(config))
 

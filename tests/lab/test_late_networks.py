@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from gateway.lab import processes
+from gateway.policy import limits
 from tests.lab import two_sites
 from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.two_sites import Sites
@@ -60,3 +62,23 @@ def test_an_interface_without_addresses_for_a_moment_changes_nothing(sites: Site
     sites.sh("gw-b", "ip addr del 10.13.0.254/24 dev inside")
     # The third one has gone, so the same look has seen that there is none of IPv6.
     eventually(lambda: inside(sites) == NETWORKS, what="the networks of the beginning")
+
+
+def test_more_networks_than_can_be_told_end_no_daemon_at_a_reload(sites: Sites) -> None:
+    """It goes on with those that it knows; a start would fail, and fail again."""
+    sites.start("a", "b")
+    supervisor, home = sites.supervisor("b"), sites.namespace("gw-b")
+    many = range(0, 2 * limits.INSIDE_NETWORKS + 2, 2)
+    routes = [f"10.200.{number >> 8}.{number & 255}/32 dev inside\n" for number in many]
+    processes.run_in(
+        home, ["ip", "-batch", "-"], stdin="".join(f"route add {one}" for one in routes).encode()
+    )
+    try:
+        eventually(lambda: "daemon inside-unknown" in sites.log("b"), what="too many of them in the log")
+        refused = sites.command("b", "reload")
+        assert "nothing has changed" in refused
+        assert "name those of your mail servers as inside_networks" in refused
+        assert (sites.supervisor("b"), inside(sites)) == (supervisor, NETWORKS)
+    finally:
+        text = "".join(f"route del {one}" for one in routes)
+        processes.run_in(home, ["ip", "-batch", "-"], stdin=text.encode())

@@ -104,7 +104,7 @@ class Site:
         before, before_next = self.fingerprint, self._next_fingerprint()
         try:
             if self._file_on_disk() != self._seen:
-                self._read_again()
+                self.identity = self._on_disk()
             now = int(self._clock())
             if switched(self.identity, now) is not self.identity:
                 self.identity = identity_file.change(self._path, lambda site: switched(site, now))
@@ -121,7 +121,17 @@ class Site:
         key = self.identity.next_key
         return key.public.fingerprint if key is not None else None
 
-    def _read_again(self) -> None:
+    @property
+    def trouble(self) -> str:
+        """Why a supervisor that began now would not have this identity; empty if it would."""
+        try:
+            self._on_disk()
+        except EnvironmentFailureError as error:
+            return str(error)
+        return ""
+
+    def _on_disk(self) -> SiteIdentity:
+        """Raises EnvironmentFailureError."""
         kept = identity_file.load(self._path)
         if kept is None:
             raise EnvironmentFailureError(
@@ -129,7 +139,7 @@ class Site:
             )
         if kept.is_of_another(this_machine()):
             raise EnvironmentFailureError(f"{self._path}: made on another machine; not taken over")
-        self.identity = kept.site
+        return kept.site
 
     def _file_on_disk(self) -> tuple[int, int, int] | None:
         try:

@@ -265,7 +265,8 @@ class Supervisor:
 
     async def _reload(self) -> dict[str, Any]:
         """Load program and configuration anew, if they are fit; says why not, and changes nothing."""
-        trouble = await preflight.trouble(self._config, self._pool.slots)
+        # Without its file the next one would make itself another identity, and peers would ring.
+        trouble = self._site.trouble or await preflight.trouble(self._config, self._pool.slots)
         if trouble:
             self._alarm(Reason.RELOAD_REFUSED, "reload", trouble)
         elif not self._stop.is_set():

@@ -105,6 +105,7 @@ def test_the_statement_ends(daemon: Daemon) -> None:
 def test_what_cannot_be_read_rings_and_the_identity_stays_in_use(daemon: Daemon, what: str) -> None:
     site = daemon.site()
     first = site.fingerprint
+    assert site.trouble == ""
     if what == "gone":
         daemon.path.unlink()
     elif what == "readable by others":
@@ -117,6 +118,7 @@ def test_what_cannot_be_read_rings_and_the_identity_stays_in_use(daemon: Daemon,
             pytest.skip("this machine cannot be told from another one")
         daemon.path.unlink()
         identity_file.load_or_make(daemon.path, machine=Machine("1" * 32, "2" * 32))
+    assert str(daemon.path) in site.trouble, "so that no reload begins with another identity, or with none"
     site.look()
     assert site.fingerprint == first
     assert [reason for reason, _ in daemon.rung] == [Reason.IDENTITY_UNUSABLE]
