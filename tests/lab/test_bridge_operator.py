@@ -103,6 +103,26 @@ def test_what_others_take_away_is_put_back(sites: Sites, server: MailServer, har
     eventually(lambda: decided(sites, "a") == known + 1, what="a session of ours")
 
 
+def test_a_bridge_that_the_site_takes_down_is_left_for_the_site_to_make(
+    sites: Sites, server: MailServer
+) -> None:
+    """Else its scripts would find one there, which has none of its settings."""
+    sites.sh("gw-a", f"ip link del {BRIDGE}")
+    try:
+        gone = f"bridge.name: {BRIDGE}, which was there before us, is gone"
+        eventually(lambda: sites.status("a")["rules"]["missing"] == [gone], what="what is said of it")
+        assert sites.command("a", "status").startswith("NO")
+        assert f"{BRIDGE}:" not in sites.sh("gw-a", "ip -o link show type bridge")
+    finally:
+        network.inside(sites.namespace("gw-a"), network._make_bridge)
+    eventually(lambda: lifts(sites, "a"), what="the way out of the bridge and back")
+    eventually(lambda: not sites.status("a")["rules"]["missing"], what="a status without missing rules")
+    sites.wait_ready("a")
+    known = decided(sites, "a")
+    mail(sites, "mta-a", server, harms.targets(sites)[0], b"through the same bridge")
+    eventually(lambda: decided(sites, "a") == known + 1, what="a session of ours")
+
+
 def test_a_bridge_that_is_made_is_taken_away_again(sites: Sites) -> None:
     """In the namespace of gateway b, whose bridge is taken apart for it."""
     gateways.kill(sites.gateway("b"))

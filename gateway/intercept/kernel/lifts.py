@@ -241,6 +241,9 @@ def _require(ip: Any, links: Links, lift: BridgeLift) -> None:
     if lift.bridge in links:
         _require_bridge(links, lift, is_made_by_us=former is not None and former.made)
         return
+    if former is not None and former.bridge == lift.bridge and not former.made:
+        # Who took down a bridge of the site's makes it again, as the site wants it, and would find ours.
+        raise EnvironmentFailureError(f"bridge.name: {lift.bridge}, which was there before us, is gone")
     for port in lift.ports:
         if _master(links, port) is not None:
             raise EnvironmentFailureError(

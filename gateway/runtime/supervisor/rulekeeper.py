@@ -84,7 +84,7 @@ class RuleKeeper:
         except EnvironmentFailureError as error:
             if standing is None:
                 raise
-            self._alarm(Reason.RULES_MISSING, "rules", str(error))
+            self._in_trouble(error)
 
     async def keep(self) -> None:
         """Runs until it is cancelled. Trouble is told and tried again; mail passes meanwhile."""
@@ -97,7 +97,12 @@ class RuleKeeper:
                 try:
                     await self._turn()
                 except EnvironmentFailureError as error:
-                    self._alarm(Reason.RULES_MISSING, "rules", str(error))
+                    self._in_trouble(error)
+
+    def _in_trouble(self, error: EnvironmentFailureError) -> None:
+        """Nobody knows whether all stands, so it does not: `status` must not say that mail is protected."""
+        self.missing = [str(error)]
+        self._alarm(Reason.RULES_MISSING, "rules", str(error))
 
     async def _turn(self) -> None:
         now = asyncio.get_running_loop().time()

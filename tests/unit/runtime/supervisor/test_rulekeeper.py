@@ -109,11 +109,18 @@ def test_trouble_while_looking_ends_nothing(world: World, monkeypatch: pytest.Mo
     def missing() -> list[str]:
         raise EnvironmentFailureError("iptables-save: has not ended after 10 s")
 
+    def alarm(reason: Reason, subject: str, detail: str) -> None:
+        told.append(world.keeper.missing)
+
+    told: list[list[str]] = []
+    monkeypatch.setattr(world.keeper, "_alarm", alarm)
     monkeypatch.setattr(world.kernel, "mend", look)
     monkeypatch.setattr(world.kernel, "missing", missing, raising=False)
     asyncio.run(world.keep())
     assert len(looked) >= 2
     assert world.kernel.gates == [[7, 8]]
+    assert told == [["iptables-save: has not ended after 10 s"]], "what cannot be seen is not said to stand"
+    assert world.keeper.missing == []
 
 
 def test_it_looks_when_it_is_told_of_a_change_and_rests_between(
