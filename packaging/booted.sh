@@ -28,6 +28,10 @@ within 5 sealed 5 || fails "mail is not sealed: $(nightmail status)"
 journalctl -u nightmail -o cat | grep ' session .*reason=upgraded' >/dev/null || fails "the journal does not tell of sessions"
 holds "the service: mail travels sealed, and the journal tells of it"
 
+[ "$(systemctl show -P OOMPolicy nightmail)" = continue ] || fails "one worker without memory ends all"
+nsenter --mount --target "$(systemctl show -P MainPID nightmail)" sh -c ': >>/run/xtables.lock' ||
+    fails "the service cannot have the lock of old iptables"
+
 nightmail doctor >/tmp/doctor 2>&1 || { cat /tmp/doctor; fails "doctor"; }
 holds "the service: doctor: $(head -n 1 /tmp/doctor)"
 
