@@ -135,7 +135,10 @@ class Pool:
             old = worker.generation < self._leading and worker.slot.queue not in queues
             if old and worker.state in (State.SERVING, State.HUNG):
                 worker.state = State.DRAINING
-                self._retire(worker)
+                self._log.fact(
+                    "pool", "worker-retires", worker=worker.slot.index, generation=worker.generation
+                )
+                worker.tell_to_retire()
 
     def hand_over(self) -> tuple[tuple[Heirloom, ...], Snapshot, tuple[int, ...]]:
         """All living workers, the counters of those that are gone, and the processes of others, killed.
@@ -264,11 +267,6 @@ class Pool:
             lambda: self._alive(worker),
         )
 
-    def _retire(self, worker: WorkerProcess) -> None:
-        if worker.link is not None:
-            worker.link.send({"retire": True})
-        self._log.fact("pool", "worker-retires", worker=worker.slot.index, generation=worker.generation)
-
     def _ended(self, worker: WorkerProcess, status: int) -> None:
         """One process is gone. Its successor starts, unless the daemon stops or its generation is over."""
         assert worker.process is not None
@@ -355,6 +353,8 @@ class Pool:
         worker.alive_at = self._loop.time()
         worker.tell_who(self._presented)
         worker.tell_inside(self._config.inside_networks)
+        if worker.state is State.DRAINING and worker.generation < self._leading:
+            worker.tell_to_retire()
         if worker.state is State.HUNG:
             worker.state = State.SERVING
             self._log.fact("pool", "worker-back", level=Level.NOTICE, worker=worker.slot.index)

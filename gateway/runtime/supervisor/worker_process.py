@@ -53,6 +53,7 @@ class WorkerProcess:
     """Who it believes the site to be."""
     told_inside: tuple[Network, ...] | None = None
     """Which networks it believes to lie inside."""
+    told_to_retire: bool = False
     confined: list[str] = field(default_factory=list)
     """The layers that are in force, as it says itself."""
     counters: Snapshot = field(default_factory=empty_snapshot)
@@ -107,6 +108,11 @@ class WorkerProcess:
             return
         if self.link.send({"inside": [str(network) for network in networks]}):
             self.told_inside = networks
+
+    def tell_to_retire(self) -> None:
+        """Once; the same where its link is full, as that of one that hangs may be."""
+        if self.link is not None and not self.told_to_retire:
+            self.told_to_retire = self.link.send({"retire": True})
 
     def forgive(self, now: float) -> None:
         """One that lived for a while starts again at once."""

@@ -22,7 +22,7 @@ from gateway.runtime.supervisor.child import Child
 from gateway.runtime.supervisor.pool import Pool
 from gateway.runtime.supervisor.worker_process import State, WorkerProcess
 from tests.unit.runtime.sockets import open_descriptors
-from tests.unit.runtime.supervisor.ears import Ears, Process
+from tests.unit.runtime.supervisor.ears import PRESENTED, Ears, Process
 
 
 def test_a_worker_that_cannot_be_started_is_started_later(
@@ -227,6 +227,26 @@ def test_a_generation_leads_once_the_last_of_it_has_come_to_itself(ears: Ears) -
     assert pool.live_queues == [2500]
     pool._alive(late)
     assert pool.live_queues == [2502, 2503]
+
+
+def test_one_whose_link_is_full_hears_later_that_it_retires(ears: Ears) -> None:
+    """One that hangs reads nothing: unheard, it would have kept its slot for as long as the daemon lives."""
+    pool, worker = ears.pool, ears.worker
+    answers, said = iter([False, True]), []
+
+    def send(message: Message) -> bool:
+        said.append(message)
+        return next(answers)
+
+    pool._leading = pool._newest = 1
+    worker.state, worker.link = State.HUNG, cast("Link", SimpleNamespace(send=send))
+    worker.told, worker.told_inside = PRESENTED, ()
+    pool.workers.append(worker)
+    pool.gate_is([2502])
+    for _ in range(3):
+        pool._alive(worker)
+    assert said == [{"retire": True}] * 2
+    assert worker.state is State.DRAINING
 
 
 def test_a_start_without_a_process_to_be_had_ends_nothing(
