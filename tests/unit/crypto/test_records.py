@@ -22,20 +22,10 @@ from gateway.crypto.records import (
     RecordType,
     VerifiedPeer,
 )
-from gateway.errors import LocalMisuseError, PeerProtocolError, Reason
+from gateway.errors import LocalMisuseError, Reason
 from gateway.policy.limits import RECORD_CONTENT_OCTETS, RECORD_SEND_OCTETS, REKEY_AFTER_RECORDS
+from tests.unit.crypto.opening import opened, refused
 from tests.unit.crypto.pairs import R_IDENTITY, S_IDENTITY, TODAY, handshaken, layers, octets
-
-
-def _opened(layer: RecordLayer, wire: bytes) -> list[Record]:
-    return [layer.open(each.body) for each in FrameReader().feed(wire)]
-
-
-def _refused(layer: RecordLayer, body: bytes) -> Reason:
-    with pytest.raises(PeerProtocolError) as caught:
-        layer.open(body)
-    return caught.value.reason
-
 
 # --- There and back ------------------------------------------------------------------------------------
 
@@ -56,7 +46,7 @@ def test_every_kind_in_both_directions(form: OfferForm, from_s: bool) -> None:
     r, s = layers(form)
     one, other = (s, r) if from_s else (r, s)
     wire = b"".join(one.seal(kind, content) for kind, content in SENT)
-    assert _opened(other, wire) == [Record(kind, content) for kind, content in SENT]
+    assert opened(other, wire) == [Record(kind, content) for kind, content in SENT]
 
 
 @settings(max_examples=60)
@@ -69,7 +59,7 @@ def test_data_of_any_size_arrives_and_its_padding_is_exact(size: int, pad: int) 
     data = octets("data", size)
     plain, padded = len(layers(OfferForm.SHORT)[1].seal_data(data)), s.seal_data(data, pad)
     assert len(padded) == plain + pad
-    records = _opened(r, padded)
+    records = opened(r, padded)
     assert {record.kind for record in records} <= {RecordType.DATA, RecordType.PAD}
     assert b"".join(record.content for record in records) == data
 
@@ -87,7 +77,7 @@ def test_pad_records_have_exactly_the_size_asked_for(size: int) -> None:
     r, s = layers(OfferForm.SHORT)
     wire = s.seal_pad(size)
     assert len(wire) == size
-    assert {record.kind for record in _opened(r, wire)} == {RecordType.PAD}
+    assert {record.kind for record in opened(r, wire)} == {RecordType.PAD}
 
 
 def test_nothing_is_nothing() -> None:
@@ -100,7 +90,7 @@ def test_inner_padding_is_seen_in_the_size_alone() -> None:
     r, s = layers()
     plain, padded = s.seal(RecordType.DATA, b"words"), s.seal(RecordType.DATA, b"words", inner_pad=300)
     assert len(padded) == len(plain) + 300
-    assert _opened(r, plain + padded) == [Record(RecordType.DATA, b"words")] * 2
+    assert opened(r, plain + padded) == [Record(RecordType.DATA, b"words")] * 2
 
 
 def test_full_records_carry_what_limits_say() -> None:
@@ -124,10 +114,10 @@ def test_no_peer_before_its_first_record() -> None:
     for layer in (r, s):
         with pytest.raises(LocalMisuseError):
             layer.peer()
-    _opened(s, r.seal(RecordType.PARAMS))
+    opened(s, r.seal(RecordType.PARAMS))
     peer = s.peer()
     assert (peer.identity, peer.epoch, peer.form) == (R_IDENTITY.public, TODAY, OfferForm.FULL)
-    _opened(r, s.seal(RecordType.PAD))
+    opened(r, s.seal(RecordType.PAD))
     assert r.peer().identity == S_IDENTITY.public
 
 
@@ -135,7 +125,7 @@ def test_a_record_that_fails_proves_nobody() -> None:
     r, s = layers()
     body = bytearray(FrameReader().feed(r.seal(RecordType.PARAMS))[0].body)
     body[0] ^= 1
-    _refused(s, bytes(body))
+    refused(s, bytes(body))
     with pytest.raises(LocalMisuseError):
         s.peer()
 
@@ -159,11 +149,11 @@ def test_a_result_makes_one_layer() -> None:
 @pytest.mark.parametrize("late", [RecordType.DATA, RecordType.PAD, RecordType.CLOSE, RecordType.IGNORABLE])
 def test_nothing_comes_after_the_last_record(last: RecordType, late: RecordType) -> None:
     r, s = layers(OfferForm.SHORT)
-    _opened(r, s.seal(last))
+    opened(r, s.seal(last))
     assert r.receives is Direction.CLOSED
     s.sends = Direction.RUNNING  # a peer that does not keep to it
     body = FrameReader().feed(s.seal(late))[0].body
-    assert _refused(r, body) is Reason.OCTETS_AFTER_CLOSE
+    assert refused(r, body) is Reason.OCTETS_AFTER_CLOSE
     with pytest.raises(LocalMisuseError):
         r.open(body)
 
@@ -187,8 +177,8 @@ def test_we_send_nothing_after_the_last_record(last: RecordType) -> None:
 
 def test_the_two_directions_end_alone() -> None:
     r, s = layers()
-    _opened(r, s.seal(RecordType.CLOSE))
-    assert _opened(s, r.seal(RecordType.DATA, b"250 2.0.0 Ok\r\n"))[0].content == b"250 2.0.0 Ok\r\n"
+    opened(r, s.seal(RecordType.CLOSE))
+    assert opened(s, r.seal(RecordType.DATA, b"250 2.0.0 Ok\r\n"))[0].content == b"250 2.0.0 Ok\r\n"
 
 
 # --- Our own mistakes ----------------------------------------------------------------------------------
@@ -283,8 +273,8 @@ def test_both_sides_change_keys_at_the_same_record(before: int) -> None:
     _at(r, REKEY_AFTER_RECORDS - before)
     _at(s, REKEY_AFTER_RECORDS - before)
     data = octets("bulk", 4 * RECORD_SEND_OCTETS + 5)
-    assert b"".join(record.content for record in _opened(r, s.seal_data(data))) == data
-    assert _opened(s, r.seal(RecordType.DATA, b"250 Ok"))[0].content == b"250 Ok"
+    assert b"".join(record.content for record in opened(r, s.seal_data(data))) == data
+    assert opened(s, r.seal(RecordType.DATA, b"250 Ok"))[0].content == b"250 Ok"
 
 
 def test_a_peer_that_forgets_to_change_keys_is_not_understood() -> None:
@@ -292,15 +282,15 @@ def test_a_peer_that_forgets_to_change_keys_is_not_understood() -> None:
     _at(r, REKEY_AFTER_RECORDS - 1)
     _at(s, REKEY_AFTER_RECORDS - 1)
     old = s._sending._aead
-    _opened(r, s.seal(RecordType.DATA, b"one"))
+    opened(r, s.seal(RecordType.DATA, b"one"))
     s._sending._aead = old
-    assert _refused(r, FrameReader().feed(s.seal(RecordType.DATA, b"two"))[0].body) is Reason.BAD_TAG
+    assert refused(r, FrameReader().feed(s.seal(RecordType.DATA, b"two"))[0].body) is Reason.BAD_TAG
 
 
 def test_associated_data_is_the_frame_header() -> None:
     r, s = layers(OfferForm.SHORT)
     inner = b"\x01\0\x01a"
-    assert _refused(r, s._sending.encrypt_with_ad(b"", inner)) is Reason.BAD_TAG
+    assert refused(r, s._sending.encrypt_with_ad(b"", inner)) is Reason.BAD_TAG
     assert frame(FrameKind.RECORD, bytes(INNER_HEADER_OCTETS + 16))[:3] == b"\x82\0\x13"
 
 

@@ -18,17 +18,8 @@ from gateway.crypto.records import (
     RecordType,
 )
 from gateway.errors import LocalMisuseError, PeerProtocolError, Reason
+from tests.unit.crypto.opening import opened, refused
 from tests.unit.crypto.pairs import layers
-
-
-def _opened(layer: RecordLayer, wire: bytes) -> list[Record]:
-    return [layer.open(each.body) for each in FrameReader().feed(wire)]
-
-
-def _refused(layer: RecordLayer, body: bytes) -> Reason:
-    with pytest.raises(PeerProtocolError) as caught:
-        layer.open(body)
-    return caught.value.reason
 
 
 def _sealed_inner(layer: RecordLayer, inner: bytes) -> bytes:
@@ -60,13 +51,13 @@ def test_a_length_that_grew_waits_and_then_fails() -> None:
     wire = bytearray(s.seal(RecordType.DATA, b"one") + s.seal(RecordType.DATA, b"two"))
     wire[2] += 1
     frame_read = FrameReader().feed(bytes(wire[: wire[2] + 3]))[0]
-    assert _refused(r, frame_read.body) is Reason.BAD_TAG
+    assert refused(r, frame_read.body) is Reason.BAD_TAG
 
 
-def test_every_cut_of_a_record_is_refused() -> None:
+def test_every_cut_of_a_record_isrefused() -> None:
     body = FrameReader().feed(layers()[1].seal(RecordType.DATA, b"DATA\r\n"))[0].body
     for length in range(len(body)):
-        assert _refused(layers()[0], body[:length]) in (Reason.BAD_TAG, Reason.BAD_RECORD)
+        assert refused(layers()[0], body[:length]) in (Reason.BAD_TAG, Reason.BAD_RECORD)
 
 
 @pytest.mark.parametrize("order", [order for order in itertools.permutations(range(3)) if order != (0, 1, 2)])
@@ -84,19 +75,19 @@ def test_replay_drop_and_reflection() -> None:
         r, s = layers(OfferForm.SHORT)
         bodies = [FrameReader().feed(s.seal(RecordType.DATA, b"words"))[0].body for _ in range(2)]
         if attack == "reflect":
-            assert _refused(s, bodies[0]) is Reason.BAD_TAG
+            assert refused(s, bodies[0]) is Reason.BAD_TAG
             continue
         if attack == "replay":
             r.open(bodies[0])
-            assert _refused(r, bodies[0]) is Reason.BAD_TAG
+            assert refused(r, bodies[0]) is Reason.BAD_TAG
         else:
-            assert _refused(r, bodies[1]) is Reason.BAD_TAG
+            assert refused(r, bodies[1]) is Reason.BAD_TAG
 
 
 def test_a_record_of_another_channel() -> None:
     r, _ = layers(OfferForm.SHORT)
     _, s = layers(OfferForm.FULL)
-    assert _refused(r, FrameReader().feed(s.seal(RecordType.DATA, b"words"))[0].body) is Reason.BAD_TAG
+    assert refused(r, FrameReader().feed(s.seal(RecordType.DATA, b"words"))[0].body) is Reason.BAD_TAG
 
 
 def test_plaintext_of_a_failed_record_is_wiped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +102,7 @@ def test_plaintext_of_a_failed_record_is_wiped(monkeypatch: pytest.MonkeyPatch) 
     r, s = layers()
     body = bytearray(FrameReader().feed(s.seal(RecordType.DATA, b"RCPT TO:<b@b.example>"))[0].body)
     body[-1] ^= 1
-    assert _refused(r, bytes(body)) is Reason.BAD_TAG
+    assert refused(r, bytes(body)) is Reason.BAD_TAG
     assert buffers
     assert [any(buffer) for buffer in buffers] == [False]
 
@@ -119,7 +110,7 @@ def test_plaintext_of_a_failed_record_is_wiped(monkeypatch: pytest.MonkeyPatch) 
 def test_a_layer_that_failed_is_dead_in_that_direction() -> None:
     r, s = layers()
     good = FrameReader().feed(s.seal(RecordType.DATA, b"words"))[0].body
-    _refused(r, bytes(len(good)))
+    refused(r, bytes(len(good)))
     assert r.receives is Direction.DEAD
     with pytest.raises(LocalMisuseError):
         r.open(good)
@@ -131,7 +122,7 @@ def test_a_layer_that_failed_is_dead_in_that_direction() -> None:
 @pytest.mark.parametrize("octet", [6, 7, *range(8, 0x40)])
 def test_reserved_and_unknown_types_are_errors(octet: int) -> None:
     r, s = layers(OfferForm.SHORT)
-    assert _refused(r, _sealed_inner(s, bytes((octet, 0, 0)))) is Reason.BAD_RECORD
+    assert refused(r, _sealed_inner(s, bytes((octet, 0, 0)))) is Reason.BAD_RECORD
     assert r.receives is Direction.DEAD
 
 
@@ -139,7 +130,7 @@ def test_reserved_and_unknown_types_are_errors(octet: int) -> None:
 def test_ignorable_types_are_ignored(octet: int) -> None:
     r, s = layers(OfferForm.SHORT)
     wire = s._seal(octet, b"something new", 0) + s.seal(RecordType.DATA, b"words")
-    assert _opened(r, wire) == [Record(RecordType.IGNORABLE, b""), Record(RecordType.DATA, b"words")]
+    assert opened(r, wire) == [Record(RecordType.IGNORABLE, b""), Record(RecordType.DATA, b"words")]
 
 
 @pytest.mark.parametrize(
@@ -158,17 +149,17 @@ def test_ignorable_types_are_ignored(octet: int) -> None:
 )
 def test_nonsense_under_the_right_key_is_an_error(inner: bytes) -> None:
     r, s = layers(OfferForm.SHORT)
-    assert _refused(r, _sealed_inner(s, inner)) is Reason.BAD_RECORD
+    assert refused(r, _sealed_inner(s, inner)) is Reason.BAD_RECORD
 
 
 @pytest.mark.parametrize("inner", [b"", b"\x01", b"\x01\0"])
 def test_records_without_room_for_a_header(inner: bytes) -> None:
     r, s = layers(OfferForm.SHORT)
-    assert _refused(r, _sealed_inner(s, inner)) is Reason.BAD_RECORD
+    assert refused(r, _sealed_inner(s, inner)) is Reason.BAD_RECORD
 
 
 @given(st.binary(max_size=200))
 @settings(max_examples=40)
 def test_random_bodies_never_open(body: bytes) -> None:
     r, _ = layers(OfferForm.SHORT)
-    assert _refused(r, body) in (Reason.BAD_TAG, Reason.BAD_RECORD)
+    assert refused(r, body) in (Reason.BAD_TAG, Reason.BAD_RECORD)
