@@ -184,15 +184,11 @@ def reload(settings: Settings, as_json: bool) -> None:
 @command
 def preflight(settings: Settings) -> None:
     """What a running daemon asks the program on the disk before it reloads."""
-    from gateway.intercept import kernel
     from gateway.operator import lifecycle
-    from gateway.runtime.order import require_tellable
     from gateway.runtime.supervisor import preflight as asked
 
     config = lifecycle.resolved(settings.config)
-    kernel.require_interfaces(config)
-    kernel.inside_networks(config)
-    require_tellable(config)
+    asked.require_startable(config)
     print_json(asked.facts(config))
 
 

@@ -5,7 +5,6 @@ Counterpart: `runtime.supervisor`, which executes itself anew; who asks meanwhil
 
 from __future__ import annotations
 
-import contextlib
 import time
 from dataclasses import dataclass
 from typing import Any, Final
@@ -43,17 +42,34 @@ def reload(config: Config) -> Reloaded:
         raise EnvironmentFailureError("the running daemon knows no reload: restart it")
     if not answer["reloads"]:
         raise EnvironmentFailureError(f"not reloaded, nothing has changed: {answer['trouble']}")
-    wanted = _generation(before) + 1
-    deadline = time.monotonic() + limits.START_SECONDS
-    while time.monotonic() < deadline:
-        with contextlib.suppress(EnvironmentFailureError):  # it may become the next one while it answers
-            now = status.ask(config.control_socket)
-            if now is not None and (done := _done(now, wanted)):
-                return done
+    return _seen_through(config, _generation(before) + 1)
+
+
+def _seen_through(config: Config, wanted: int) -> Reloaded:
+    there = time.monotonic()
+    deadline = there + limits.START_SECONDS
+    while (moment := time.monotonic()) < deadline:
+        now = _now(config)
+        if now and (done := _done(now, wanted)):
+            return done
+        if now is not None:
+            there = moment
+        elif moment - there > limits.CONTROL_SECONDS:
+            raise EnvironmentFailureError(
+                "the daemon has ended as it was reloaded: its log says why, `nightmail doctor` how to go on"
+            )
         time.sleep(limits.RELOAD_LOOK_SECONDS)
     raise EnvironmentFailureError(
         "the new workers have not come up; the older ones go on serving (see `nightmail status`)"
     )
+
+
+def _now(config: Config) -> dict[str, Any] | None:
+    """None: nobody is there. Empty: there is no answer, for it may become the next one while it answers."""
+    try:
+        return status.ask(config.control_socket)
+    except EnvironmentFailureError:
+        return {}
 
 
 def _generation(facts: dict[str, Any]) -> int:

@@ -206,6 +206,9 @@ def _begun(sites: Sites) -> int:
         ("[marks]\nmask = 0x00ff0000\n", "marks.mask"),
         ("[kernel]\nzone = 77\n", "kernel.zone"),
         ("[daemon\n", "nightmail.toml:"),
+        # What the next supervisor would end by at its start.
+        ('[exceptions]\nnever = ["ipset:nowhere"]\n', "Set nowhere doesn't exist"),
+        ('[log]\nfile = "/nowhere/nightmail.log"\n', "/nowhere/nightmail.log"),
     ],
 )
 def test_a_bad_configuration_changes_nothing_and_says_why(

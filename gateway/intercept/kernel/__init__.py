@@ -27,7 +27,7 @@ from gateway.errors import EnvironmentFailureError
 from gateway.intercept import ruleset
 from gateway.intercept.kernel import commands, lifts, nft, routing
 from gateway.intercept.kernel.dead_ends import add_dead_end, dead_end_count, is_dead_end, remove_dead_end
-from gateway.intercept.kernel.fitness import notes, remarks
+from gateway.intercept.kernel.fitness import notes, remarks, require_taken
 from gateway.intercept.kernel.iptables import Iptables, gate_counts, is_in_ipset, passed_counts
 from gateway.intercept.kernel.kind import Kind
 from gateway.intercept.kernel.lifts import Lifts
@@ -59,6 +59,7 @@ __all__ = [
     "remarks",
     "remove_dead_end",
     "require_interfaces",
+    "require_taken",
     "reset_was_odd",
     "unfiltered",
     "with_routes",

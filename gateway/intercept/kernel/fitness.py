@@ -41,6 +41,13 @@ def remarks(config: Config) -> list[str]:
     return [line for line in [*found, *_untaken(config)] if line is not None]
 
 
+def require_taken(config: Config) -> None:
+    """Raises EnvironmentFailureError where the kernel would refuse our rules; puts in none."""
+    refusals = _untaken(config)
+    if refusals:
+        raise EnvironmentFailureError(refusals[0])
+
+
 def _in_use(family: int) -> bool:
     """Every machine has IPv6 addresses of a link; who has no others forwards no IPv6, and need not."""
     if family != 6 or not _ADDRESSES6.exists():

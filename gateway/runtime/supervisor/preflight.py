@@ -13,9 +13,13 @@ from typing import Any, Final
 
 from gateway.config import Config
 from gateway.errors import EnvironmentFailureError
-from gateway.intercept import ruleset
+from gateway.intercept import kernel, ruleset
 from gateway.intercept.ruleset import Slot
+from gateway.intercept.wanted import Wanted, read_wanted
+from gateway.observe import sinks
 from gateway.policy import limits
+from gateway.runtime import identity_file
+from gateway.runtime.order import require_tellable
 from gateway.runtime.supervisor.handover import command_for
 
 _COMMAND: Final = "preflight"
@@ -36,6 +40,18 @@ def facts(config: Config) -> dict[str, Any]:
         "daemon.run_dir": str(config.run_dir),
         "daemon.workers": config.workers,
     }
+
+
+def require_startable(config: Config) -> None:
+    """Raises EnvironmentFailureError for what would end the next supervisor at its start: there is no way
+    back to this one then. Takes a resolved configuration."""
+    kernel.require_interfaces(config)
+    kernel.inside_networks(config)
+    require_tellable(config)
+    identity_file.load(config.identity_file)
+    if read_wanted(config.wanted_file) is Wanted.UP:
+        kernel.require_taken(config)
+    sinks.opened(config, config.log_file).close()
 
 
 async def trouble(config: Config, slots: Iterable[Slot]) -> str:
