@@ -106,6 +106,8 @@ def _strings(value: object, allowed: str) -> list[str]:
 def _parsed(items: list[str], allowed: str) -> tuple[Network, ...]:
     found = []
     for item in items:
+        if "%" in item:
+            raise EntryError(allowed, item, "rules know no zone of an address")
         try:
             found.append(ip_network(item))
         except ValueError:

@@ -170,6 +170,7 @@ BAD = [
     ("exceptions.always", '["partners"]', "partners is no address, and no list in [sets]; there: none"),
     ("exceptions.never", '["mail.example.org"]', "addresses and networks"),
     ("exceptions.never", '["192.0.2.1/24"]', "bits are set behind the prefix; the network is 192.0.2.0/24"),
+    ("exceptions.never", '["fe80::1%eth0"]', "rules know no zone of an address"),
     ("exceptions.never", '["ipset:"]', '"ipset:NAME"'),
     ("exceptions.never", '["ipset4:traps"]', '"ipset:NAME"'),
     ("exceptions.never", '["ipset:-j"]', '"ipset:NAME"'),
