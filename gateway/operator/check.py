@@ -139,6 +139,9 @@ def _listen_ports(config: Config) -> Iterator[Finding]:
     if is_running(config.control_socket):
         yield Finding("ports", True, "in use by the running daemon")
         return
+    if os.geteuid() != 0:
+        yield Finding("ports", True, "not asked: only root is told whether it is the daemon that has them")
+        return
     ports = range(config.first_listen_port, config.first_listen_port + config.workers)
     taken = [port for port in ports if not is_free(port)]
     if taken:

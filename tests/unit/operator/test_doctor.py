@@ -81,6 +81,11 @@ def test_tools_missing() -> None:
 
 def test_not_root() -> None:
     assert only(healthy(root=False), "privileges").mend == "sudo nightmail doctor"
+    # The daemon's socket is closed to who asks: its ports are no other program's, and it may well run.
+    closed = healthy(
+        root=False, daemon=Daemon(), ports_taken=(12525, 12526), wanted_unreadable="wanted.json: denied"
+    )
+    assert only(closed, "privileges").mend == "sudo nightmail doctor"
 
 
 def test_another_version_runs() -> None:
