@@ -12,6 +12,7 @@ it; `wire`, which reads.
 from __future__ import annotations
 
 import contextlib
+import errno
 import select
 import signal
 import socket
@@ -92,7 +93,7 @@ def open_ear(interface: str | None = None) -> socket.socket:
     if interface is not None:
         try:
             ear.bind((interface, ETH_P_ALL))
-        except OSError:
+        except (OSError, UnicodeError):
             ear.close()
             raise
     ear.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_OCTETS)
@@ -110,19 +111,34 @@ def hear(
     *,
     outgoing: bool = False,
 ) -> None:
-    """Write until the process is ended. What has been heard is in the file whenever there is a pause."""
+    """Write until the process is ended, nobody reads any more, or the interface is gone.
+
+    What has been heard is in the file whenever there is a pause.
+    """
     out.write(FILE_HEADER)
     buffer = bytearray(LARGEST_PACKET_OCTETS)
     view = memoryview(buffer)
     poll = select.poll()
     poll.register(ear, select.POLLIN)
+    poll.register(
+        out, 0
+    )  # a pipe whose reader has gone says so unasked, also where there is nothing to write
     while True:
         try:
             size, ancillary, _, address = ear.recvmsg_into([buffer], socket.CMSG_SPACE(TIMESPEC.size))
         except BlockingIOError:
             out.flush()
             _tell_missed(ear)
-            poll.poll()
+            if any(events & select.POLLERR for end, events in poll.poll() if end == out.fileno()):
+                return
+            continue
+        except OSError as error:
+            if error.errno != errno.ENETDOWN:
+                raise
+            if not ear.getsockname()[0]:
+                _tell("the interface is gone")
+                return
+            _tell("the interface was down for a while")
             continue
         ethertype, kind = address[1], address[2]
         if (outgoing or kind != socket.PACKET_OUTGOING) and is_wanted(ethertype, view[:size], ports):
@@ -133,8 +149,12 @@ def hear(
 def _tell_missed(ear: socket.socket) -> None:
     _, missed = STATISTICS.unpack(ear.getsockopt(SOL_PACKET, PACKET_STATISTICS, STATISTICS.size))
     if missed:
-        sys.stderr.write(f"{missed} packets missed\n")
-        sys.stderr.flush()
+        _tell(f"{missed} packets missed, the listener was too slow")
+
+
+def _tell(words: str) -> None:
+    sys.stderr.write(f"{words}\n")
+    sys.stderr.flush()
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -12,6 +12,7 @@ import logging
 import re
 import struct
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -222,10 +223,30 @@ def segments(
             reader = RawPcapReader(file)
         except (Scapy_Exception, EOFError, OSError, struct.error):
             raise EnvironmentFailureError(f"{name}: no capture file (pcap or pcapng)") from None
+        reader.f = _Watched(reader.f)
         for octets, when, link in _frames(reader, name):
             segment = _segment(octets, link, when, ports) if when >= since else None
             if segment is not None:
                 yield segment
+
+
+class _Watched:
+    """A file that remembers that it was broken: to scapy's reader a packed stream that is damaged, or cut
+    off, is one that has ended, and what came behind would count as never sent."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.broken = False
+
+    def read(self, size: int) -> bytes:
+        try:
+            return self._file.read(size)
+        except (OSError, EOFError, zlib.error):
+            self.broken = True
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def _frames(reader: Any, name: str) -> Iterator[tuple[bytes, float, int]]:
@@ -234,6 +255,8 @@ def _frames(reader: Any, name: str) -> Iterator[tuple[bytes, float, int]]:
         try:
             octets, meta = next(reader)
         except StopIteration:
+            if reader.f.broken:
+                raise EnvironmentFailureError(f"{name}: a damaged capture file") from None
             return
         except (Scapy_Exception, EOFError, struct.error, LookupError, ValueError):
             raise EnvironmentFailureError(f"{name}: a damaged capture file") from None
@@ -305,7 +328,10 @@ def _segment(frame: bytes, link: int, when: float, ports: frozenset[int]) -> Seg
     kind, octets = _NETWORK_PACKET[link](frame)
     if kind not in {ETHERTYPE_IPV4, ETHERTYPE_IPV6}:
         return None
-    packet = (IP if kind == ETHERTYPE_IPV4 else IPv6)(octets)
+    try:
+        packet = (IP if kind == ETHERTYPE_IPV4 else IPv6)(octets)
+    except struct.error:  # cut off within its first header
+        return None
     if TCP not in packet:
         return None
     tcp = packet[TCP]

@@ -35,7 +35,7 @@ SESSION_HEADINGS: Final = ("began (UTC)", "seconds", "from", "to", "seen", "to s
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that was heard. `unplaced`: connections whose beginning was not; `missed`: packets lost to us."""
+    """All that was heard. `unplaced`: connections whose beginning was not; `missed`: what else was not."""
 
     sessions: list[SessionLearnt]
     unplaced: int = 0
@@ -56,7 +56,7 @@ def listen(interface: str, ports: frozenset[int], seconds: float | None, ready: 
         open_ear(interface).close()
     except PermissionError:
         raise EnvironmentFailureError("listening on an interface needs root: try sudo") from None
-    except OSError:
+    except (OSError, UnicodeError):
         there = ", ".join(sorted(name for _, name in socket.if_nameindex()))
         raise EnvironmentFailureError(f"no interface {interface} here; there are: {there}") from None
     root = Path(gateway.__file__).parent.parent
@@ -131,7 +131,7 @@ def remarks(report: Report) -> Iterator[str]:
     if report.unplaced:
         yield f"began before this capture, nothing is claimed of them: {report.unplaced} connections"
     if report.missed:
-        yield f"the listener was too slow: {report.missed}"
+        yield f"not all was heard: {report.missed}"
     yield learnt.sentence(report.sessions)
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import io
+import errno
+import os
+import socket
 import struct
+import threading
 from pathlib import Path
+from typing import Self, cast
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -80,9 +84,61 @@ class Ear:
         return len(packet), [(1, capture.SO_TIMESTAMPNS, when)], 0, ("x", self.kinds.pop(0), 0, 1, b"")
 
 
-def test_only_mail_is_written() -> None:
-    out = io.BytesIO()
-    with pytest.raises(SystemExit):
+def test_only_mail_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "x.pcap"
+    with path.open("wb") as out, pytest.raises(SystemExit):
         capture.hear(Ear(), out)  # type: ignore[arg-type]
-    out.seek(0)
-    assert [":" in segment.source.address for segment in wire.segments(out)] == [False, True]
+    assert [":" in segment.source.address for segment in wire.segments(path)] == [False, True]
+
+
+class QuietEar(Ear):
+    """Nothing comes in; what happens to it is in `troubles`."""
+
+    def __init__(self, name: str = "eth0", troubles: tuple[int, ...] = ()) -> None:
+        self._silence = os.pipe()
+        self._name = name
+        self.troubles = list(troubles)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for end in self._silence:
+            os.close(end)
+
+    def fileno(self) -> int:
+        return self._silence[0]
+
+    def getsockname(self) -> tuple[str]:
+        return (self._name,)
+
+    def getsockopt(self, *_: int) -> bytes:
+        return capture.STATISTICS.pack(0, 0)
+
+    def recvmsg_into(self, buffers: list[bytearray], space: int) -> tuple[object, ...]:
+        if self.troubles:
+            raise OSError(self.troubles.pop(0), "trouble")
+        raise BlockingIOError
+
+
+def test_it_ends_when_nobody_reads_any_more() -> None:
+    """Else a listener whose starter was killed would listen on for ever where no mail is."""
+    reading, writing = os.pipe()
+    with QuietEar() as ear, os.fdopen(writing, "wb") as out:
+        hearing = threading.Thread(target=capture.hear, args=(ear, out))
+        hearing.start()
+        assert os.read(reading, 1000) == capture.FILE_HEADER
+        os.close(reading)
+        hearing.join(20)
+        assert not hearing.is_alive()
+
+
+def test_an_interface_that_goes_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (tmp_path / "x.pcap").open("wb") as out:
+        with QuietEar("", (errno.ENETDOWN,)) as ear:
+            capture.hear(cast(socket.socket, ear), out)
+        assert capsys.readouterr().err == "the interface is gone\n"
+        # One that comes back is heard on.
+        with QuietEar("eth0", (errno.ENETDOWN, errno.EIO)) as ear, pytest.raises(OSError, match="trouble"):
+            capture.hear(cast(socket.socket, ear), out)
+        assert capsys.readouterr().err == "the interface was down for a while\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import random
 import struct
@@ -322,6 +323,31 @@ def test_a_damaged_capture_is_read_or_refused(junk: bytes, at: int, ng: bool) ->
     with contextlib.suppress(EnvironmentFailureError):
         for _ in wire.segments(damaged):
             pass
+
+
+def test_packets_that_are_cut_off_are_passed_over(tmp_path: Path) -> None:
+    whole = [octets[16:] for octets, _ in _frames(clear_dialogue().segments)]
+    cut = [octets[:size] for octets in whole[:2] for size in range(len(octets))]
+    path = tmp_path / "x.pcap"
+    path.write_bytes(PCAP_RAW + b"".join(_record(octets) for octets in [*cut, *whole]))
+    assert wire.sessions(path)[-1].from_client.startswith(b"EHLO a\r\n")
+
+
+def _record(octets: bytes) -> bytes:
+    return struct.pack("<IIII", 1, 0, len(octets), len(octets)) + octets
+
+
+@pytest.mark.parametrize("damage", ["cut off", "overwritten"])
+def test_a_damaged_stream_is_not_taken_for_its_end(tmp_path: Path, damage: str) -> None:
+    # Of noise, which is packed as it is: so it is read in many pieces.
+    packed = gzip.compress(
+        PCAP_RAW + b"".join(_record(random.Random(at).randbytes(999)) for at in range(300))
+    )
+    half = len(packed) // 2
+    path = tmp_path / "x.pcap.gz"
+    path.write_bytes(packed[:half] + (b"" if damage == "cut off" else b"\xff" * half))
+    with pytest.raises(EnvironmentFailureError, match="a damaged capture file"):
+        list(wire.segments(path))
 
 
 PCAP_RAW = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262_144, 101)
