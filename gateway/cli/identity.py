@@ -97,7 +97,7 @@ def identity_export(settings: Settings, file: Path, passphrase_file: Path | None
     carrying.require_exportable(settings.config.identity_file, file)
     passphrase = _passphrase(passphrase_file, confirm=True)
     fingerprint = carrying.export(settings.config.identity_file, file, passphrase)
-    click.echo(f"{file}: holds {fingerprint} under your passphrase; keep the two apart")
+    print_lines([f"{file}: holds {fingerprint} under your passphrase; keep the two apart"])
     return FINE
 
 

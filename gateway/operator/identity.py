@@ -7,6 +7,7 @@ Counterparts: `crypto.rotation` (what that is), `crypto.export`, `runtime.identi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -185,13 +186,24 @@ def export(path: Path, file: Path, passphrase: bytes) -> str:
     text = sealing.sealed("\n".join(as_lines(site)).encode(), passphrase, os.urandom)
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w") as target:
+        with _whole_or_not_at_all(file), os.fdopen(descriptor, "w") as target:
             target.write(text)
             target.flush()
             os.fsync(descriptor)
     except OSError as error:
         raise EnvironmentFailureError(f"{file}: cannot be written: {error.strerror}") from None
     return site.key.public.fingerprint
+
+
+@contextlib.contextmanager
+def _whole_or_not_at_all(file: Path) -> Iterator[None]:
+    """Half an export, where the disk is full, opens nothing, and stands in the way of the next one."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            file.unlink()
+        raise
 
 
 def read(file: Path) -> str:

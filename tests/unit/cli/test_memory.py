@@ -134,6 +134,14 @@ def test_identity_is_carried_to_another_place(file: Path, tmp_path: Path, by: st
     assert invoked(file, "identity", "show").stdout == first
 
 
+def test_an_export_to_a_name_that_is_no_text(file: Path, tmp_path: Path) -> None:
+    load_or_make(file.parent / "state" / "identity")
+    (tmp_path / "phrase").write_text("a phrase of many letters")
+    options = ["--passphrase-file", str(tmp_path / "phrase")]
+    done = invoked(file, "identity", "export", f"{tmp_path}/\udcff", *options)
+    assert (done.exit_code, f"{tmp_path}/\\udcff: holds " in done.stdout) == (0, True)
+
+
 def test_a_short_passphrase_is_refused(file: Path, tmp_path: Path) -> None:
     load_or_make(file.parent / "state" / "identity")
     (tmp_path / "phrase").write_text("eleven abcd\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -134,6 +135,19 @@ def test_exported_and_imported_with_all_that_is_under_way(path: Path, tmp_path: 
     assert as_lines(site(elsewhere)) == as_lines(site(path))
     assert fingerprint(path) in lines[0]
     assert any("rotation under way" in line for line in lines)
+
+
+def test_half_an_export_is_none(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "export"
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk, pytest.raises(EnvironmentFailureError, match="No space left"):
+        disk.setattr(identity.os, "fsync", full)
+        identity.export(path, file, PHRASE)
+    assert not file.exists()
+    identity.export(path, file, PHRASE)
 
 
 def test_an_export_never_takes_the_place_of_another_file(path: Path, tmp_path: Path) -> None:
