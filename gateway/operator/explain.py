@@ -69,16 +69,20 @@ class Story:
 
 
 def destinations(text: str) -> list[Destination]:
-    """An address, or all addresses of a name. Raises EnvironmentFailureError for a name without any."""
-    named = showing.destination(text)
+    """An address, or all addresses of a name. Raises EnvironmentFailureError for a name without any, and
+    ValueError for what can be neither."""
+    named, place = showing.destination(text), showing.place(text)
     if named is not None:
         return [named]
+    if place is None:
+        raise ValueError("an address or a name, and a port from 1 to 65535 behind a colon if it is not 25")
+    name, port = place
     try:
-        found = socket.getaddrinfo(text, showing.SMTP_PORT, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or "not a name"
-        raise EnvironmentFailureError(f"{text}: no address, and no name of one: {why}") from None
-    return list(dict.fromkeys(Destination(str(entry[4][0]), showing.SMTP_PORT) for entry in found))
+        raise EnvironmentFailureError(f"{name}: no address, and no name of one: {why}") from None
+    return list(dict.fromkeys(Destination(str(entry[4][0]), port) for entry in found))
 
 
 def story(config: Config, destination: Destination, now: int) -> Story:

@@ -19,19 +19,31 @@ from gateway.peers.pins import Destination, Pin, PinnedIdentity
 
 SMTP_PORT: Final = 25
 _SHORTEST_NAME: Final = 4
+_PORT_DIGITS: Final = 5
 
 
 def destination(text: str) -> Destination | None:
     """`192.0.2.7`, `192.0.2.7:25`, `2001:db8::7` or `[2001:db8::7]:25`; None for anything else."""
-    match = re.fullmatch(r"\[([^\]]+)\](?::(\d{1,5}))?|([^:]+):(\d{1,5})|(.+)", text)
-    if match is None:
-        return None
-    host, port = (match[1] or match[3] or match[5]), int(match[2] or match[4] or SMTP_PORT)
+    found = place(text)
     try:
-        address = ip_address(host)
+        address = ip_address(found[0]) if found is not None else None
     except ValueError:
         return None
-    return Destination(str(address), port) if 1 <= port <= 65535 else None
+    if found is None or address is None:
+        return None
+    # A log may have `::ffff:192.0.2.7`, which is IPv4 on the line.
+    return Destination(str(getattr(address, "ipv4_mapped", None) or address), found[1])
+
+
+def place(text: str) -> tuple[str, int] | None:
+    """An address or a name, and a port; None where that cannot be one, or nothing is said."""
+    match = re.fullmatch(r"\[([^\]]+)\](?::([0-9]+))?|([^:]+):([0-9]+)|(.+)", text, re.DOTALL)
+    if match is None:
+        return None
+    digits = match[2] or match[4] or str(SMTP_PORT)
+    if len(digits) > _PORT_DIGITS or not 1 <= int(digits) <= 65535:
+        return None
+    return match[1] or match[3] or match[5], int(digits)
 
 
 def fingerprint(identity: bytes) -> str:

@@ -144,6 +144,10 @@ def test_names() -> None:
     assert Destination("127.0.0.1", 25) in explain.destinations("localhost")
     with pytest.raises(EnvironmentFailureError, match="no address, and no name of one"):
         explain.destinations("nosuch.invalid")
+    assert Destination("127.0.0.1", 2525) in explain.destinations("localhost:2525")
+    for text in ("localhost:0", "192.0.2.7:70000", ""):
+        with pytest.raises(ValueError, match="from 1 to 65535"):
+            explain.destinations(text)
 
 
 def test_the_command(config: Config) -> None:
