@@ -88,8 +88,14 @@ _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What a file or a terminal that the answer is led to may say of it."""
 
 
+_ROOTS_FOLDERS: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+"""Where iptables and nft are. `su` without a dash, cron, and shells of others than root do not look there."""
+
+
 def main() -> NoReturn:
     """The command line; ends the process."""
+    folders = [*os.environ.get("PATH", os.defpath).split(os.pathsep), *_ROOTS_FOLDERS]
+    os.environ["PATH"] = os.pathsep.join(dict.fromkeys(folders))
     if sys.stdout is None:  # closed by whoever called: nobody wants the answer but for its exit status
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # for as long as the process lives
     try:

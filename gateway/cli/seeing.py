@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli.shell import FINE, NEGATIVE, Settings, as_json, command, print_json, print_lines
+from gateway.cli.shell import FINE, NEGATIVE, Seconds, Settings, as_json, command, print_json, print_lines
 from gateway.errors import EnvironmentFailureError
 from gateway.policy import limits
 
 if TYPE_CHECKING:
     from gateway.operator.audit import Table
+    from gateway.peers.pins import Destination
 
 
 # --- audit -------------------------------------------------------------------------------------------
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
     "--read", "file", type=click.Path(path_type=Path), metavar="FILE", help="A pcap or pcapng file."
 )
 @click.option("--interface", metavar="NAME", help="Listen here until Ctrl-C. Needs root.")
-@click.option(
-    "--seconds", type=click.FloatRange(min=0.1), metavar="N", help="With --interface: listen for so long."
-)
+@click.option("--seconds", type=Seconds(0.1), metavar="N", help="With --interface: listen for so long.")
 @click.option(
     "--port",
     "ports",
@@ -128,13 +127,22 @@ def explain(settings: Settings, where: str, as_json: bool) -> int:
     from gateway.operator import explain as explaining
 
     config, now = settings.config, int(time.time())
-    stories = [explaining.story(config, one, now) for one in explaining.destinations(where)]
+    stories = [explaining.story(config, one, now) for one in destinations(where)]
     if as_json:
         print_json([explaining.as_json(story, now) for story in stories])
     else:
         for story in stories:
             print_lines(explaining.told(story, now))
     return NEGATIVE if any(story.verdict is not None for story in stories) else FINE
+
+
+def destinations(where: str) -> list[Destination]:
+    from gateway.operator import explain as explaining
+
+    try:
+        return explaining.destinations(where)
+    except ValueError as error:
+        raise click.UsageError(f"{where}: not allowed; allowed: {error}") from None
 
 
 # --- ping --------------------------------------------------------------------------------------------
@@ -144,7 +152,7 @@ def explain(settings: Settings, where: str, as_json: bool) -> int:
 @click.argument("where", metavar="ADDRESS|NAME")
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0.1),
+    type=Seconds(0.1),
     default=limits.PING_SECONDS,
     show_default=True,
     metavar="N",
@@ -160,12 +168,11 @@ def ping(settings: Settings, where: str, seconds: float, as_json: bool) -> int:
     is sent, nothing is remembered, and root is not needed but for what is remembered. NAME: all its addresses
     (of the mail server, not of its domain). Exit status 1 if one of them was not protected.
     """
-    from gateway.operator import explain as explaining
     from gateway.operator import ping as pinging
     from gateway.operator import ping_told as telling
 
     config = settings.config
-    found = [pinging.ping(config, one, seconds) for one in explaining.destinations(where)]
+    found = [pinging.ping(config, one, seconds) for one in destinations(where)]
     if as_json:
         print_json([telling.as_json(one) for one in found])
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 from collections.abc import Callable, Iterable
 from functools import wraps
@@ -35,15 +36,39 @@ class Settings:
     @property
     def config(self) -> Config:
         """Without a file at the default place all defaults hold."""
-        return load(self.path) if self._must_exist or self.path.exists() else Config()
+        return load(self.path) if self._must_exist or _stands(self.path) else Config()
 
     def words(self, *command: str) -> list[str]:
         """A command of ours about the same configuration."""
         return ["nightmail", *(["--config", str(self.path)] if self._must_exist else []), *command]
 
 
+class Seconds(click.FloatRange):
+    """So many that clocks and timers take them."""
+
+    name = "seconds"
+
+    def __init__(self, least: float) -> None:
+        super().__init__(min=least, max=limits.ASKED_MOST_SECONDS)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):  # neither below nor above anything
+            self.fail(f"{value} is no number of seconds", param, ctx)
+        return seconds
+
+
+def _stands(path: Path) -> bool:
+    """Also a link that leads nowhere: to whoever made it, there is a configuration."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def complaint(message: str, code: int) -> int:
-    click.echo(f"nightmail: {' '.join(message.split())}", err=True)
+    click.echo(shown(f"nightmail: {' '.join(message.split())}"), err=True)
     return code
 
 

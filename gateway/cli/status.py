@@ -8,7 +8,17 @@ import time
 
 import click
 
-from gateway.cli.shell import FINE, NEGATIVE, Settings, as_json, command, print_json, print_lines, shown
+from gateway.cli.shell import (
+    FINE,
+    NEGATIVE,
+    Seconds,
+    Settings,
+    as_json,
+    command,
+    print_json,
+    print_lines,
+    shown,
+)
 from gateway.config import DEFAULT_PATH
 from gateway.policy import limits
 
@@ -17,7 +27,7 @@ from gateway.policy import limits
 @click.option("--watch", is_flag=True, help="Live: the whole screen; a block each time where piped.")
 @click.option(
     "--every",
-    type=click.FloatRange(min=limits.WATCH_EVERY_LEAST_SECONDS),
+    type=Seconds(limits.WATCH_EVERY_LEAST_SECONDS),
     metavar="SECONDS",
     help=f"With --watch: look so often.  [default: {limits.WATCH_EVERY_SECONDS:g}]",
 )

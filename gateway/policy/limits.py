@@ -315,6 +315,8 @@ CONTROL_REPLY_OCTETS: Final = 1 << 20
 """The answer on the control socket; a larger one is not read."""
 CONTROL_SECONDS: Final = 3.0
 """`nightmail status` waits so long for the daemon."""
+ASKED_MOST_SECONDS: Final = 31_536_000.0
+"""What a command may be told to wait: a year, which no clock or timer is too small for."""
 INQUIRY_SECONDS: Final = 1.0
 """A question to all workers waits so long for their answers; who hangs must not keep the others' back."""
 UNIX_SOCKET_PATH_OCTETS: Final = 107

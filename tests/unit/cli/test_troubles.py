@@ -16,11 +16,13 @@ from click.testing import CliRunner, Result
 from gateway import cli
 from gateway.cli import nightmail, shell
 from gateway.config import Config
+from gateway.config_text import ConfigurationError
 from gateway.intercept import kernel
 from gateway.operator import check
 from tests.unit.cli.asking import ended, invoked
 
 NOBODY = 65534
+FOLDERS_OF_ROOT = ["/usr/local/sbin", "/usr/sbin", "/sbin"]
 
 
 @pytest.fixture
@@ -117,6 +119,25 @@ def test_default_file_may_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert cli.Settings(None).config == Config()
     (tmp_path / "none.toml").write_text("[daemon]\nworkers = 3\n")
     assert cli.Settings(None).config.workers == 3
+
+
+def test_a_default_file_that_leads_nowhere_is_not_taken_for_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(shell, "DEFAULT_PATH", tmp_path / "nightmail.toml")
+    (tmp_path / "nightmail.toml").symlink_to(tmp_path / "gone.toml")
+    with pytest.raises(ConfigurationError, match="No such file"):
+        _ = cli.Settings(None).config
+
+
+def test_the_tools_are_found_from_a_shell_that_is_not_roots(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """As `su` without a dash leaves it, and as cron has it."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(check, "findings", lambda config: [])
+    assert ended(monkeypatch, capsys, "--config", os.devnull, "check")[0] == 0
+    assert os.environ["PATH"].split(":") == [str(tmp_path), "/usr/bin", "/bin", *FOLDERS_OF_ROOT]
 
 
 def test_bad_configuration_is_two(file: Path) -> None:
