@@ -202,9 +202,10 @@ class KernelRules:
 
     def remove(self) -> None:
         """Take out everything that is ours, from whichever version, process or placement it is."""
-        self._wanted = None
         for kind in reversed(self._kinds):
             kind.take_away()
+        # Not before: what has gone half way and is wanted again after all has to be missed.
+        self._wanted = None
 
     def differences(self, wanted: RuleSet, live_queues: Iterable[int]) -> list[str]:
         """What `apply` would change now, one line for each thing; empty if nothing."""

@@ -23,6 +23,8 @@ def succeeds(command: Sequence[str]) -> bool:
     """For a command that answers by its exit status. Raises as `run` does, but not for that."""
     process = start(command)
     end(command[0], process)
+    if process.returncode < 0:
+        raise EnvironmentFailureError(f"{command[0]} was killed by signal {-process.returncode}")
     return process.returncode == 0
 
 

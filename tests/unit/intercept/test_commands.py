@@ -35,6 +35,12 @@ def test_a_tool_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, use: Any
         use(["nft", "list", "tables"])
 
 
+def test_a_tool_that_is_killed_has_not_answered() -> None:
+    """For want of memory, say: a dead end that was to be taken out would have passed for gone."""
+    with pytest.raises(EnvironmentFailureError, match=r"^sh was killed by signal 9$"):
+        commands.succeeds(["sh", "-c", "kill -KILL $$"])
+
+
 @pytest.mark.parametrize("use", [commands.run, commands.succeeds], ids=["run", "succeeds"])
 def test_a_tool_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, use: Any) -> None:
     monkeypatch.setattr(limits, "TOOL_SECONDS", 0.3)

@@ -381,3 +381,19 @@ def test_a_table_that_is_not_shown_is_not_taken_for_gone(
             nft.notes()
     else:
         assert nft.notes() == {}
+
+
+def test_what_was_taken_away_half_way_is_missed_when_it_is_wanted_after_all(
+    rules: kernel.KernelRules, kinds: list[FakeKind], told: list[str]
+) -> None:
+    """A `down` that failed, and then `up`: all was said to stand, and the gate was gone."""
+    rules.apply(WANTED, [2500])
+    kinds[1].fails = True
+    with pytest.raises(EnvironmentFailureError, match="not given"):
+        rules.remove()
+    assert told[-2:] == ["take IptablesRules", "take NftTable"]
+    kinds[1].fails, kinds[2].gone = False, ["iptables raw -A X"]
+    assert rules.missing() == ["iptables raw -A X"]
+    assert rules.mend().gone == ("iptables raw -A X",)
+    rules.remove()
+    assert rules.missing() == []
