@@ -9,7 +9,7 @@ from gateway.errors import EnvironmentFailureError
 from gateway.intercept import dump
 from gateway.intercept.kernel.commands import run, run_together, succeeds
 from gateway.intercept.kernel.routing import families
-from gateway.intercept.objects import IptablesRules, KernelObject, render_gate
+from gateway.intercept.objects import CHAIN_PREFIX, IptablesRules, KernelObject, render_gate
 from gateway.policy import limits
 
 TOOL: Final = {4: "iptables", 6: "ip6tables"}
@@ -116,6 +116,18 @@ def complaint(rules: IptablesRules) -> str | None:
     except EnvironmentFailureError as error:
         return str(error)
     return None
+
+
+def name_bridged_frames() -> None:
+    """Put in a rule whose match is of bridged frames, and take it out again.
+
+    The kernel then loads br_netfilter by itself, also for a process that may load no module. No packet
+    meets it: nothing leads to its chain. Raises EnvironmentFailureError.
+    """
+    chain = f"{CHAIN_PREFIX}BRIDGED"
+    there = f":{chain} - [0:0]\n-A {chain} -m physdev --physdev-is-in -j RETURN"
+    for lines in (there, f"-F {chain}\n-X {chain}"):
+        run(_restore(4), f"*raw\n{lines}\nCOMMIT\n")
 
 
 def is_in_ipset(name: str, address: str) -> bool:

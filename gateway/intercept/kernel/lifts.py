@@ -7,6 +7,7 @@ in the configuration: br_netfilter's own switches, which are for all bridges of 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ from typing import Any, Final
 from pyroute2.netlink.exceptions import NetlinkError
 
 from gateway.errors import EnvironmentFailureError
-from gateway.intercept.kernel import commands, sysctls
+from gateway.intercept.kernel import commands, iptables, sysctls
 from gateway.intercept.kernel.routing import families, with_routes
 from gateway.intercept.objects import FAMILIES, BridgeLift, KernelObject
 
 _NOTE: Final = "nightmail:"
 _BR_NETFILTER: Final = Path("/proc/sys/net/bridge")
+_MISSING: Final = "br_netfilter is missing: this kernel cannot show bridged frames to iptables"
 _CALLS: Final = {4: "nf_call_iptables", 6: "nf_call_ip6tables"}
 _FOR_ALL: Final = {4: "net/bridge/bridge-nf-call-iptables", 6: "net/bridge/bridge-nf-call-ip6tables"}
 _FOR_ALL_ARP: Final = "net/bridge/bridge-nf-call-arptables"
@@ -123,7 +125,7 @@ def trouble() -> str | None:
     """Why this kernel cannot show bridged frames to iptables, if it cannot; one line."""
     if _BR_NETFILTER.is_dir() or commands.succeeds(["modprobe", "-n", "-q", "br_netfilter"]):
         return None
-    return "br_netfilter is missing: this kernel cannot show bridged frames to iptables"
+    return _MISSING
 
 
 # --- Looking -----------------------------------------------------------------------------------------
@@ -305,12 +307,17 @@ def _put(ip: Any, lift: BridgeLift) -> None:
 
 def _load_br_netfilter() -> None:
     """Once loaded it would show the frames of every bridge of the machine to iptables: not because of us."""
+    if _BR_NETFILTER.is_dir():
+        return
+    # The packaged service may load no module, and sees none: for it the kernel does, when a rule needs one.
+    for attempt in (lambda: commands.run(["modprobe", "br_netfilter"]), iptables.name_bridged_frames):
+        if not _BR_NETFILTER.is_dir():
+            with contextlib.suppress(EnvironmentFailureError):
+                attempt()
     if not _BR_NETFILTER.is_dir():
-        if missing := trouble():
-            raise EnvironmentFailureError(missing)
-        commands.run(["modprobe", "br_netfilter"])
-        for switch in _for_all():
-            sysctls.turn(switch, "0")
+        raise EnvironmentFailureError(_MISSING)
+    for switch in _for_all():
+        sysctls.turn(switch, "0")
 
 
 def _make_pair(ip: Any, lift: BridgeLift, former: _Former) -> None:
