@@ -49,6 +49,10 @@ class LineBuffer:
     def add(self, octets: bytes) -> None:
         self._octets += octets
 
+    def octets_begin(self, with_these: bytes) -> bool:
+        """Whether everything in it begins so."""
+        return self._octets.startswith(with_these)
+
     def head(self, size: int) -> bytes:
         """The first octets of the current line, which need not be complete; fewer if there are no more."""
         return bytes(self._octets[self._line : self._line + size])

@@ -202,8 +202,11 @@ def _read_reply(lines: LineBuffer, code: bytes, refused: Reason, odd: Reason) ->
     """Read on in a reply: True once its last line is complete, False if more octets are needed.
 
     Only the first line may carry another code and count as a refusal; later on it is odd. Heads are judged
-    before their lines are complete, so that what cannot become the reply is not held until it ends.
+    before their lines are complete, so that what cannot become the reply is not held until it ends. But a 421
+    is read to its end: it is the last that the sender may be told.
     """
+    if lines.octets_begin(b"%d" % grammar.CLOSING):
+        return _read_closing(lines, refused)
     if lines.at_first_line:
         grammar.check_reply_head(lines.head(grammar.REPLY_HEAD_OCTETS), code, refused, odd)
     more, last = code + b"-", code + b" "
@@ -214,6 +217,20 @@ def _read_reply(lines: LineBuffer, code: bytes, refused: Reason, odd: Reason) ->
             raise PeerProtocolError(odd, "a line of another kind within a reply")
     grammar.check_reply_head(lines.head(grammar.REPLY_HEAD_OCTETS), code, odd, odd)
     return False
+
+
+def _read_closing(lines: LineBuffer, refused: Reason) -> bool:
+    """As `_read_reply`, but it ends in a refusal: at the last line, or at what is no line of a reply."""
+    more = b"%d-" % grammar.CLOSING
+    try:
+        line = lines.next_line()
+        while line is not None and line.startswith(more):
+            line = lines.next_line()
+    except PeerProtocolError:
+        line = b""
+    if line is None:
+        return False
+    raise PeerProtocolError(refused, str(grammar.CLOSING))
 
 
 def _code(error: PeerProtocolError) -> int | None:

@@ -91,6 +91,16 @@ _observer.lacks(
 )
 
 _observer.lacks(
+    "what begins as a 421 is one, whatever follows",
+    '    if lines.octets_begin(b"%d" % grammar.CLOSING):\n        return _read_closing(lines, refused)\n',
+    "",
+)
+_observer.lacks(
+    "what is no line of a 421 ends it as well",
+    '    except PeerProtocolError:\n        line = b""\n',
+    '    except ValueError:\n        line = b""\n',
+)
+_observer.lacks(
     "what has passed of an opaque session's greeting is not kept",
     "        self._greeting.take_all()\n",
     "",

@@ -113,6 +113,32 @@ def test_a_421_of_a_pinned_peer_ends_the_session(place: str) -> None:
     assert book.to_far == sent
 
 
+@pytest.mark.parametrize("place", ["greeting", "reply"])
+@pytest.mark.parametrize(
+    "said", [b"421 4.3.2 Shutting down\r\n", b"421-4.3.2 Come back\r\n421-\r\n421 4.3.2 later\r\n"]
+)
+def test_a_421_of_a_pinned_peer_reaches_the_sender_whole_however_it_is_cut(place: str, said: bytes) -> None:
+    for at in range(1, len(said)):
+        book = Playbook(sending(pin=R_PIN)) if place == "greeting" else started(pin=R_PIN)
+        before = book.to_near
+        book.far(said[:at])
+        assert not book.closed, at
+        book.far(said[at:])
+        assert book.to_near == before + said, at
+        assert (book.closed, book.relayed, book.decision.alarm) == (True, False, False)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [b" x\n", b" x\rx", b" x\0", b" x\r\n250 y\r\n", b"-x\r\n421?\r\n", b"x\r\n", b"-" + b"x" * 20_000],
+)
+def test_what_begins_as_a_421_of_a_pinned_peer_is_never_a_way_into_clear(rest: bytes) -> None:
+    book = started(pin=R_PIN)
+    book.near(MAIL)
+    book.far(b"421" + rest)
+    assert (book.closed, book.relayed, book.to_far) == (True, False, EHLO)
+
+
 def test_a_421_of_a_pinned_peer_gets_nothing_of_what_was_held() -> None:
     """Nor does a sender change that by talking on before the reply has come."""
     book = started(pin=R_PIN)

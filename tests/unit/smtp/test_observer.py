@@ -360,3 +360,20 @@ def test_what_has_passed_is_not_kept_in_an_opaque_session(
     kept = len(observer._greeting) + len(observer._ehlo) + len(observer._reply)
     assert kept <= limits.EHLO_LINE_OCTETS
     done.check_books()
+
+
+@pytest.mark.parametrize("said", [b"421 x\r\n", b"421x\r\n", b"421 x\n", b"421-x\r\n250 y\r\n", b"421\r\n"])
+def test_what_begins_as_a_421_is_one_whatever_follows(said: bytes) -> None:
+    """Whoever put the rest in must not make anything else of it."""
+    done = Watch(Observer(Role.SENDING)).speeches([(False, GREETING), (True, EHLO), (False, said)])
+    assert done.verdict == Unparsed(Reason.EHLO_REFUSED, 421)
+    done.check_books()
+
+
+def test_a_421_is_read_to_its_end() -> None:
+    done = Watch(Observer(Role.SENDING)).speeches(
+        [(False, GREETING), (True, EHLO), (False, b"421-x\r\n421 ")]
+    )
+    assert done.observer.stage is Stage.REPLY
+    done.speak(False, b"y\r\n")
+    assert done.verdict == Unparsed(Reason.EHLO_REFUSED, 421)
