@@ -210,11 +210,11 @@ def sentence(sessions: list[SessionLearnt]) -> str:
         )
     if sealed:
         which = (
-            f"of {_counted(len(sealed), 'sealed session')}"
+            f"of {_counted(len(sealed), 'sealed session')} it"
             if clear
-            else f"of {_counted(len(sealed), 'session')}"
+            else f"of {_counted(len(sealed), 'session')} the listener"
         )
-        told.append(f"{which} it learnt which servers spoke, when, and how much")
+        told.append(f"{which} learnt which servers spoke, when, and how much")
     if len(clear) + len(sealed) < len(sessions):
         told.append(f"{_counted(len(sessions) - len(clear) - len(sealed), 'session')} carried no mail")
     text = "; ".join(told)

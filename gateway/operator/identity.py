@@ -50,7 +50,7 @@ __all__ = [
 _UNDO_AFTERWARDS = (
     "the new identity is in use, and the key of the one before is gone. To leave this one: rotate again"
     " (--now if its key may be stolen). To go back to the one before: `nightmail identity import --replace`"
-    " an export of it; who has met this site since will ring the alarm then"
+    " an export of it; peers that know the new one alone, or for 30 days by then, will ring"
 )
 
 

@@ -225,7 +225,7 @@ def alarms(status: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(alarm, dict):
             at = when(alarm.get("at", 0))
             again = alarm.get("unheard", 0)
-            more = f" (and {again} times since)" if again else ""
+            more = f" (and {again} {'time' if again == 1 else 'times'} since)" if again else ""
             more = f", likely {likely}{more}" if (likely := alarm.get("likely")) else more
             yield (
                 f"alarm: {at} {alarm.get('reason')} {alarm.get('subject')} {alarm.get('detail', '')}".rstrip()

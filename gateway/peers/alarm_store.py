@@ -12,7 +12,7 @@ from gateway.errors import Reason
 from gateway.peers.database import Database
 
 Cause = tuple[Reason, str]
-"""A reason, and whom it is about."""
+"""A reason, and whom it is about, with the way that it went: each way has its own."""
 
 
 class AlarmStore:

@@ -109,6 +109,8 @@ class NoteDecision:
     detail: str = ""
     seen: Sighting | None = field(default=None, compare=False)
     """Where something went wrong: what there was to see of it, so that its cause can be named."""
+    likely: Reason | None = None
+    """The cause, where the session can name it itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -311,9 +311,11 @@ class ReceivingSession(Machine):
             return self._in_clear(NoteDecision(False, reason))
         another = is_another(source, greeting_name(self._observer.seen_from_sender))
         cause = likely_of_source(reason, other_name=another)
-        detail = f"cause={reason.value} likely={cause.value}"
         # Another mailer behind the same address is told, and rings no bell.
-        return self._in_clear(NoteDecision(False, Reason.SOURCE_IN_CLEAR, not another, detail))
+        decision = NoteDecision(
+            False, Reason.SOURCE_IN_CLEAR, not another, f"cause={reason.value}", likely=cause
+        )
+        return self._in_clear(decision)
 
     _TABLE: ClassVar[Table] = {
         (State.OBSERVING, OctetsReceived, Side.FAR): _observe_client,

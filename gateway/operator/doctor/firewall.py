@@ -22,7 +22,8 @@ _ALL_BITS: Final = 0xFFFFFFFF
 
 def missing_rules(seen: Snapshot) -> Iterator[Trouble]:
     """All at once: one command puts all of them back."""
-    if seen.wanted != "up" or not seen.missing_rules:
+    if seen.wanted != "up" or not seen.missing_rules or seen.daemon.pid is None:
+        # Without a daemon that is the trouble: it puts them in place when it starts.
         return
     first, count = seen.missing_rules[0], len(seen.missing_rules)
     frozen = seen.daemon.pid is not None and seen.daemon.states.get(seen.daemon.pid) == "T"

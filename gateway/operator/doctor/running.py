@@ -62,7 +62,8 @@ def daemon_runs(seen: Snapshot) -> Iterator[Trouble]:
         yield Trouble(
             "no daemon is running",
             "connections pass by the gateway: mail passes in clear",
-            _start(seen),
+            # Not only for now: one that nobody has enabled would be gone with the next boot.
+            shell(*seen.ours("up")) if seen.systemd else _start(seen),
         )
     elif not seen.runs:
         stopped = seen.daemon.states.get(pid) == _STOPPED

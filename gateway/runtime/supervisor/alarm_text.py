@@ -73,7 +73,8 @@ def mail(alarm: Alarm, to: str, again_hours: int, *, last_of_hour: bool = False)
     lines = ["The mail gateway has rung an alarm. No mail waits for it.", ""]
     lines += [f"{name + ':':9} {value}" for name, value in rows.items() if value]
     if alarm.unheard:
-        lines.append(f"{'and:':9} {alarm.unheard} times since the last time that it was told")
+        times = "once" if alarm.unheard == 1 else f"{alarm.unheard} times"
+        lines.append(f"{'and:':9} {times} since the last time that it was told")
     lines += [*_explained(alarm), *_closing(again_hours, last_of_hour)]
     message.set_content("\n".join(lines) + "\n", cte="7bit")
     return message.as_bytes()

@@ -1,6 +1,7 @@
 """Alarms to people: by a command, or by a mail to the postmaster. One at a time, never in anybody's way.
 
-The bell has decided that it rings; here it is told, at most once a day for each cause, over restarts too.
+The bell has decided that it rings; here it is told, each way at most once a day for each cause, over restarts
+too: a command that fails for ever must not have the postmaster written to at each start.
 No shell is used, a command gets its time and no more. Its failure is told once, and what has failed is tried
 again for as long as the same alarm would not ring again by itself.
 Counterparts: `observe.counters.AlarmBell`, `peers.alarm_store`, `alarm_text`, `alarm_mail`.
@@ -24,7 +25,7 @@ from gateway.config import Config
 from gateway.errors import EnvironmentFailureError
 from gateway.observe.counters import Alarm
 from gateway.observe.log import Level, Log
-from gateway.peers.alarm_store import AlarmStore
+from gateway.peers.alarm_store import AlarmStore, Cause
 from gateway.policy import limits
 from gateway.runtime.bug import Bug
 from gateway.runtime.supervisor import alarm_mail
@@ -160,20 +161,17 @@ class AlarmsOut:
         self._rung.clear()
 
     async def _tell(self, alarm: Alarm) -> None:
-        if not self._may_be_told(alarm):
+        ways = [way for way in self._ways if not self._went_lately(way, alarm)]
+        if not ways or not self._fits_in_hour():
             return
         telling = _Telling(alarm, last=self._is_hour_full(self._clock()))
-        went = []
         try:
-            for way in self._ways:
-                went.append(await self._goes(way, telling))
-                if not went[-1]:
+            for way in ways:
+                if not await self._goes(way, telling):
                     way.put_off(telling, asyncio.get_running_loop().time())
         except asyncio.CancelledError:
             self._waiting.appendleft(alarm)
             raise
-        if all(went):
-            self._note(alarm)
 
     async def _try_again(self, way: _Way) -> None:
         """What it has not taken, until one of them fails once more."""
@@ -186,8 +184,6 @@ class AlarmsOut:
                 way.put_off_again(asyncio.get_running_loop().time())
                 return
             way.untold.popleft()
-            if alarm not in self.untold():
-                self._note(alarm)
         way.due = math.inf
 
     async def _goes(self, way: _Way, telling: _Telling) -> bool:
@@ -200,18 +196,21 @@ class AlarmsOut:
             return False
         way.works()
         alarm = telling.alarm
+        self._note(way, alarm)
         self._log.fact("alarms", "told", by=way.by, reason=alarm.reason, subject=alarm.subject)
         return True
 
-    def _may_be_told(self, alarm: Alarm) -> bool:
-        """Not told within a day, and not one of very many."""
-        now, before = int(self._clock()), None
-        store = self._store()
+    def _went_lately(self, way: _Way, alarm: Alarm) -> bool:
+        """Within a day, this way."""
+        before, store = None, self._store()
         # Trouble with the file has an alarm of its own; better told twice than not.
         with contextlib.suppress(EnvironmentFailureError):
-            before = store.sent_at((alarm.reason, alarm.subject)) if store is not None else None
-        if before is not None and 0 <= now - before < self._again_seconds:
-            return False
+            before = store.sent_at(_sent(way, alarm)) if store is not None else None
+        return before is not None and 0 <= int(self._clock()) - before < self._again_seconds
+
+    def _fits_in_hour(self) -> bool:
+        """Whether it is not one of very many."""
+        now = int(self._clock())
         if self._is_hour_full(now):
             if not self._too_many_told:
                 self._too_many_told = True
@@ -226,12 +225,12 @@ class AlarmsOut:
         full = len(self._lately) == limits.ALARMS_OUT_PER_HOUR
         return full and 0 <= now - self._lately[0] < limits.HOUR_SECONDS
 
-    def _note(self, alarm: Alarm) -> None:
-        """It has gone each way, and need not again for a day. What has not is told again after a restart."""
+    def _note(self, way: _Way, alarm: Alarm) -> None:
+        """It has gone this way, and need not again for a day. What has not is told again after a restart."""
         store = self._store()
         with contextlib.suppress(EnvironmentFailureError):
             if store is not None:
-                store.note((alarm.reason, alarm.subject), int(self._clock()), self._again_seconds)
+                store.note(_sent(way, alarm), int(self._clock()), self._again_seconds)
 
     def _command(self, telling: _Telling) -> _Child:
         octets = json.dumps(facts(telling.alarm), sort_keys=True).encode() + b"\n"
@@ -247,6 +246,10 @@ class AlarmsOut:
             words = (sys.executable, "-P", "-m", module, host, str(port), config.alarm_mail_to)
         text = mail(telling.alarm, config.alarm_mail_to, config.alarm_again_hours, last_of_hour=telling.last)
         return _Child(words, text)
+
+
+def _sent(way: _Way, alarm: Alarm) -> Cause:
+    return (alarm.reason, f"{alarm.subject} by {way.by}")
 
 
 # --- How it is run ---------------------------------------------------------------------------------------

@@ -212,7 +212,7 @@ class Sessions:
         direction = _DIRECTION[self._roles[connection]]
         self._counters.decided(direction, note.upgraded, note.reason)
         level = Level.NOTICE if note.alarm or note.reason in _NOTICES else Level.INFO
-        cause = self._likely(connection, direction, note.seen)
+        cause = note.likely or self._likely(connection, direction, note.seen)
         self._fact(
             connection,
             "decided",

@@ -123,6 +123,16 @@ def test_daemon_that_does_not_answer() -> None:
     assert only(seen, "daemon").mend == "kill -KILL 4; sleep 1; systemctl restart nightmail"
 
 
+def test_no_daemon_is_mended_for_the_next_boot_too() -> None:
+    assert only(healthy(daemon=Daemon(), systemd=True), "daemon").mend == "nightmail up"
+    assert only(healthy(daemon=Daemon()), "daemon").mend.startswith("setsid -f nightmail run")
+
+
+def test_rules_that_no_daemon_has_put_in_place_are_no_trouble_beside_that() -> None:
+    seen = healthy(daemon=Daemon(), systemd=True, missing_rules=("iptables raw -A PREROUTING",))
+    assert only(seen, "daemon").what == "no daemon is running"
+
+
 def test_workers_without_a_daemon_are_named_instead_of_their_ports() -> None:
     seen = healthy(daemon=Daemon(), orphans=(7, 8), ports_taken=(12525,))
     assert only(seen, "daemon").mend.startswith("kill -KILL 7 8; setsid -f nightmail run")

@@ -162,7 +162,8 @@ def test_what_could_not_be_told_is_told_later(tmp_path: Path, soon: None) -> Non
         telling.ring(other)
         await eventually(lambda: out.told().count("alarms told by=command") == 2)
         await eventually(lambda: set(telling.untold()) == {ALARM, other})
-        assert AlarmStore(out.database).sent_at((ALARM.reason, ALARM.subject)) is None
+        assert AlarmStore(out.database).sent_at((ALARM.reason, f"{ALARM.subject} by command")) == NOW
+        assert AlarmStore(out.database).sent_at((ALARM.reason, f"{ALARM.subject} by mail")) is None
         (tmp_path / "sendmail").write_text(f"#!/bin/sh\ngrep Subject >>{tmp_path}/mails\n")
         (tmp_path / "sendmail").chmod(0o755)
         await eventually(lambda: out.told().count("alarms told by=mail") == 2)
@@ -173,7 +174,26 @@ def test_what_could_not_be_told_is_told_later(tmp_path: Path, soon: None) -> Non
     assert out.told().count("alarms failed") == 1
     assert len((tmp_path / "json").read_text().splitlines()) == 2
     assert len((tmp_path / "mails").read_text().splitlines()) == 2
-    assert AlarmStore(out.database).sent_at((ALARM.reason, ALARM.subject)) == NOW
+    assert AlarmStore(out.database).sent_at((ALARM.reason, f"{ALARM.subject} by mail")) == NOW
+    out.close()
+
+
+def test_a_command_that_always_fails_costs_the_postmaster_no_second_mail_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    sendmail = tmp_path / "sendmail"
+    sendmail.write_text(f"#!/bin/sh\ngrep Subject >>{tmp_path}/mails\n")
+    sendmail.chmod(0o755)
+    out = Out(
+        tmp_path,
+        alarm_command=(script(tmp_path, f"echo tried >>{tmp_path}/tries; exit 1"),),
+        alarm_mail_to="postmaster@a.test",
+        alarm_sendmail=sendmail,
+    )
+    for _ in range(3):
+        rung(out, ALARM)
+    assert len((tmp_path / "mails").read_text().splitlines()) == 1
+    assert len((tmp_path / "tries").read_text().splitlines()) == 3, "what has failed is tried after a restart"
     out.close()
 
 
