@@ -11,7 +11,7 @@ import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from gateway.errors import EnvironmentFailureError
 from gateway.policy import limits
@@ -19,6 +19,10 @@ from gateway.policy import limits
 
 class ConfigurationError(EnvironmentFailureError):
     """What the operator wrote cannot be. The message is one line."""
+
+
+_SET_TWICE: Final = "Cannot overwrite a value"
+"""tomllib's words, which name no key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ def read(path: Path) -> tuple[Written, dict[str, Any]]:
     try:
         return Written(path, text), tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise _syntax(path, error) from None
+        raise _syntax(path, text, error) from None
     except (ValueError, RecursionError):  # 5,000 digits, 1,000 brackets: not what TOMLDecodeError is for
         raise ConfigurationError(f"{path}: a number too long, or lists or tables too deep") from None
 
@@ -62,12 +66,17 @@ def _text(path: Path) -> str:
         raise ConfigurationError(f"{path}:{line}: not UTF-8") from None
 
 
-def _syntax(path: Path, error: tomllib.TOMLDecodeError) -> ConfigurationError:
+def _syntax(path: Path, text: str, error: tomllib.TOMLDecodeError) -> ConfigurationError:
     message = one_line(str(error))
-    at = re.search(r" ?\(at line (\d+), column (\d+)\)", message)
+    at = re.search(r" ?\(at (?:line (\d+), column (\d+)|end of document)\)", message)
     if at is None:
         return ConfigurationError(f"{path}: {message}")
-    return ConfigurationError(f"{path}:{at[1]}: {message[: at.start()]} (column {at[2]})")
+    rows = text.rstrip().split("\n")
+    number, place = (int(at[1]), f"column {at[2]}") if at[1] else (len(rows), "end of file")
+    said = message[: at.start()]
+    if said == _SET_TWICE:
+        said = f"{one_line(rows[number - 1].partition('=')[0].strip())}: is set already, further up"
+    return ConfigurationError(f"{path}:{number}: {said} ({place})")
 
 
 def located(written: Written, key: str, problem: str, entry: object = None) -> ConfigurationError:

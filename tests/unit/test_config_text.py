@@ -73,6 +73,12 @@ def path(tmp_path: Path) -> Path:
         ("[nat]\naddresses = [7]", ":2: nat.addresses: 7 is not allowed; allowed: a list"),
         ("\n\nversion 1", ":3: "),
         (
+            'placement = "host"\r\nplacement = "router"\r\n',
+            ":2: placement: is set already, further up (column ",
+        ),
+        ("[log]\nlevel = 'info'\nlevel = 'info'", ":3: level: is set already, further up (end of file)"),
+        ("[mail]\nports = [25\n\n", ":2: Unclosed array (end of file)"),
+        (
             "version = 9\nlater = 1\n[new]\nx = 1",
             ":1: version: 9 is not allowed; allowed: 1; a later version",
         ),
