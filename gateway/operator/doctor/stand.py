@@ -36,6 +36,7 @@ _WHOLE: Final = {4: 32, 6: 128}
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _CABLES: Final = ("nm-doctor-in", "nm-doctor-out")
 _FAR_END: Final = "eth"
+_NAME: Final = "\0nightmail-doctor"
 _TO_CABLE, _TO_SIDE = 25_250_001, 25_250_002
 """Our two tables: by the cable; and by the site's interface, for whoever asks where a packet must have come
 from.
@@ -96,6 +97,7 @@ class Stand:
 def standing(config: Config, families: tuple[int, ...]) -> Iterator[Stand]:
     """Built, and taken away whatever happens. Raises EnvironmentFailureError."""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_alone())
         client: Space | Here = Here()
         there = _drawn(families)
         try:
@@ -117,6 +119,19 @@ def standing(config: Config, families: tuple[int, ...]) -> Iterator[Stand]:
         except (OSError, NetlinkError) as error:
             raise EnvironmentFailureError(f"its cables cannot be laid: {error}") from None
         yield Stand(client, server, there)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Cables and routes have their names once in a network namespace, as has an abstract socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as name:
+        try:
+            name.bind(_NAME)
+        except OSError:
+            raise EnvironmentFailureError(
+                "another doctor is at one here; ask again when it has ended"
+            ) from None
+        yield
 
 
 def _drawn(families: tuple[int, ...]) -> dict[int, str]:

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 from pyroute2.netlink.exceptions import NetlinkError
 
-from gateway.config import Placement
+from gateway.config import Config, Placement
 from gateway.errors import EnvironmentFailureError
 from gateway.operator.doctor import stand
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
+HERE = Config(inside=("lan",), outside=("wan",))
 CABLE, SIDE = 25_250_001, 25_250_002
 SITE = (V4, 25, 2525)
 
@@ -143,3 +144,10 @@ def test_the_cables_go_before_the_namespaces(monkeypatch: pytest.MonkeyPatch, pl
         done.append("stands")
     spaces = 1 if placement is Placement.HOST else 2
     assert done == ["removed", "built", "stands", "removed", *["closed"] * spaces]
+
+
+def test_two_doctors_do_not_lay_the_same_cables() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as another:
+        another.bind("\0nightmail-doctor")
+        with pytest.raises(EnvironmentFailureError, match="another doctor"), stand.standing(HERE, (4,)):
+            pytest.fail("built")
