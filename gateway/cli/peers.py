@@ -182,6 +182,11 @@ def named_destination(text: str) -> Any:
 
 
 def existing(path: Path) -> Path:
+    """To be written to. A damaged one is said to be so: to set it aside is the daemon's work, which rings."""
+    from gateway.peers.store import PinStore
+
     if not path.exists():
         raise EnvironmentFailureError(f"{path}: no peer is remembered yet")
+    with PinStore.read_only(path) as store:
+        store.count()
     return path

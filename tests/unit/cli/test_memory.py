@@ -177,6 +177,14 @@ def test_an_export_asks_for_nothing_that_it_cannot_use(file: Path, tmp_path: Pat
     assert (tmp_path / "export").read_text() == "precious"
 
 
+@pytest.mark.parametrize("words", ["forget 192.0.2.7", "accept 192.0.2.7 abcd", "forget-source 192.0.2.7"])
+def test_a_damaged_memory_is_told_and_left_to_the_daemon(file: Path, words: str) -> None:
+    (damaged := file.parent / "state" / "peers.db").write_bytes(b"no database at all" * 99)
+    done = invoked(file, "peers", *words.split())
+    assert (done.exit_code, "pins cannot be read" in done.stderr) == (1, True)
+    assert damaged.read_bytes() == b"no database at all" * 99
+
+
 def test_peers_history(file: Path) -> None:
     assert "no history" in invoked(file, "peers", "history", "192.0.2.7").stderr
     remember(file)
