@@ -119,7 +119,7 @@ class Config:
 
     @property
     def control_socket(self) -> Path:
-        return self.run_dir / "control.sock"
+        return self.run_dir / outlets.CONTROL_SOCKET
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +236,7 @@ KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "bridge.table": ("bridge_table", values.whole_number(1, 0x7FFFFFFF, besides=(253, 254, 255))),
     "daemon.workers": ("workers", values.whole_number(1, limits.WORKERS)),
     "daemon.state_dir": ("state_dir", values.folder),
-    "daemon.run_dir": ("run_dir", values.folder),
+    "daemon.run_dir": ("run_dir", outlets.run_dir),
     "daemon.user": ("user", values.user),
     "log.level": ("log_level", _log_level),
     "log.file": ("log_file", _log_file),

@@ -11,11 +11,21 @@ from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Final
 
+from gateway import values
 from gateway.policy import limits
 
 Listen = Path | tuple[str, int]
 """A Unix socket's path, or an address of the loopback and a port."""
+CONTROL_SOCKET: Final = "control.sock"
 LOG_PLACES: Final = ("stderr", "journal", "syslog")
+
+
+def run_dir(value: object) -> Path:
+    """The folder of the control socket, whose path the kernel takes only so long."""
+    path, most = values.folder(value), limits.UNIX_SOCKET_PATH_OCTETS - len(f"/{CONTROL_SOCKET}")
+    if len(str(path).encode()) > most:
+        raise ValueError(f"an absolute path without .., of at most {most} octets")
+    return path
 
 
 def listen(value: object) -> Listen | None:

@@ -199,6 +199,7 @@ BAD = [
     ("daemon.state_dir", '"var"', "absolute path"),
     ("daemon.state_dir", '"/var/../etc"', "absolute path"),
     ("daemon.run_dir", "7", "absolute path"),
+    ("daemon.run_dir", f'"/{"r" * 94}"', "of at most 94 octets"),
     ("daemon.user", '"root"', "other than root"),
     ("daemon.user", '"no body"', "other than root"),
     ("daemon.user", "61000", "other than root"),
