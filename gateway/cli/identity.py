@@ -50,16 +50,15 @@ def identity_show(settings: Settings, as_json: bool) -> int:
 @click.option(
     "--announce-days",
     type=click.IntRange(1, limits.ROTATION_ANNOUNCE_MOST_DAYS),
-    default=limits.ROTATION_ANNOUNCE_DAYS,
-    show_default=True,
     metavar="N",
-    help="Tell peers of the new identity for so long before it is used.",
+    help="Tell peers of the new identity for so long before it is used."
+    f"  [default: {limits.ROTATION_ANNOUNCE_DAYS}]",
 )
 @click.option("--now", "at_once", is_flag=True, help="Use the new identity at once: the key may be stolen.")
 @click.option("--undo", is_flag=True, help="Take an announced identity back.")
 @click.pass_obj
 @command
-def identity_rotate(settings: Settings, announce_days: int, at_once: bool, undo: bool) -> int:
+def identity_rotate(settings: Settings, announce_days: int | None, at_once: bool, undo: bool) -> int:
     """Give this site a new identity, which peers accept because the old one says so.
 
     It is announced first, so that most peers know it before it is used. With --now an announced one, or
@@ -69,13 +68,15 @@ def identity_rotate(settings: Settings, announce_days: int, at_once: bool, undo:
 
     if at_once and undo:
         raise click.UsageError("--now and --undo: one or the other")
+    if announce_days is not None and (at_once or undo):
+        raise click.UsageError("--announce-days is for an announcement: --now and --undo make none")
     path, now = settings.config.identity_file, int(time.time())
     if undo:
         answer = rotating.undo(path)
     elif at_once:
         answer = rotating.rotate_now(path, now)
     else:
-        answer = rotating.announce(path, now, announce_days)
+        answer = rotating.announce(path, now, announce_days or limits.ROTATION_ANNOUNCE_DAYS)
     if answer.lines:
         print_lines(answer.lines)
     return complaint(answer.complaint, NEGATIVE) if answer.complaint else FINE

@@ -70,6 +70,8 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
         (["audit", "--interface", "lo", "--seconds", "inf"], 2, "not in the range"),
         (["audit", "--interface", "\udcff"], 1, "here; there are: "),
         (["status", "--watch", "--every", "nan"], 2, "nan is no number of seconds"),
+        (["identity", "rotate", "--now", "--announce-days", "3"], 2, "--announce-days is for"),
+        (["identity", "rotate", "--undo", "--announce-days", "14"], 2, "--announce-days is for"),
         (["--config", "/nowhere/file", "status"], 2, "/nowhere/file: cannot be read"),
         (["nonsense"], 2, "(`nightmail --help` says what there is)"),
         (["help", "nonsense"], 2, "No such command 'nonsense'"),
