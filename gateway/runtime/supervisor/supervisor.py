@@ -59,6 +59,8 @@ class Supervisor:
         again_seconds = config.alarm_again_hours * limits.HOUR_SECONDS
         self._bell = AlarmBell(again_seconds)
         self._stop = asyncio.Event()
+        self._one_reload = asyncio.Lock()
+        """What one asks the program on the disk, and runs on over its own exec, nobody would wait for."""
         self._memory = PeerMemory(
             config.pins_file, self._confinements.readers, self._log, self._alarm, again_seconds
         )
@@ -265,14 +267,17 @@ class Supervisor:
 
     async def _reload(self) -> dict[str, Any]:
         """Load program and configuration anew, if they are fit; says why not, and changes nothing."""
-        # Without its file the next one would make itself another identity, and peers would ring.
-        trouble = self._site.trouble or await preflight.trouble(self._config, self._pool.slots)
-        if trouble:
-            self._alarm(Reason.RELOAD_REFUSED, "reload", trouble)
-        elif not self._stop.is_set():
-            self._anew = True
-            self._stop.set()
-        return {"reloads": not trouble, "trouble": trouble}
+        async with self._one_reload:
+            if self._stop.is_set():
+                return {"reloads": self._anew, "trouble": "" if self._anew else "the daemon stops"}
+            # Without its file the next one would make itself another identity, and peers would ring.
+            trouble = self._site.trouble or await preflight.trouble(self._config, self._pool.slots)
+            if trouble:
+                self._alarm(Reason.RELOAD_REFUSED, "reload", trouble)
+            elif not self._stop.is_set():
+                self._anew = True
+                self._stop.set()
+            return {"reloads": not trouble, "trouble": trouble}
 
     async def _is_not_overtaken(self) -> bool:
         """Whether a reload goes on: who has told us to stop is heard here, and later by the next one."""
