@@ -183,15 +183,14 @@ class SendingSession(Machine):
         return [SendEnd(Side.NEAR), *self._resume_near(), *self._relay(clear)]
 
     def _receiver_ended_early(self, event: EndReceived, now: float) -> list[Command]:
-        """Before its reply is whole: no mail can follow. A pinned one gets no more of the session, for a FIN
-        put in on the wire would bring out what a sender has said without waiting."""
-        if self._context.pin is None:
-            return self._ended_early(event, now)
-        told = _told_near(self._release_observed())
-        return [*told, *self._end_as_told(Reason.ENDED_BEFORE_DECISION)]
+        """Before its reply is whole: that passes as what it was. But what a sender has said without waiting
+        goes out in clear then, so from a pinned one it rings: a FIN put in would be a silent way to that."""
+        alarm = self._context.pin is not None and bool(self._observer.held_from_sender)
+        clear = Decision.in_clear(Reason.ENDED_BEFORE_DECISION, alarm=alarm)
+        return [*self._release_observed(), SendEnd(Side.NEAR), *self._resume_near(), *self._relay(clear)]
 
     def _end_as_told(self, reason: Reason) -> list[Command]:
-        """Towards a pin, whoever says that the session is over (421, a FIN) gets no more of it: he may be
+        """Towards a pin, whoever says that the session is over (421) gets no more of it: he may be
         in the middle, and a sender that talks on would give him in clear what the channel is for."""
         self._end()
         return [NoteDecision(False, reason), CloseBoth()]
@@ -439,7 +438,7 @@ class SendingSession(Machine):
         _first_command: {State.CONFIRMING, State.AWAITING_STATEMENT},
         _receiver_spoke_unasked: {State.RELAYED, State.OVER},
         _receiver_ended: {State.RELAYED},
-        _receiver_ended_early: {State.RELAYED, State.OVER},
+        _receiver_ended_early: {State.RELAYED},
         _confirm: {State.CONFIRMING, State.CHANNEL, State.REDIALLING, State.OVER},
         _await_statement: {State.AWAITING_STATEMENT, State.CHANNEL, State.REDIALLING, State.OVER},
         _far_gone: {State.REDIALLING},

@@ -50,7 +50,7 @@ SENDING = {
     "_first_command": "send verb, answer and first flight",
     "_receiver_spoke_unasked": "pass; where a pin exists: a 421 ends the session, all else rings",
     "_receiver_ended": "pass the end; alarm where a pin exists",
-    "_receiver_ended_early": "release what is held, pass the end; where a pin exists: it ends the session",
+    "_receiver_ended_early": "release what is held, pass the end; alarm if it is the sender's, and pinned",
     "_more_first_flight": "keep; send what is no content",
     "_confirm": "open the first record: it confirms R; an error fails the handshake",
     "_await_statement": "open records up to the one that ends the wait; decide; an error fails the handshake",

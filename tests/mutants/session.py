@@ -48,14 +48,9 @@ _sending.lacks(
     "            return [*passed, *self._end_as_told(unparsed.reason)]",
 )
 _sending.lacks(
-    "a pinned peer's end before its reply ends the session",
-    "        if self._context.pin is None:\n            return self._ended_early(event, now)",
-    "        if True:\n            return self._ended_early(event, now)",
-)
-_sending.lacks(
-    "behind a pinned peer's end nothing that was held goes out",
-    "        told = _told_near(self._release_observed())",
-    "        told = self._release_observed()",
+    "a pinned peer's end that brings out what was held rings",
+    "        alarm = self._context.pin is not None and bool(self._observer.held_from_sender)",
+    "        alarm = False",
 )
 _sending.lacks(
     "what has rung is told along with the peer",

@@ -56,16 +56,25 @@ def test_a_half_close_before_the_verb_passes_as_what_it_was(place: str, side: Si
 
 
 @pytest.mark.parametrize("heard", [b"", GREETING, GREETING + REPLY[:30]], ids=["nothing", "greeting", "part"])
-def test_an_end_of_a_pinned_receiver_gets_nothing_of_what_was_held(heard: bytes) -> None:
-    """A sender that talks on before the reply has come would give it in clear to whoever puts a FIN in."""
+def test_an_end_of_a_pinned_receiver_that_brings_out_what_was_held_rings(heard: bytes) -> None:
+    """It passes as what it was, and so does what a sender has said without waiting: in clear."""
     book = Playbook(sending(pin=R_PIN))
     book.near(EHLO + MAIL)
     if heard:
         book.far(heard)
     book.far_end()
-    assert (book.to_near, book.to_far) == (heard, EHLO)
-    assert (book.closed, book.relayed) == (True, False)
-    assert book.decision.reason is Reason.ENDED_BEFORE_DECISION
+    assert (book.to_near, book.to_far) == (heard, EHLO + MAIL)
+    assert (book.ended, book.relayed) == ({Side.NEAR}, True)
+    assert (book.decision.reason, book.decision.alarm) == (Reason.ENDED_BEFORE_DECISION, True)
+
+
+@pytest.mark.parametrize(("pin", "behind"), [(R_PIN, b""), (None, MAIL)], ids=["nothing held", "unknown"])
+def test_an_end_of_the_receiver_before_its_reply_rings_nowhere_else(pin: Pin | None, behind: bytes) -> None:
+    book = Playbook(sending(pin=pin))
+    book.far(GREETING)
+    book.near(EHLO + behind)
+    book.far_end()
+    assert (book.relayed, book.decision.alarm) == (True, False)
 
 
 @pytest.mark.parametrize("place", ["start", "greeted", "reply begun", "ready"])
