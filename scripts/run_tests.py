@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ MOST_TRIED_AGAIN = 5
 AT_ONCE = 2
 """Files of tests side by side. Kernel tests mostly wait, each in namespaces of its own; what depends on how
 fast the machine is has deadlines that allow for this."""
+LONGEST_SHOWN = 20
 FUZZ_CASES = 1000
 """For each target, its corpus included."""
 NO_FUZZER = 3
@@ -138,19 +140,32 @@ def _pytest(kind: str, words: list[str], *, as_root: bool) -> Ran:
     command = [sys.executable, "-m", "pytest", "-q", f"--junit-xml={report}", *words]
     if "--last-failed" not in words:
         command += ["-n", str(AT_ONCE), "--dist", "loadfile"]
+        if as_root:
+            # As tests/lab/conftest.py has them: else files with few tests come last, however long they are.
+            command += ["--no-loadscope-reorder"]
     if as_root and os.geteuid() != 0:
         command = ["sudo", "--", *command]
     status = subprocess.run(command, check=False).returncode
     counts = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
     if report.exists():
-        for suite in ElementTree.parse(report).getroot().iter("testsuite"):  # noqa: S314 - pytest wrote it
+        suites = ElementTree.parse(report).getroot()  # noqa: S314 - pytest wrote it
+        for suite in suites.iter("testsuite"):
             for key in counts:
                 counts[key] += int(suite.get(key, "0"))
+        print(f"longest: {longest_files(suites)}", flush=True)
     failed = counts["failures"] + counts["errors"]
     if status != 0 and not failed:
         failed = 1  # collection failed, or nothing was collected
     passed = counts["tests"] - counts["failures"] - counts["errors"] - counts["skipped"]
     return Ran(kind, passed, failed, counts["skipped"], 0.0)
+
+
+def longest_files(suites: ElementTree.Element) -> str:
+    """What tests/lab/conftest.py has in its order."""
+    seconds: Counter[str] = Counter()
+    for case in suites.iter("testcase"):
+        seconds[case.get("classname", "").rpartition(".")[2]] += float(case.get("time", "0"))
+    return ", ".join(f"{name} {took:.0f} s" for name, took in seconds.most_common(LONGEST_SHOWN))
 
 
 if __name__ == "__main__":

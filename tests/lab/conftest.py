@@ -11,6 +11,7 @@ import os
 import shutil
 import ssl
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,31 @@ from tests.lab.tls_ends import TlsContexts
 from tests.lab.two_sites import Sites
 
 SLOTS = 12
+LONG = (
+    "test_command_blocks.py",
+    "test_beside.py",
+    "test_host.py",
+    "test_plan.py",
+    "test_bad_input.py",
+    "test_identities.py",
+    "test_overload.py",
+    "test_reload.py",
+    "test_attackers_floods.py",
+    "test_bridge_operator.py",
+    "test_bridge_beside.py",
+    "test_rollover.py",
+    "test_real_mail.py",
+    "test_lab_gateways.py",
+    "test_attackers_positions.py",
+)
+"""What takes long for the number of its tests, the longest first; `scripts/test` says how long each was."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file is run by one of two processes: long ones first, so that both end at about the same time."""
+    tests = Counter(item.path for item in items)
+    ranks = {name: rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: (ranks.get(item.path.name, len(LONG)), -tests[item.path], item.path))
 
 
 @contextlib.contextmanager
