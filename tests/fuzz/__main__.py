@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -63,7 +64,8 @@ def main() -> int:
     if importlib.util.find_spec("atheris") is None:
         print("fuzz: atheris is not here; no wheel of it for this Python or machine?", file=sys.stderr)
         return 3
-    ran = [fuzz(name, words) for name in words.target or TARGETS]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        ran = list(pool.map(lambda name: fuzz(name, words), words.target or TARGETS))
     report(ran, as_json=words.json)
     return 1 if any(one.findings for one in ran) else 0
 
