@@ -28,11 +28,12 @@ from tests.unit.session import (
     test_rollover,
     test_sending,
     test_sending_channel,
+    test_sending_ends,
     test_tables,
 )
 from tests.unit.session.transitions import MACHINES, TAKEN, declared, recording
 
-SENDING = (test_sending, test_redialling, test_sending_channel)
+SENDING = (test_sending, test_sending_ends, test_redialling, test_sending_channel)
 RECEIVING = (test_receiving, test_receiving_answers, test_receiving_channel)
 
 
