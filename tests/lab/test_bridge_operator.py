@@ -148,6 +148,24 @@ def test_a_bridge_that_is_made_is_taken_away_again(sites: Sites) -> None:
         sites.command("b", "up")
 
 
+def test_a_bridge_that_was_made_and_has_an_address_since_stays(sites: Sites) -> None:
+    """The site's scripts take what they find, where the daemon was quicker at a boot."""
+    gateways.kill(sites.gateway("b"))
+    sites.command("b", "down")
+    sites.sh("gw-b", f"ip link del {BRIDGE}")
+    try:
+        sites.command("b", "up")
+        sites.sh("gw-b", f"ip addr add 192.0.2.1/32 dev {BRIDGE}")
+        sites.command("b", "down")
+        assert f"{BRIDGE}:" in sites.sh("gw-b", "ip -o link show type bridge")
+        assert "192.0.2.1" in sites.sh("gw-b", f"ip -o addr show dev {BRIDGE}")
+        assert not lifts(sites, "b")
+    finally:
+        sites.sh("gw-b", f"ip link del {BRIDGE}")
+        network.inside(sites.namespace("gw-b"), network._make_bridge)
+        sites.command("b", "up")
+
+
 IMPOSSIBLE = [
     ("ip link add nm0 type bridge", "ip link del nm0", "bridge.port: an interface nm0 is there already"),
     (f"ip link set {OUTSIDE} nomaster", f"ip link set {OUTSIDE} master {BRIDGE}", "no port of the bridge"),

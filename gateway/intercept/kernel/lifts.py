@@ -370,7 +370,8 @@ def _take_away(ip: Any) -> None:
     if former is None:
         return
     bridge = links.get(former.bridge)
-    if bridge is not None and former.made:
+    # One with an address is the site's by now: its own scripts have found it there, at a boot for instance.
+    if bridge is not None and former.made and not _addresses(ip, bridge["index"]):
         ports = [name for name, link in links.items() if link.get_attr("IFLA_MASTER") == bridge["index"]]
         ip.link("del", index=bridge["index"])
         for name in ports:
