@@ -54,6 +54,7 @@ class Reason(IdentityHashed):
     # The session stays in clear (or waits), and the alarm rings.
     OFFER_MISSING = "offer-missing"
     HANDSHAKE_FAILED = "handshake-failed"
+    CHANNELS_BREAK = "channels-break"
     SOURCE_IN_CLEAR = "source-in-clear"
 
     # A handshake or a channel failed: what exactly.

@@ -210,6 +210,16 @@ READ_WHEN_OVER_OCTETS: Final = 4 * 1024
 OVERLOAD_TOLD_SECONDS: Final = 60.0
 """A worker tells the supervisor of the same limit so often at most."""
 
+# Channels that break off ------------------------------------------------------------------------------
+
+BROKEN_CHANNELS: Final = 3
+"""In a row at one destination, in one worker, before the alarm rings; one that ends in order ends the run."""
+BROKEN_CHANNELS_SECONDS: Final = 600
+"""So long it must have been so: a gateway over there that stops breaks all its sessions at once. Postfix
+comes again after 300 s, and after 600 s more."""
+BROKEN_CHANNELS_COUNTED: Final = 4096
+"""Destinations that one worker counts, some 200 octets each."""
+
 # Dead ends, and clients that ignore offers ------------------------------------------------------------
 
 DEAD_END_AFTER_SESSIONS: Final = 8

@@ -37,6 +37,9 @@ class Channel:
         self._near_ended = False
         self._far_closed = False
         self.finished = False
+        self.broke: bool | None = None
+        """Once it is finished: whether something between the gateways has ended it. None where that cannot be
+        told, because the near side was the first to go."""
         self.statements: list[bytes] = []
         """Contents of the first STATEMENT records, empty where they cannot be one; only the sending gateway
         reads them, and they stay where nobody does."""
@@ -105,11 +108,13 @@ class Channel:
 
     def far_reset(self) -> list[Command]:
         self.finished = True
+        self.broke = None if self._far_closed else True
         return [SendReset(Side.NEAR), SendReset(Side.FAR)]
 
     def fail(self, reason: Reason, detail: str = "") -> list[Command]:
         """Something that is not the peer's stands on the wire: the mail servers see a reset and retry."""
         self.finished = True
+        self.broke = True
         return [
             NoteFact("channel-failed", reason, detail),
             SendReset(Side.NEAR),
@@ -132,6 +137,7 @@ class Channel:
             return [SendEnd(Side.NEAR), *self._finish_if_over()]
         if record.kind is RecordType.RESET:
             self.finished = True
+            self.broke = False
             return [SendReset(Side.NEAR), CloseBoth()]
         if record.kind is RecordType.PARAMS:
             Params.decode(record.content)
@@ -157,4 +163,5 @@ class Channel:
         if not (self._near_ended and self._far_closed):
             return []
         self.finished = True
+        self.broke = False
         return [CloseBoth()]

@@ -55,6 +55,11 @@ class Machine(ABC):
         """Whether `deadline` is that of a large flight's end: it only counts while the near side is read."""
         return self.state is self._CHANNEL
 
+    @property
+    def channel_broke(self) -> bool | None:
+        """As `Channel.broke`; None where there was no channel."""
+        return None if self._channel is None else self._channel.broke
+
     def handle(self, event: Event, now: float) -> list[Command]:
         side = getattr(event, "side", None)
         handler = self._TABLE.get((self.state, type(event), side))

@@ -38,6 +38,9 @@ class Machine(Protocol):
     @property
     def waits_for_silence(self) -> bool: ...
 
+    @property
+    def channel_broke(self) -> bool | None: ...
+
     def handle(self, event: Event, now: float) -> list[c.Command]: ...
 
 
@@ -155,6 +158,11 @@ class Connection:
     def was_reset(self) -> bool:
         """Whether it ended with resets, whoever wanted them."""
         return self.reset_by is not None or self.has_failed or self.has_stopped
+
+    @property
+    def channel_broke(self) -> bool | None:
+        """As `Machine.channel_broke`; what ends with us says nothing of the line."""
+        return None if self.has_failed or self.has_stopped else self._machine.channel_broke
 
     def end_reason(self, role: Role) -> Reason:
         """How it ended, in the mail servers' terms: near is the sender where we are the sending gateway."""

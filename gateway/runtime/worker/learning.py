@@ -18,6 +18,7 @@ from gateway.peers.looks import Look, with_look
 from gateway.peers.pins import Destination, MetPeer, MetStatement, updated
 from gateway.peers.sources import SourceSeen, after_endorsement, after_upgrade
 from gateway.policy import limits
+from gateway.policy.broken import BrokenRuns
 from gateway.policy.dead_end import ClearRuns
 from gateway.runtime.link import Message
 from gateway.runtime.worker.surroundings import Surroundings
@@ -40,6 +41,7 @@ class Learning:
         self._tell = tell
         self._finds_dead_ends = finds_dead_ends
         self._clear_runs = ClearRuns()
+        self._broken_runs = BrokenRuns()
 
     def remember_peer(self, flow: Flow, note: RememberPeer) -> None:
         """A peer has proven itself at this flow's destination."""
@@ -94,6 +96,16 @@ class Learning:
             self._note_offers(flow, note.reason)
         if note.reason in _HANDSHAKE_FAILED:
             self._note_failure(_destination(flow))
+
+    def note_channel_end(self, flow: Flow, broke: bool | None, now: float) -> None:
+        """How a channel to this flow's server has ended; None: not known, or there was none."""
+        if broke is None:
+            return
+        if not broke:
+            self._broken_runs.went_well(flow.server)
+        elif count := self._broken_runs.broke(flow.server, now):
+            alarm = {"reason": Reason.CHANNELS_BREAK.value, "subject": str(_destination(flow))}
+            self._tell({"alarm": {**alarm, "detail": f"{count} in a row"}})
 
     def _note_taking(self, flow: Flow, note: NoteDecision) -> None:
         """Whether the client took our offer, tried to, or ignored it."""

@@ -279,6 +279,8 @@ class Sessions:
         assert isinstance(connection.flow, Flow)
         try:
             self._note_end(connection, role)
+            if role is Role.SENDING:
+                self.learning.note_channel_end(connection.flow, connection.channel_broke, self._loop.time())
         finally:
             self._bank.closed(connection.flow.source)
             assert self.dialler is not None

@@ -19,6 +19,7 @@ from gateway.smtp.capability import VERB_LINE
 from tests.playbook import (
     EHLO,
     FarReceivingGateway,
+    Playbook,
     flip,
     octets,
 )
@@ -242,3 +243,40 @@ def test_records_without_content_show_nothing() -> None:
     book.far(r.layer.seal(RecordType.DATA))
     assert book.to_near == seen
     assert book.state == "channel"
+
+
+# --- Whether something between the gateways has ended it ----------------------------------------------------
+
+
+def _closed_by_both(book: Playbook, r: FarReceivingGateway) -> None:
+    book.near_end()
+    book.far(r.layer.seal(RecordType.CLOSE))
+
+
+@pytest.mark.parametrize(
+    ("end", "broke"),
+    [
+        (_closed_by_both, False),
+        (lambda book, r: book.far(r.layer.seal(RecordType.RESET)), False),
+        (lambda book, r: book.far_reset(), True),
+        (lambda book, r: book.far_end(), True),
+        (lambda book, r: book.far(flip(r.says(b"250 Ok\r\n"), 20)), True),
+        (lambda book, r: book.near_reset(), None),
+        (lambda book, r: (book.far(r.layer.seal(RecordType.CLOSE)), book.far_reset()), None),
+    ],
+    ids=["closed", "reset-by-receiver", "cut", "cut-in-order", "damaged", "sender-left", "cut-when-closed"],
+)
+def test_what_has_ended_a_channel(
+    end: Callable[[Playbook, FarReceivingGateway], None], broke: bool | None
+) -> None:
+    r = FarReceivingGateway()
+    book = channelled(r)
+    assert book.machine.channel_broke is None
+    end(book, r)
+    assert book.machine.channel_broke is broke
+
+
+def test_where_there_was_no_channel_none_has_broken() -> None:
+    book = ready(FarReceivingGateway())
+    book.far_reset()
+    assert book.machine.channel_broke is None

@@ -303,3 +303,40 @@ def test_what_counts_against_a_path_that_never_upgraded(
     another server of a pool, the mail would wait for ever."""
     worker.decided(reason, role=Role.SENDING)
     assert ({"failure": {"address": "203.0.113.7", "port": 25}} in worker.said) is is_failure
+
+
+def test_channels_that_break_one_after_the_other_ring(worker: Worker) -> None:
+    """Their senders try again, each time in vain, and no session by itself says so."""
+    learning = worker.sessions.learning
+    for now in (0.0, 300.0, 900.0):
+        assert not worker.said
+        learning.note_channel_end(flow(CLIENT), True, now)
+    learning.note_channel_end(flow(CLIENT), None, 1000.0)
+    (rung,) = worker.said
+    assert rung["alarm"] == {
+        "reason": "channels-break",
+        "subject": "203.0.113.7:25",
+        "detail": f"{limits.BROKEN_CHANNELS} in a row",
+    }
+    learning.note_channel_end(flow(CLIENT), False, 1800.0)
+    learning.note_channel_end(flow(CLIENT), True, 2700.0)
+    assert worker.said == [rung]
+
+
+@pytest.mark.parametrize("role", Role)
+def test_how_each_channel_of_the_sending_side_ended_is_noted(
+    worker: Worker, role: Role, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[object] = []
+    monkeypatch.setattr(worker.sessions.learning, "note_channel_end", lambda *said: noted.append(said[:2]))
+    worker.sessions.dialler = cast("Any", SimpleNamespace(ended=lambda flow, *, by_reset: None))
+    near, peer = tcp_pair()
+    far, server = tcp_pair()
+    worker.sessions.pair_ready(flow(CLIENT), role, near, far)
+    (connection,) = worker.sessions._roles
+    monkeypatch.setattr(type(connection._machine), "channel_broke", True)
+    connection._near.reset()
+    connection._far.reset()
+    assert noted == ([(flow(CLIENT), True)] if role is Role.SENDING else [])
+    for each in (peer, server):
+        each.close()
