@@ -58,6 +58,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (ranks.get(item.path.name, len(LONG)), -tests[item.path], item.path))
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Nothing that is tested here goes without root. To scripts/test one that is skipped has not passed."""
+    item.add_marker(pytest.mark.kernel)
+    if os.geteuid() != 0:
+        item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
 @contextlib.contextmanager
 def slot() -> Iterator[Lab]:
     """A lab that is not built yet, in a place that nobody else uses."""
@@ -163,53 +170,71 @@ def tls_contexts(tmp_path_factory: pytest.TempPathFactory) -> TlsContexts:
 
 
 @pytest.fixture(scope="session")
-def require_root() -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
-
-
-@pytest.fixture(scope="session")
-def guarded_sites(require_root: None, tls_contexts: TlsContexts) -> Iterator[Guarded]:
+def guarded_sites(tls_contexts: TlsContexts) -> Iterator[Guarded]:
     with guarded(tls_contexts) as sites:
         yield sites
 
 
 @pytest.fixture(scope="session")
-def bare_sites(require_root: None, tls_contexts: TlsContexts) -> Iterator[MailSites]:
+def bare_sites(tls_contexts: TlsContexts) -> Iterator[MailSites]:
     with unguarded(tls_contexts) as sites:
         yield sites
 
 
 @pytest.fixture(scope="session")
-def watched_sites(require_root: None, tls_contexts: TlsContexts) -> Iterator[Guarded]:
+def watched_sites(tls_contexts: TlsContexts) -> Iterator[Guarded]:
     """With a listener on the wire; gateways that have met nobody before these tests."""
     with guarded(tls_contexts, with_listener=True) as sites:
         yield sites
 
 
 @pytest.fixture(scope="session")
-def watched_bare_sites(require_root: None, tls_contexts: TlsContexts) -> Iterator[MailSites]:
+def watched_bare_sites(tls_contexts: TlsContexts) -> Iterator[MailSites]:
     with unguarded(tls_contexts, with_listener=True) as sites:
         yield sites
 
 
 @pytest.fixture(scope="session")
-def postfix_lab(require_root: None) -> Iterator[Lab]:
+def postfix_lab() -> Iterator[Lab]:
     """Three Postfix; its gateways are not started yet."""
     with slot() as lab:
         lab.up(with_gateways=False, temporary=True)
         yield lab
 
 
+# Two sites, of `two_sites`. A module has a `placement` of its own if its gateways stand elsewhere,
+# and a `built` of its own if it needs more there.
+
+
 @pytest.fixture(scope="module")
-def acquainted_sites(require_root: None) -> Iterator[Sites]:
-    """Two sites with routers, whose gateways have met."""
-    with two_sites.built() as sites:
+def placement(request: pytest.FixtureRequest) -> Placement:
+    found: Placement = getattr(request, "param", Placement.ROUTER)
+    return found
+
+
+@pytest.fixture(scope="module")
+def built(placement: Placement) -> Iterator[Sites]:
+    """Gateways that have met nobody."""
+    with two_sites.built(placement=placement) as sites:
+        yield sites
+
+
+@pytest.fixture(scope="module")
+def acquainted_sites(placement: Placement) -> Iterator[Sites]:
+    """Gateways that have met."""
+    with two_sites.built(placement=placement) as sites:
         sites.acquaint()
         yield sites
 
 
-# The mail server of site b, for the tests of a module whose `sites` are of `two_sites`.
+@pytest.fixture
+def sites(built: Sites) -> Sites:
+    """Both gateways serve, whatever the test before did to them."""
+    built.settle()
+    return built
+
+
+# The mail server of site b.
 
 
 @pytest.fixture
@@ -234,7 +259,7 @@ def server6(sites: Sites) -> Iterator[MailServer]:
 
 
 @pytest.fixture(scope="module")
-def router_between_hosts(require_root: None) -> Iterator[None]:
+def router_between_hosts() -> Iterator[None]:
     with rules_ground.standing():
         yield
 

@@ -17,7 +17,7 @@ from gateway.lab.processes import command_in, run_in
 from tests.lab.conftest import slot
 from tests.lab.probes import eventually
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 PATIENCE = 60.0
 ALARMS = """
@@ -28,7 +28,7 @@ server = "{server}"
 
 
 @pytest.fixture
-def lab(require_root: None) -> Iterator[Lab]:
+def lab() -> Iterator[Lab]:
     """Gateway a alone, which tells the postmaster of site a."""
     with slot() as lab:
         lab.up(with_gateways=False, temporary=True)

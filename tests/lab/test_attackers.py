@@ -27,15 +27,13 @@ from tests.attackers.replaying import FromBefore, of_kind
 from tests.lab.conftest import build_bare, slot
 from tests.playbook import FarReceivingGateway, gateway_keys
 
-pytestmark = pytest.mark.kernel
-
 CONTENT_LINES = 1300
 """Of 78 octets: some 100 KB, so that the content takes several records."""
 PATIENCE = 15.0
 
 
 @pytest.fixture(scope="module")
-def field(require_root: None) -> Iterator[Ground]:
+def field() -> Iterator[Ground]:
     with slot() as lab:
         build_bare(lab, with_gateways=False, with_listener=False)
         with ground.opened(lab) as made:

@@ -21,7 +21,7 @@ from tests.attackers import flooding, ground
 from tests.attackers.parties import EHLO, GREETING, REPLY
 from tests.lab.conftest import build_bare, slot
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 MIB = 1 << 20
 SOME = 64 * MIB
@@ -42,7 +42,7 @@ AMOUNTS = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module")
-def lab(require_root: None) -> Iterator[Lab]:
+def lab() -> Iterator[Lab]:
     with slot() as made:
         build_bare(made, with_gateways=True, with_listener=False)
         yield made

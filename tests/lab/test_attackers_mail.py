@@ -32,8 +32,6 @@ from tests.attackers.impersonating import OwnKeys
 from tests.attackers.injecting import COMMANDS, AnswerVerb, Inject
 from tests.lab.conftest import slot
 
-pytestmark = pytest.mark.kernel
-
 LARGE = 100_000
 SECONDS = 60.0
 WORDS = {"envelope", "subject", "body"}
@@ -76,7 +74,7 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def field(require_root: None) -> Iterator[Ground]:
+def field() -> Iterator[Ground]:
     with slot() as lab:
         lab.up(with_gateways=False, temporary=True)
         with ground.opened(lab, scripted=False) as made:

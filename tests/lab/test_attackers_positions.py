@@ -21,7 +21,7 @@ from tests.attackers.parties import Fate, mail
 from tests.attackers.verdict import own_mails
 from tests.lab.conftest import build_bare, slot
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 HANDSHAKE = [
     (End.R, Kind.GREETING),
@@ -43,7 +43,7 @@ MASKS = (0x02, 0x20, 0x80)
 
 
 @pytest.fixture(scope="module")
-def field(require_root: None) -> Iterator[Ground]:
+def field() -> Iterator[Ground]:
     with slot() as lab:
         build_bare(lab, with_gateways=False, with_listener=False)
         with ground.opened(lab) as made:

@@ -33,8 +33,6 @@ from tests.attackers.injecting import AnswerVerb, Inject
 from tests.attackers.parties import mail
 from tests.lab.conftest import build_bare, slot
 
-pytestmark = pytest.mark.kernel
-
 VECTORS = Path(__file__).parent.parent / "vectors"
 CLEAR_OCTETS = "clear-octets-in-channel"
 
@@ -184,7 +182,7 @@ ROWS = [*striptls(), *east_rows()]
 
 
 @pytest.fixture(scope="module")
-def field(require_root: None) -> Iterator[Ground]:
+def field() -> Iterator[Ground]:
     with slot() as lab:
         build_bare(lab, with_gateways=False, with_listener=False)
         with ground.opened(lab) as made:

@@ -19,13 +19,11 @@ from gateway.lab.lab import Lab
 from gateway.lab.mail import BODY_WORDS, SUBJECT_WORDS
 from tests.lab.conftest import slot
 
-pytestmark = pytest.mark.kernel
-
 ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope="module")
-def lab(require_root: None) -> Iterator[Lab]:
+def lab() -> Iterator[Lab]:
     with slot() as lab:
         lab.up(temporary=True)
         yield lab
@@ -95,14 +93,14 @@ def test_listening_on_an_interface(lab: Lab) -> None:
         (["--interface", "nosuch0"], 1, "no interface nosuch0 here; there are: "),
     ],
 )
-def test_bad_input_is_one_clear_line(require_root: None, words: list[str], code: int, told: str) -> None:
+def test_bad_input_is_one_clear_line(words: list[str], code: int, told: str) -> None:
     result = CliRunner().invoke(nightmail, ["audit", *words])
     assert (result.exit_code, result.stdout) == (code, "")
     assert result.stderr.startswith(f"nightmail: {told}")
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_without_root_it_says_so(require_root: None) -> None:
+def test_without_root_it_says_so() -> None:
     command = ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-c"]
     words = ["nightmail", "audit", "--interface", "lo"]
     program = f"import sys; from gateway.cli import main; sys.argv = {words}; main()"

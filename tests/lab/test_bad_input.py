@@ -22,11 +22,6 @@ import pytest
 from gateway.lab.processes import kill_all_in
 from tests.lab.own_namespaces import lonely_router, remove_ours
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
-
 SOURCE = Path(__file__).parents[2]
 NAME = f"nmbi-{os.getpid()}"
 PATIENCE = 60.0

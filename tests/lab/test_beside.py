@@ -7,7 +7,6 @@ is touched. None of them need be installed: `scripts/neighbours` does that in a 
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import time
@@ -23,10 +22,6 @@ from tests.lab.own_disk import OwnDisk, own_disk
 from tests.lab.probes import FIRST_RETRANSMISSION, MailServer, eventually, failure, mail
 from tests.lab.two_sites import TOOLS, Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 PUT_BACK_SECONDS = 1.0
 """Two looks at the rules, and the time that putting them in takes."""
 ON_A_BUSY_MACHINE = 1.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Iterator
 
 import pytest
 from scapy.layers.inet import IP, TCP
@@ -14,28 +13,15 @@ from scapy.layers.l2 import Dot1Q, Ether
 from gateway.config import Placement
 from gateway.lab import gateways, processes
 from gateway.lab.topology import BRIDGE
-from tests.lab import two_sites
 from tests.lab.bridges import BOTH_FAMILIES, Cable, decided, is_mail, mac_of, reaches
 from tests.lab.in_any_placement import reached_the_gate
 from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.two_sites import TOOLS, Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
-
 
 @pytest.fixture(scope="module")
-def built() -> Iterator[Sites]:
-    with two_sites.built(placement=Placement.BRIDGE) as sites:
-        yield sites
-
-
-@pytest.fixture
-def sites(built: Sites) -> Sites:
-    built.settle()
-    return built
+def placement() -> Placement:
+    return Placement.BRIDGE
 
 
 # --- What is not ours ---------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ For a router the same is in `test_errors_of_others`, `test_fail_open` and `test_
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -21,17 +20,18 @@ from tests.lab.probes import MailServer, eventually, wait_gone
 from tests.lab.test_errors_of_others import HOST, NET, NO_NEIGHBOUR, REFUSED, SILENT, Trouble, at
 from tests.lab.two_sites import TOOLS, Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
+
+@pytest.fixture(scope="module")
+def placement() -> Placement:
+    return Placement.BRIDGE
+
 
 # --- Failures -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def with_troubles() -> Iterator[Sites]:
-    with two_sites.built(placement=Placement.BRIDGE) as sites:
+def with_troubles(placement: Placement) -> Iterator[Sites]:
+    with two_sites.built(placement=placement) as sites:
         arrange_troubles(sites)
         yield sites
 
@@ -87,16 +87,8 @@ def test_a_missing_neighbour_is_told_by_the_network_itself(with_troubles: Sites,
 
 
 @pytest.fixture(scope="module")
-def built() -> Iterator[Sites]:
-    with two_sites.built(placement=Placement.BRIDGE) as sites:
-        sites.acquaint()
-        yield sites
-
-
-@pytest.fixture
-def sites(built: Sites) -> Sites:
-    built.settle()
-    return built
+def built(acquainted_sites: Sites) -> Sites:
+    return acquainted_sites
 
 
 @pytest.mark.parametrize("letter", ["a", "b"])

@@ -7,7 +7,6 @@ alone is looked at on the cables, by sockets that see every frame.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -25,17 +24,11 @@ from tests.lab.probes import eventually
 from tests.lab.test_darkness import SPOKEN, assert_dark
 from tests.lab.test_equality import BOTH, ROUTES
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
-
-
 # --- Real mail ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def post(require_root: None) -> Iterator[Lab]:
+def post() -> Iterator[Lab]:
     """Three Postfix, two of them behind a bridge; the daemons on these are not started yet."""
     with in_any_placement.post_offices(Placement.BRIDGE) as lab:
         yield lab
@@ -49,7 +42,7 @@ def test_real_mail_is_the_same_and_dark_between_gateways_alone(post: Lab) -> Non
 
 
 @pytest.fixture(scope="module")
-def bridged(require_root: None, tls_contexts: TlsContexts) -> Iterator[Guarded]:
+def bridged(tls_contexts: TlsContexts) -> Iterator[Guarded]:
     """Gateways that have met."""
     with in_any_placement.acquainted(tls_contexts, Placement.BRIDGE) as made:
         yield made

@@ -5,34 +5,21 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 
 from gateway.config import Placement
 from gateway.lab import gateways, network, processes
 from gateway.lab.topology import BRIDGE, INSIDE, OUTSIDE
-from tests.lab import harms, two_sites
+from tests.lab import harms
 from tests.lab.bridges import bridge_state, decided
 from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.two_sites import Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
-
 
 @pytest.fixture(scope="module")
-def built() -> Iterator[Sites]:
-    with two_sites.built(placement=Placement.BRIDGE) as sites:
-        yield sites
-
-
-@pytest.fixture
-def sites(built: Sites) -> Sites:
-    built.settle()
-    return built
+def placement() -> Placement:
+    return Placement.BRIDGE
 
 
 def test_left_over_rules_are_harmless_and_down_takes_everything(

@@ -6,7 +6,6 @@ and `sessions`.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -21,10 +20,6 @@ from tests.lab.bugged.sitecustomize import BUGS
 from tests.lab.probes import Dialogue, MailServer, eventually, mail
 from tests.lab.two_sites import Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 BUGGED = Path(__file__).with_name("bugged")
 PORTS = {
     letter: {bug: 40000 + 100 * each + number for number, bug in enumerate(BUGS)}
@@ -37,7 +32,7 @@ A_FLIGHT = 40_000
 
 
 @pytest.fixture(scope="module")
-def sites(require_root: None) -> Iterator[Sites]:
+def sites() -> Iterator[Sites]:
     with two_sites.built(start=False) as sites:
         for letter in "ab":
             start_bugged(sites, letter)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 import threading
 from collections.abc import Iterator
@@ -25,10 +24,6 @@ from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.strangers import Strangers, await_known_at_b, pass_a_by
 from tests.lab.two_sites import Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 _UNDO = (
     "nft delete table ip attacker",
     "ip rule del fwmark 1 lookup 100",

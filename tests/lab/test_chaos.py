@@ -5,7 +5,6 @@ Namespaces nmc-. The whole table is the command's; what it showed stands in docs
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -15,10 +14,6 @@ from bench.chaos.__main__ import line, meets_the_bar, strike
 from bench.chaos.faults import FAULTS
 from bench.chaos.ground import World
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 PUT_BACK_SECONDS = 1.0
 TRIES = 2
 """A machine that stands still for a second lets nobody through, whatever is or is not on the way."""

@@ -7,7 +7,6 @@ What stands in for what a reader has: the lab's mail server for the documents' e
 from __future__ import annotations
 
 import itertools
-import os
 import re
 import subprocess
 import sys
@@ -29,12 +28,8 @@ from tests.lab.two_sites import Sites
 from tests.pages import PAGES, Block
 from tests.stages import Run, Stage, run_of, staged
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    # A section is a dozen programs one after the other, each as slow as the machine is busy.
-    pytest.mark.timeout(300),
-]
+# A section is a dozen programs one after the other, each as slow as the machine is busy.
+pytestmark = pytest.mark.timeout(300)
 EXAMPLES: Final = ("ADDRESS", "192.0.2.7", "mail.example.org")
 """Mail servers of others, in the documents."""
 SERVICE: Final = {

@@ -29,10 +29,6 @@ from tests.lab import two_sites
 from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.two_sites import Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 _OF_A_WORKER = (1 << hardening.NET_ADMIN) | (1 << hardening.NET_BIND_SERVICE)
 
 

@@ -20,8 +20,6 @@ from tests.lab.dialogues import DIALOGUES, Dialogue
 from tests.lab.dialogues.words import EHLO, FLIGHT, FLIGHT_REPLY, GREETING, QUIT, REPLY, c, mail, opened, s
 from tests.lab.exchange import Outcome
 
-pytestmark = pytest.mark.kernel
-
 WINDOW = 8
 """So many octets of what was said are never on the wire in a row. By chance: once in 10^12 runs."""
 VERB = b"XNIGHTMAIL\r\n"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -28,10 +27,6 @@ from tests.lab.bridges import Cable, mac_of
 from tests.lab.probes import PATIENCE, Dialogue, MailServer, eventually, mail
 from tests.lab.two_sites import TOOLS, Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
 SPARED = 40
 

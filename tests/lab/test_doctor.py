@@ -8,7 +8,6 @@ All troubles share one daemon. Each begins on a gateway that was all green.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,11 +20,6 @@ from gateway.config import Placement
 from gateway.lab import gateways
 from tests.lab.conftest import guarded
 from tests.lab.examined import A, B, G, Site, standing
-
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 
 
 @pytest.fixture(scope="module")

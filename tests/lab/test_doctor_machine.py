@@ -7,7 +7,6 @@ kernel without a module, a full table of connections and a wrong clock would be 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import struct
 import sys
@@ -21,10 +20,6 @@ from gateway.operator.doctor.table import CHECKS
 from tests.lab import test_doctor
 from tests.lab.examined import SOURCE, Site, standing
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 DAY = 86_400
 NOBODY = (
     "setpriv --reuid=65534 --regid=65534 --clear-groups"

@@ -21,8 +21,6 @@ from tests.lab.exchange import MailSites, Outcome, Over
 from tests.lab.gateway_log import Session
 from tests.lab.steps import HearReset, Party, Reset
 
-pytestmark = pytest.mark.kernel
-
 LOG_SECONDS = 10.0
 """Logs go out every 0.1 s; sessions are over when both of their connections are."""
 UPGRADED = (Reason.UPGRADED, Reason.UPGRADED_NEW_PEER)

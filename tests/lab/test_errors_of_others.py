@@ -7,7 +7,6 @@ far ends are addresses at site b that nobody has, or that somebody refuses for. 
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import socket
 import statistics
@@ -23,10 +22,6 @@ from tests.lab import two_sites
 from tests.lab.probes import Dialogue, MailServer, eventually, failure, mail
 from tests.lab.two_sites import TOOLS, Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
 # Outbound and inbound at once from a; inbound alone from c, which has no gateway.
 CLIENTS = pytest.mark.parametrize("client", ["mta-a", "mta-c"], ids=["both-gates", "inbound"])
@@ -86,12 +81,6 @@ def arrange(sites: Sites) -> None:
         # Three questions for a neighbour, as ever, but not a second apart.
         sites.sh("gw-b", f"sysctl -qw net.{family}.neigh.inside.retrans_time_ms=100")
     sites.pass_by("a", "b")
-
-
-@pytest.fixture
-def sites(built: Sites) -> Sites:
-    built.settle()
-    return built
 
 
 @CLIENTS

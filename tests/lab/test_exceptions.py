@@ -6,7 +6,6 @@ Seen in the kernel's counter at the gate, in the log, and in `explain`. Namespac
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -18,10 +17,6 @@ from tests.lab import two_sites
 from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.two_sites import Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
 ENDS = pytest.mark.parametrize("end", ["mta-a", "mta-b"], ids=["source", "destination"])
 

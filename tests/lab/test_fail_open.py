@@ -29,11 +29,6 @@ from tests.lab.harms import (
 from tests.lab.probes import PATIENCE, Load, MailServer, eventually, kill, mail, wait_gone
 from tests.lab.two_sites import MASQUERADED, PLAIN, Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
-
 
 @pytest.fixture
 def sites(acquainted_sites: Sites) -> Iterator[Sites]:

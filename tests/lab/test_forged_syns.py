@@ -5,7 +5,6 @@ All of it is bounded: some hundreds of SYNs, some thousands in the flood. Namesp
 
 from __future__ import annotations
 
-import os
 import random
 import socket
 import struct
@@ -20,10 +19,6 @@ from tests.lab import probes, two_sites
 from tests.lab.probes import Dialogue, Load, MailServer, eventually, kill, mail, wait_gone
 from tests.lab.two_sites import TOOLS, Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
 FORGED = {False: "203.0.113.{}", True: "2001:db8:bad::{:x}"}
 FORGED_NETWORK = {False: "203.0.113.0/24", True: "2001:db8:bad::/64"}

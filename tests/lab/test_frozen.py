@@ -17,15 +17,10 @@ import pytest
 
 from gateway.config import Placement
 from gateway.lab import processes
-from tests.lab import two_sites
 from tests.lab.harms import targets
 from tests.lab.probes import Load, MailServer, eventually, failure, mail
 from tests.lab.two_sites import Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 LETTERS = pytest.mark.parametrize("letter", ["a", "b"])
 BAR_SECONDS = 1.0
 LATE_SECONDS = 0.5
@@ -33,16 +28,14 @@ LATE_SECONDS = 0.5
 
 
 @pytest.fixture(scope="module", params=list(Placement), ids=lambda placement: placement.value)
-def built(request: pytest.FixtureRequest) -> Iterator[Sites]:
-    with two_sites.built(placement=request.param) as sites:
-        sites.acquaint()
-        yield sites
+def placement(request: pytest.FixtureRequest) -> Placement:
+    found: Placement = request.param
+    return found
 
 
-@pytest.fixture
-def sites(built: Sites) -> Iterator[Sites]:
-    built.settle()
-    yield built
+@pytest.fixture(scope="module")
+def built(acquainted_sites: Sites) -> Sites:
+    return acquainted_sites
 
 
 def session_of(pid: int) -> int | None:

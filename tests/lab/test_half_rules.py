@@ -8,20 +8,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 
 from gateway.config import Placement
-from tests.lab import two_sites
 from tests.lab.harms import ours, targets
 from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.two_sites import TOOLS, Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 AT_ONCE_SECONDS = 0.8
 """Less than the second after which a client sends a lost SYN again."""
 HARM = {
@@ -38,20 +32,12 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def built(request: pytest.FixtureRequest) -> Iterator[Sites]:
-    with two_sites.built(placement=request.param) as sites:
-        sites.acquaint()
-        yield sites
-
-
-@pytest.fixture
-def sites(built: Sites) -> Sites:
-    built.settle()
-    return built
+def built(acquainted_sites: Sites) -> Sites:
+    return acquainted_sites
 
 
 @pytest.mark.parametrize("letter", ["a", "b"])
-@pytest.mark.parametrize(("built", "harm"), CASES, indirect=["built"])
+@pytest.mark.parametrize(("placement", "harm"), CASES, indirect=["placement"])
 def test_new_connections_pass_or_are_taken_whole(
     sites: Sites, server4: MailServer, server6: MailServer, harm: list[str], letter: str
 ) -> None:

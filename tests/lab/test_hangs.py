@@ -15,11 +15,6 @@ from tests.lab.harms import GATEWAYS_AND_SITES, targets, undisturbed
 from tests.lab.probes import PATIENCE, Load, MailServer, eventually, mail
 from tests.lab.two_sites import Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
-
 
 @pytest.fixture
 def sites(acquainted_sites: Sites) -> Iterator[Sites]:

@@ -6,7 +6,6 @@ uses: `test_real_mail`, `test_equality`, `test_darkness`. Counterpart: `test_hos
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +15,7 @@ import pytest
 from gateway.config import Placement
 from gateway.lab import gateways, processes
 from gateway.lab.lab import Lab
+from gateway.lab.overview import overview
 from gateway.lab.topology import Family
 from gateway.policy import limits
 from tests.lab import in_any_placement, probes
@@ -27,10 +27,6 @@ from tests.lab.test_darkness import SPOKEN, assert_dark
 from tests.lab.test_equality import BOTH, ROUTES, UPGRADED, Route, assert_equal
 from tests.lab.tls_ends import TlsContexts
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 LOG_SECONDS = 10.0
 
 
@@ -38,7 +34,7 @@ LOG_SECONDS = 10.0
 
 
 @pytest.fixture(scope="module")
-def post(require_root: None) -> Iterator[Lab]:
+def post() -> Iterator[Lab]:
     """Three Postfix; the daemons are not started yet, and will run beside two of them."""
     with in_any_placement.post_offices(Placement.HOST) as lab:
         yield lab
@@ -50,7 +46,7 @@ def test_real_mail_is_the_same_and_dark_between_gateways_alone(post: Lab) -> Non
 
 def test_the_operator_sees_a_gateway_that_serves(post: Lab) -> None:
     eventually(lambda: all(gateways.serves(gateways.ask(one) or {}) for one in post.gateways), 30.0)
-    facts = post.status()["nodes"]
+    facts = overview(post)["nodes"]
     assert [facts[name]["gateway"] for name in ("gw-a", "gw-b")] == ["serves", "serves"]
 
 
@@ -58,7 +54,7 @@ def test_the_operator_sees_a_gateway_that_serves(post: Lab) -> None:
 
 
 @pytest.fixture(scope="module")
-def on_hosts(require_root: None, tls_contexts: TlsContexts) -> Iterator[Guarded]:
+def on_hosts(tls_contexts: TlsContexts) -> Iterator[Guarded]:
     """Gateways on the mail servers, which have met."""
     with in_any_placement.acquainted(tls_contexts, Placement.HOST) as made:
         yield made

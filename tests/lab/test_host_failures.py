@@ -24,10 +24,6 @@ from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.test_errors_of_others import HOST, PROHIBITED, REFUSED, SILENT, TROUBLES, Trouble
 from tests.lab.two_sites import TOOLS, Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 BOTH_FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
 LOG_SECONDS = 10.0
 
@@ -100,16 +96,6 @@ def built() -> Iterator[Sites]:
             )
         sites.acquaint()
         yield sites
-
-
-@pytest.fixture
-def sites(built: Sites) -> Sites:
-    for one in built.gateways:
-        status = gateways.ask(one)
-        if status is None or not gateways.serves(status) or status["wanted"] != "up":
-            gateways.kill(one)
-            built.start(one.node.letter)
-    return built
 
 
 FILTER = """\

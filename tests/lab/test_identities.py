@@ -28,10 +28,6 @@ from tests.lab import probes, two_sites
 from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.two_sites import Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 OUTER = "203.0.113.9"
 """How the world calls site b's mail server, where a router in front of its gateway translates addresses."""
 

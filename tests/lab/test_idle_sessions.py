@@ -7,7 +7,6 @@ past EHLO and in the channel; the fourth one sends mail, 20 at a time. Namespace
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +19,8 @@ from bench.rivals import growth, holding
 from tests.lab.probes import eventually
 
 pytestmark = [
-    pytest.mark.kernel,
     pytest.mark.long,
     pytest.mark.timeout(900),  # opening them takes longest
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
     pytest.mark.skipif(not load.SOURCE.exists(), reason="needs Postfix's smtp-source"),
 ]
 OCTETS = 20_000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -18,11 +17,7 @@ from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.two_sites import Sites
 from tests.pages import ROOT
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.timeout(240),
-]
+pytestmark = pytest.mark.timeout(240)
 PAGE: Final = (ROOT / "docs" / "json.md").read_text()
 
 ELSEWHERE: Final = {

@@ -31,11 +31,6 @@ from gateway.lab.topology import Family
 from gateway.lab.wan import Wan
 from tests.lab.traces import NOTHING, traces
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
-
 PLACE = Place("nml-", Path("/run/nml-lab"), Path("/run/nml-lab.lock"))
 ROOT = Path(__file__).parents[2]
 

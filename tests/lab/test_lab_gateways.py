@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +16,6 @@ from gateway.lab.lab import Lab
 from gateway.lab.place import Place
 from gateway.lab.topology import Family
 from tests.lab.traces import NOTHING, traces
-
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 
 
 @pytest.fixture(scope="module")

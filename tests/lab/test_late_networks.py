@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -13,10 +12,6 @@ from tests.lab import two_sites
 from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.two_sites import Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 INSIDE = {4: "10.12.0.254/24", 6: "2001:db8:12::fe/64"}
 NETWORKS = {"10.12.0.0/24", "2001:db8:12::/64"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 
@@ -13,11 +12,6 @@ from tests.lab import two_sites
 from tests.lab.harms import SITES, ours, protected, targets, undisturbed
 from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.two_sites import Sites
-
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 
 
 @pytest.fixture

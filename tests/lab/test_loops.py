@@ -7,7 +7,6 @@ two gateways on one path: `test_overload`.)
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 
@@ -21,18 +20,13 @@ from tests.lab.gateway_log import GatewayLog
 from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.two_sites import TOOLS, Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
 PUBLIC = {False: "198.51.100.61", True: "2001:db8:100::61"}
 """By it the world, and whoever inside asks the DNS, knows site a's mail server."""
 
 
-@pytest.fixture
-def sites(acquainted_sites: Sites) -> Sites:
-    acquainted_sites.settle()
+@pytest.fixture(scope="module")
+def built(acquainted_sites: Sites) -> Sites:
     return acquainted_sites
 
 

@@ -6,28 +6,17 @@ log, `nightmail status` and `nightmail peers`. Namespaces nmf0-...
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.lab import probes, two_sites
+from tests.lab import probes
 from tests.lab.probes import Dialogue, MailServer, eventually, kill, mail
 from tests.lab.two_sites import Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
-
-
-@pytest.fixture(scope="module")
-def built() -> Iterator[Sites]:
-    with two_sites.built() as sites:
-        yield sites
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ its own, which b has not met. Namespaces nmf0-...
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -21,10 +20,6 @@ from tests.lab.probes import Dialogue, MailServer, eventually
 from tests.lab.strangers import await_known_at_b, told
 from tests.lab.two_sites import Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
 MANY = limits.OFFERS_IGNORED_IN_A_ROW
 ONE_IN = limits.OFFERS_REST_ONE_IN

@@ -7,7 +7,6 @@ which is bounded in rate and ends with its test; docs/operations.md, "Overload".
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import socket
 import sys
@@ -25,10 +24,6 @@ from tests.lab.probes import Dialogue, eventually
 from tests.lab.test_forged_syns import FORGED_NETWORK
 from tests.lab.two_sites import Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 ROOT = Path(__file__).parents[2]
 SESSIONS, PER_SOURCE, PER_SECOND, HELD = 500, 200, 300, 4
 SMALL_LIMITS = f"""

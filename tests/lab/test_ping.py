@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -20,10 +19,6 @@ from tests.lab import probes, two_sites
 from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.two_sites import Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
@@ -153,7 +148,7 @@ def test_to_an_address_that_is_silent(sites: Sites, v6: bool) -> None:
     assert "NO, no session: no answer in time, waiting for the connection" in text
 
 
-def test_on_the_mail_server_itself_the_gateway_there_lets_it_be(require_root: None) -> None:
+def test_on_the_mail_server_itself_the_gateway_there_lets_it_be() -> None:
     with two_sites.built(placement=Placement.HOST) as sites:
         address = sites.address("mta-b", False)
         with MailServer(sites, "mta-b", False):

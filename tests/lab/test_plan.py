@@ -23,11 +23,6 @@ from tests.lab.own_disk import OwnDisk, own_disk
 from tests.lab.own_namespaces import lonely_router
 from tests.lab.probes import eventually
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
-
 SOURCE = Path(__file__).parents[2]
 NAME = f"nmpl-{os.getpid()}"
 PATIENCE = 60.0

@@ -22,7 +22,7 @@ from gateway.lab.topology import SMTP_PORT, Family
 from tests.lab.conftest import slot
 from tests.lab.gateway_log import GatewayLog
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 DELIVERY_SECONDS = 60.0
 WAYS = [("a", "b", False), ("b", "a", False), ("a", "b", True), ("a", "c", False), ("c", "b", False)]
@@ -135,7 +135,7 @@ def test_mail_by_swaks_is_the_same(name: str, post: Post, tmp_path: Path) -> Non
 
 
 @pytest.mark.long
-def test_starttls_between_the_mail_servers_is_theirs(require_root: None) -> None:
+def test_starttls_between_the_mail_servers_is_theirs() -> None:
     """Postfix at mta-b offers STARTTLS, Postfix at mta-a takes it: end to end, inside of our channel."""
     with slot() as lab:
         lab.up(with_gateways=False, offer_starttls=True, temporary=True)

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,31 +21,18 @@ import pytest
 from gateway.lab import gateways, processes
 from gateway.operator import status as operator_status
 from gateway.policy import limits
-from tests.lab import probes, two_sites
+from tests.lab import probes
 from tests.lab.probes import Dialogue, Load, MailServer, eventually, mail
 from tests.lab.two_sites import Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 RELOADS = 10
 FROZEN_SECONDS = 5.0
 """In which a connection passes workers that all stand still: a SYN comes again, and they are forgotten."""
 
 
 @pytest.fixture(scope="module")
-def sites() -> Iterator[Sites]:
-    with two_sites.built() as sites:
-        sites.acquaint()
-        yield sites
-
-
-@pytest.fixture
-def server(sites: Sites) -> Iterator[MailServer]:
-    sites.settle()
-    with MailServer(sites, "mta-b", False) as server:
-        yield server
+def built(acquainted_sites: Sites) -> Sites:
+    return acquainted_sites
 
 
 def reload(sites: Sites, letter: str) -> subprocess.CompletedProcess[bytes]:
@@ -245,7 +231,6 @@ def test_a_hangup_reloads_too(sites: Sites, server: MailServer) -> None:
 
 def test_who_asks_meanwhile_waits_for_the_answer(sites: Sites) -> None:
     """For the second that the supervisor takes to come back: nobody is told that no daemon runs."""
-    sites.settle()
     answers: list[dict[str, Any] | None] = []
     done = threading.Event()
 
@@ -267,7 +252,6 @@ def test_who_asks_meanwhile_waits_for_the_answer(sites: Sites) -> None:
 
 
 def test_two_hangups_at_once_leave_no_process_that_nobody_waits_for(sites: Sites) -> None:
-    sites.settle()
     before, supervisor = generation(sites, "b"), sites.supervisor("b")
     known = set(children(supervisor))
     os.kill(supervisor, signal.SIGHUP)
@@ -291,7 +275,6 @@ def children(parent: int) -> dict[int, str]:
 
 def test_who_is_told_to_stop_while_it_reloads_stops(sites: Sites) -> None:
     """The next one would know nothing of it, and a service manager would wait, and then kill."""
-    sites.settle()
     one, supervisor = sites.gateway("b"), sites.supervisor("b")
     before = one.configuration.read_text()
     try:
@@ -309,11 +292,9 @@ def test_who_is_told_to_stop_while_it_reloads_stops(sites: Sites) -> None:
         assert "daemon reloads" not in sites.log("b")[sites.log("b").rindex("alarm rings") :]
     finally:
         one.configuration.write_text(before)
-    sites.settle()
 
 
 def test_a_reload_without_a_daemon_says_so(sites: Sites) -> None:
     probes.kill(sites.supervisor("a"))
     done = eventually(lambda: (again := reload(sites, "a")).returncode == 1 and again)
     assert b"no daemon is running" in done.stderr
-    sites.settle()

@@ -11,7 +11,7 @@ from bench.rivals import holding, measures
 from bench.rivals.variants import Rival, stand_all
 from gateway.lab import network
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 OTHERS = [Rival.HAPROXY, Rival.STUNNEL, Rival.POSTFIX]
 MAILS = 3

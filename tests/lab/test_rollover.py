@@ -22,7 +22,7 @@ from tests.lab.conftest import slot
 from tests.lab.gateway_log import GatewayLog, Session
 from tests.lab.probes import eventually
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 DELIVERY_SECONDS = 60.0
 PHRASE = "a phrase of many letters\n"
 
@@ -86,7 +86,7 @@ class Post:
 
 
 @pytest.fixture(scope="module")
-def lab(require_root: None) -> Iterator[Lab]:
+def lab() -> Iterator[Lab]:
     with slot() as lab:
         lab.up(with_gateways=False, temporary=True)
         yield lab

@@ -16,8 +16,6 @@ from tests.lab.conftest import Guarded
 from tests.lab.dialogues import DIALOGUES, FIRST_CONTACT, Dialogue
 from tests.lab.exchange import MailSites
 
-pytestmark = pytest.mark.kernel
-
 LOG_SECONDS = 10.0
 BY_NAME = {dialogue.name: dialogue for dialogue in DIALOGUES}
 NO_LATER = [

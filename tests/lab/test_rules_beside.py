@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from ipaddress import ip_network
 
@@ -26,11 +25,6 @@ from tests.lab.rules_ground import (
     sh,
     talk,
 )
-
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 
 
 @BOTH_FAMILIES

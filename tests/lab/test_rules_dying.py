@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import socket
 import struct
 import time
-
-import pytest
 
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.nfqueue import SynQueue
@@ -33,11 +30,6 @@ from tests.lab.rules_ground import (
     wait_for,
     within,
 )
-
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 
 
 @BOTH_FAMILIES

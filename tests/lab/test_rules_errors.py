@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 
 import pytest
 
@@ -19,11 +18,6 @@ from tests.lab.rules_ground import (
     failure,
     sh,
 )
-
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 
 SECOND_SYN = 1.6
 """Behind the kernel's first retransmission."""

@@ -31,11 +31,6 @@ from tests.lab.rules_ground import (
     within,
 )
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
-
 
 def kernel_state() -> list[str]:
     """All rules, routes and routing rules; without comments, counters, and chains that hold nothing."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import subprocess
 
 import pytest
@@ -13,11 +12,6 @@ from gateway.errors import EnvironmentFailureError
 from gateway.intercept.nfqueue import SynQueue
 from gateway.policy import limits
 from tests.lab.rules_ground import CONFIG, HOSTS, A, B, G, Server, apply, made, sh, wait_for, within
-
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 
 
 @pytest.mark.parametrize("full", ["queue", "socket"])

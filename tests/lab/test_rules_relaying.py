@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from tests.lab.rules_ground import (
@@ -26,11 +24,6 @@ from tests.lab.rules_ground import (
     sh,
     talk,
 )
-
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 
 
 @BOTH_FAMILIES

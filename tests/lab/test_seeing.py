@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -16,14 +15,9 @@ from tests.lab import probes, two_sites
 from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.two_sites import Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
-
 
 @pytest.fixture(scope="module")
-def sites() -> Iterator[Sites]:
+def built() -> Iterator[Sites]:
     with two_sites.built(start=False) as sites:
         for one in sites.gateways:
             command = one.folder / "tell"
@@ -35,13 +29,6 @@ def sites() -> Iterator[Sites]:
             one.configuration.write_text(one.configuration.read_text() + more)
         sites.start("a", "b")
         yield sites
-
-
-@pytest.fixture
-def server(sites: Sites) -> Iterator[MailServer]:
-    sites.settle()
-    with MailServer(sites, "mta-b", False) as server:
-        yield server
 
 
 def protected_today(sites: Sites) -> int:

@@ -6,7 +6,6 @@ Real gateways and mail; site b is rebuilt for it. Namespaces nmf0-...
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -17,10 +16,6 @@ from tests.lab import two_sites
 from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.two_sites import Sites
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
 
 

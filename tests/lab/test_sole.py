@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -13,11 +12,6 @@ from contextlib import contextmanager
 import pytest
 
 from tests.lab.examined import PATIENCE, G, Site, standing
-
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-]
 
 
 @pytest.fixture(scope="module")
