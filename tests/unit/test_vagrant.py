@@ -41,8 +41,16 @@ def test_what_runs_in_the_guests_knows_no_names_or_addresses() -> None:
         assert all(found.startswith("127.") for found in re.findall(r"\d+\.\d+\.\d+\.\d+", text))
 
 
+def named(script: str) -> set[str]:
+    return set(re.findall(r"\b(?:mta|gw)-[a-z]\b", code(VAGRANT / script)))
+
+
 def test_the_proof_names_every_machine_and_no_other() -> None:
-    assert set(re.findall(r"\b(?:mta|gw)-[a-z]\b", code(VAGRANT / "prove.sh"))) == MACHINES
+    assert named("prove.sh") == MACHINES
+
+
+def test_the_proof_of_vlans_names_none_that_is_not_there() -> None:
+    assert {"mta-a", "gw-a", "gw-b", "mta-b"} == named("prove-vlan.sh") <= MACHINES
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -52,4 +60,4 @@ def test_a_script_is_executable_and_bash_can_read_it(script: Path) -> None:
 
 
 def test_there_are_scripts() -> None:
-    assert {script.name for script in SCRIPTS} >= {"lab.sh", "prove.sh", "build.sh", "customize.sh"}
+    assert {script.name for script in SCRIPTS} >= {"lab.sh", "prove.sh", "prove-vlan.sh", "build.sh"}
