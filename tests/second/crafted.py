@@ -13,6 +13,7 @@ import pytest
 
 from gateway.crypto.keys import IdentityKey, StaticKey
 from gateway.crypto.keys import endorse as endorse_as_product
+from gateway.peers.pins import Destination, MetPeer, updated
 from gateway.session.events import Side
 from tests.holding import HeldKeys
 from tests.playbook import (
@@ -39,6 +40,7 @@ from tests.second.dressed import (
     second_r,
     second_s,
 )
+from tests.second.memory import Pin, Seen
 from tests.second.messages import (
     Answer,
     answer_payload,
@@ -68,6 +70,7 @@ UNREDUCED_ED25519 = (P + 3).to_bytes(32, "little")
 """Decodes to a point, but its y is not below p."""
 NEUTRAL_SIGNATURE = (1).to_bytes(32, "little") + ZEROS
 MAIL = b"MAIL FROM:<a@a.example>\r\n"
+AT, NOW = Destination("192.0.2.25", 25), 1_800_000_000
 
 
 def flip(message: bytes, at: int) -> bytes:
@@ -106,6 +109,13 @@ def crafted_offer(case: OfferCase, form: str) -> bytes:
     message = e + e1 + s + payload
     message += case.signature or ed25519_sign(SEED_R, case.label + state.h + payload)
     return message if case.flipped is None else flip(message, case.flipped % len(message))
+
+
+def pinned(who: str) -> dict[str, Any]:
+    """A pin with R's identity accepted."""
+    if who == "product":
+        return {"pin": updated(None, AT, MetPeer(R_IDENTITY, TODAY, True), NOW)}
+    return {"pin": Pin({R_IDENTITY: Seen(True, TODAY, True)})}
 
 
 def s_of(who: str, **more: Any) -> Alone:

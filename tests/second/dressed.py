@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gateway.errors import Reason
 from gateway.session import commands as c
 from gateway.session.events import (
     DeadlineReached,
@@ -110,6 +111,7 @@ class Alone:
         self.ended: set[Side] = set()
         self.dials = 1
         self.remembered: list[c.RememberPeer] = []
+        self._decisions: list[c.NoteDecision] = []
 
     def happens(self, event: Event) -> Alone:
         if self.relays and isinstance(event, OctetsReceived):
@@ -137,12 +139,17 @@ class Alone:
             self.relays = True
         elif isinstance(command, c.RememberPeer):
             self.remembered.append(command)
+        elif isinstance(command, c.NoteDecision):
+            self._decisions.append(command)
 
     def from_near(self, said: bytes) -> Alone:
         return self.happens(OctetsReceived(Side.NEAR, said))
 
     def from_far(self, said: bytes) -> Alone:
         return self.happens(OctetsReceived(Side.FAR, said))
+
+    def near_ends(self) -> Alone:
+        return self.happens(EndReceived(Side.NEAR))
 
     def far_ends(self) -> Alone:
         return self.happens(EndReceived(Side.FAR))
@@ -154,6 +161,17 @@ class Alone:
 
     def redialled(self) -> Alone:
         return self.happens(Redialled())
+
+    @property
+    def rings(self) -> bool:
+        if isinstance(self.machine, Dressed):
+            return any(what == "alarm" for what, _ in self.machine.told)
+        return any(decision.alarm for decision in self._decisions)
+
+    @property
+    def reason(self) -> Reason | None:
+        """The product's word for what it has decided."""
+        return self._decisions[-1].reason if self._decisions else None
 
     @property
     def refused(self) -> str | None:

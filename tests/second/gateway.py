@@ -35,6 +35,8 @@ class Phase(Enum):
     CLEAR = auto()
     REDIAL = auto()
     """S: dialled again; the greeting and the reply have not come yet."""
+    PUT_OFF = auto()
+    """S: a 421 is handed on, until it is whole; nothing of the sender is, any more."""
     DEAD = auto()
 
 

@@ -34,6 +34,11 @@ def first_reply(octets: bytes, code: bytes) -> bytes | None:
     return None if re.fullmatch(code + rb"[- ][^\r\n\0]*\r?", rest) else b""
 
 
+def is_ended(reply: bytes) -> bool:
+    """Whether its last line is whole, be it well formed or not."""
+    return any(line[3:4] != b"-" for line in reply.split(b"\n")[:-1])
+
+
 def is_ehlo(octets: bytes) -> bool:
     """Whether it is one whole EHLO line and nothing else."""
     found = re.fullmatch(rb"EHLO ([^\r\n\0]*)\r\n", octets, re.IGNORECASE)
@@ -46,6 +51,20 @@ def may_be_ehlo(octets: bytes) -> bool:
         return b"EHLO ".startswith(octets.upper())
     begun = re.fullmatch(rb"EHLO [^\r\n\0]*\r?", octets, re.IGNORECASE) and len(octets) < LONGEST_EHLO
     return is_ehlo(octets) or bool(begun)
+
+
+def may_be_helo(octets: bytes) -> bool:
+    """Whether it may still become HELO, and is not yet."""
+    return len(octets) < 4 and b"HELO".startswith(octets.upper())
+
+
+def is_helo(octets: bytes) -> bool:
+    return octets[:4].upper() == b"HELO"
+
+
+def leads_to_helo(greeting: bytes) -> bool:
+    """Whether it does not hold the word ESMTP, between blanks and line ends (10.2)."""
+    return b"ESMTP" not in re.split(rb"[ \t\v\f\r\n]+", greeting.upper())
 
 
 def has_our_keyword(reply: bytes) -> bool:

@@ -18,6 +18,28 @@ class Seen:
     led_by: bytes | None = None
 
 
+FAILURES_IN_A_ROW = 3
+REST, MOST_REST = 3600.0, 86400.0
+
+
+@dataclass
+class Failures:
+    """Of one dialled address and port that has never upgraded: when S tries again (7)."""
+
+    in_a_row: int = 0
+    until: float = 0.0
+
+    def rests(self, now: float) -> bool:
+        return now < self.until
+
+    def count(self, now: float) -> None:
+        """A session has failed, and went on in clear or was put off."""
+        self.in_a_row += 1
+        more = self.in_a_row - FAILURES_IN_A_ROW
+        if more >= 0:
+            self.until = now + min(REST * 2.0**more, MOST_REST)
+
+
 @dataclass
 class Pin:
     """One dialled address and port."""

@@ -38,6 +38,7 @@ class Receiving(Gateway):
     _ehlo: bytes = field(default=b"", init=False)
     _verb: bytes = field(default=b"", init=False)
     _spoke: bool = field(default=False, init=False)
+    """The receiver, behind the reply that carried the offer."""
     _waiting: bytes = field(default=b"", init=False)
     """The receiver's octets behind the verb, before the channel."""
     _near_ended: bool = field(default=False, init=False)
@@ -109,8 +110,8 @@ class Receiving(Gateway):
     def _verb_or_not(self, octets: bytes) -> None:
         self._verb += octets
         if self._verb.startswith(lines.VERB):
-            if self._spoke:
-                self.refused = "the receiver has spoken"
+            if self._spoke or self._near_ended:
+                self.refused = "the receiver has spoken" if self._spoke else "the receiver has ended"
                 self._refuse()
                 return
             self.phase, self._deadline = Phase.ANSWERED, self.now + ANSWER_WITHIN
@@ -148,8 +149,10 @@ class Receiving(Gateway):
         self.far_in_channel(behind)
 
     def _refuse(self) -> None:
-        self.say("far", b"454 4.7.0 No mail this way now\r\n")
-        self.say("end far")
+        # Behind the receiver's end, which has passed, there is nothing to say any more.
+        if self.phase is not Phase.OFFERED or not self._near_ended:
+            self.say("far", b"454 4.7.0 No mail this way now\r\n")
+            self.say("end far")
         self.say("end near")
         self.phase = Phase.DEAD
 
@@ -158,6 +161,9 @@ class Receiving(Gateway):
             self.end_in_channel(CLOSE)
         elif self.phase is Phase.ANSWERED:
             self._near_ended = True
+        elif self.phase is Phase.OFFERED:
+            self._near_ended = True
+            self.say("end far")
         elif self.phase is not Phase.DEAD:
             self._ended_early()
             self.say("end far")
@@ -170,7 +176,10 @@ class Receiving(Gateway):
             self.phase = Phase.DEAD
 
     def far_ended(self) -> None:
-        if self.phase in (Phase.ANSWERED, Phase.CHANNEL):
+        if self.phase is Phase.ANSWERED:
+            self.refused = "the line ended"
+            self._refuse()
+        elif self.phase is Phase.CHANNEL:
             if not self._read_ended:
                 self.refused = "the line ended"
                 self.channel_failed()

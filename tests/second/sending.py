@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tests.second import lines
 from tests.second.curve25519 import ed25519_public, x25519_public
 from tests.second.gateway import Gateway, Phase
-from tests.second.memory import Pin
+from tests.second.memory import Failures, Pin
 from tests.second.messages import (
     STATEMENT_FOLLOWS,
     Answer,
@@ -45,6 +45,7 @@ class Sending(Gateway):
     today: int
     dialled: tuple[bytes, int]
     pin: Pin = field(default_factory=Pin)
+    path: Failures = field(default_factory=Failures)
     flags: int = 0
     extra: tuple[tuple[int, bytes], ...] = ()
     """Records to send behind PARAMS."""
@@ -60,6 +61,7 @@ class Sending(Gateway):
     """All octets of the sender behind its EHLO line, while they may have to be sent again."""
     _flight: lines.FirstFlight = field(default_factory=lines.FirstFlight, init=False)
     _receiver: bytes = field(default=b"", init=False)
+    """What it has said: the greeting, then its reply, then what it says behind that unasked."""
     _greeting: bytes = field(default=b"", init=False)
     _shown: tuple[bytes, bytes] = field(default=(b"", b""), init=False)
     """The greeting and the reply that the sender has seen."""
@@ -80,9 +82,9 @@ class Sending(Gateway):
             self.say("far", octets)
         elif self.phase is Phase.OPENING:
             self._sender_opens(octets)
-        elif self.phase is not Phase.DEAD:
+        elif self.phase not in (Phase.PUT_OFF, Phase.DEAD):
             self._keep(octets)
-            if self.phase is Phase.OFFERED:
+            if self.phase is Phase.OFFERED and not self._receiver:
                 self._send_verb()
             elif self.phase is Phase.ANSWERED and not self._waits:
                 self._send_first(octets)
@@ -105,9 +107,12 @@ class Sending(Gateway):
         end = octets.find(b"\n") + 1 or len(octets)
         self._ehlo += octets[:end]
         self.say("far", octets[:end])
+        if lines.may_be_helo(self._ehlo):
+            return
         if not lines.may_be_ehlo(self._ehlo):
             self._kept = octets[end:]
-            self._stay_clear()
+            led = self._greeting and lines.leads_to_helo(self._greeting)
+            self._without() if led and lines.is_helo(self._ehlo) else self._stay_clear()
         elif octets[end:]:
             self._keep(octets[end:])
 
@@ -116,7 +121,9 @@ class Sending(Gateway):
             self.end_in_channel(CLOSE)
         elif self.phase in (Phase.ANSWERED, Phase.REDIAL):
             self._near_ended = True
-        elif self.phase is not Phase.DEAD:
+        elif self.phase not in (Phase.PUT_OFF, Phase.DEAD):
+            if self.phase is Phase.OFFERED and self._receiver:
+                self._ring("UNASKED")
             self._ended_early()
             self.say("end far")
 
@@ -136,18 +143,56 @@ class Sending(Gateway):
             self._unasked(octets)
         elif self.phase is Phase.CLEAR:
             self.say("near", octets)
+        elif self.phase is Phase.PUT_OFF:
+            self._put_off(octets)
         elif self.phase is not Phase.DEAD:
             self._receiver += octets
-            if not self._greeting:
+            if self._is_421():
+                self._put_off(octets if not self._greeting else self._receiver)
+            elif not self._greeting:
                 self._greet(octets)
             else:
                 self._replied()
 
     def _unasked(self, octets: bytes) -> None:
-        self._stay_clear()
+        """Behind the stripped reply. What may still become a 421 where a pin exists waits for that."""
+        self._receiver += octets
+        if self._is_421():
+            self._put_off(octets)
+            return
         self.say("near", octets)
-        if self.pin.identities and not octets.startswith(b"421"):
-            self.say("alarm", "UNASKED")
+        if not self._may_be_421():
+            self._ring("UNASKED")
+            self._stay_clear()
+
+    def _ring(self, word: str) -> None:
+        """Where a pin exists."""
+        if self.pin.identities:
+            self.say("alarm", word)
+
+    # A 421 where a pin exists
+
+    def _is_421(self) -> bool:
+        """Whether it is one, whatever follows its code."""
+        pinned = bool(self.pin.identities) and self.phase is not Phase.REDIAL
+        return pinned and self._receiver.startswith(b"421")
+
+    def _may_be_421(self) -> bool:
+        return bool(self.pin.identities) and b"421".startswith(self._receiver)
+
+    def _put_off(self, octets: bytes) -> None:
+        """Hands it on until its last line is whole, then ends both connections."""
+        if self.phase is Phase.PUT_OFF:
+            self._receiver += octets
+        self.phase, self._kept = Phase.PUT_OFF, b""
+        self.say("near", octets)
+        if lines.is_ended(self._receiver):
+            self._end_both()
+
+    def _end_both(self) -> None:
+        self.say("end near")
+        self.say("end far")
+        self.phase = Phase.DEAD
 
     def _greet(self, octets: bytes) -> None:
         greeting = lines.first_reply(self._receiver, b"220")
@@ -170,16 +215,14 @@ class Sending(Gateway):
                 self.from_far(rest)
 
     def _odd(self, octets: bytes) -> None:
-        """A greeting or reply that cannot carry an offer. A 421 is the receiver's own business."""
-        said = self._receiver
-        if said.startswith(b"421"):
-            self._stay_clear()
-        else:
-            self._without()
+        """A greeting or reply that cannot carry an offer."""
+        self._without()
         self.say("near", octets)
 
     def _replied(self) -> None:
         again = self.phase is Phase.REDIAL
+        if not lines.is_ehlo(self._ehlo) and self._may_be_421():
+            return
         reply = lines.first_reply(self._receiver, b"250")
         if not lines.is_ehlo(self._ehlo) or reply == b"" or len(self._receiver) > lines.LONGEST_REPLY:
             self._differs() if again else self._odd(self._receiver)
@@ -199,6 +242,8 @@ class Sending(Gateway):
             self._shown = self._greeting, stripped
         if taken is None or len(self.failures) == DIALS - 1:
             self._without()
+        elif not self.pin.identities and self.path.rests(self.now):
+            self._stay_clear()
         else:
             self._take(*taken)
 
@@ -211,12 +256,17 @@ class Sending(Gateway):
     def _without(self) -> None:
         """In clear: there is no offer, or none may be used any more."""
         if self.failures:
-            self.word = "FAILED"
-            self.say("alarm", self.word)
+            self._count_failure()
         elif self.pin.identities:
             self.word = "MISSING"
             self.say("alarm", self.word)
         self._stay_clear()
+
+    def _count_failure(self) -> None:
+        self.word = "FAILED"
+        self.say("alarm", self.word)
+        if not self.pin.identities:
+            self.path.count(self.now)
 
     def _take(self, stripped: bytes, message: bytes) -> None:
         said = lines.prologue(self._greeting + stripped, self._ehlo)
@@ -226,7 +276,7 @@ class Sending(Gateway):
         try:
             self.offer = read_offer(self.noise, message)
             if self.offer.identity == own:
-                self.say("notice", "own identity")
+                self.say("alarm" if self.pin.identities else "notice", "OWN IDENTITY")
                 self._stay_clear()
                 return
             answer = Answer(own, self.today, not_after, self.flags, *self.dialled)
@@ -236,7 +286,7 @@ class Sending(Gateway):
             self._failed(str(error))
             return
         self.word = self.pin.word(self.offer, self._room)
-        self.phase = Phase.OFFERED
+        self.phase, self._receiver = Phase.OFFERED, b""
         if self._kept:
             self._send_verb()
         elif self._near_ended:
@@ -284,11 +334,17 @@ class Sending(Gateway):
         weak = not self.offer.full and self._room == "full"
         if led and self.word in ("CHANGED", "WEAKER"):
             self.word = "WEAKER" if weak else "SAME"
-        if self.word in ("CHANGED", "WEAKER"):
+        if self.word == "NEW" and self.pin.identities:  # another session's pin, made since the offer came
+            self.word = "SAME" if self.pin.accepts(self.offer.identity) else "CHANGED"
+        known = self.offer.identity in self.pin.identities
+        if self.word == "WEAKER" or (self.word == "CHANGED" and not known):
             self.say("alarm", self.word)
         elif self.word == "OLD":
             self.say("notice", self.word)
+        if self.failures:
+            self.say("notice", "HANDSHAKE FAILED")
         self.pin.remember(self.offer, accepted=led or self.word == "NEW")
+        self.path = Failures()
         rest = self._kept if self._waits else self._flight.rest()
         self.phase, self._waits, self._deadline, self._kept = Phase.CHANNEL, False, None, b""
         self._read_on()
@@ -309,8 +365,6 @@ class Sending(Gateway):
         self.refused, self._deadline = cause, None
         self.failures.append(cause)
         self.say("dial")
-        if self.pin.identities:
-            self.say("alarm", "HANDSHAKE FAILED")
         self.phase, self._waits = Phase.REDIAL, False
         self._receiver = self._greeting = b""
         self._read_ended = False
@@ -319,6 +373,7 @@ class Sending(Gateway):
         self._differs()
 
     def _differs(self) -> None:
+        self._count_failure()
         self.say("near", b"421 4.7.0 Try again later\r\n")
         self.say("end near")
         self.say("reset far")
@@ -349,7 +404,11 @@ class Sending(Gateway):
                 self.channel_failed()
         elif self.phase is Phase.REDIAL:
             self._differs()
+        elif self.phase is Phase.PUT_OFF:
+            self._end_both()
         elif self.phase is not Phase.DEAD:
+            if self.phase is Phase.OFFERED or (self.phase is Phase.OPENING and self._kept):
+                self._ring("ENDED")
             self._ended_early()
             self.say("end near")
 

@@ -159,8 +159,7 @@ def test_r_waits_for_a_whole_answer_and_no_longer_than_20_s(who: str, missing: i
         assert (r.near, r.far) == (EHLO, b"")
         if ends:
             r.far_ends()
-            assert r.near == EHLO
-            assert Side.NEAR in r.ended | r.was_reset
+            assert refused(r)
         else:
             began = r.now
             r.time_passes()
@@ -177,6 +176,42 @@ def test_what_is_not_exactly_the_verb_passes(who: str, said: bytes) -> None:
         r.from_far(said[at : at + 1])
     assert r.near == EHLO + said
     assert r.far == b""
+
+
+@WHO
+@pytest.mark.parametrize("spoken", [b"", b"421 4.4.2 Timeout\r\n"], ids=["silent", "spoken"])
+def test_r_closes_without_a_word_where_the_receiver_has_ended(who: str, spoken: bytes) -> None:
+    """Its end has passed: a word behind it would be none, and the verb must not reach the receiver."""
+    for at in (0, 1, len(lines.VERB) - 1):
+        r = r_of(who)
+        s = FarS(offering(r, "full"), AnswerCase("", ""))
+        if spoken:
+            r.from_near(spoken)
+        r.near_ends()
+        assert (r.near, r.far, r.ended) == (EHLO, spoken, {Side.FAR})
+        for part in (s.said[:at], s.said[at:]):
+            r.from_far(part)
+        assert (r.near, r.far, r.ended) == (EHLO, spoken, set(Side))
+
+
+@WHO
+@pytest.mark.parametrize("said", [b"QUIT\r\n", b"XNIGHTMAIL\n"])
+def test_a_client_that_is_no_gateway_speaks_on_behind_the_receivers_end(who: str, said: bytes) -> None:
+    r = r_of(who)
+    offering(r, "full")
+    r.near_ends()
+    for at in range(len(said)):
+        r.from_far(said[at : at + 1])
+    assert (r.near, r.far, r.ended) == (EHLO + said, b"", {Side.FAR})
+
+
+@WHO
+def test_what_may_become_the_verb_passes_with_the_clients_end(who: str) -> None:
+    r = r_of(who)
+    offering(r, "full")
+    r.near_ends()
+    r.from_far(lines.VERB[:-1]).far_ends()
+    assert (r.near, r.far, r.ended) == (EHLO + lines.VERB[:-1], b"", set(Side))
 
 
 @WHO

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.crypto.handshake import OfferForm
 from gateway.crypto.statement import make_statement
-from gateway.peers.pins import Destination, MetPeer, Pin, is_accepted, updated
+from gateway.peers.pins import MetPeer, Pin, is_accepted, updated
 from gateway.session import commands as c
 from tests.pair import Pair, Sender
 from tests.playbook import (
@@ -22,18 +22,20 @@ from tests.playbook import (
     sending,
 )
 from tests.second.crafted import (
+    AT,
     FORMS,
     MAIL,
+    NOW,
     WHO,
     FarR,
     confirming,
     flip,
+    pinned,
     s_of,
 )
 from tests.second.curve25519 import ed25519_public
 from tests.second.dressed import (
     NEW_IDENTITY,
-    R_IDENTITY,
     SEED_NEW,
     SEED_R,
     Alone,
@@ -56,17 +58,9 @@ from tests.second.records import (
 )
 from tests.second.test_interop import MAIL as STEPS
 
-AT, NOW = Destination("192.0.2.25", 25), 1_800_000_000
 SEED_THIRD = octets("second seed third", 32)
 THIRD_IDENTITY = ed25519_public(SEED_THIRD)
 GOOD = write_statement(SEED_R, SEED_NEW, 7)
-
-
-def pinned(who: str) -> dict[str, Any]:
-    """A pin with R's old identity accepted."""
-    if who == "product":
-        return {"pin": updated(None, AT, MetPeer(R_IDENTITY, TODAY, True), NOW)}
-    return {"pin": SecondPin({R_IDENTITY: Seen(True, TODAY, True)})}
 
 
 def accepts(s: Alone, identity: bytes, pin: dict[str, Any]) -> bool:
