@@ -25,8 +25,11 @@ from gateway.runtime.worker.surroundings import Surroundings
 from gateway.session.commands import NoteDecision, NoteSource, RememberPeer
 from gateway.smtp.events import Role
 
-_HANDSHAKE_FAILED: Final = frozenset({Reason.HANDSHAKE_FAILED, Reason.REDIAL_DIFFERS, Reason.REDIAL_FAILED})
-"""Sessions of a sending gateway that went on in clear behind a failed handshake, or were put off."""
+_HANDSHAKE_FAILED: Final = frozenset(
+    {Reason.HANDSHAKE_FAILED, Reason.OFFER_MISSING, Reason.REDIAL_DIFFERS, Reason.REDIAL_FAILED}
+)
+"""Sessions of a sending gateway that went on in clear behind a failed handshake, or were put off. Where
+nobody is remembered, an offer is missed only by the redial behind one."""
 
 
 class Learning:

@@ -290,6 +290,7 @@ def test_a_bug_on_the_way_to_a_session_is_told_with_the_addresses(worker: Worker
     ("reason", "is_failure"),
     [
         (Reason.HANDSHAKE_FAILED, True),
+        (Reason.OFFER_MISSING, True),
         (Reason.REDIAL_DIFFERS, True),
         (Reason.REDIAL_FAILED, True),
         (Reason.NO_OFFER, False),
