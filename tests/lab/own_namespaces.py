@@ -11,11 +11,17 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from pyroute2 import netns
 
 from gateway.lab import network
 from gateway.lab.processes import kill_all_in
+
+WITHOUT_ROOTS_TOOLS: Final = (
+    "for each in /usr/local/sbin /usr/sbin /sbin; do [ -L $each ] || mount -t tmpfs none $each; done"
+)
+"""For a shell in a mount namespace of its own: from then on these folders are empty there."""
 
 
 def ip(*commands: str) -> None:

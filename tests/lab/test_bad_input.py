@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from gateway.lab.processes import kill_all_in
-from tests.lab.own_namespaces import lonely_router, remove_ours
+from tests.lab.own_namespaces import WITHOUT_ROOTS_TOOLS, lonely_router, remove_ours
 
 SOURCE = Path(__file__).parents[2]
 NAME = f"nmbi-{os.getpid()}"
@@ -304,9 +304,10 @@ def test_missing_kernel_module(machine: Machine, tool: str, says: str, told: str
 
 
 def test_no_tools(machine: Machine) -> None:
+    """Neither in PATH nor in root's folders, where they are looked for as well."""
     for name in ("env", "nsenter", "sh"):
         (machine.folder / "bin" / name).symlink_to(str(shutil.which(name)))
-    only = ("env", f"PATH={machine.folder}/bin")
+    only = ("unshare", "--mount", "sh", "-c", f'{WITHOUT_ROOTS_TOOLS}; PATH={machine.folder}/bin "$@"', "sh")
     for word in ("plan", "up"):
         assert "is not installed" in machine.said(word, status=1, before=only)
 

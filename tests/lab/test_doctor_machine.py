@@ -19,6 +19,7 @@ import pytest
 from gateway.operator.doctor.table import CHECKS
 from tests.lab import test_doctor
 from tests.lab.examined import SOURCE, Site, standing
+from tests.lab.own_namespaces import WITHOUT_ROOTS_TOOLS
 
 DAY = 86_400
 NOBODY = (
@@ -67,7 +68,8 @@ def test_tools_missing(site: Site) -> None:
     for name in ("sh", "env", "nsenter"):
         (path / name).symlink_to(str(shutil.which(name)))
     command = f"{site.folder}/bin/nightmail --config {site.configuration} doctor --json"
-    told = site.shell(f"PATH={path} {command}", must=False)
+    hidden = f"{WITHOUT_ROOTS_TOOLS}; PATH={path} {command}"
+    told = site.shell(f"unshare --mount sh -c '{hidden}'", must=False)
     trouble = found("tools", json.loads(told.stdout)["troubles"])
     named = trouble["what"].removeprefix("not installed: ").split(", ")
     assert {"iptables-restore", "nft"} <= set(named)
