@@ -33,22 +33,30 @@ from tests.lab.two_sites import Sites
 SLOTS = 12
 LONG = (
     "test_command_blocks.py",
+    "test_doctor.py",
     "test_beside.py",
-    "test_host.py",
-    "test_plan.py",
-    "test_bad_input.py",
-    "test_identities.py",
+    "test_rules_errors.py",
+    "test_half_rules.py",
+    "test_errors_of_others.py",
+    "test_dead_ends.py",
+    "test_chaos.py",
+    "test_frozen.py",
+    "test_fail_open.py",
+    "test_exceptions.py",
+    "test_host_failures.py",
+    "test_attackers.py",
+    "test_attackers_positions.py",
     "test_overload.py",
     "test_reload.py",
-    "test_attackers_floods.py",
+    "test_causes.py",
+    "test_memory.py",
+    "test_plan.py",
+    "test_identities.py",
+    "test_hangs.py",
     "test_bridge_operator.py",
-    "test_bridge_beside.py",
-    "test_rollover.py",
-    "test_real_mail.py",
-    "test_lab_gateways.py",
-    "test_attackers_positions.py",
+    "test_bad_input.py",
 )
-"""What takes long for the number of its tests, the longest first; `scripts/test` says how long each was."""
+"""The longest first; `scripts/test` says how long each was. The others are short, or have very many tests."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
