@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -42,10 +43,13 @@ def remarks(config: Config) -> list[str]:
 
 
 def require_taken(config: Config) -> None:
-    """Raises EnvironmentFailureError where the kernel would refuse our rules; puts in none."""
-    refusals = _untaken(config)
-    if refusals:
-        raise EnvironmentFailureError(refusals[0])
+    """Raises EnvironmentFailureError where iptables would refuse our rules; puts in none.
+
+    nft is not asked: the kernel hooks its chains in to see whether it can, and with a hook that it takes out
+    again it drops all that waits in queues. Each SYN there would cost its client a second.
+    """
+    for refusal in _untaken_by_iptables(ruleset.render(config, ruleset.slots_of(config))):
+        raise EnvironmentFailureError(refusal)
 
 
 def _in_use(family: int) -> bool:
@@ -63,11 +67,14 @@ def _untaken(config: Config) -> list[str]:
         complaint = nft.complaint(table)
         if complaint is not None:
             lines.append(f"nft does not take our table of the family {table.family}: {complaint}")
+    return [*lines, *_untaken_by_iptables(wanted)]
+
+
+def _untaken_by_iptables(wanted: ruleset.RuleSet) -> Iterator[str]:
     for rules in wanted.of(IptablesRules):
         complaint = iptables.complaint(rules) if rules.family in families() else None
         if complaint is not None:
-            lines.append(f"our rules for IPv{rules.family} are not taken: {complaint}")
-    return lines
+            yield f"our rules for IPv{rules.family} are not taken: {complaint}"
 
 
 def notes() -> list[str]:
