@@ -252,7 +252,7 @@ CASES = [
     Case(
         "memory-set-aside",
         "rm -f {folder}/state/peers.db-*; cp {folder}/nightmail.toml {folder}/state/peers.db;"
-        " nightmail --config {folder}/nightmail.toml peers forget 192.0.2.1 || true",
+        " nightmail --config {folder}/nightmail.toml reload",
         "memory",
         "was damaged, and set aside: peers.db.corrupt-",
     ),
