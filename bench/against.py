@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench import figures, load, planes, report, transfers
-from bench.planes import Plane, Variant
+from bench.planes import Kind, Plane, Variant
 from bench.revisions import EACH_SESSION, standing_of, tree_of
 
 PARALLEL: Final = (20, 200)
 MAIL_OCTETS: Final = 4096
 TURNS: Final = 8
 QUICK_TURNS: Final = 3
-ROUND_SESSIONS: Final = {Variant.DIRECT: 3000, Variant.CLEAR: 1500, Variant.CHANNEL: 800}
+ROUND_SESSIONS: Final[dict[Kind, int]] = {Variant.DIRECT: 3000, Variant.CLEAR: 1500, Variant.CHANNEL: 800}
 WARM_SESSIONS: Final = 300
 IDLE_SECONDS: Final = 2.0
 NEVER: Final = '[exceptions]\nnever_offer = ["0.0.0.0/0", "::/0"]\n'

@@ -12,6 +12,12 @@ from typing import Any
 Fact = dict[str, Any]
 
 
+def moment_of(fact: Fact) -> float:
+    """When it was seen, or else when it began; 0 where it tells neither."""
+    moment: float = fact["at"] if "at" in fact else fact.get("began", 0.0)
+    return moment
+
+
 class Writer:
     """Appends; each line is in the file when `tell` returns."""
 

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-from bench.chaos.facts import Fact, Reader
+from bench.chaos.facts import Fact, Reader, moment_of
 from bench.chaos.judge import Posted
 from bench.chaos.service import Service
 from gateway.config import Placement
@@ -194,11 +194,7 @@ class World:
 
     def forget_before(self, moment: float) -> None:
         """Of what is over, only the fate of mails is still asked for: a copy may come late."""
-        self.facts = [
-            fact
-            for fact in self.facts
-            if fact["kind"] == "taken" or fact.get("at", fact.get("began", 0)) >= moment
-        ]
+        self.facts = [fact for fact in self.facts if fact["kind"] == "taken" or moment_of(fact) >= moment]
 
     def wait_ended(self, moment: float, seconds: float) -> None:
         """Until everything of the raw load that began before this moment has ended."""

@@ -91,7 +91,8 @@ def judge(
 
 def _begun_so(kind: str, facts: Sequence[Fact], since: float, end: float) -> int:
     """Connections first seen like this between the two moments; a session that lasts is seen often."""
-    before, within = set(), set()
+    before: set[tuple[str, int]] = set()
+    within: set[tuple[str, int]] = set()
     for fact in facts:
         if fact["kind"] == kind and since - SAME_SESSION_SECONDS <= fact["at"] < end:
             (within if fact["at"] >= since else before).add((fact["source"], fact["port"]))

@@ -12,6 +12,7 @@ import os
 import shutil
 import sqlite3
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROWS, ROW_OCTETS = 60, 3000
@@ -44,4 +45,5 @@ def tear(path: Path, folder: Path) -> None:
 
 if __name__ == "__main__":
     what, *paths = sys.argv[1:]
-    {"lock": lock, "tear": tear}[what](*map(Path, paths))
+    deeds: dict[str, Callable[..., None]] = {"lock": lock, "tear": tear}
+    deeds[what](*map(Path, paths))

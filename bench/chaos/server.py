@@ -35,7 +35,7 @@ class Session(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        transport.write(GREETING)
+        self._transport.write(GREETING)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data

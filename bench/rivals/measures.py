@@ -260,7 +260,8 @@ def latency(race: Race) -> None:
 def _half_of_top_rate(race: Race) -> float:
     loads = race.results.get("sessions")
     if loads:
-        return max(entry["sessions_per_second"]["channel"]["median"] for entry in loads.values()) / 2
+        tops: list[float] = [entry["sessions_per_second"]["channel"]["median"] for entry in loads.values()]
+        return max(tops) / 2
     parallel = PARALLEL[-1]
     rounds = [
         race.drive(Rival.CHANNEL, parallel=parallel, sessions=2 * parallel, octets=MAIL_OCTETS)

@@ -71,11 +71,11 @@ def reach() -> str:
         drawing.arrow((begin, 93, end - 2, 93), dark=number == 2)
     drawing.text(510, 60, "the Internet", ink=SOFT)
     drawing.text(510, 140, "encrypted: envelope, headers, text", ink=DARK, size=12)
-    for left, right, words in (
+    for left, right, lines in (
         (20, 420, ("site a: as before; users' own TLS,", "the mail server reads its mail")),
         (600, 980, ("site b: as before; the mail server", "reads its mail, and stores it")),
     ):
         drawing.line((left, 160, right, 160))
-        for number, line in enumerate(words):
+        for number, line in enumerate(lines):
             drawing.text((left + right) // 2, 180 + 17 * number, line, ink=SOFT, size=12)
     return drawing.svg()
