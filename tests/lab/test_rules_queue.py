@@ -9,6 +9,8 @@ import subprocess
 import pytest
 
 from gateway.errors import EnvironmentFailureError
+from gateway.intercept import kernel
+from gateway.intercept.kernel import nft
 from gateway.intercept.nfqueue import SynQueue
 from gateway.policy import limits
 from tests.lab.rules_ground import CONFIG, HOSTS, A, B, G, Server, apply, made, sh, wait_for, within
@@ -53,6 +55,27 @@ def test_a_bound_queue_is_told_in_one_line(router: None) -> None:
             within(G, lambda: SynQueue(CONFIG.first_queue, lambda *_: None))
     finally:
         first.close()
+
+
+def test_who_asks_what_the_kernel_takes_drops_nothing_that_waits(router: None) -> None:
+    """Each SYN that is dropped there costs its client a second."""
+    apply()
+    queue = within(G, lambda: SynQueue(CONFIG.first_queue, lambda *_: None))
+    with contextlib.closing(queue), made(A, False) as sock:
+        sock.setblocking(False)
+        assert sock.connect_ex((HOSTS[B][0], 25)) == errno.EINPROGRESS
+        wait_for(lambda: waiting() == 1)
+        assert within(G, lambda: kernel.remarks(CONFIG)) == []
+        assert waiting() == 1
+        # What it is told apart from.
+        within(G, nft.drop_held)
+        assert waiting() == 0
+
+
+def waiting() -> int:
+    """Packets that the kernel has handed to a queue, and nobody has judged."""
+    queues = sh(G, "cat /proc/net/netfilter/nfnetlink_queue").splitlines()
+    return sum(int(line.split()[2]) for line in queues)
 
 
 def bound_queues() -> list[int]:

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.lab import gateways
 from tests.lab import probes, two_sites
-from tests.lab.probes import MailServer, eventually, mail
+from tests.lab.probes import Load, MailServer, eventually, mail
 from tests.lab.two_sites import Sites
 
 
@@ -111,3 +111,17 @@ def test_an_alarm_reaches_the_command_once(sites: Sites, server: MailServer) -> 
     eventually(lambda: sites.alarms("a", "offer-missing"), what="the bell, in a fresh log")
     gateways.stop(sites.gateway("a"))  # what was to be told is told by now
     assert len(alarms(sites, "a")) == 1
+
+
+@pytest.mark.parametrize("word", ["check", "plan", "doctor"])
+def test_who_looks_costs_no_client_its_first_packet(sites: Sites, server: MailServer, word: str) -> None:
+    """That comes again after a second."""
+    with Load(sites, "mta-a", (sites.address("mta-b", False),)) as load:
+        load.wait(20)
+        for _ in range(3):
+            sites.command("a", word)
+        load.wait(20)
+    failed = [attempt for attempt in load.attempts if attempt.failure]
+    assert not failed, probes.shown(failed, 0.0)
+    slow = [each for each in load.attempts if each.connected and each.connected - each.began > 0.9]
+    assert not slow or "worker slept" in sites.log("a"), probes.shown(slow, 0.0)

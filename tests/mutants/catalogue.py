@@ -115,7 +115,10 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/intercept/ruleset.py": ("tests/unit/intercept/test_ruleset.py",),
     "gateway/intercept/kernel/__init__.py": ("tests/unit/intercept/test_kernel.py",),
     "gateway/intercept/kernel/iptables.py": ("tests/unit/intercept/test_kernel.py",),
-    "gateway/intercept/kernel/nft.py": ("tests/unit/intercept/test_kernel.py",),
+    "gateway/intercept/kernel/nft.py": (
+        "tests/unit/intercept/test_kernel.py",
+        "tests/unit/intercept/test_fitness.py",
+    ),
     "gateway/observe/exposition.py": ("tests/unit/observe/test_exposition.py",),
     "gateway/outlets.py": ("tests/unit/test_config.py",),
     "gateway/runtime/supervisor/alarm_text.py": ("tests/unit/runtime/supervisor/test_alarm_mail.py",),

@@ -65,6 +65,11 @@ RULES: Final[tuple[Mutant, ...]] = mutants_in(
                 "render_vouching(self.vouching, alive=self.vouching.values(), seconds=self.vouched_seconds)",
                 '""',
             ),
+            (
+                "a table is tried where nobody's packets wait",
+                'start([_UNSHARE, "--net", *_TRIAL])',
+                "start(_TRIAL)",
+            ),
         ],
     }
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.errors import EnvironmentFailureError
-from gateway.intercept.kernel.commands import end, first_line, run, start
+from gateway.intercept.kernel.commands import end, finish, first_line, run, start
 from gateway.intercept.kernel.news import heard_of
 from gateway.intercept.objects import NFT_TABLE, VOUCHING_CHAIN, KernelObject, NftTable, render_vouching
 from gateway.intercept.statements import statements
@@ -21,6 +21,9 @@ _NOTE: Final = "former/"
 """An empty chain by such a name is a note: so the kernel remembers what to give back, whoever does it."""
 _NOTE_FAMILY: Final = "inet"
 _NOTE_CHAIN: Final = re.compile(rf"\n?\tchain {_NOTE}(\S+) \{{\n\t\}}\n")
+_TRIAL: Final = ("nft", "-c", "-f", "-")
+_UNSHARE: Final = "unshare"
+"""The tool; what it complains of, in whatever language, begins with its name."""
 _VOUCHING: Final = re.compile(rf"(?<=\tchain {VOUCHING_CHAIN} \{{\n)((?:\t\t.*\n)*)")
 
 
@@ -141,9 +144,24 @@ def drop_held() -> None:
 
 
 def complaint(table: NftTable) -> str | None:
-    """Why nft or the kernel would not take this table, in one line; None if they would. Changes nothing."""
+    """Why nft or the kernel would not take this table, in one line; None if they would. Changes nothing.
+
+    Tried in a network namespace of its own: the kernel hooks its chains in to see whether it can, and with a
+    hook that it takes out again it drops all that waits in queues of the same namespace (see `drop_held`).
+    """
     try:
-        run(["nft", "-c", "-f", "-"], table.text)
+        finish("nft", start([_UNSHARE, "--net", *_TRIAL]), table.text)
+    except EnvironmentFailureError as error:
+        return str(error) if _UNSHARE not in str(error) else _complaint_here(table)
+    return None
+
+
+def _complaint_here(table: NftTable) -> str | None:
+    """Where no other namespace is to be had, as in many a container. One that stands was taken, and is left
+    alone."""
+    try:
+        if table.family not in _families_present():
+            run(_TRIAL, table.text)
     except EnvironmentFailureError as error:
         return str(error)
     return None

@@ -132,13 +132,13 @@ def _rules(config: Config, daemon: Daemon) -> tuple[list[str], str]:
     standing = (daemon.status or {}).get("rules", {})
     try:
         changes = kernel.plan(config, rules, standing.get("queues", []))
-        refusals = [nft.complaint(table) for table in rules.of(NftTable)]
+        missing = [change.removeprefix("add").strip() for change in changes if change.startswith("add ")]
+        # The daemon knows what its nft table should hold.
+        missing += [line for line in standing.get("missing", []) if line not in missing]
+        refusals = map(nft.complaint, rules.of(NftTable)) if missing else iter(())
+        return missing, next((one for one in refusals if one), "")
     except EnvironmentFailureError as error:
         return [], str(error)
-    missing = [change.removeprefix("add").strip() for change in changes if change.startswith("add ")]
-    # The daemon knows what its nft table should hold.
-    missing += [line for line in standing.get("missing", []) if line not in missing]
-    return missing, next((one for one in refusals if one), "") if missing else ""
 
 
 def _remarks(config: Config) -> tuple[str, ...]:
