@@ -200,6 +200,7 @@ class Database:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute(f"PRAGMA cache_size = -{limits.STORE_CACHE_OCTETS // 1024}")
         if self._may_write:
             # A reader never waits for a writer, and a killed process leaves nothing half-written. FULL: a
             # pin is on disk when it counts; writes are rare.

@@ -12,7 +12,11 @@ from gateway.peers.schema import NotOurFileError
 
 _HERE: Final = "address = ? AND port = ?"
 _READ: Final = f"SELECT event, at, until, times, identity FROM events WHERE {_HERE} ORDER BY number"  # noqa: S608
-_LAST: Final = f"SELECT event FROM events WHERE {_HERE} ORDER BY number DESC LIMIT 1"  # noqa: S608
+LAST: Final = """(
+    SELECT event FROM events WHERE address = identities.address AND port = identities.port
+    ORDER BY number DESC LIMIT 1
+)"""
+"""A column of a query of `identities`: what `is_trouble` asks for."""
 _LASTS: Final = """
     SELECT address, port, event FROM events AS outer
     WHERE number = (SELECT max(number) FROM events WHERE address = outer.address AND port = outer.port)
@@ -45,10 +49,9 @@ def add(connection: sqlite3.Connection, destination: Destination, events: Histor
     )
 
 
-def in_trouble(connection: sqlite3.Connection, destination: Destination) -> bool:
-    """Whether the last event is trouble."""
-    row = connection.execute(_LAST, astuple(destination)).fetchone()
-    return row is not None and _happening(row[0]) in TROUBLES
+def is_trouble(last: str | None) -> bool:
+    """Of `LAST`; None where nothing has happened."""
+    return last is not None and _happening(last) in TROUBLES
 
 
 def all_in_trouble(connection: sqlite3.Connection) -> set[Destination]:

@@ -37,7 +37,10 @@ _COLUMNS: Final = (
     " serial, stated_by"
 )
 _HERE: Final = "address = ? AND port = ?"
-_LOOKUP: Final = f"SELECT {_COLUMNS} FROM identities WHERE {_HERE} ORDER BY first_seen, identity"  # noqa: S608
+# One query: each costs a read transaction, and of two that is the dearer half.
+_LOOKUP: Final = (
+    f"SELECT {_COLUMNS}, {history_store.LAST} FROM identities WHERE {_HERE} ORDER BY first_seen, identity"  # noqa: S608
+)
 _LIST: Final = (
     f"SELECT address, port, {_COLUMNS} FROM identities ORDER BY address, port, first_seen, identity"  # noqa: S608
 )
@@ -232,7 +235,8 @@ def _lookup(connection: sqlite3.Connection, destination: Destination) -> Pin | N
     rows = connection.execute(_LOOKUP, (destination.address, destination.port)).fetchall()
     if not rows:
         return None
-    return Pin(destination, tuple(map(_identity, rows)), history_store.in_trouble(connection, destination))
+    in_trouble = history_store.is_trouble(rows[0][-1])
+    return Pin(destination, tuple(_identity(row[:-1]) for row in rows), in_trouble)
 
 
 def _all_pins(connection: sqlite3.Connection) -> list[Pin]:

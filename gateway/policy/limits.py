@@ -442,6 +442,9 @@ WANTED_FILE_OCTETS: Final = 4096
 CHECKED_BY_READERS_OCTETS: Final = 8 * 1024 * 1024
 """A worker that opens a memory of peers of so much looks it through, in some 10 ms. With a million peers that
 takes 0.5 s, and who stands still for so long counts as hung: a larger file its writer alone looks through."""
+STORE_CACHE_OCTETS: Final = 32 * 1024 * 1024
+"""Pages of the memory of peers that a process keeps: of a million peers the inner ones are 4 MB, and the rest
+those of some thousand peers, the ones that mail goes to. Taken as they are read: a small file costs few."""
 PIN_LAST_SEEN_SECONDS: Final = 3600
 """A pin's last_seen is written so often at most, so that a session costs no disk write."""
 HISTORY_PER_PIN: Final = 64
