@@ -135,20 +135,44 @@ def test_a_bridge_that_is_made_is_taken_away_again(sites: Sites) -> None:
         sites.command("b", "up")
 
 
-def test_a_bridge_that_was_made_and_has_an_address_since_stays(sites: Sites) -> None:
+MADE_ANEW = (
+    f"ip link del {BRIDGE}",
+    f"ip link add {BRIDGE} type bridge",
+    *(f"ip link set {port} master {BRIDGE}" for port in (INSIDE, OUTSIDE)),
+)
+BECOMES = {
+    "has an address": (f"ip addr add 192.0.2.1/32 dev {BRIDGE}",),
+    "has another port": (
+        "ip link add site type veth peer name site-far",
+        f"ip link set site master {BRIDGE}",
+    ),
+    "is made anew": MADE_ANEW,
+}
+"""How a bridge that we have made becomes the site's."""
+
+
+@pytest.mark.parametrize("how", BECOMES)
+def test_a_bridge_that_was_made_and_is_the_sites_since_stays(sites: Sites, how: str) -> None:
     """The site's scripts take what they find, where the daemon was quicker at a boot."""
     gateways.kill(sites.gateway("b"))
     sites.command("b", "down")
     sites.sh("gw-b", f"ip link del {BRIDGE}")
     try:
         sites.command("b", "up")
-        sites.sh("gw-b", f"ip addr add 192.0.2.1/32 dev {BRIDGE}")
+        sites.sh("gw-b", *BECOMES[how])
+        sites.command("b", "up")
+        assert lifts(sites, "b")
+        theirs = re.findall(r"^\d+", sites.sh("gw-b", f"ip -o link show {BRIDGE}"))
         sites.command("b", "down")
-        assert f"{BRIDGE}:" in sites.sh("gw-b", "ip -o link show type bridge")
-        assert "192.0.2.1" in sites.sh("gw-b", f"ip -o addr show dev {BRIDGE}")
+        assert re.findall(r"^\d+", sites.sh("gw-b", f"ip -o link show {BRIDGE}")) == theirs
+        ports = sites.sh("gw-b", f"ip -o link show master {BRIDGE}")
+        assert f"{INSIDE}@" in ports
+        assert f"{OUTSIDE}@" in ports
+        assert "192.0.2.1" in sites.sh("gw-b", f"ip -o addr show dev {BRIDGE}") or how != "has an address"
         assert not lifts(sites, "b")
     finally:
-        sites.sh("gw-b", f"ip link del {BRIDGE}")
+        links = sites.sh("gw-b", "ip -o link")
+        sites.sh("gw-b", *(f"ip link del {name}" for name in (BRIDGE, "site") if f" {name}" in links))
         network.inside(sites.namespace("gw-b"), network._make_bridge)
         sites.command("b", "up")
 

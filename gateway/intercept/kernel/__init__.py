@@ -2,6 +2,7 @@
 
 kind      the form of all the others: what is missing, make it, take it away
 lifts     the way out of a bridge and back into it, and the bridge itself if need be
+made      whether that is still ours
 routing   routing rules and routes
 nft       our tables of nft
 dead_ends servers whose SYNs pass without being judged

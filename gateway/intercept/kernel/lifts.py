@@ -17,7 +17,7 @@ from typing import Any, Final
 from pyroute2.netlink.exceptions import NetlinkError
 
 from gateway.errors import EnvironmentFailureError
-from gateway.intercept.kernel import commands, iptables, sysctls
+from gateway.intercept.kernel import commands, iptables, made, sysctls
 from gateway.intercept.kernel.routing import families, with_routes
 from gateway.intercept.objects import FAMILIES, BridgeLift, KernelObject
 
@@ -145,6 +145,18 @@ def _noted(links: Links) -> _Former | None:
     )
 
 
+def _is_made(links: Links, former: _Former) -> bool:
+    """Whether the bridge that stands is the one that we made."""
+    return former.made and former.bridge in links and made.is_by_us(links[former.bridge])
+
+
+def _pair(links: Links) -> list[str]:
+    """Our interface, and the port at its other end."""
+    here = {name: link for name, link in links.items() if link.get_attr("IFLA_LINK_NETNSID") is None}
+    ends = {link["index"] for link in here.values() if _is_ours(link)}
+    return [name for name, link in here.items() if {link["index"], link.get_attr("IFLA_LINK")} & ends]
+
+
 def _bridge_says(link: Any, attribute: str) -> int:
     info = link.get_attr("IFLA_LINKINFO")
     data = info.get_attr("IFLA_INFO_DATA") if info is not None else None
@@ -241,7 +253,7 @@ def _require(ip: Any, links: Links, lift: BridgeLift) -> None:
         if port not in links:
             raise EnvironmentFailureError(f"interfaces: no interface {port} here")
     if lift.bridge in links:
-        _require_bridge(links, lift, is_made_by_us=former is not None and former.made)
+        _require_bridge(links, lift, is_made_by_us=former is not None and _is_made(links, former))
         return
     if former is not None and former.bridge == lift.bridge and not former.made:
         # Who took down a bridge of the site's makes it again, as the site wants it, and would find ours.
@@ -251,7 +263,7 @@ def _require(ip: Any, links: Links, lift: BridgeLift) -> None:
             raise EnvironmentFailureError(
                 f"interfaces: {port} is a port of another bridge, not of {lift.bridge}"
             )
-        addresses = _addresses(ip, links[port]["index"])
+        addresses = made.addresses(ip, links[port]["index"])
         if addresses:
             raise EnvironmentFailureError(
                 f"interfaces: {port} has the address {addresses[0]}, which would be cut off in a new bridge "
@@ -271,15 +283,6 @@ def _require_bridge(links: Links, lift: BridgeLift, *, is_made_by_us: bool) -> N
     for port in lift.ports:
         if _master(links, port) != bridge["index"] and not is_made_by_us:
             raise EnvironmentFailureError(f"interfaces: {port} is no port of the bridge {lift.bridge}")
-
-
-def _addresses(ip: Any, index: int) -> list[str]:
-    """Those by which others could reach this machine; every interface has one for its own cable."""
-    return [
-        f"{found.get_attr('IFA_ADDRESS')}"
-        for found in ip.get_addr(index=index)
-        if not str(found.get_attr("IFA_ADDRESS")).startswith("fe80:")
-    ]
 
 
 # --- Changing ----------------------------------------------------------------------------------------
@@ -338,6 +341,7 @@ def _make_pair(ip: Any, lift: BridgeLift, former: _Former) -> None:
 def _make_bridge(ip: Any, lift: BridgeLift) -> None:
     ip.link("add", ifname=lift.bridge, kind="bridge", br_stp_state=0, br_forward_delay=0, br_mcast_snooping=0)
     bridge = ip.link_lookup(ifname=lift.bridge)[0]
+    ip.link("set", index=bridge, IFLA_IFALIAS=made.alias(lift.ports))
     ip.link("set", index=bridge, IFLA_AF_SPEC=_ADDRESSES_NONE)
     sysctls.turn(f"net/ipv6/conf/{lift.bridge}/accept_ra", "0")
     ip.link("set", index=bridge, state="up")
@@ -347,7 +351,7 @@ def _set_up(ip: Any, lift: BridgeLift) -> None:
     links = _links(ip)
     bridge = links[lift.bridge]
     former = _noted(links)
-    if former is not None and former.made:
+    if former is not None and _is_made(links, former):
         for port in lift.ports:
             sysctls.turn(_ipv6_switch(port), "1")
             ip.link("set", index=links[port]["index"], master=bridge["index"], state="up")
@@ -370,18 +374,17 @@ def _take_away(ip: Any) -> None:
     if former is None:
         return
     bridge = links.get(former.bridge)
-    # One with an address is the site's by now: its own scripts have found it there, at a boot for instance.
-    if bridge is not None and former.made and not _addresses(ip, bridge["index"]):
+    if bridge is not None and former.made and not made.claims(ip, links, bridge, _pair(links)):
         ports = [name for name, link in links.items() if link.get_attr("IFLA_MASTER") == bridge["index"]]
         ip.link("del", index=bridge["index"])
         for name in ports:
             if name in former.down:
                 ip.link("set", index=links[name]["index"], state="down")
-            if name in former.with_ipv6:
-                sysctls.turn(_ipv6_switch(name), "0")
     elif bridge is not None:
         calls = {f"br_{_CALLS[family]}": int(family in former.called) for family in families()}
         ip.link("set", index=bridge["index"], kind="bridge", **calls)
+    for name in former.with_ipv6:
+        sysctls.turn(_ipv6_switch(name), "0")
     for link in links.values():
         if _is_ours(link):
             ip.link("del", index=link["index"])
