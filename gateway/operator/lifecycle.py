@@ -115,10 +115,10 @@ def _up(
 
 
 def _await_rules(pause: Callable[[float], None]) -> str:
-    for _ in range(limits.RULES_CHECKS_AWAITED):
+    for _ in range(_looks(limits.RULES_CHECKS_AWAITED)):
         if kernel.gate_counts():
             return "rules are in place, and the daemon keeps them"
-        pause(limits.RULES_CHECK_SECONDS)
+        pause(limits.RULES_ASKED_SECONDS)
     raise EnvironmentFailureError("the daemon has not put the rules in place; its log says why")
 
 
@@ -138,8 +138,7 @@ def down(config: Config, *, until_reboot: bool = False, pause: Callable[[float],
         # The daemon takes them out at the same moment: one of the two may find gone what it has just seen.
         with contextlib.suppress(EnvironmentFailureError):
             rules.remove()
-        # A repair that had begun before the word was written may still have put them back.
-        pause(2 * limits.RULES_CHECK_SECONDS)
+        _await_obeyed(config, pause)
     rules.remove()
     if until_reboot:
         return "rules are out until the next boot, or `nightmail up`; mail passes in clear"
@@ -148,6 +147,26 @@ def down(config: Config, *, until_reboot: bool = False, pause: Callable[[float],
     if word.service:
         record_word(config.wanted_file, Word(Wanted.DOWN))
     return "rules are out and stay out; mail passes in clear until `nightmail up`"
+
+
+def _await_obeyed(config: Config, pause: Callable[[float], None]) -> None:
+    """A repair that had begun before the word was written may still put rules back: so until the daemon says
+    that it has taken them out, or has had the time for that."""
+    until = time.monotonic() + 2 * limits.RULES_CHECK_SECONDS
+    for _ in range(_looks(2)):
+        pause(limits.RULES_ASKED_SECONDS)
+        rest = until - time.monotonic()
+        if rest <= 0:
+            return
+        with contextlib.suppress(EnvironmentFailureError, KeyError):
+            answer = ask(config.control_socket, seconds=rest)
+            if answer and answer["wanted"] == Wanted.DOWN.value and not answer["rules"]["queues"]:
+                return
+
+
+def _looks(checks: int) -> int:
+    """So many in the time in which the daemon looks at the rules `checks` times."""
+    return round(checks * limits.RULES_CHECK_SECONDS / limits.RULES_ASKED_SECONDS)
 
 
 # --- The word ----------------------------------------------------------------------------------------

@@ -418,6 +418,8 @@ RULES_NEWS_OCTETS: Final = 64 * 1024
 """What the kernel tells of a change of the rules is read in such pieces, and not looked at."""
 RULES_CHECKS_AWAITED: Final = 8
 """`up` gives a running daemon so many of its looks at the rules to put them in."""
+RULES_ASKED_SECONDS: Final = 0.05
+"""Who waits for the daemon to have put its rules in, or out, looks so often."""
 INSIDE_LOOK_SECONDS: Final = 2.0
 """The supervisor looks so often which networks lie inside: at boot it is up before their addresses are."""
 INSIDE_NETWORKS: Final = 2000

@@ -249,6 +249,7 @@ class RuleKeeper:
                 except EnvironmentFailureError:
                     self._kernel.remove()  # `nightmail down` removes at the same time: now what it has left
                 self._stands = False
+                self.queues = []
                 self._log.fact("rules", "down", level=Level.NOTICE)
             return
         if not self._stands:

@@ -13,6 +13,7 @@ from gateway.intercept import kernel
 from gateway.intercept.wanted import Wanted, Word, read_wanted, read_word, record_word
 from gateway.operator import lifecycle, planning, service
 from gateway.operator.service import Service
+from gateway.policy import limits
 from tests.unit.operator.fake_daemon import daemon
 
 NOBODY = "no daemon is running, and `up` starts none here: mail passes in clear until `nightmail run`"
@@ -290,10 +291,27 @@ def test_down(config: Config, fake: FakeKernel) -> None:
     assert fake.done == [("remove", Wanted.DOWN)]
 
 
-def test_down_outlasts_a_repair_under_way(config: Config, fake: FakeKernel) -> None:
-    with daemon(config.control_socket):
-        lifecycle.down(config, pause=lambda seconds: fake.done.append(("pause", Wanted.DOWN)))
-    assert [what for what, _ in fake.done] == ["remove", "pause", "remove"]
+@pytest.mark.parametrize(
+    ("wanted", "queues", "obeyed"),
+    [("up", [2500, 2501], False), ("down", [2500, 2501], False), ("up", [], False), ("down", [], True)],
+)
+def test_down_outlasts_a_repair_under_way(
+    config: Config, fake: FakeKernel, wanted: str, queues: list[int], obeyed: bool
+) -> None:
+    """Until the daemon says that it has obeyed; as long as it looks at the rules twice, if it never does."""
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        assert [what for what, _ in fake.done] == ["remove"]
+        pauses.append(seconds)
+
+    with daemon(config.control_socket, {"wanted": wanted, "rules": {"queues": queues}}, questions=0):
+        lifecycle.down(config, pause=pause)
+    assert [what for what, _ in fake.done] == ["remove", "remove"]
+    if obeyed:
+        assert len(pauses) == 1
+    else:
+        assert sum(pauses) == pytest.approx(2 * limits.RULES_CHECK_SECONDS)
 
 
 def test_down_is_remembered_even_if_the_kernel_refuses(config: Config, fake: FakeKernel) -> None:

@@ -229,9 +229,11 @@ def test_rules_that_another_takes_out_too_are_out(
     monkeypatch.setattr(world.kernel, "remove", remove, raising=False)
     monkeypatch.setattr(rulekeeper.kernel, "passed_counts", dict)
     record_word(world.config.wanted_file, Word(Wanted.DOWN))
+    world.keeper.queues = [7, 8]
     world.keeper._look()
     world.keeper._look()
     assert len(tries) == 1 + stumbles, "and not again at each look"
+    assert world.keeper.queues == [], "`nightmail down` waits for that"
     assert world.rung == []
 
 
