@@ -17,7 +17,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -48,7 +47,7 @@ exec cat >/dev/null
 
 
 class Seat:
-    """One gateway machine, as far as its commands can tell. Use `taken`."""
+    """A gateway machine, with nothing of Nightmail yet, as far as commands can tell. Ends with `leave`."""
 
     def __init__(self, namespace: str, folder: Path) -> None:
         self._namespace = namespace
@@ -131,13 +130,3 @@ class Seat:
                 self._daemon.send_signal(signal.SIGTERM)
             self._daemon.wait(SECONDS)
             self._daemon = None
-
-
-@contextlib.contextmanager
-def taken(namespace: str, folder: Path) -> Iterator[Seat]:
-    """A machine that has nothing of Nightmail's yet."""
-    seat = Seat(namespace, folder)
-    try:
-        yield seat
-    finally:
-        seat.leave()

@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,7 +20,7 @@ import pytest
 
 from gateway.config import Placement
 from tests import pages
-from tests.lab import probes, seat, two_sites
+from tests.lab import probes, two_sites
 from tests.lab.conftest import slot
 from tests.lab.probes import MailServer
 from tests.lab.seat import Seat
@@ -63,12 +63,35 @@ def sections() -> dict[str, Section]:
 SECTIONS: Final = sections()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ground:
-    """Both sites; gateway b serves, and a mail server stands behind it."""
+    """Both sites; gateway b serves, and a mail server stands behind it. `operator` sits at gateway a."""
 
     sites: Sites
     server: MailServer
+    operator: Seat | None = None
+
+    def seat(self, folder: Path, *, serves: bool) -> Seat:
+        """A machine that has nothing yet; or, if it is to serve already, the one that was left serving."""
+        if self.operator is not None and serves and self.operator.runs:
+            status, _ = self.operator.run("nightmail status")
+            if status == 0:
+                return self.operator
+        self.leave()
+        self.operator = Seat(self.sites.namespace(self.sites.home("a")), folder)
+        return self.operator
+
+    def leave(self) -> None:
+        """The rules would outlive the seat. No daemon has to be heard for them to go."""
+        if self.operator is None:
+            return
+        try:
+            self.operator.stop()
+            status, said = self.operator.run("nightmail down")
+            assert status == 0, said
+        finally:
+            self.operator.leave()
+            self.operator = None
 
     def mail(self) -> None:
         """From site a; it arrives, and gateway b has carried it sealed."""
@@ -88,6 +111,16 @@ def labs() -> Iterator[Labs]:
         yield Labs(stack)
 
 
+@contextmanager
+def seated(ground: Ground, folder: Path, *, serves: bool) -> Iterator[Seat]:
+    """What has gone wrong in one section is not met in the next."""
+    try:
+        yield ground.seat(folder, serves=serves)
+    except BaseException:
+        ground.leave()
+        raise
+
+
 class Labs(dict[Placement, Ground]):
     def __init__(self, stack: ExitStack) -> None:
         super().__init__()
@@ -102,23 +135,24 @@ class Labs(dict[Placement, Ground]):
                 sites.sh(node, f"ip link set {documents} up")
         sites.start("b")
         server, _ = (self._stack.enter_context(MailServer(sites, "mta-b", v6)) for v6 in (False, True))
-        self[placement] = Ground(sites, server)
-        return self[placement]
+        self[placement] = ground = Ground(sites, server)
+        self._stack.callback(ground.leave)
+        return ground
 
 
 @pytest.mark.parametrize("name", SECTIONS)
 def test_commands_do_what_the_page_says(name: str, labs: Labs, tmp_path: Path) -> None:
     section = SECTIONS[name]
-    (placement,) = {run_of(block).placement for block in section if block.tag == "sh"}
+    runs = [run_of(block) for block in section if block.tag == "sh"]
+    (placement,) = {run.placement for run in runs}
     ground = labs[placement]
-    with seat.taken(ground.sites.namespace(ground.sites.home("a")), tmp_path) as operator:
+    with seated(ground, tmp_path, serves=runs[0].serves) as operator:
         for block in section:
             if block.tag == "toml":
                 operator.write("/etc/nightmail/nightmail.toml", block.text)
             elif run_of(block).stage is Stage.GATEWAY:
                 make_ready(run_of(block), operator, ground)
                 follow(block, operator, ground)
-        leave(operator)
 
 
 @pytest.mark.parametrize("block", staged(pages.command_blocks(), Stage.LAB), ids=lambda block: block.name)
@@ -184,9 +218,8 @@ def meant(command: str, sites: Sites) -> str:
 
 def test_what_a_page_shows_of_an_answer_is_in_the_answer(labs: Labs, tmp_path: Path) -> None:
     ground = labs[Placement.ROUTER]
-    with seat.taken(ground.sites.namespace(ground.sites.home("a")), tmp_path) as operator:
-        operator.start()
-        ground.mail()
+    with seated(ground, tmp_path, serves=True) as operator:
+        make_ready(Run(Stage.GATEWAY, serves=True), operator, ground)
         for (page, heading), command in SHOWN.items():
             (shown,) = [one for one in pages.blocks(page) if (one.heading, one.tag) == (heading, "text")]
             status, said = operator.run(meant(command, ground.sites))
@@ -194,14 +227,6 @@ def test_what_a_page_shows_of_an_answer_is_in_the_answer(labs: Labs, tmp_path: P
             labels = set(filter(None, map(label, shown.text.splitlines())))
             assert len(labels) > 2
             assert labels <= {label(line) for line in said.splitlines()}, said
-        leave(operator)
-
-
-def leave(operator: Seat) -> None:
-    """The rules would outlive the seat: no daemon has to be heard for them to go."""
-    operator.stop()
-    status, said = operator.run("nightmail down")
-    assert status == 0, said
 
 
 def label(line: str) -> str:
