@@ -21,8 +21,10 @@ BIN = Path(sys.executable).parent
 MOST_TRIED_AGAIN = 5
 """More failures than these are no accident."""
 AT_ONCE = 2
-"""Files of tests side by side. Kernel tests mostly wait, each in namespaces of its own; what depends on how
-fast the machine is has deadlines that allow for this."""
+"""Files of tests side by side."""
+KERNEL_AT_ONCE = 4
+"""On two processors: these tests mostly wait, each in namespaces of its own. What depends on how fast the
+machine is has deadlines that allow for this; what loads it waits for its turn (tests/lab/turns.py)."""
 LONGEST_SHOWN = 20
 FUZZ_CASES = 1000
 """For each target, its corpus included."""
@@ -58,7 +60,9 @@ def main(everything: bool) -> int:
     ran.append(run_proof("mutants", ["--mutants"] if everything else ["--mutants", "--sample"]))
     ran.append(run_pytest("unit", ["tests/unit", "tests/second"], "not long", as_root=False))
     ran.append(run_fuzzers())
-    ran.append(run_pytest("kernel", ["tests/lab"], "kernel and not long", as_root=True))
+    ran.append(
+        run_pytest("kernel", ["tests/lab"], "kernel and not long", as_root=True, at_once=KERNEL_AT_ONCE)
+    )
     if everything:
         ran.append(run_pytest("long", ["tests"], "long", as_root=True))
     print()
@@ -117,10 +121,14 @@ def run_fuzzers() -> Ran:
     return Ran("fuzz", len(targets) - failed, failed, 0, time.monotonic() - began)
 
 
-def run_pytest(kind: str, paths: list[str], marks: str, *, as_root: bool) -> Ran:
+def run_pytest(kind: str, paths: list[str], marks: str, *, as_root: bool, at_once: int = AT_ONCE) -> Ran:
     print(f"== {kind}", flush=True)
     began = time.monotonic()
-    ran = _pytest(kind, [*paths, "-m", marks], as_root=as_root)
+    spread = ["-n", str(at_once), "--dist", "loadfile"]
+    if as_root:
+        # As tests/lab/conftest.py has them: else files with few tests come last, however long they are.
+        spread += ["--no-loadscope-reorder"]
+    ran = _pytest(kind, [*paths, "-m", marks, *spread], as_root=as_root)
     if ran.failed and as_root and ran.failed <= MOST_TRIED_AGAIN:
         # These tests wait for real kernels and real mail servers with deadlines; a machine that stood still
         # for a moment is no fault of the product. What fails twice is.
@@ -138,11 +146,6 @@ def _pytest(kind: str, words: list[str], *, as_root: bool) -> Ran:
     report.parent.mkdir(exist_ok=True)
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", f"--junit-xml={report}", *words]
-    if "--last-failed" not in words:
-        command += ["-n", str(AT_ONCE), "--dist", "loadfile"]
-        if as_root:
-            # As tests/lab/conftest.py has them: else files with few tests come last, however long they are.
-            command += ["--no-loadscope-reorder"]
     if as_root and os.geteuid() != 0:
         command = ["sudo", "--", *command]
     status = subprocess.run(command, check=False).returncode

@@ -28,6 +28,7 @@ from tests.lab.exchange import MailSites
 from tests.lab.gateway_log import GatewayLog
 from tests.lab.probes import MailServer
 from tests.lab.tls_ends import TlsContexts
+from tests.lab.turns import turn
 from tests.lab.two_sites import Sites
 
 SLOTS = 12
@@ -60,7 +61,7 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file is run by one of two processes: long ones first, so that both end at about the same time."""
+    """A file is run by one of a few processes: long ones first, so that all end at about the same time."""
     tests = Counter(item.path for item in items)
     ranks = {name: rank for rank, name in enumerate(LONG)}
     items.sort(key=lambda item: (ranks.get(item.path.name, len(LONG)), -tests[item.path], item.path))
@@ -208,6 +209,13 @@ def postfix_lab() -> Iterator[Lab]:
     with slot() as lab:
         lab.up(with_gateways=False, temporary=True)
         yield lab
+
+
+@pytest.fixture
+def has_its_turn() -> Iterator[None]:
+    """For a test that takes all it can get of the machine."""
+    with turn():
+        yield
 
 
 # Two sites, of `two_sites`. A module has a `placement` of its own if its gateways stand elsewhere,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway.lab import gateways, network, processes
 from gateway.lab.gateways import Gateway
+from tests.lab.turns import turn
 
 if TYPE_CHECKING:
     from tests.lab.two_sites import Sites
@@ -180,7 +181,7 @@ class Attempt:
 
 @dataclass
 class Load:
-    """Clients in a tight loop: connect, greeting, EHLO, reply, close. `with` runs them."""
+    """Clients in a tight loop: connect, greeting, EHLO, reply, close. `with` runs them, in their `turn`."""
 
     sites: Sites
     client: str
@@ -189,6 +190,8 @@ class Load:
     attempts: list[Attempt] = field(default_factory=list)
 
     def __enter__(self) -> Load:
+        self._turn = contextlib.ExitStack()
+        self._turn.enter_context(turn())
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(self.targets[i % len(self.targets)],))
@@ -202,6 +205,7 @@ class Load:
         self._stop.set()
         for thread in self._threads:
             thread.join(2 * PATIENCE)
+        self._turn.close()
 
     def wait(self, more: int, since: float | None = None) -> None:
         """Until so many further attempts have ended (that began after `since`)."""

@@ -85,6 +85,10 @@ def standing() -> Iterator[None]:
         sh(G, "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.conf.all.rp_filter=1")
         sh(G, "sysctl -qw net.ipv4.conf.lan.rp_filter=1 net.ipv4.conf.wan.rp_filter=1")
         sh(G, "sysctl -qw net.ipv4.conf.all.src_valid_mark=0")
+        for family in ("ipv4", "ipv6"):
+            # Three questions for a neighbour, as ever, but not a second apart.
+            for port in ("lan", "wan"):
+                sh(G, f"sysctl -qw net.{family}.neigh.{port}.retrans_time_ms=100")
         yield
     finally:
         remove_ours("nmi")

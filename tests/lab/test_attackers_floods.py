@@ -21,7 +21,7 @@ from tests.attackers import flooding, ground
 from tests.attackers.parties import EHLO, GREETING, REPLY
 from tests.lab.conftest import build_bare, slot
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("has_its_turn")]
 
 MIB = 1 << 20
 SOME = 64 * MIB

@@ -14,6 +14,8 @@ from bench.chaos.__main__ import line, meets_the_bar, strike
 from bench.chaos.faults import FAULTS
 from bench.chaos.ground import World
 
+pytestmark = pytest.mark.usefixtures("has_its_turn")
+
 PUT_BACK_SECONDS = 1.0
 TRIES = 2
 """A machine that stands still for a second lets nobody through, whatever is or is not on the way."""

@@ -20,6 +20,7 @@ from gateway.lab import postfix, processes
 from gateway.lab.postfix import Instance
 from tests.lab import two_sites
 from tests.lab.probes import Dialogue, MailServer, eventually, failure, mail
+from tests.lab.turns import turn
 from tests.lab.two_sites import TOOLS, Sites
 
 FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
@@ -29,6 +30,8 @@ LATER_SHARE = 0.05
 LATER_SECONDS = 0.005
 EARLIER_SECONDS = 0.005
 """Two measures of the same on a busy machine may differ so much."""
+TRIES = 3
+"""Other work on the machine comes and goes; what a gate adds is there in every one of them."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,21 @@ def test_the_same_failure_at_the_same_time(sites: Sites, client: str, v6: bool, 
 
 def assert_alike(sites: Sites, client: str, v6: bool, trouble: Trouble) -> None:
     """Through the gates as past them."""
+    for attempt in range(TRIES):
+        # Seconds of silence take nothing of the machine, and are not measured in milliseconds.
+        with contextlib.nullcontext() if trouble is SILENT else turn():
+            before, now = measured(sites, client, v6, trouble)
+        told = f"{before * 1000:.2f} ms direct, {now * 1000:.2f} ms through the gates"
+        print(told)
+        earliest = before - max(EARLIER_SECONDS, LATER_SHARE * before)
+        latest = before + max(LATER_SECONDS, LATER_SHARE * before)
+        if earliest <= now <= latest:
+            return
+        assert attempt + 1 < TRIES, told
+
+
+def measured(sites: Sites, client: str, v6: bool, trouble: Trouble) -> tuple[float, float]:
+    """Seconds past the gates and through them, the middle ones of all rounds; each has the same error."""
     target = at(trouble, v6)
     direct, gated = [], []
     # An ICMPv6 error that comes back within the very call of connect() is only believed a SYN later (1 s).
@@ -105,11 +123,8 @@ def assert_alike(sites: Sites, client: str, v6: bool, trouble: Trouble) -> None:
     expected = trouble.errno6 if v6 else trouble.errno4
     assert {name for name, _ in direct} == {expected}
     assert {name for name, _ in gated} == {expected}
-    before = statistics.median(seconds for _, seconds in direct)
-    now = statistics.median(seconds for _, seconds in gated)
-    print(f"{before * 1000:.2f} ms direct, {now * 1000:.2f} ms through the gates")
-    assert now >= before - max(EARLIER_SECONDS, LATER_SHARE * before)
-    assert now <= before + max(LATER_SECONDS, LATER_SHARE * before)
+    before, now = (statistics.median(seconds for _, seconds in each) for each in (direct, gated))
+    return before, now
 
 
 @FAMILIES

@@ -24,6 +24,8 @@ from tests.lab.probes import Dialogue, eventually
 from tests.lab.test_forged_syns import FORGED_NETWORK
 from tests.lab.two_sites import Sites
 
+pytestmark = pytest.mark.usefixtures("has_its_turn")
+
 ROOT = Path(__file__).parents[2]
 SESSIONS, PER_SOURCE, PER_SECOND, HELD = 500, 200, 300, 4
 SMALL_LIMITS = f"""
