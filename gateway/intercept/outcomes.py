@@ -21,7 +21,7 @@ class DialOutcome(IdentityHashed):
     ADMIN_PROHIBITED = "admin-prohibited"
     SILENT = "silent"
     PORTS_BUSY = "ports-busy"
-    """A socket of ours still owns these two addresses and ports; the client will try again."""
+    """No port from which to reach this server is free; the client will try again."""
     LOCAL_TROUBLE = "local-trouble"
     """No descriptor, no memory, no permission: as if we were not here."""
 

@@ -24,6 +24,7 @@ from gateway.runtime.loop import Cancellable, Loop
 from gateway.runtime.worker.poller import Poller
 
 NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+PORT_TAKEN: Final = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
 _RESET_ON_CLOSE: Final = b"\x01\x00\x00\x00\x00\x00\x00\x00"
 DialDone = Callable[[Flow, DialOutcome, socket.socket | None], None]
 
@@ -64,11 +65,10 @@ class Dials:
     def flows(self) -> list[Flow]:
         return list(self._under_way)
 
-    def dial(self, flow: Flow, done: DialDone, *, any_port: bool = False) -> None:
-        """Connect from the client's address, and from its port where the placement allows that and `any_port`
-        does not say otherwise. Never raises."""
-        from_port = None if self._keeps_port and not any_port else tproxy.ANY_PORT
-        self._dial(flow, done, lambda: tproxy.dial(flow, self._marks, from_port=from_port))
+    def dial(self, flow: Flow, done: DialDone) -> None:
+        """Connect from the client's address, and from its port where that can be. Never raises."""
+        start = self._dial_from_clients_port if self._keeps_port else self._dial_from_any_port
+        self._dial(flow, done, lambda: start(flow))
 
     def dial_to_this_machine(self, flow: Flow, done: DialDone) -> None:
         """The same to a mail server that may be on this very machine: where ports are not kept, what we dial
@@ -84,6 +84,20 @@ class Dials:
         if flow in self._under_way:
             reset(self._taken_out(flow))
 
+    def _dial_from_clients_port(self, flow: Flow) -> socket.socket:
+        """From another one where a socket of this machine has it: a program that listens there for all
+        addresses, or what the kernel still keeps of the last connection. Whatever SYN of this connection came
+        again, it would find a server that is silent."""
+        try:
+            return tproxy.dial(flow, self._marks)
+        except OSError as error:
+            if error.errno not in PORT_TAKEN:
+                raise
+        return self._dial_from_any_port(flow)
+
+    def _dial_from_any_port(self, flow: Flow) -> socket.socket:
+        return tproxy.dial(flow, self._marks, from_port=tproxy.ANY_PORT)
+
     def _dial_from_spare_port(self, flow: Flow) -> socket.socket:
         for _ in range(limits.SPARE_PORT_TRIES):
             self._spare = (self._spare + 1) % limits.SPARE_PORTS
@@ -93,9 +107,9 @@ class Dials:
             try:
                 return tproxy.dial(flow, self._marks, from_port=port)
             except OSError as error:
-                if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
+                if error.errno not in PORT_TAKEN:
                     raise
-        return tproxy.dial(flow, self._marks, from_port=tproxy.ANY_PORT)
+        return self._dial_from_any_port(flow)
 
     def _dial(self, flow: Flow, done: DialDone, start: Callable[[], socket.socket]) -> None:
         self.drop(flow)

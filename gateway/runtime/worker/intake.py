@@ -167,9 +167,9 @@ class Intake:
         """After `stop_taking`, once `is_idle`: whoever comes to the listeners now is a successor's client."""
         self._listeners.stop()
 
-    def dial(self, flow: Flow, done: DialDone, *, any_port: bool = False) -> None:
+    def dial(self, flow: Flow, done: DialDone) -> None:
         """As `Dials.dial`."""
-        self._dials.dial(flow, done, any_port=any_port)
+        self._dials.dial(flow, done)
 
     def _dial_for(self, flow: Flow, role: Role, done: DialDone) -> None:
         """For a client whose SYN we have."""

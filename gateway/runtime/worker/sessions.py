@@ -49,13 +49,7 @@ _DIAL_REASON = {
 class Dialler(Protocol):
     """The part of the intake that sessions use."""
 
-    def dial(
-        self,
-        flow: Flow,
-        done: Callable[[Flow, DialOutcome, socket.socket | None], None],
-        *,
-        any_port: bool = False,
-    ) -> None: ...
+    def dial(self, flow: Flow, done: Callable[[Flow, DialOutcome, socket.socket | None], None]) -> None: ...
     def ended(self, flow: Flow, *, by_reset: bool) -> None: ...
 
 
@@ -181,15 +175,6 @@ class Sessions:
         assert isinstance(connection.flow, Flow)
 
         def done(flow: Flow, outcome: DialOutcome, dialled: socket.socket | None) -> None:
-            if dialled is not None:
-                connection.redialled(dialled)
-            elif outcome is DialOutcome.PORTS_BUSY and self.dialler is not None:
-                # The old connection still stands somewhere between: the same address, another port.
-                self.dialler.dial(flow, last, any_port=True)
-            else:
-                connection.redial_failed()
-
-        def last(flow: Flow, outcome: DialOutcome, dialled: socket.socket | None) -> None:
             if dialled is not None:
                 connection.redialled(dialled)
             else:

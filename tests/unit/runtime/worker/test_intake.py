@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import struct
 from collections.abc import Iterator
@@ -204,6 +205,25 @@ def test_a_dial_that_nobody_answers_is_given_up(world: World, monkeypatch: pytes
     assert world.intake._dials
     world.loop.run_until_complete(asyncio.wait_for(world.queue.judged.wait(), 30))
     assert world.queue.verdicts == ["drop"], "silence is silence"
+    nothing_is_left(world, 1000)
+
+
+@pytest.mark.parametrize("why", [errno.EADDRINUSE, errno.EADDRNOTAVAIL])
+def test_where_the_clients_port_is_taken_it_is_dialled_from_another_one(
+    world: World, monkeypatch: pytest.MonkeyPatch, why: int
+) -> None:
+    """To drop its SYN until the port is free would be to drop them all: it comes again from the same one."""
+    dialled_from: list[int | None] = []
+
+    def dial(flow: Flow, marks: MarkBits, *, from_port: int | None = None) -> socket.socket:
+        dialled_from.append(from_port)
+        if from_port is None:
+            raise OSError(why, "taken")
+        return world.connected()
+
+    monkeypatch.setattr(tproxy, "dial", dial)
+    goes_well(world, 1000)
+    assert dialled_from == [None, tproxy.ANY_PORT]
     nothing_is_left(world, 1000)
 
 
