@@ -44,6 +44,11 @@ class Word:
         """The one that holds now."""
         return self.this_boot or self.lasting
 
+    @property
+    def ends_with_boot(self) -> bool:
+        """Whether the next boot finds another one."""
+        return self.counts is not self.lasting
+
 
 def read_wanted(path: Path) -> Wanted:
     """What holds now. Raises EnvironmentFailureError for a file that says something else."""

@@ -21,7 +21,8 @@ def troubles(status: Mapping[str, Any]) -> list[str]:
     rules = status.get("rules")
     rules = rules if isinstance(rules, dict) else {}
     if status.get("wanted") == "down":
-        found.append("rules were taken down by `nightmail down`")
+        for_now = " --until-reboot`, until the next boot" if status.get("wanted_until_reboot") else "`"
+        found.append(f"rules were taken down by `nightmail down{for_now}")
     elif missing := rules.get("missing"):
         found.append(f"{len(missing)} of our rules are missing")
     workers = status.get("workers")

@@ -12,7 +12,7 @@ from gateway.config import Config, Placement
 from gateway.config_text import ConfigurationError
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel
-from gateway.intercept.wanted import Wanted, read_wanted
+from gateway.intercept.wanted import Wanted, read_word
 from gateway.operator import lifecycle
 from gateway.operator.doctor import filters
 from gateway.operator.doctor.trouble import shell
@@ -174,9 +174,10 @@ def _peers(config: Config) -> Iterator[Finding]:
 
 
 def _wanted(config: Config) -> Iterator[Finding]:
-    if read_wanted(config.wanted_file) is Wanted.DOWN:
-        yield Finding(
-            "wanted", False, "rules were taken down by `nightmail down`; `nightmail up` puts them back"
-        )
+    word = read_word(config.wanted_file)
+    if word.counts is Wanted.DOWN:
+        until = " until the next boot" if word.ends_with_boot else ""
+        told = f"rules were taken down{until} by `nightmail down`; `nightmail up` puts them back"
+        yield Finding("wanted", False, told)
     else:
         yield Finding("wanted", True, "rules are wanted")

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Final
 
 from gateway.config import Config, Network
 from gateway.errors import EnvironmentFailureError, Reason
@@ -28,6 +28,8 @@ from gateway.peers.sources import Source
 from gateway.peers.store import PinStore
 from gateway.policy import limits
 
+_SILENT: Final = "the daemon does not answer"
+
 
 @dataclass(frozen=True, slots=True)
 class Story:
@@ -36,7 +38,9 @@ class Story:
     destination: Destination
     takes_port: bool
     daemon: str
-    """Empty: a daemon runs and protects."""
+    """Why none protects; empty: one does, as far as it says."""
+    silent: bool = False
+    """A daemon runs, and has not said."""
     listed: str = ""
     """The entry of exceptions.never, or of exceptions.never_offer (`offers_only`), that it falls under."""
     offers_only: bool = False
@@ -101,12 +105,13 @@ def story(config: Config, destination: Destination, now: int) -> Story:
                 "trouble": LookStore(store.database).trouble(destination),
                 "source": SourceStore(store.database).source(destination.address),
             }
-    daemon = _daemon(config)
-    if not daemon and not always and not listed:
+    daemon, silent = _daemon(config)
+    if not daemon and not silent and not always and not listed:
         known["ignoring"] = _ignoring(config, destination.address)
     takes_port = destination.port in config.ports
     dead_end = kernel.is_dead_end(destination.address, destination.port)
-    return Story(destination, takes_port, daemon, listed, offers_only, always, **known, dead_end=dead_end)
+    found = (destination, takes_port, daemon, silent, listed, offers_only, always)
+    return Story(*found, **known, dead_end=dead_end)
 
 
 def _listed(config: Config, address: str) -> tuple[str, bool]:
@@ -125,11 +130,15 @@ def _entry(networks: tuple[Network, ...], address: str) -> str:
     return next((str(one) for one in networks if parsed.version == one.version and parsed in one), "")
 
 
-def _daemon(config: Config) -> str:
-    answer = asking.ask(config.control_socket)
+def _daemon(config: Config) -> tuple[str, bool]:
+    """Why none protects, and whether one runs that has not said."""
+    try:
+        answer = asking.ask(config.control_socket)
+    except EnvironmentFailureError:
+        return "", True  # its workers may carry mail all the same
     if answer is None:
-        return "no daemon is running"
-    return "" if is_protecting(answer) else "the daemon does not protect (`nightmail status` says why)"
+        return "no daemon is running", False
+    return "" if is_protecting(answer) else "the daemon does not protect (`nightmail status` says why)", False
 
 
 def _ignoring(config: Config, address: str) -> tuple[Mapping[str, Any], ...]:
@@ -147,6 +156,8 @@ def told(story: Story, now: int) -> Iterator[str]:
     yield f"  {_now(story)}"
     if story.daemon and story.takes_port:
         yield "  What follows holds once a daemon protects."
+    if story.silent and story.takes_port:
+        yield f"  That holds if a gateway carries it now: {_SILENT} (`nightmail doctor` says more)."
     yield from (f"  {line}" for line in _remembered(story))
     if story.trouble is not None:
         yield from showing.trouble_in_words(story.trouble)
@@ -210,7 +221,7 @@ def as_json(story: Story, now: int) -> dict[str, Any]:
         "address": story.destination.address,
         "port": story.destination.port,
         "stays_in_clear": story.verdict.value if story.verdict is not None else None,
-        "daemon": story.daemon or "protects",
+        "daemon": _SILENT if story.silent else story.daemon or "protects",
         "listed": story.listed or None,
         "listed_for_offers_only": story.offers_only,
         "listed_as_always": story.always or None,

@@ -152,7 +152,7 @@ _IN_WORDS: Final = {
     Happening.FORGOTTEN: "identity forgotten",
     Happening.MISSING: "OFFER MISSING",
     Happening.FAILED: "HANDSHAKES FAILED",
-    Happening.BACK: "all well again",
+    Happening.BACK: "encrypted again",
 }
 
 

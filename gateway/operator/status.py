@@ -105,6 +105,8 @@ def facts(status: Mapping[str, Any]) -> Iterator[str]:
 
 def rest(status: Mapping[str, Any], *, with_alarms: bool = True) -> Iterator[str]:
     """Of `facts` what is not sessions."""
+    if status.get("wanted") == "up" and status.get("wanted_until_reboot"):
+        yield "note: rules are up until the next boot (`nightmail up` keeps them)"
     yield from _peers_and_bypassed(status)
     if status.get("placement") == "bridge":
         yield "note: frames with a VLAN tag are not looked at on the bridge; mail in them passes in clear"

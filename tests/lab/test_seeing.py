@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import signal
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -125,3 +127,28 @@ def test_who_looks_costs_no_client_its_first_packet(sites: Sites, server: MailSe
     assert not failed, probes.shown(failed, 0.0)
     slow = [each for each in load.attempts if each.connected and each.connected - each.began > 0.9]
     assert not slow or "worker slept" in sites.log("a"), probes.shown(slow, 0.0)
+
+
+def test_a_daemon_that_is_stopped_hides_nothing_that_is_remembered(sites: Sites, server: MailServer) -> None:
+    target = sites.address("mta-b", False)
+    mail(sites, "mta-a", server, target, b"by an acquaintance")
+    os.kill(sites.supervisor("a"), signal.SIGSTOP)
+    try:
+        told = sites.command("a", "explain", target)
+    finally:
+        os.kill(sites.supervisor("a"), signal.SIGCONT)
+    assert "A session there is encrypted." in told
+    assert "the daemon does not answer" in told
+    assert "first seen" in told
+
+
+def test_what_ends_with_this_boot_says_so(sites: Sites) -> None:
+    try:
+        sites.command("a", "down", "--until-reboot")
+        eventually(lambda: sites.status("a")["wanted"] == "down", what="the daemon has read it")
+        assert "`nightmail down --until-reboot`, until the next boot" in sites.command("a", "status")
+        sites.command("a", "down")
+        eventually(lambda: not sites.status("a")["wanted_until_reboot"], what="the daemon has read it")
+        assert "until the next boot" not in sites.command("a", "status")
+    finally:
+        sites.command("a", "up")

@@ -25,7 +25,7 @@ from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel, ruleset
 from gateway.intercept.kernel import nft
 from gateway.intercept.objects import NftTable
-from gateway.intercept.wanted import Wanted, read_wanted
+from gateway.intercept.wanted import Word, read_word
 from gateway.operator import lifecycle
 from gateway.operator import status as asking
 from gateway.operator.doctor import filters, network
@@ -70,7 +70,7 @@ def snapshot(config: Config, path: Path, *, is_default: bool) -> Snapshot:
     """`config` as the file says it, before the sides are found."""
     resolved, unknown = _resolved(config)
     daemon = _daemon(resolved)
-    wanted, wanted_unreadable = _wanted(resolved)
+    word, wanted_unreadable = _word(resolved)
     missing, refused = ("", "") if unknown or os.geteuid() else _rules(resolved, daemon)
     seen = Snapshot(
         config=resolved,
@@ -85,7 +85,8 @@ def snapshot(config: Config, path: Path, *, is_default: bool) -> Snapshot:
         rules_refused=refused,
         version=__version__,
         remarks=_remarks(resolved),
-        wanted=wanted,
+        wanted=word.counts.value,
+        wanted_until_reboot=word.ends_with_boot,
         wanted_unreadable=wanted_unreadable,
         daemon=daemon,
         identity=_identity(resolved.identity_file),
@@ -254,11 +255,11 @@ def _listing(folder: Path) -> list[Path]:
         return []
 
 
-def _wanted(config: Config) -> tuple[str, str]:
+def _word(config: Config) -> tuple[Word, str]:
     try:
-        return read_wanted(config.wanted_file).value, ""
+        return read_word(config.wanted_file), ""
     except EnvironmentFailureError as error:
-        return Wanted.UP.value, str(error)
+        return Word(), str(error)
 
 
 def _disk(folder: Path) -> Disk | None:

@@ -24,7 +24,8 @@ def wanted_up(seen: Snapshot) -> Iterator[Trouble]:
         )
     elif seen.wanted != "up":
         yield Trouble(
-            "the rules were taken down by `nightmail down`, and stay down",
+            "the rules were taken down by `nightmail down`, and stay down"
+            + (" until the next boot" if seen.wanted_until_reboot else ""),
             "mail passes in clear, as the operator has asked for",
             shell(*seen.ours("up")),
         )

@@ -159,6 +159,7 @@ class Snapshot:
     remarks: tuple[str, ...] = ()
     """What a bridge needs of this kernel and does not find."""
     wanted: str = "up"
+    wanted_until_reboot: bool = False
     wanted_unreadable: str = ""
     daemon: Daemon = field(default_factory=Daemon)
     identity: Identity = field(default_factory=lambda: Identity(File(Path("identity"))))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from gateway.config import Config
 from gateway.errors import EnvironmentFailureError, Reason
 from gateway.intercept import kernel, ruleset
-from gateway.intercept.wanted import Wanted, read_wanted
+from gateway.intercept.wanted import Wanted, read_wanted, read_word
 from gateway.observe.log import Level, Log
 from gateway.policy import limits
 from gateway.runtime.supervisor.kernel_thread import kernel_thread
@@ -59,6 +59,8 @@ class RuleKeeper:
         self._passed_lately = 0
         self._bypassed_before = 0
         self.wanted = Wanted.UP
+        self.until_reboot = False
+        """The next boot finds another word than that."""
         self.missing: list[str] = []
         self.queues: list[int] = []
         """Where the gate sends SYNs now; follows the workers' lives by some milliseconds."""
@@ -78,7 +80,7 @@ class RuleKeeper:
         raised: its workers carry mail, and trouble with the rules rings and is tried again, as at any time.
         """
         try:
-            self.wanted = read_wanted(self._config.wanted_file)
+            self._read_word()
             if self.wanted is Wanted.UP:
                 await self._in_thread(self._adopt, standing or {})
         except EnvironmentFailureError as error:
@@ -240,7 +242,7 @@ class RuleKeeper:
         self._log.fact("rules", "gate", queues=",".join(map(str, live)) or "none")
 
     def _look(self) -> None:
-        self.wanted = read_wanted(self._config.wanted_file)
+        self._read_word()
         if self.wanted is Wanted.DOWN:
             if self._stands:
                 self._take_counts()
@@ -269,6 +271,10 @@ class RuleKeeper:
                 self._counters_begin()
             self._tell_missing(mended.gone)
             self._log.fact("rules", "put-back", level=Level.NOTICE, count=len(mended.gone))
+
+    def _read_word(self) -> None:
+        word = read_word(self._config.wanted_file)
+        self.wanted, self.until_reboot = word.counts, word.ends_with_boot
 
     def _taken_down_meanwhile(self) -> bool:
         """By `nightmail down`, which writes first and then removes: nothing to ring for."""

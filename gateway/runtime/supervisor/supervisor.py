@@ -361,6 +361,7 @@ class Supervisor:
             "rotation": self._site.as_json(),
             "placement": self._config.placement.value,
             "wanted": keeper.wanted.value,
+            "wanted_until_reboot": keeper.until_reboot,
             "inside_networks": [str(network) for network in self._config.inside_networks],
             "rules": {
                 "missing": keeper.missing if keeper.wanted is Wanted.UP else [],

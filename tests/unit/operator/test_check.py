@@ -43,6 +43,10 @@ def bad(config: Config) -> list[str]:
     return [one.name for one in found if not one.good]
 
 
+def told_of(config: Config, name: str) -> str:
+    return next(one.text for one in check.findings(config) if one.name == name)
+
+
 def test_all_is_well_with_and_without_files(config: Config) -> None:
     assert bad(config) == []
     load_or_make(config.identity_file)
@@ -163,3 +167,6 @@ def test_pins_damaged(config: Config) -> None:
 def test_taken_down(config: Config) -> None:
     record_word(config.wanted_file, Word(Wanted.DOWN))
     assert bad(config) == ["wanted"]
+    assert "until the next boot" not in told_of(config, "wanted")
+    record_word(config.wanted_file, Word(Wanted.UP, this_boot=Wanted.DOWN))
+    assert "rules were taken down until the next boot" in told_of(config, "wanted")

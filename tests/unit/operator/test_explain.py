@@ -105,6 +105,20 @@ def test_without_a_daemon_it_says_so(config: Config) -> None:
     assert "goes in clear: no daemon is running" in "\n".join(explain.told(story, 0))
 
 
+def test_of_one_that_does_not_answer_is_told_what_is_remembered(config: Config) -> None:
+    """Stopped, say: its workers may carry mail all the same."""
+    with PinStore(config.pins_file) as store:
+        store.remember(HERE, MetPeer(PEER.octets, 20_000, True), int(time.time()))
+    with daemon(config.control_socket, b"", questions=0):
+        story = explain.story(config, HERE, 0)
+    assert story.verdict is None
+    text = "\n".join(explain.told(story, 0))
+    assert "A session there is encrypted." in text
+    assert "That holds if a gateway carries it now: the daemon does not answer" in text
+    assert PEER.fingerprint in text
+    assert explain.as_json(story, 0)["daemon"] == "the daemon does not answer"
+
+
 def of_worker(number: int, in_a_row: int, rests: bool) -> dict[str, object]:
     return {"worker": number, "in_a_row": in_a_row, "rests": rests}
 

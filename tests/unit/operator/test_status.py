@@ -102,6 +102,11 @@ def test_silent_daemon(control: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"workers": []}, "NO, mail passes in clear: no worker serves"),
         ({"workers": [{"slot": 0, "state": "dead"}]}, "NO, mail passes in clear: no worker serves"),
         (
+            {"wanted": "down", "wanted_until_reboot": True},
+            "NO, mail passes in clear: rules were taken down by `nightmail down --until-reboot`, until the"
+            " next boot",
+        ),
+        (
             {"wanted": "down", "workers": []},
             "NO, mail passes in clear: rules were taken down by `nightmail down`; no worker serves",
         ),
@@ -111,6 +116,13 @@ def test_first_line_answers_the_question(keys: dict[str, Any], first: str) -> No
     status = changed(**keys)
     assert next(iter(told(status))) == first
     assert is_protecting(status) == first.startswith("YES")
+
+
+@pytest.mark.parametrize(("wanted", "until_reboot"), [("up", True), ("up", False), ("down", True)])
+def test_what_the_next_boot_takes_back_is_noted(wanted: str, until_reboot: bool) -> None:
+    lines = list(told(changed(wanted=wanted, wanted_until_reboot=until_reboot)))
+    note = "note: rules are up until the next boot (`nightmail up` keeps them)"
+    assert (note in lines) is (wanted == "up" and until_reboot)
 
 
 def test_what_confines_the_workers_and_what_does_not() -> None:

@@ -237,6 +237,18 @@ def test_rules_that_another_takes_out_too_are_out(
     assert world.rung == []
 
 
+@pytest.mark.parametrize("until_reboot", [True, False])
+def test_whether_the_next_boot_finds_another_word_is_known(
+    world: World, monkeypatch: pytest.MonkeyPatch, until_reboot: bool
+) -> None:
+    monkeypatch.setattr(world.kernel, "remove", lambda: None, raising=False)
+    monkeypatch.setattr(rulekeeper.kernel, "passed_counts", dict)
+    word = Word(Wanted.UP, this_boot=Wanted.DOWN) if until_reboot else Word(Wanted.DOWN)
+    record_word(world.config.wanted_file, word)
+    world.keeper._look()
+    assert (world.keeper.wanted, world.keeper.until_reboot) == (Wanted.DOWN, until_reboot)
+
+
 def test_rules_that_do_not_go_are_tried_again_and_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def remove() -> None:
         raise EnvironmentFailureError("nft: Operation not permitted")
