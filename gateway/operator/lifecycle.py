@@ -28,6 +28,7 @@ from gateway.intercept.wanted import (
     record_word,
 )
 from gateway.operator import service as systemd
+from gateway.operator import turn
 from gateway.operator.service import Service
 from gateway.operator.status import ask, is_running
 from gateway.policy import limits
@@ -72,8 +73,10 @@ def up(
     Whole or not at all: what fails or is interrupted (SIGINT) in between leaves things as they were. Raises
     EnvironmentFailureError.
     """
+    folders = missing_folders(config)
     try:
-        with contextlib.ExitStack() as undo:
+        with turn.taken(config, pause), contextlib.ExitStack() as undo:
+            undo.callback(_give_back, config, _octets(config.wanted_file), folders)
             told = _up(config, service, until_reboot, pause, undo)
             undo.pop_all()
     except KeyboardInterrupt:
@@ -91,7 +94,6 @@ def _up(
     stood = bool(kernel.gate_counts())
     starts, enables = to_do(config, service, until_reboot)
     word = up_word(said(config), until_reboot)
-    undo.callback(_give_back, config, _octets(config.wanted_file), missing_folders(config))
     done = [name for name, so in ((STARTED, starts), (ENABLED, enables)) if so]
     record_word(config.wanted_file, replace(word, service=tuple(dict.fromkeys([*word.service, *done]))))
     if not stood:
@@ -127,6 +129,11 @@ def down(config: Config, *, until_reboot: bool = False, pause: Callable[[float],
 
     A service that `up` has started or enabled is stopped or disabled, unless the next boot is to find it.
     """
+    with turn.taken(config, pause):
+        return _down(config, until_reboot, pause)
+
+
+def _down(config: Config, until_reboot: bool, pause: Callable[[float], None]) -> str:
     word = said(config)
     if until_reboot:
         record_word(config.wanted_file, replace(word, this_boot=Wanted.DOWN))

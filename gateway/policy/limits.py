@@ -420,6 +420,9 @@ RULES_CHECKS_AWAITED: Final = 8
 """`up` gives a running daemon so many of its looks at the rules to put them in."""
 RULES_ASKED_SECONDS: Final = 0.05
 """Who waits for the daemon to have put its rules in, or out, looks so often."""
+TURN_SECONDS: Final = 10.0
+"""`up` and `down` wait so long for another one to end: more than either needs, but where it starts or
+stops the service, for which a person would not want to wait without a word."""
 INSIDE_LOOK_SECONDS: Final = 2.0
 """The supervisor looks so often which networks lie inside: at boot it is up before their addresses are."""
 INSIDE_NETWORKS: Final = 2000

@@ -7,12 +7,13 @@ import json
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from gateway.lab import gateways
+from gateway.lab import gateways, processes
 from tests.lab import probes, two_sites
 from tests.lab.probes import Load, MailServer, eventually, mail
 from tests.lab.two_sites import Sites
@@ -152,3 +153,24 @@ def test_what_ends_with_this_boot_says_so(sites: Sites) -> None:
         assert "until the next boot" not in sites.command("a", "status")
     finally:
         sites.command("a", "up")
+
+
+def test_up_and_down_at_once_ring_nothing(sites: Sites) -> None:
+    """Whichever was first: the other one comes behind it."""
+    one = sites.gateway("a")
+    command = gateways.nightmail_command("--config", str(one.configuration))
+    try:
+        for _ in range(4):
+            both = [
+                subprocess.Popen(
+                    processes.command_in(one.namespace, [*command, word]), stdout=subprocess.PIPE, text=True
+                )
+                for word in ("down", "up")
+            ]
+            told = [each.communicate(timeout=60)[0] for each in both]
+            assert [each.returncode for each in both] == [0, 0]
+            assert told[0].startswith("rules are out")
+            assert told[1].startswith("rules are in place")
+    finally:
+        sites.command("a", "up")
+    assert sites.alarms("a", "rules-missing") == []

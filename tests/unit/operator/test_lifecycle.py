@@ -1,7 +1,11 @@
 """The word first, the deed second; and both with a daemon that runs. Kernel and systemd are fakes here."""
 
+import contextlib
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
 import pytest
@@ -16,6 +20,7 @@ from gateway.operator.service import Service
 from gateway.policy import limits
 from tests.unit.operator.fake_daemon import daemon
 
+SOURCE = Path(__file__).parents[3]
 NOBODY = "no daemon is running, and `up` starts none here: mail passes in clear until `nightmail run`"
 
 
@@ -59,6 +64,63 @@ def fake(config: Config, monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
 def test_up_without_a_daemon(config: Config, fake: FakeKernel) -> None:
     assert "no daemon is running" in lifecycle.up(config)
     assert fake.done == [("apply [2500, 2501]", Wanted.UP)]
+
+
+AT_WORK = """
+import sys
+from pathlib import Path
+from gateway.config import Config
+from gateway.operator import turn
+with turn.taken(Config(state_dir=Path(sys.argv[1])), lambda _: None):
+    print("taken", flush=True)
+    input()
+"""
+
+
+@contextlib.contextmanager
+def another_at_work(config: Config) -> Iterator[int]:
+    """Its process; it ends when it is told to."""
+    words = [sys.executable, "-c", AT_WORK, str(config.state_dir)]
+    with Popen(words, stdin=PIPE, stdout=PIPE, text=True, cwd=SOURCE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "taken\n"
+        yield process.pid
+        process.communicate("\n")
+
+
+def test_who_comes_while_another_is_at_work_waits_and_is_told_whom_for(
+    config: Config, fake: FakeKernel
+) -> None:
+    pauses: list[float] = []
+    with another_at_work(config) as pid:
+        for act in (lifecycle.up, lifecycle.down):
+            with pytest.raises(
+                EnvironmentFailureError, match=f"is at work \\(process {pid}\\): say it again"
+            ):
+                act(config, pause=pauses.append)
+    assert fake.done == []
+    assert sum(pauses) == pytest.approx(2 * limits.TURN_SECONDS)
+    assert "rules are in place" in lifecycle.up(config)
+
+
+def test_who_waited_is_next(config: Config, fake: FakeKernel) -> None:
+    with contextlib.ExitStack() as other:
+        other.enter_context(another_at_work(config))
+        assert "rules are out" in lifecycle.down(config, pause=lambda _: other.close())
+    assert fake.done == [("remove", Wanted.DOWN)]
+
+
+def test_a_folder_that_went_meanwhile_is_locked_anew(config: Config, fake: FakeKernel) -> None:
+    """By the undoing of the other one."""
+    with contextlib.ExitStack() as other:
+        other.enter_context(another_at_work(config))
+
+        def undone(_: float) -> None:
+            config.state_dir.rename(config.state_dir.with_name("gone"))
+            other.close()
+
+        assert "rules are in place" in lifecycle.up(config, pause=undone)
+        assert read_wanted(config.wanted_file) is Wanted.UP
 
 
 def test_up_leaves_the_rules_to_a_running_daemon_and_waits_for_them(config: Config, fake: FakeKernel) -> None:
