@@ -28,7 +28,10 @@ _NLMSG_ERROR: Final = 2
 _NLM_F_REQUEST_ACK: Final = 0x1 | 0x4
 _NFQNL_MSG_CONFIG: Final = 3 << 8 | 2  # subsystem NFNL_SUBSYS_QUEUE, message 2
 _NFQA_CFG_MASK, _NFQA_CFG_FLAGS = 4, 5
-_FAIL_OPEN: Final = 1
+FAIL_OPEN: Final = 1
+"""NFQA_CFG_F_FAIL_OPEN: where the queue or its socket is full, packets pass instead of being lost."""
+WHOLE_SEGMENTS: Final = 4
+"""NFQA_CFG_F_GSO: what the kernel carries as one packet, up to 64 KB, comes as one, and is not cut before."""
 _SOL_NETLINK, _NETLINK_NO_ENOBUFS = 270, 5
 _OUR_SEQUENCE: Final = 0x4E49474D
 _NLMSG_HEADER: Final = struct.Struct("=IHHII")
@@ -146,7 +149,7 @@ class SynQueue:
     def _set_up_socket(self) -> None:
         # Without this, an overrun of the socket's buffer is reported as an error to the reader as well.
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
-        self._socket.send(_fail_open_message(self._number))
+        self._socket.send(flag_message(self._number, FAIL_OPEN))
         # The kernel answers a request before send() returns; packets may stand before the answer.
         while self._flag_answer is None:
             try:
@@ -181,11 +184,10 @@ class SynQueue:
         return name
 
 
-def _fail_open_message(queue: int) -> bytes:
-    """Set NFQA_CFG_F_FAIL_OPEN: where the queue or its socket is full, packets pass instead of being lost."""
+def flag_message(queue: int, flag: int) -> bytes:
+    """What asks the kernel for this flag of a queue; it answers with an acknowledgement or an error."""
     attributes = b"".join(
-        struct.pack("=HH", 8, kind) + struct.pack("!I", _FAIL_OPEN)
-        for kind in (_NFQA_CFG_MASK, _NFQA_CFG_FLAGS)
+        struct.pack("=HH", 8, kind) + struct.pack("!I", flag) for kind in (_NFQA_CFG_MASK, _NFQA_CFG_FLAGS)
     )
     body = struct.pack("!BBH", socket.AF_UNSPEC, 0, queue) + attributes
     length = _NLMSG_HEADER.size + len(body)

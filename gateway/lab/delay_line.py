@@ -1,8 +1,10 @@
 """A long line: holds every packet that crosses the wire for half a round trip; loses some, holds some longer.
 
 A process of its own in the wire's namespace, for kernels without netem: `python -m gateway.lab.delay_line`.
-Packets wait in the kernel's queue; only their numbers come here. It must give back what it holds when it
-ends, and the rule that feeds it passes packets by when nobody listens, so that no death of it stops mail.
+Packets wait in the kernel's queue; only their numbers come here. Where none is lost or overtaken they come as
+large as the kernel carries them: one number for each 1,500 octets would make this process the narrowest part
+of the line. It must give back what it holds when it ends, and the rule that feeds it passes packets by when
+nobody listens, so that no death of it stops mail.
 Counterpart: `wan`, which starts and ends it. (The product's own queue is `intercept.nfqueue`.)
 """
 
@@ -20,7 +22,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import uvloop
-from netfilterqueue import NetfilterQueue
+from netfilterqueue import COPY_META, NetfilterQueue
+
+from gateway.intercept import nfqueue
 
 MAX_HELD_PACKETS: Final = 65_536
 """40 ms one way at 1 GB/s of full packets."""
@@ -54,7 +58,6 @@ class DelayLine:
         if self._loses():
             packet.drop()
             return
-        packet.retain()
         self._held.append((self._now() + self._one_way, packet, self._late()))
         if self._timer is None:
             self._timer = self._loop.call_later(self._one_way, self._release)
@@ -88,10 +91,13 @@ async def run(queue: int, one_way: float, loss: float, overtaken: float, seed: i
         loop, one_way, lambda: dice.random() < loss, late=lambda: overtaken > 0 and dice.random() < overtaken
     )
     kernel = NetfilterQueue()
-    kernel.bind(queue, line.take, max_len=MAX_HELD_PACKETS, range=0, sock_len=SOCKET_BUFFER_OCTETS)
+    kernel.bind(queue, line.take, max_len=MAX_HELD_PACKETS, mode=COPY_META, sock_len=SOCKET_BUFFER_OCTETS)
     # A copy of the queue's descriptor in the shape that the binding's reader wants; no other process has one.
     reader = socket.fromfd(kernel.get_fd(), socket.AF_UNIX, socket.SOCK_STREAM)
     reader.setblocking(False)
+    if not loss and not overtaken:
+        # An older kernel answers with an error, which is read as a packet would be, and cuts.
+        reader.send(nfqueue.flag_message(queue, nfqueue.WHOLE_SEGMENTS))
 
     def read() -> None:
         try:

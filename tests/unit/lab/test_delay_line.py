@@ -36,13 +36,8 @@ class Paper:
 class Packet:
     def __init__(self, name: str, paper: Paper) -> None:
         self.name, self.paper = name, paper
-        self.retained = False
-
-    def retain(self) -> None:
-        self.retained = True
 
     def accept(self) -> None:
-        assert self.retained
         self.paper.out.append((self.name, round(self.paper.now, 4)))
 
     def drop(self) -> None:
