@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Self
 
 from gateway.errors import EnvironmentFailureError
-from gateway.observe.counters import Snapshot
+from gateway.observe.counters import Snapshot, empty_snapshot
 
 _VARIABLE: Final = "NIGHTMAIL_HANDOVER"
 _COMMAND: Final = "run"
@@ -73,6 +73,11 @@ class Handover:
     """Processes that are killed already, and have only to be waited for."""
     dead_ends: dict[str, Any] = field(default_factory=dict)
     """See `DeadEnds.left`."""
+
+    @classmethod
+    def of_nobody(cls, now: float) -> Self:
+        """What the first supervisor of a line goes on from."""
+        return cls(workers=(), past=empty_snapshot(), began=now, bypassed=0, alarms=[], rules={})
 
     @property
     def descriptors(self) -> list[int]:

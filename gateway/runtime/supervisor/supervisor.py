@@ -72,10 +72,11 @@ class Supervisor:
             lambda: self._memory.database,
             self._memory.unwritable,
         )
-        self._heritage = handover.received()
-        """What the supervisor that this process was before has left; None at a first start."""
-        self._sole = Sole(config.control_socket, self._heritage.sole if self._heritage is not None else None)
-        self._began = self._heritage.began if self._heritage is not None else time.time()
+        left = handover.received()
+        self._reloaded = left is not None
+        """Whether this process was a supervisor before."""
+        self._left = left if left is not None else handover.Handover.of_nobody(time.time())
+        self._sole = Sole(config.control_socket, self._left.sole)
         self._anew = False
 
     async def run(self) -> None:
@@ -104,14 +105,12 @@ class Supervisor:
         for directory in (config.state_dir, config.run_dir):
             _make_directory(directory)
         confinements.share(config.state_dir, self._confinements.readers)
-        inherited = self._heritage.control if self._heritage is not None else None
         answers = {"status": self._tell_status, "reload": self._tell_reload, "ignored": self._tell_ignored}
-        control = ControlSocket(config.control_socket, answers, inherited)
+        control = ControlSocket(config.control_socket, answers, self._left.control)
         control.require_free()
         self._be_alone()
-        if self._heritage is not None:
-            self._bell.recall(self._heritage.alarms)
-            self._seeing.tell(self._heritage.untold)
+        self._bell.recall(self._left.alarms)
+        self._seeing.tell(self._left.untold)
         self._site = Site(config, self._log, self._alarm)
         self._memory.open()
         return control
@@ -121,7 +120,7 @@ class Supervisor:
         try:
             doubt = self._sole.take()
         except EnvironmentFailureError as error:
-            if self._heritage is None:
+            if not self._reloaded:
                 raise
             doubt = str(error)
         if doubt:
@@ -129,21 +128,20 @@ class Supervisor:
 
     def _make_processes(self) -> None:
         """Signer and workers, none of which runs yet."""
-        config, heritage = self._config, self._heritage
-        heirs = heritage.workers if heritage is not None else ()
+        config, left = self._config, self._left
         # Workers whose supervisor was killed finish their sessions, beside those of this one.
         taken = {slot.index for slot in ruleset.all_slots(config) if tproxy.is_in_use(slot.port)}
-        taken |= {heir.index for heir in heirs}
+        taken |= {heir.index for heir in left.workers}
         slots = ruleset.slots_of(config, ruleset.free_slot(config.workers, taken))
         self._signer = SignerProcess(
             self._confinements.signer,
             # An heir that dies before its successors lead is started again, too.
-            [*(slot.index for slot in slots), *(heir.index for heir in heirs)],
+            [*(slot.index for slot in slots), *(heir.index for heir in left.workers)],
             self._site.seed,
             self._log,
             self._alarm,
-            lambda: self._pool.signer_serves(),
-            heritage.signers if heritage is not None else (),
+            serves=lambda: self._pool.signer_serves(),
+            old=left.signers,
         )
         self._pool = Pool(
             config,
@@ -152,34 +150,34 @@ class Supervisor:
             self._confinements.worker,
             self._signer.worker_end,
             self._log,
-            lambda: self._keeper.gate_changed(),
-            lambda message: self._hearing.hear(message),
-            self._alarm,
-            heirs,
-            heritage.past if heritage is not None else None,
-            heritage.ending if heritage is not None else (),
+            on_change=lambda: self._keeper.gate_changed(),
+            on_message=lambda message: self._hearing.hear(message),
+            alarm=self._alarm,
+            heirs=left.workers,
+            past=left.past,
+            ending=left.ending,
         )
 
     def _make_keepers(self) -> None:
         """Who keeps the rules, the dead ends in them, and what is heard of peers."""
-        config, heritage = self._config, self._heritage
+        config, left = self._config, self._left
         self._keeper = RuleKeeper(
             config,
             ruleset.slots_to_render(config, self._pool.slots),
-            lambda: self._pool.live_queues,
-            self._not_ours,
-            self._log,
-            self._alarm,
-            self._pool.gate_is,
-            lambda: self._pool.any_hung,
-            heritage.bypassed if heritage is not None else 0,
+            live=lambda: self._pool.live_queues,
+            not_ours=self._not_ours,
+            log=self._log,
+            alarm=self._alarm,
+            on_gate=self._pool.gate_is,
+            hung=lambda: self._pool.any_hung,
+            bypassed=left.bypassed,
         )
         self._dead_ends = DeadEnds(
             config.dead_end_minutes,
             self._keeper.while_standing,
             self._pool.note_passed_to_dead_ends,
             self._log,
-            heritage.dead_ends if heritage is not None else {},
+            left.dead_ends,
         )
         causes = Causes(self._keeper.reset_was_odd, self._log, self._memory.note_cause)
         self._hearing = Hearing(self._memory, self._dead_ends, causes, self._alarm)
@@ -187,7 +185,7 @@ class Supervisor:
     async def _start(self, control: ControlSocket) -> None:
         """Rules before workers: a worker's queue is in the gate as soon as it serves."""
         self._seeing.begin()
-        await self._keeper.first_time(self._heritage.rules if self._heritage is not None else None)
+        await self._keeper.first_time(self._left.rules if self._reloaded else None)
         self._signer.start()
         self._pool.start()
         await control.open()
@@ -225,7 +223,7 @@ class Supervisor:
             self._failed(error)
 
     def _say_started(self) -> None:
-        event = "started" if self._heritage is None else "reloaded"
+        event = "reloaded" if self._reloaded else "started"
         self._log.fact("daemon", event, version=__version__, identity=self._site.fingerprint)
 
     async def _tell_ready(self) -> None:
@@ -263,7 +261,7 @@ class Supervisor:
     # --- Reload ------------------------------------------------------------------------------------------
 
     def _hung_up(self) -> None:
-        self._reloading = asyncio.ensure_future(self._reload())
+        self._reloading = asyncio.ensure_future(self._reload())  # kept: the loop itself would let go of it
 
     async def _reload(self) -> dict[str, Any]:
         """Load program and configuration anew, if they are fit; says why not, and changes nothing."""
@@ -294,13 +292,21 @@ class Supervisor:
         workers, past, ending = self._pool.hand_over()
         self._log.fact("daemon", "reloads", workers=len(workers))
         self._log.close()
-        keeper = self._keeper
-        alarms = self._bell.remembered()
-        signers, untold = self._signer.pids(), tuple(self._seeing.untold())
-        rules = keeper.left_standing
-        left = (workers, past, self._began, keeper.bypassed, alarms, rules, signers, untold, listening)
-        more = (self._sole.hand_over(), ending, self._dead_ends.left())
-        handover.execute_anew(handover.Handover(*left, *more))
+        left = handover.Handover(
+            workers=workers,
+            past=past,
+            began=self._left.began,
+            bypassed=self._keeper.bypassed,
+            alarms=self._bell.remembered(),
+            rules=self._keeper.left_standing,
+            signers=self._signer.pids(),
+            untold=tuple(self._seeing.untold()),
+            control=listening,
+            sole=self._sole.hand_over(),
+            ending=ending,
+            dead_ends=self._dead_ends.left(),
+        )
+        handover.execute_anew(left)
 
     def _present(self, presented: Presented) -> None:
         """The signer first: what a worker knows, it can have signed."""
@@ -356,7 +362,7 @@ class Supervisor:
         keeper = self._keeper
         return {
             "version": __version__,
-            "since": int(self._began),
+            "since": int(self._left.began),
             "identity": self._site.fingerprint,
             "rotation": self._site.as_json(),
             "placement": self._config.placement.value,

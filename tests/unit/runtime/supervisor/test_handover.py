@@ -86,7 +86,7 @@ import os, signal, sys
 from gateway.runtime.supervisor import handover
 if sys.argv[1:2] == ["first"]:
     sys.orig_argv[:] = [sys.executable, "-c", sys.argv[2], "run"]
-    handover.execute_anew(handover.Handover((), {}, 0.0, 0, [], {}))
+    handover.execute_anew(handover.Handover.of_nobody(0.0))
 os.kill(os.getpid(), getattr(signal, "NUMBER"))
 signal.signal(getattr(signal, "NUMBER"), lambda number, _: print("heard"))
 handover.hear_signals()
