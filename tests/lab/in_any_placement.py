@@ -11,7 +11,7 @@ import pytest
 
 from gateway.config import Placement
 from gateway.errors import Reason
-from gateway.eyes.wire import found_words
+from gateway.eyes.wire import WireSession, found_words
 from gateway.lab import gateways, processes
 from gateway.lab.lab import Lab
 from gateway.lab.mail import without_traces
@@ -73,15 +73,21 @@ def assert_real_mail_is_the_same_and_dark_between_gateways_alone(post: Lab) -> N
             one.mail.name: without_traces(one.delivery.path.read_bytes()) for each in found for one in each
         }
 
+    def sites_of(session: WireSession) -> tuple[str, str]:
+        return post.site_of(session.client.address), post.site_of(session.server.address)
+
     before = stored()
-    assert all(found_words(session, spoken) for session in post.wire_sessions() if session.has_data)
+    crossed = [session for session in post.wire_sessions() if session.has_data]
+    assert {sites_of(session) for session in crossed} == {way[:2] for way in WAYS}
+    assert all(found_words(session, spoken) for session in crossed)
     post.start_gateways()
     began = time.time()
     assert stored() == before
-    for session in post.wire_sessions(began):
-        ends = {post.site_of(session.client.address), post.site_of(session.server.address)}
+    crossed = post.wire_sessions(began)
+    assert {sites_of(session) for session in crossed} == {way[:2] for way in WAYS}
+    for session in crossed:
         assert session.complete
-        assert bool(found_words(session, spoken)) == ("c" in ends), f"between {ends}"
+        assert bool(found_words(session, spoken)) == ("c" in sites_of(session)), sites_of(session)
 
 
 def assert_a_kill_under_load_leaves_nobody_hanging(

@@ -231,12 +231,12 @@ def test_left_over_rules_are_harmless_and_down_takes_them_all(
     sites.command("a", "down")
     without = sites.kernel_state("a")
     assert sites.gate("a") == []
-    plan = sites.command("a", "plan")
+    plan = sites.command("a", "plan").splitlines()
+    assert [line for line in plan if line.startswith("add ")]
     assert sites.kernel_state("a") == without, "plan changes nothing"
     sites.command("a", "up")
     assert sites.gate("a")
     assert sites.command("a", "plan").startswith("nothing to change")
-    assert all(line.removeprefix("add").strip() for line in plan.splitlines())
     assert mail(sites, "mta-a", server, targets[0], b"left-over rules") < 0.5
     assert mail(sites, "mta-a", server6, targets[1], b"left-over rules") < 0.5
     sites.command("a", "down")

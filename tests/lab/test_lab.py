@@ -73,7 +73,9 @@ def test_large_and_many(plain: Lab) -> None:
     began = time.time()
     mails = plain.compose("a", "b", count=5) + plain.compose("a", "b", size=3_000_000)
     assert len(plain.deliver("a", "b", mails, 60)) == 6
-    assert all(session.complete for session in plain.wire_sessions(began))
+    sessions = plain.wire_sessions(began)
+    assert all(session.complete for session in sessions)
+    assert sum(len(session.from_client) for session in sessions) > 3_000_000
 
 
 def test_the_same_mail_twice_is_stored_alike(plain: Lab) -> None:
