@@ -1,7 +1,7 @@
 """One gateway's namespace with a rival in it: rules that bring it the mail, and its daemon.
 
 Both rivals that proxy need the same of the kernel: packets of connections that the proxy makes in the
-client's name must come to it, not be forwarded (`keeps_returning`). The texts are pure and tested as such.
+client's name must come to it, not be forwarded (`keep_returning`). The texts are pure and tested as such.
 """
 
 from __future__ import annotations

@@ -6,12 +6,9 @@ import contextlib
 import socket
 import struct
 
-import pytest
-
 from gateway.lab import network, processes
 from tests.lab.two_sites import Sites
 
-BOTH_FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
 ETH_P_ALL = 0x0003  # <linux/if_ether.h>
 
 

@@ -21,7 +21,7 @@ import socket
 import sys
 import time
 
-from tests.lab.test_forged_syns import FORGED, FORGED_HOSTS, syn
+from tests.lab.forged import FORGED, FORGED_HOSTS, syn
 
 SYNS_PER_SECOND = 4000
 OFFERS_PER_SECOND = 250

@@ -1,6 +1,6 @@
 """What a gateway of the lab has logged about one session, found by the addresses that both mail servers see.
 
-Counterpart: `gateway.observe.log` writes these lines and `runtime.sessions` their facts.
+Counterpart: `gateway.observe.log` writes these lines and `runtime.worker.sessions` their facts.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ _SESSION = re.compile(r" session=(\w+) session ([a-z-]+)(.*)")
 _FIELD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S*)')
 
 Ends = tuple[str, str]
+LOG_SECONDS = 10.0
+"""Logs go out every 0.1 s; sessions are over when both of their connections are."""
 
 
 @dataclass(slots=True)
@@ -49,7 +51,9 @@ class GatewayLog:
     def close(self) -> None:
         self._watch.close()
 
-    def ended(self, source: tuple[str, int], destination: tuple[str, int], seconds: float) -> Session:
+    def ended(
+        self, source: tuple[str, int], destination: tuple[str, int], seconds: float = LOG_SECONDS
+    ) -> Session:
         """The session between these two, once it is over; what there is of it if that takes longer."""
         ends = (str(Destination(*source)), str(Destination(*destination)))
         deadline = time.monotonic() + seconds

@@ -25,7 +25,6 @@ from tests.lab.tls_ends import TlsContexts
 from tests.lab.two_sites import Sites
 
 DELIVERY_SECONDS = 60.0
-LOG_SECONDS = 10.0
 WAYS = [
     ("a", "b", False),
     ("b", "a", False),
@@ -50,11 +49,16 @@ def post_offices(placement: Placement) -> Iterator[Lab]:
 def acquainted(tls: TlsContexts, placement: Placement) -> Iterator[Guarded]:
     """Gateways that have met, and a listener between them."""
     with guarded(tls, with_listener=True, placement=placement) as made:
-        for family in Family:
-            outcome = made.sites.run(FIRST_CONTACT.steps, "a", "b", family)
-            session = made.logs["a"].ended(outcome.source, outcome.destination, LOG_SECONDS)
-            assert session.decided in (Reason.UPGRADED_NEW_PEER, Reason.UPGRADED), session
+        meet(made)
         yield made
+
+
+def meet(made: Guarded) -> None:
+    """The first sessions to mta-b, by both families, are upgraded and remembered."""
+    for family in Family:
+        outcome = made.sites.run(FIRST_CONTACT.steps, "a", "b", family)
+        session = made.logs["a"].ended(outcome.source, outcome.destination)
+        assert session.decided in (Reason.UPGRADED_NEW_PEER, Reason.UPGRADED), session
 
 
 def assert_real_mail_is_the_same_and_dark_between_gateways_alone(post: Lab) -> None:

@@ -36,7 +36,6 @@ HOSTS = {A: ("10.1.0.2", "fd00:1::2"), B: ("10.2.0.2", "fd00:2::2")}
 PATIENCE = 8.0
 WAYS = [(A, B), (B, A)]
 BOTH_WAYS = pytest.mark.parametrize(("client", "server"), WAYS, ids=["outbound", "inbound"])
-BOTH_FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
 
 
 # --- Namespaces ---------------------------------------------------------------------------------------

@@ -13,10 +13,10 @@ from scapy.layers.l2 import Dot1Q, Ether
 from gateway.config import Placement
 from gateway.lab import gateways, processes
 from gateway.lab.topology import BRIDGE
-from tests.lab.bridges import BOTH_FAMILIES, Cable, decided, is_mail, mac_of, reaches
+from tests.lab.bridges import Cable, decided, is_mail, mac_of, reaches
 from tests.lab.in_any_placement import reached_the_gate
 from tests.lab.probes import MailServer, eventually, mail
-from tests.lab.two_sites import TOOLS, Sites
+from tests.lab.two_sites import BOTH_FAMILIES, TOOLS, Sites
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
 from gateway.config import Placement
-from tests.lab import in_any_placement, probes, test_errors_of_others, two_sites
-from tests.lab.bridges import BOTH_FAMILIES, Cable, is_mail, mac_of
+from tests.lab import in_any_placement, probes, troubles, two_sites
+from tests.lab.bridges import Cable, is_mail, mac_of
 from tests.lab.harms import kill_all_workers, kill_everything
 from tests.lab.probes import MailServer, eventually, wait_gone
-from tests.lab.test_errors_of_others import HOST, NET, NO_NEIGHBOUR, REFUSED, SILENT, Trouble, at
-from tests.lab.two_sites import TOOLS, Sites
+from tests.lab.troubles import HOST, NET, NO_NEIGHBOUR, REFUSED, SILENT, Trouble, at
+from tests.lab.two_sites import BOTH_FAMILIES, Sites
 
 
 @pytest.fixture(scope="module")
@@ -32,24 +32,9 @@ def placement() -> Placement:
 @pytest.fixture(scope="module")
 def with_troubles(placement: Placement) -> Iterator[Sites]:
     with two_sites.built(placement=placement) as sites:
-        arrange_troubles(sites)
+        # A bridge asks nobody: the router before it does.
+        troubles.arrange(sites, asks=("wire", "gw-b"))
         yield sites
-
-
-def arrange_troubles(sites: Sites) -> None:
-    for length, v6 in ((24, False), (64, True)):
-        sites.sh("mta-b", f"ip addr add {at(REFUSED, v6)}/{length} dev eth0" + (" nodad" if v6 else ""))
-    for tool, v6 in zip(TOOLS, (False, True), strict=True):
-        rejects = {
-            HOST: "icmp6-addr-unreachable" if v6 else "icmp-host-unreachable",
-            NET: "icmp6-no-route" if v6 else "icmp-net-unreachable",
-        }
-        for trouble, word in rejects.items():
-            sites.sh("wire", f"{tool} -A FORWARD -d {at(trouble, v6)} -p tcp -j REJECT --reject-with {word}")
-        sites.sh("wire", f"{tool} -A FORWARD -d {at(SILENT, v6)} -p tcp -j DROP")
-    for family in ("ipv4", "ipv6"):
-        sites.sh("wire", f"sysctl -qw net.{family}.neigh.gw-b.retrans_time_ms=100")
-    sites.pass_by("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -64,12 +49,12 @@ def arrange_troubles(sites: Sites) -> None:
     ],
 )
 def test_the_same_failure_at_the_same_time(with_troubles: Sites, v6: bool, trouble: Trouble) -> None:
-    test_errors_of_others.assert_alike(with_troubles, "mta-a", v6, trouble)
+    troubles.assert_alike(with_troubles, "mta-a", v6, trouble)
 
 
 @BOTH_FAMILIES
 def test_a_refusal_of_the_mail_server_reaches_a_client_on_the_wire(with_troubles: Sites, v6: bool) -> None:
-    test_errors_of_others.assert_alike(with_troubles, "mta-c", v6, REFUSED)
+    troubles.assert_alike(with_troubles, "mta-c", v6, REFUSED)
 
 
 @BOTH_FAMILIES

@@ -15,14 +15,15 @@ from gateway.config import Placement
 from gateway.lab import processes
 from gateway.lab.lab import Lab
 from gateway.lab.topology import INSIDE, OUTSIDE, Family
-from tests.lab import in_any_placement, test_equality
+from tests.lab import equality, in_any_placement
 from tests.lab.bridges import Cable, is_mail, mac_of
 from tests.lab.conftest import Guarded
+from tests.lab.darkness import SPOKEN, assert_dark
 from tests.lab.dialogues import DIALOGUES, FIRST_CONTACT, Dialogue
-from tests.lab.exchange import MailSites, TlsContexts
+from tests.lab.equality import BOTH, ROUTES
+from tests.lab.exchange import MailSites
 from tests.lab.probes import eventually
-from tests.lab.test_darkness import SPOKEN, assert_dark
-from tests.lab.test_equality import BOTH, ROUTES
+from tests.lab.tls_ends import TlsContexts
 
 # --- Real mail ----------------------------------------------------------------------------------------
 
@@ -60,12 +61,12 @@ def named(dialogues: list[Dialogue]) -> list[object]:
 @pytest.mark.parametrize("dialogue", named(SELECTED))
 def test_dialogue(dialogue: Dialogue, bridged: Guarded, bare_sites: MailSites) -> None:
     """Octets, ends, and the client's address and port."""
-    test_equality.compare(dialogue, bridged, bare_sites, ROUTES, Family.V4)
+    equality.compare(dialogue, bridged, bare_sites, ROUTES, Family.V4)
 
 
 @pytest.mark.parametrize("dialogue", named(SELECTED[::4]))
 def test_dialogue_by_ipv6(dialogue: Dialogue, bridged: Guarded, bare_sites: MailSites) -> None:
-    test_equality.compare(dialogue, bridged, bare_sites, ROUTES, Family.V6)
+    equality.compare(dialogue, bridged, bare_sites, ROUTES, Family.V6)
 
 
 @pytest.mark.parametrize("dialogue", named(SPOKEN[:4]))

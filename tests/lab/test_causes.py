@@ -22,7 +22,7 @@ from tests.attackers.wire import Wire
 from tests.lab import probes, two_sites
 from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.strangers import Strangers, await_known_at_b, pass_a_by
-from tests.lab.two_sites import Sites
+from tests.lab.two_sites import BOTH_FAMILIES, Sites
 
 _UNDO = (
     "nft delete table ip attacker",
@@ -262,7 +262,7 @@ def test_another_key_of_the_same_server(acquainted: Strangers, server: MailServe
 # --- Resets ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
+@BOTH_FAMILIES
 @pytest.mark.parametrize(
     ("node", "chain", "cause"),
     [("wire", "FORWARD", "reset-in-between"), ("gw-b", "INPUT", "reset-by-far-end")],

@@ -25,9 +25,8 @@ from gateway.policy import limits
 from tests.lab import two_sites
 from tests.lab.bridges import Cable, mac_of
 from tests.lab.probes import PATIENCE, Dialogue, MailServer, eventually, mail
-from tests.lab.two_sites import TOOLS, Sites
+from tests.lab.two_sites import BOTH_FAMILIES, TOOLS, Sites
 
-FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
 SPARED = 40
 
 
@@ -87,7 +86,7 @@ def learn(sites: Sites, server: MailServer, v6: bool) -> str:
     return dead
 
 
-@FAMILIES
+@BOTH_FAMILIES
 def test_a_dead_end_is_not_judged_until_its_time_is_over_and_a_gateway_is_found_then(
     sites: Sites, v6: bool
 ) -> None:
@@ -192,7 +191,7 @@ def comes_again(
     eventually(lambda: begun(sites) == seen + 1, what="a session of the gateway's")
 
 
-@FAMILIES
+@BOTH_FAMILIES
 def test_a_connection_that_is_taken_stays_so_when_its_syn_comes_again(sites: Sites, v6: bool) -> None:
     """The answer to its first one was lost, and when it comes again there is a dead end: one half of it must
     not be between client and server, and the other one at the gateway."""
@@ -201,14 +200,14 @@ def test_a_connection_that_is_taken_stays_so_when_its_syn_comes_again(sites: Sit
     comes_again(sites, v6, "taken", deaf(sites, "mta-a", v6, answers))
 
 
-@FAMILIES
+@BOTH_FAMILIES
 @pytest.mark.parametrize("sites", [Placement.BRIDGE], ids=["bridge"], indirect=True)
 def test_a_connection_that_is_dialled_for_is_taken_when_its_syn_comes_again(sites: Sites, v6: bool) -> None:
     """The server has not answered the first one: the dial and the client's own SYN are not to meet there."""
     comes_again(sites, v6, "dialled", deaf(sites, "mta-b", v6, "--dport 25"))
 
 
-@FAMILIES
+@BOTH_FAMILIES
 def test_a_session_under_way_goes_on(sites: Sites, v6: bool) -> None:
     address = sites.address("mta-b", v6)
     with MailServer(sites, "mta-b", v6) as server, Dialogue(sites.connect("mta-a", address)) as dialogue:
@@ -219,7 +218,7 @@ def test_a_session_under_way_goes_on(sites: Sites, v6: bool) -> None:
         assert server.mails == [b"in one piece\r\n"]
 
 
-@FAMILIES
+@BOTH_FAMILIES
 @pytest.mark.parametrize("sites", [Placement.BRIDGE], ids=["bridge"], indirect=True)
 def test_on_a_bridge_a_syn_to_a_dead_end_is_the_same_frame_behind_it(sites: Sites, v6: bool) -> None:
     """What the gateway dials is another one, and what it takes is at its own interface before."""
@@ -238,7 +237,7 @@ def test_on_a_bridge_a_syn_to_a_dead_end_is_the_same_frame_behind_it(sites: Site
     assert queued(sites) == in_queues
 
 
-@FAMILIES
+@BOTH_FAMILIES
 @pytest.mark.parametrize("kind", ["taken", "dialled"])
 @pytest.mark.parametrize("sites", [Placement.BRIDGE], ids=["bridge"], indirect=True)
 def test_on_a_bridge_a_syn_of_ours_does_not_pass_to_a_dead_end(sites: Sites, kind: str, v6: bool) -> None:

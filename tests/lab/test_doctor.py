@@ -20,6 +20,7 @@ from gateway.config import Placement
 from gateway.lab import gateways
 from tests.lab.conftest import guarded
 from tests.lab.examined import A, B, G, Site, standing
+from tests.lab.two_sites import BOTH_FAMILIES
 
 
 @pytest.fixture(scope="module")
@@ -327,7 +328,7 @@ def test_trouble(site: Site, case: Case) -> None:
     ],
     ids=["iptables", "nftables"],
 )
-@pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
+@BOTH_FAMILIES
 def test_what_is_let_by_passes_without_a_daemon(site: Site, v6: bool, make: str, restore: str) -> None:
     """A filter at FORWARD stops mail once the daemon is dead, and what the doctor names opens it."""
     address, tool = ("fd00:2::2", "ip6tables") if v6 else ("10.2.0.2", "iptables")

@@ -17,7 +17,6 @@ from tests.lab import two_sites
 from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.two_sites import Sites
 
-FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
 ENDS = pytest.mark.parametrize("end", ["mta-a", "mta-b"], ids=["source", "destination"])
 
 

@@ -5,24 +5,17 @@ All of it is bounded: some hundreds of SYNs, some thousands in the flood. Namesp
 
 from __future__ import annotations
 
-import random
 import socket
-import struct
 import time
 from collections.abc import Iterator
-from ipaddress import ip_address
 
 import pytest
 
 from gateway.lab import network
 from tests.lab import probes, two_sites
+from tests.lab.forged import FORGED, FORGED_HOSTS, FORGED_NETWORK, syn
 from tests.lab.probes import Dialogue, Load, MailServer, eventually, kill, mail, wait_gone
-from tests.lab.two_sites import TOOLS, Sites
-
-FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
-FORGED = {False: "203.0.113.{}", True: "2001:db8:bad::{:x}"}
-FORGED_NETWORK = {False: "203.0.113.0/24", True: "2001:db8:bad::/64"}
-FORGED_HOSTS = 250
+from tests.lab.two_sites import BOTH_FAMILIES, TOOLS, Sites
 
 
 @pytest.fixture(scope="module")
@@ -74,31 +67,7 @@ def forge(sites: Sites, v6: bool, count: int) -> None:
     network.inside(sites.namespace("wire"), send)
 
 
-def syn(source: str, port: int, target: str) -> bytes:
-    here, there = ip_address(source), ip_address(target)
-    header = struct.pack("!HHIIBBHHH", port, 25, random.getrandbits(32), 0, 6 << 4, 2, 64240, 0, 0)
-    options = struct.pack("!BBH", 2, 4, 1460)
-    length = len(header) + len(options)
-    if here.version == 4:
-        pseudo = here.packed + there.packed + struct.pack("!BBH", 0, 6, length)
-        outer = struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, 0, 0x4000, 64, 6, 0)
-        outer += here.packed + there.packed
-    else:
-        pseudo = here.packed + there.packed + struct.pack("!IHBB", length, 0, 0, 6)
-        outer = struct.pack("!IHBB", 6 << 28, length, 6, 64) + here.packed + there.packed
-    segment = header + options
-    segment = segment[:16] + struct.pack("!H", checksum(pseudo + segment)) + segment[18:]
-    return outer + segment
-
-
-def checksum(octets: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(octets) // 2}H", octets))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
-
-
-@FAMILIES
+@BOTH_FAMILIES
 def test_forged_syns_do_not_reach_a_server_that_answers(sites: Sites, v6: bool) -> None:
     with MailServer(sites, "mta-b", v6) as server:
         target = sites.address("mta-b", v6)
@@ -112,7 +81,7 @@ def test_forged_syns_do_not_reach_a_server_that_answers(sites: Sites, v6: bool) 
         assert set(server.peers) == {sites.address("mta-c", v6)}
 
 
-@FAMILIES
+@BOTH_FAMILIES
 def test_forged_syns_probe_a_silent_server_one_at_a_time(sites: Sites, v6: bool) -> None:
     """Nobody knows whether it answers: one probe finds out, and then all others are accepted first."""
     sites.kill("b")
@@ -127,7 +96,7 @@ def test_forged_syns_probe_a_silent_server_one_at_a_time(sites: Sites, v6: bool)
         assert heard(sites, v6) - before <= 2 * 4
 
 
-@FAMILIES
+@BOTH_FAMILIES
 @pytest.mark.parametrize("client", ["mta-a", "mta-c"], ids=["both-gates", "inbound"])
 def test_forced_syn_cookies_work_through_the_gateways(sites: Sites, client: str, v6: bool) -> None:
     for node in ("gw-a", "gw-b"):
@@ -148,7 +117,7 @@ def cookies(sites: Sites, node: str) -> int:
     return int(dict(zip(names, values, strict=True))["SyncookiesRecv"])
 
 
-@FAMILIES
+@BOTH_FAMILIES
 def test_a_flood_leaves_real_mail_flowing(sites: Sites, v6: bool) -> None:
     target = sites.address("mta-b", v6)
     with MailServer(sites, "mta-b", v6) as server:

@@ -20,15 +20,12 @@ from gateway.lab.topology import Family
 from gateway.policy import limits
 from tests.lab import in_any_placement, probes
 from tests.lab.conftest import Guarded
+from tests.lab.darkness import SPOKEN, assert_dark
 from tests.lab.dialogues import DIALOGUES, Dialogue
+from tests.lab.equality import BOTH, ROUTES, UPGRADED, Route, assert_equal
 from tests.lab.exchange import MailSites
 from tests.lab.probes import eventually
-from tests.lab.test_darkness import SPOKEN, assert_dark
-from tests.lab.test_equality import BOTH, ROUTES, UPGRADED, Route, assert_equal
 from tests.lab.tls_ends import TlsContexts
-
-LOG_SECONDS = 10.0
-
 
 # --- Real mail ----------------------------------------------------------------------------------------
 
@@ -99,7 +96,7 @@ def compare(
         assert_equal(replace(via, seen_source=via.source), direct, dialogue)
         if route.gateways == "b" or dialogue.may_end_unbegun:
             continue
-        session = on_hosts.logs["a"].ended(via.source, via.destination, LOG_SECONDS)
+        session = on_hosts.logs["a"].ended(via.source, via.destination)
         expected = route.expected(dialogue)["a"]
         assert (session.decided, session.protected) == (expected, expected in UPGRADED), session
     for log in on_hosts.logs.values():

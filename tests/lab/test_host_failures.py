@@ -16,17 +16,13 @@ import pytest
 
 from gateway.config import Placement
 from gateway.lab import gateways, processes
-from tests.lab import harms, in_any_placement, probes, test_errors_of_others, two_sites
+from tests.lab import harms, in_any_placement, probes, troubles, two_sites
 from tests.lab.gateway_log import GatewayLog
 from tests.lab.harms import kill_all_workers, kill_everything
 from tests.lab.in_any_placement import reached_the_gate
 from tests.lab.probes import MailServer, eventually, mail
-from tests.lab.test_errors_of_others import HOST, PROHIBITED, REFUSED, SILENT, TROUBLES, Trouble
-from tests.lab.two_sites import TOOLS, Sites
-
-BOTH_FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
-LOG_SECONDS = 10.0
-
+from tests.lab.troubles import HOST, PROHIBITED, REFUSED, SILENT, TROUBLES, Trouble
+from tests.lab.two_sites import BOTH_FAMILIES, TOOLS, Sites
 
 # --- Failures -----------------------------------------------------------------------------------------
 
@@ -34,7 +30,7 @@ LOG_SECONDS = 10.0
 @pytest.fixture(scope="module")
 def with_troubles() -> Iterator[Sites]:
     with two_sites.built(placement=Placement.HOST) as sites:
-        test_errors_of_others.arrange(sites)
+        troubles.arrange(sites)
         yield sites
 
 
@@ -54,12 +50,12 @@ FAILURES = [
 
 @pytest.mark.parametrize(("trouble", "v6"), FAILURES)
 def test_the_same_failure_at_the_same_time(with_troubles: Sites, trouble: Trouble, v6: bool) -> None:
-    test_errors_of_others.assert_alike(with_troubles, "mta-a", v6, trouble)
+    troubles.assert_alike(with_troubles, "mta-a", v6, trouble)
 
 
 @BOTH_FAMILIES
 def test_a_refusal_of_the_mail_server_reaches_a_client_on_the_wire(with_troubles: Sites, v6: bool) -> None:
-    test_errors_of_others.assert_alike(with_troubles, "mta-c", v6, REFUSED)
+    troubles.assert_alike(with_troubles, "mta-c", v6, REFUSED)
 
 
 @BOTH_FAMILIES
@@ -159,7 +155,7 @@ def assert_protected(sites: Sites, port: int, target: str) -> None:
     """The session that began at this port of the mail server at a."""
     log = GatewayLog(sites.gateway("a").log)
     try:
-        session = log.ended((sites.address("mta-a", ":" in target), port), (target, 25), LOG_SECONDS)
+        session = log.ended((sites.address("mta-a", ":" in target), port), (target, 25))
     finally:
         log.close()
     assert session.protected, session

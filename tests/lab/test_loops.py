@@ -18,9 +18,8 @@ from gateway.lab.gateways import Gateway
 from tests.lab import probes
 from tests.lab.gateway_log import GatewayLog
 from tests.lab.probes import MailServer, eventually, mail
-from tests.lab.two_sites import TOOLS, Sites
+from tests.lab.two_sites import BOTH_FAMILIES, TOOLS, Sites
 
-FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
 PUBLIC = {False: "198.51.100.61", True: "2001:db8:100::61"}
 """By it the world, and whoever inside asks the DNS, knows site a's mail server."""
 
@@ -63,7 +62,7 @@ def test_a_hairpin_is_recognised_and_passes(sites: Sites, hairpin: bool) -> None
     assert len(sites.alarms("a", "")) == rang
 
 
-@FAMILIES
+@BOTH_FAMILIES
 def test_two_gateways_with_one_identity_let_mail_pass(sites: Sites, v6: bool) -> None:
     """A copied disk, or one site behind both: nothing is encrypted, nothing is lost.
 
@@ -112,7 +111,7 @@ def provider(sites: Sites) -> Iterator[Gateway]:
     shutil.rmtree(one.folder)
 
 
-@FAMILIES
+@BOTH_FAMILIES
 def test_two_gateways_in_series_on_the_senders_side_take_a_connection_one_behind_the_other(
     sites: Sites, provider: Gateway, v6: bool
 ) -> None:

@@ -14,9 +14,7 @@ import pytest
 
 from tests.lab import probes
 from tests.lab.probes import Dialogue, MailServer, eventually, kill, mail
-from tests.lab.two_sites import Sites
-
-FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
+from tests.lab.two_sites import BOTH_FAMILIES, Sites
 
 
 @pytest.fixture
@@ -167,7 +165,7 @@ def narrow(built: Sites, anew: None) -> Iterator[Sites]:
             built.sh(node, "ip route flush cache", "ip -6 route flush cache")
 
 
-@FAMILIES
+@BOTH_FAMILIES
 @pytest.mark.parametrize("kind", ["channel", "clear"])
 @pytest.mark.parametrize("way", ["a-to-b", "b-to-a"])
 def test_a_narrow_path_is_no_black_hole(narrow: Sites, v6: bool, kind: str, way: str) -> None:
@@ -207,7 +205,7 @@ def marked(sites: Sites) -> Iterator[Sites]:
         sites.sh(node, f"sysctl -qw net.ipv4.tcp_ecn={before[node]}")
 
 
-@FAMILIES
+@BOTH_FAMILIES
 def test_mail_of_hosts_that_ask_for_ecn_is_taken_and_keeps_it(marked: Sites, v6: bool) -> None:
     with MailServer(marked, "mta-b", v6) as server:
         with Dialogue(marked.connect("mta-a", marked.address("mta-b", v6))) as dialogue:

@@ -18,9 +18,8 @@ from gateway.policy import limits
 from tests.lab import two_sites
 from tests.lab.probes import Dialogue, MailServer, eventually
 from tests.lab.strangers import await_known_at_b, told
-from tests.lab.two_sites import Sites
+from tests.lab.two_sites import BOTH_FAMILIES, Sites
 
-FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
 MANY = limits.OFFERS_IGNORED_IN_A_ROW
 ONE_IN = limits.OFFERS_REST_ONE_IN
 REST = [False] * (ONE_IN - 1) + [True]
@@ -110,7 +109,7 @@ def decided(sites: Sites, letter: str, *about: str) -> list[str]:
     return [fields["reason"] for fields in told(sites, letter, "session decided", *about)]
 
 
-@FAMILIES
+@BOTH_FAMILIES
 def test_who_ignores_offers_gets_one_in_four(sites: Sites, server: MailServer, clients: Clients) -> None:
     """Each address for itself, and the log and `status` say why."""
 
@@ -132,7 +131,7 @@ def test_who_ignores_offers_gets_one_in_four(sites: Sites, server: MailServer, c
     assert sites.alarms("b", "offers-ignored") == []
 
 
-@FAMILIES
+@BOTH_FAMILIES
 def test_a_gateway_at_a_resting_client_is_found_by_the_fourth_session(
     sites: Sites, server: MailServer, clients: Clients
 ) -> None:
@@ -152,7 +151,7 @@ def test_a_gateway_at_a_resting_client_is_found_by_the_fourth_session(
         )
 
 
-@FAMILIES
+@BOTH_FAMILIES
 def test_another_address_of_a_site_that_has_been_met_rests_no_more(
     sites: Sites, server: MailServer, clients: Clients
 ) -> None:
@@ -174,7 +173,7 @@ def test_another_address_of_a_site_that_has_been_met_rests_no_more(
     assert sites.alarms("a", "offer-missing") == []
 
 
-@FAMILIES
+@BOTH_FAMILIES
 def test_no_neighbour_of_one_that_has_upgraded_ever_rests(
     sites: Sites, server: MailServer, clients: Clients
 ) -> None:

@@ -20,8 +20,8 @@ import pytest
 from gateway.lab import network, processes
 from tests.lab import probes, two_sites
 from tests.lab.flooder import CONNECTIONS, SYNS_PER_SECOND
+from tests.lab.forged import FORGED_NETWORK
 from tests.lab.probes import Dialogue, eventually
-from tests.lab.test_forged_syns import FORGED_NETWORK
 from tests.lab.two_sites import Sites
 
 pytestmark = pytest.mark.usefixtures("has_its_turn")

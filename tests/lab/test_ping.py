@@ -17,9 +17,8 @@ from gateway.config import Placement
 from gateway.lab import processes
 from tests.lab import probes, two_sites
 from tests.lab.probes import MailServer, eventually, mail
-from tests.lab.two_sites import Sites
+from tests.lab.two_sites import BOTH_FAMILIES, Sites
 
-FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 
@@ -59,7 +58,7 @@ def facts(
     return status, found
 
 
-@FAMILIES
+@BOTH_FAMILIES
 def test_to_a_server_behind_a_gateway(strangers: Sites, v6: bool) -> None:
     address = strangers.address("mta-b", v6)
     with MailServer(strangers, "mta-b", v6) as server:
@@ -134,7 +133,7 @@ def test_to_a_port_that_refuses(sites: Sites) -> None:
     assert "NO, no session: Connection refused" in text
 
 
-@FAMILIES
+@BOTH_FAMILIES
 def test_to_an_address_that_is_silent(sites: Sites, v6: bool) -> None:
     tool = "ip6tables" if v6 else "iptables"
     sites.sh("mta-c", f"{tool} -A INPUT -p tcp --dport 25 -j DROP")

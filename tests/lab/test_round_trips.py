@@ -16,7 +16,6 @@ from tests.lab.conftest import Guarded
 from tests.lab.dialogues import DIALOGUES, FIRST_CONTACT, Dialogue
 from tests.lab.exchange import MailSites
 
-LOG_SECONDS = 10.0
 BY_NAME = {dialogue.name: dialogue for dialogue in DIALOGUES}
 NO_LATER = [
     "plain",
@@ -42,7 +41,7 @@ def extra(dialogue: Dialogue, watched: Guarded, bare: MailSites, family: Family)
     """How many round trips more with gateways, and what the sending gateway decided."""
     direct = bare.run(dialogue.steps, "a", "b", family)
     via = watched.sites.run(dialogue.steps, "a", "b", family)
-    session = watched.logs["a"].ended(via.source, via.destination, LOG_SECONDS)
+    session = watched.logs["a"].ended(via.source, via.destination)
     more = wire.round_trips(watched.sites.on_the_wire(via)) - wire.round_trips(bare.on_the_wire(direct))
     return more, session.decided
 

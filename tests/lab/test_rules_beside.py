@@ -9,7 +9,6 @@ import pytest
 
 from gateway.config import Config
 from tests.lab.rules_ground import (
-    BOTH_FAMILIES,
     BOTH_WAYS,
     CONFIG,
     HOSTS,
@@ -25,6 +24,7 @@ from tests.lab.rules_ground import (
     sh,
     talk,
 )
+from tests.lab.two_sites import BOTH_FAMILIES
 
 
 @BOTH_FAMILIES

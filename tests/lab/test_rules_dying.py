@@ -11,7 +11,6 @@ import time
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.nfqueue import SynQueue
 from tests.lab.rules_ground import (
-    BOTH_FAMILIES,
     BOTH_WAYS,
     CONFIG,
     HOSTS,
@@ -30,6 +29,7 @@ from tests.lab.rules_ground import (
     wait_for,
     within,
 )
+from tests.lab.two_sites import BOTH_FAMILIES
 
 
 @BOTH_FAMILIES

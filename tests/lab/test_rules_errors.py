@@ -7,7 +7,6 @@ import functools
 import pytest
 
 from tests.lab.rules_ground import (
-    BOTH_FAMILIES,
     BOTH_WAYS,
     RELAYED,
     SITE,
@@ -18,6 +17,7 @@ from tests.lab.rules_ground import (
     failure,
     sh,
 )
+from tests.lab.two_sites import BOTH_FAMILIES
 
 SECOND_SYN = 1.6
 """Behind the kernel's first retransmission."""

@@ -10,7 +10,6 @@ import pytest
 from gateway.config import Config
 from tests.lab.own_namespaces import ip, link
 from tests.lab.rules_ground import (
-    BOTH_FAMILIES,
     RELAYED,
     SITE,
     A,
@@ -23,6 +22,7 @@ from tests.lab.rules_ground import (
     echo,
     sh,
 )
+from tests.lab.two_sites import BOTH_FAMILIES
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from tests.lab.rules_ground import (
-    BOTH_FAMILIES,
     BOTH_WAYS,
     CONFIG,
     HOSTS,
@@ -24,6 +23,7 @@ from tests.lab.rules_ground import (
     sh,
     talk,
 )
+from tests.lab.two_sites import BOTH_FAMILIES
 
 
 @BOTH_FAMILIES

@@ -14,9 +14,7 @@ from gateway.config import Placement
 from gateway.lab import gateways
 from tests.lab import two_sites
 from tests.lab.probes import MailServer, eventually, mail
-from tests.lab.two_sites import Sites
-
-FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
+from tests.lab.two_sites import BOTH_FAMILIES, Sites
 
 
 def decided(sites: Sites, letter: str) -> list[str]:
@@ -117,7 +115,7 @@ def two_insides() -> Iterator[Sites]:
         yield sites
 
 
-@FAMILIES
+@BOTH_FAMILIES
 def test_mail_for_each_inside_interface(two_insides: Sites, v6: bool) -> None:
     sites = two_insides
     for address in (sites.address("mta-b", v6), DMZ[v6]):
@@ -129,7 +127,7 @@ def test_mail_for_each_inside_interface(two_insides: Sites, v6: bool) -> None:
             assert_went(sites, {"b": ["yes", "no"]}, before)
 
 
-@FAMILIES
+@BOTH_FAMILIES
 def test_mail_from_each_inside_interface(two_insides: Sites, v6: bool) -> None:
     sites, target = two_insides, two_insides.address("mta-a", v6)
     for source in (sites.address("mta-b", v6), DMZ[v6]):
@@ -182,7 +180,7 @@ def one_armed() -> Iterator[Sites]:
         yield sites
 
 
-@FAMILIES
+@BOTH_FAMILIES
 def test_a_router_with_one_arm(one_armed: Sites, v6: bool) -> None:
     """In and out, to a peer and to a stranger; and direct while nobody serves."""
     sites, here, there = one_armed, one_armed.address("mta-b", v6), one_armed.address("mta-a", v6)
@@ -240,7 +238,7 @@ def named_outside() -> Iterator[Sites]:
         yield sites
 
 
-@FAMILIES
+@BOTH_FAMILIES
 def test_a_mail_server_that_names_its_outside(named_outside: Sites, v6: bool) -> None:
     sites, target = named_outside, named_outside.address("mta-b", v6)
     with MailServer(sites, "mta-b", v6) as server:

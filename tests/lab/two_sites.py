@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 from gateway.config import Placement
 from gateway.lab import gateways, network, processes
 from gateway.lab.gateways import Gateway
@@ -35,6 +37,7 @@ DIRECT_PORTS: Final = "50000:59999"
 DIRECT_FROM: Final = 50000
 MASQUERADED: Final = "masqueraded"
 PLAIN: Final = "plain"
+BOTH_FAMILIES: Final = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
 TOOLS: Final = ("iptables", "ip6tables")
 
 

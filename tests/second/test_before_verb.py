@@ -31,7 +31,7 @@ from tests.second.lines import add_offer
 from tests.second.memory import Failures, Pin
 from tests.second.records import PARAMS
 from tests.second.sending import Sending
-from tests.unit.runtime.worker.test_sessions import Worker
+from tests.unit.runtime.worker.without_sockets import Worker
 
 PINNED = pytest.mark.parametrize("is_pinned", [True, False], ids=["pinned", "unknown"])
 PLACES = ["greeting", "behind the greeting", "reply", "ready"]

@@ -25,15 +25,9 @@ from tests.playbook import EHLO, GREETING, LONG_REPLY, REPLY, always_ignorable, 
 from tests.second import lines
 from tests.second.dressed import Alone, Dressed, Machine, second_r, second_s
 from tests.second.records import FULL_RECORD, PAD, padme
-from tests.unit.session.test_pair import Steps, dialogues, directly, seen
+from tests.spoken import MAIL, Steps, dialogues, directly, seen
 
 SOME = settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck))
-MAIL: Steps = [
-    (1, EHLO),
-    (2, b"MAIL FROM:<a@a.example>\r\nRCPT TO:<b@b.example>\r\n"),
-    (4, b"BDAT 5 LAST\r\nhello"),
-    (5, b"QUIT\r\n"),
-]
 
 
 @dataclass(frozen=True)

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from tests.second import chacha, mlkem, noise
-from tests.second.curve25519 import (
-    ed25519_acceptable,
-    ed25519_public,
-    ed25519_sign,
-    ed25519_verifies,
-    x25519,
-)
+from tests.second.curve25519 import ed25519_acceptable, ed25519_public, ed25519_sign, ed25519_verifies, x25519
 from tests.second.records import padme
-
-VECTORS = Path(__file__).parents[1] / "vectors"
-
-
-def vectors(name: str) -> Any:
-    return json.loads((VECTORS / f"{name}.json").read_text())
-
-
-def octets(case: dict[str, Any], *names: str) -> list[bytes]:
-    return [bytes.fromhex(case[name]) for name in names]
+from tests.second.vectors import octets, vectors
 
 
 def test_x25519() -> None:

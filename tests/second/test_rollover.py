@@ -11,52 +11,15 @@ from gateway.crypto.statement import make_statement
 from gateway.peers.pins import MetPeer, Pin, is_accepted, updated
 from gateway.session import commands as c
 from tests.pair import Pair, Sender
-from tests.playbook import (
-    EHLO,
-    GREETING,
-    OTHER_KEYS,
-    R_KEYS,
-    TODAY,
-    octets,
-    receiving,
-    sending,
-)
-from tests.second.crafted import (
-    AT,
-    FORMS,
-    MAIL,
-    NOW,
-    WHO,
-    FarR,
-    confirming,
-    flip,
-    pinned,
-    s_of,
-)
+from tests.playbook import EHLO, GREETING, OTHER_KEYS, R_KEYS, TODAY, octets, receiving, sending
+from tests.second.crafted import AT, FORMS, MAIL, NOW, WHO, FarR, confirming, flip, pinned, s_of
 from tests.second.curve25519 import ed25519_public
-from tests.second.dressed import (
-    NEW_IDENTITY,
-    SEED_NEW,
-    SEED_R,
-    Alone,
-    Dressed,
-    second_r,
-    second_s,
-)
+from tests.second.dressed import NEW_IDENTITY, SEED_NEW, SEED_R, Alone, Dressed, second_r, second_s
 from tests.second.memory import Pin as SecondPin
 from tests.second.memory import Seen
-from tests.second.messages import (
-    STATEMENT_FOLLOWS,
-    write_statement,
-)
-from tests.second.records import (
-    CLOSE,
-    DATA,
-    PARAMS,
-    RESET,
-    STATEMENT,
-)
-from tests.second.test_interop import MAIL as STEPS
+from tests.second.messages import STATEMENT_FOLLOWS, write_statement
+from tests.second.records import CLOSE, DATA, PARAMS, RESET, STATEMENT
+from tests.spoken import MAIL as STEPS
 
 SEED_THIRD = octets("second seed third", 32)
 THIRD_IDENTITY = ed25519_public(SEED_THIRD)

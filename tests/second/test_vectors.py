@@ -21,7 +21,7 @@ from tests.second.messages import (
     write_statement,
 )
 from tests.second.records import FLOOR, RECORDS_ONLY, Frames, Key, padme
-from tests.second.test_primitives import octets, vectors
+from tests.second.vectors import octets, vectors
 
 HANDSHAKES = vectors("nightmail")["vectors"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -10,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.addresses import Ipset
-from gateway.config import Config, Marks, Placement
+from gateway.config import Config
 from gateway.errors import LocalMisuseError
 from gateway.intercept import objects, ruleset
 from gateway.intercept.dump import (
@@ -33,38 +33,18 @@ from gateway.intercept.objects import (
 )
 from gateway.intercept.placements.bridge import LIFT_MAC
 from gateway.intercept.ruleset import Slot
+from tests.unit.intercept.configs import (
+    BRIDGE,
+    CONFIGS,
+    EVERY_CONFIG,
+    HOST,
+    PLAIN,
+    RICH,
+    RICH_BRIDGE,
+    RICH_HOST,
+)
 
 GOLDEN = Path(__file__).with_name("golden")
-PLAIN = Config(inside=("lan",), outside=("wan",))
-RICH = Config(
-    inside=("lan", "dmz"),
-    outside=("wan", "ppp0"),
-    always=(ip_network("192.0.2.7/32"), ip_network("2001:db8:7::/48")),
-    never=(ip_network("192.0.2.0/24"), ip_network("2001:db8::/32"), ip_network("198.51.100.9/32")),
-    never_ipsets=(Ipset("traps", 4), Ipset("traps6", 6)),
-    ports=(25, 2525),
-    marks=Marks(0x0000FF00),
-    table=77,
-    zone=78,
-    first_queue=100,
-    first_listen_port=20000,
-    workers=3,
-)
-HOST = replace(PLAIN, placement=Placement.HOST, inside=(), outside=())
-RICH_HOST = replace(RICH, placement=Placement.HOST, inside=())
-BRIDGE = replace(PLAIN, placement=Placement.BRIDGE, unfiltered=(4, 6))
-RICH_BRIDGE = replace(
-    RICH, placement=Placement.BRIDGE, bridge="br-mail", bridge_port="m0", bridge_interface="m1"
-)
-CONFIGS = {
-    "plain": PLAIN,
-    "rich": RICH,
-    "host": HOST,
-    "rich_host": RICH_HOST,
-    "bridge": BRIDGE,
-    "rich_bridge": RICH_BRIDGE,
-}
-EVERY_CONFIG = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
 
 NFT = {"inet": "nft", "bridge": "frames.nft"}
@@ -103,10 +83,10 @@ def test_the_families_differ_in_names_of_icmp_only(config: Config) -> None:
 @EVERY_CONFIG
 def test_every_mark_is_matched_under_the_mask(config: Config) -> None:
     """A mark without a mask would meet the site's own bits."""
-    import re
-
-    for text in texts(config).values():
-        for value, mask in re.findall(r"mark(?: !)? --mark (0x\w+)(?:/(0x\w+))?", text):
+    for kind, text in texts(config).items():
+        marks = re.findall(r"mark(?: !)? --mark (0x\w+)(?:/(0x\w+))?", text)
+        assert marks or kind in NFT.values()
+        for value, mask in marks:
             assert mask, value
             assert int(mask, 16) & ~config.marks.mask == 0
             assert int(value, 16) & ~int(mask, 16) == 0

@@ -8,7 +8,7 @@ from gateway.config import Config
 from gateway.intercept import ruleset
 from gateway.intercept.objects import NftTable
 from gateway.intercept.statements import statements
-from tests.unit.intercept.test_ruleset import EVERY_CONFIG
+from tests.unit.intercept.configs import EVERY_CONFIG
 
 OPENS = re.compile(r"^(chain|set|map|counter) (\S+)(?= \{)")
 TEXT = """\

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from gateway.config import Config, Placement
+from gateway.config import Placement
 from gateway.operator.doctor.closed import closed
-from gateway.operator.doctor.snapshot import Snapshot
+from tests.unit.operator.filters import (
+    ACCEPT,
+    BY,
+    DROP,
+    MARK,
+    PORT,
+    REJECT,
+    SOURCE,
+    STATE,
+    TO,
+    Rules,
+    by,
+    jump,
+    listing,
+    placed,
+    verdicts,
+)
 from tests.unit.operator.healthy import found, healthy, matched, only
 
-Rules = list[list[dict[str, Any]]]
-ACCEPT: dict[str, Any] = {"accept": None}
-DROP: dict[str, Any] = {"drop": None}
-REJECT: dict[str, Any] = {"reject": {"type": "icmpx", "expr": "admin-prohibited"}}
-PORT = {"payload": {"protocol": "tcp", "field": "dport"}}
-SOURCE = {"payload": {"protocol": "ip", "field": "saddr"}}
-STATE = {"ct": {"key": "state"}}
-BY = {"meta": {"key": "iifname"}}
-TO = {"meta": {"key": "oifname"}}
-MARK = {"&": [{"meta": {"key": "mark"}}, 0x40000000]}
 USUAL: Rules = [
     [matched({"meta": {"key": "iif"}}, "lo"), ACCEPT],
     [{"match": {"op": "in", "left": STATE, "right": ["established", "related"]}}, {"counter": {}}, ACCEPT],
@@ -32,29 +37,6 @@ USUAL: Rules = [
     [matched(PORT, {"set": [80, {"range": [100, 200]}]}), ACCEPT],
 ]
 """What a router lets in that serves nobody: none of it is a new connection to port 25."""
-
-
-def listing(policy: str, *chains: Rules, hook: str = "input", family: str = "inet") -> tuple[Any, ...]:
-    """The first chain stands at the hook, the others are c1, c2 and so on."""
-    at = {"family": family, "table": "site"}
-    base = {**at, "name": "c0", "hook": hook, "prio": 0, "policy": policy}
-    items: list[dict[str, Any]] = [{"chain": base}]
-    items += [{"chain": {**at, "name": f"c{number}"}} for number in range(1, len(chains))]
-    for number, rules in enumerate(chains):
-        items += [{"rule": {**at, "chain": f"c{number}", "handle": 9, "expr": rule}} for rule in rules]
-    return tuple(items)
-
-
-def by(interface: str) -> dict[str, Any]:
-    return matched(BY, interface)
-
-
-def verdicts(key: dict[str, Any], **elements: dict[str, Any]) -> dict[str, Any]:
-    return {"vmap": {"key": key, "data": {"set": [list(pair) for pair in elements.items()]}}}
-
-
-def jump(number: int, verb: str = "jump") -> dict[str, Any]:
-    return {verb: {"target": f"c{number}"}}
 
 
 @pytest.mark.parametrize(
@@ -126,10 +108,6 @@ def test_a_family_that_is_not_in_use() -> None:
     dump = {6: "*filter\n:OUTPUT DROP [0:0]\nCOMMIT\n"}
     assert len(list(closed(healthy(dumps=dump)))) == 1
     assert list(closed(healthy(dumps=dump, addresses=four))) == []
-
-
-def placed(placement: Placement, **named: Any) -> Snapshot:
-    return replace(healthy(), config=Config(placement=placement, **named))
 
 
 def test_a_mail_server_is_asked_of_what_is_the_gateways_alone() -> None:

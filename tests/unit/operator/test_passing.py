@@ -10,8 +10,7 @@ import pytest
 from gateway.config import Config, Placement
 from gateway.operator.doctor.passing import passing
 from gateway.operator.doctor.snapshot import Snapshot
-from tests.unit.operator.healthy import healthy, matched, only
-from tests.unit.operator.test_closed import (
+from tests.unit.operator.filters import (
     ACCEPT,
     DROP,
     PORT,
@@ -24,6 +23,7 @@ from tests.unit.operator.test_closed import (
     placed,
     verdicts,
 )
+from tests.unit.operator.healthy import healthy, matched, only
 
 OUT, IN = "from lan to wan", "from wan to lan"
 BOTH = f"{OUT}, {IN}"

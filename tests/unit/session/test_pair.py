@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -24,63 +23,13 @@ from gateway.session.events import DeadlineReached, Side
 from gateway.session.receiving import ReceivingSession
 from gateway.session.sending import TRY_AGAIN
 from gateway.smtp.capability import VERB_LINE, OfferSize, offer_fits, split_offer
-from tests.pair import Pair, Receiver, Sender, direct
-from tests.playbook import (
-    EHLO,
-    GREETING,
-    LONG_REPLY,
-    REPLY,
-    S_KEYS,
-    FarReceivingGateway,
-    receiving,
-    sending,
-)
+from tests.pair import Pair, Receiver, Sender
+from tests.playbook import EHLO, GREETING, LONG_REPLY, REPLY, S_KEYS, FarReceivingGateway, receiving, sending
+from tests.spoken import Steps, dialogues, directly, seen
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 SOME = settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 MORE = settings(SOME, max_examples=60)
-
-Steps = list[tuple[int, bytes]]
-
-
-@st.composite
-def dialogues(draw: st.DrawFn) -> Steps:
-    """EHLO, some mails, QUIT: lockstep, pipelined, or with content before any reply to MAIL."""
-    steps: Steps = [(1, EHLO)]
-    heard = 2
-    for _ in range(draw(st.integers(0, 2))):
-        content = draw(st.binary(min_size=0, max_size=40)) * draw(st.sampled_from((1, 1, 700)))
-        way = draw(st.sampled_from(("lockstep", "pipelined", "bdat", "all at once")))
-        envelope = [b"MAIL FROM:<a@a.example>\r\n", b"RCPT TO:<b@b.example>\r\n"]
-        chunk = b"BDAT %d LAST\r\n" % len(content) + content
-        if way == "lockstep":
-            text = content.replace(b".", b"").replace(b"\n", b"") + b"\r\n.\r\n"
-            for line in (*envelope, b"DATA\r\n", text):
-                steps.append((heard, line))
-                heard += 1
-        elif way == "pipelined":
-            steps.append((heard, b"".join(envelope) + b"DATA\r\n"))
-            steps.append((heard + 3, b"text\r\n.\r\n"))
-            heard += 4
-        elif way == "bdat":
-            steps += [(heard, b"".join(envelope)), (heard + 2, chunk)]
-            heard += 3
-        else:
-            steps.append((heard, b"".join(envelope) + chunk))
-            heard += 3
-    steps.append((heard, b"QUIT\r\n"))
-    return steps
-
-
-def seen(sender: Sender, receivers: Sequence[Receiver]) -> tuple[object, ...]:
-    receiver = receivers[-1]
-    return (sender.heard, sender.heard_end, receiver.heard, receiver.heard_end, receiver.delivered)
-
-
-def directly(steps: Steps, greeting: bytes = GREETING, reply: bytes = REPLY) -> tuple[object, ...]:
-    sender, receiver = Sender(steps), Receiver(greeting, reply)
-    direct(sender, receiver)
-    return seen(sender, [receiver])
 
 
 # --- Nobody in between changes anything ---------------------------------------------------------------------

@@ -8,7 +8,7 @@ import contextlib
 from gateway.policy import limits
 from gateway.runtime.worker.pressure import Account, Bank
 from tests.unit.runtime.sockets import CountingLoop, run
-from tests.unit.runtime.worker.test_connection import Scripted, World, relaying
+from tests.unit.runtime.worker.scripted import Scripted, World, relaying
 
 SLOW_READERS = 12
 POURED = 2 * limits.WRITE_BUFFER_OCTETS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,94 +12,16 @@ import pytest
 from gateway.config import Config
 from gateway.errors import Reason
 from gateway.intercept.syn import Flow
-from gateway.observe.counters import Counters
-from gateway.observe.log import Log, LogSink
-from gateway.peers.database import Database
 from gateway.peers.sources import Sender, Source, SourceSeen, after_upgrade
 from gateway.policy import limits
-from gateway.runtime.link import Message
-from gateway.runtime.order import Presented
 from gateway.runtime.worker.connection import Connection
-from gateway.runtime.worker.memory import Memory, PinReader, SourceReader
-from gateway.runtime.worker.poller import Poller
-from gateway.runtime.worker.sessions import Sessions
-from gateway.runtime.worker.surroundings import Surroundings
-from gateway.session.commands import NoteDecision, NoteSource
+from gateway.session.commands import NoteSource
 from gateway.smtp.events import Role
-from tests.playbook import R_KEYS
 from tests.unit.runtime.sockets import tcp_pair
+from tests.unit.runtime.worker.without_sockets import CLIENT, MANY, Stub, Worker, flow
 
-CLIENT = "192.0.2.1"
 ELSEWHERE = "198.51.100.1"
 IDENTITY = b"A" * 32
-MANY = limits.OFFERS_IGNORED_IN_A_ROW
-
-
-class Worker:
-    """The sessions of one, without any socket; `said` is what the supervisor would hear."""
-
-    def __init__(self, folder: Path, config: Config | None = None) -> None:
-        self._loop = asyncio.new_event_loop()
-        self.log = folder / "log"
-        self._poller = Poller(self._loop)
-        Database(folder / "peers.db").close()
-        memory = Memory(folder / "peers.db", lambda detail: pytest.fail(detail))
-        endorsed = R_KEYS.endorsed
-        self.said: list[Message] = []
-        self.sources = SourceReader(memory)
-        config = config or Config()
-        presented = Presented(
-            R_KEYS.identity.octets, bytes(range(32)), endorsed.static.epoch, endorsed.not_after, bytes(64)
-        )
-        self._surroundings = Surroundings(
-            config, presented, PinReader(memory), self.sources, self._loop.time()
-        )
-        self.sessions = Sessions(
-            self._loop,
-            self._poller,
-            config,
-            Log(LogSink.to_file(folder / "log")),
-            Counters(),
-            lambda message: self.said.append(message) or True,  # type: ignore[func-returns-value]
-            self._surroundings,
-            lambda to_sign, signed: None,
-        )
-
-    def close(self) -> None:
-        self._poller.close()
-        self._loop.close()
-
-    def rests(self, client: str = CLIENT) -> bool:
-        """Whether the next session of that client gets no offer."""
-        return self._surroundings.receiving(flow(client), self._loop.time()).offers_ignored()
-
-    def decided(self, reason: Reason, client: str = CLIENT, role: Role = Role.RECEIVING) -> None:
-        upgraded = reason in (Reason.UPGRADED, Reason.UPGRADED_OLD_EPOCH)
-        connection = self._connection(client)
-        self.sessions._roles[connection] = role
-        self.sessions.note_decision(connection, NoteDecision(upgraded, reason))
-        del self.sessions._roles[connection]
-
-    def saw(self, note: NoteSource, client: str = CLIENT) -> None:
-        self.sessions.note_source(self._connection(client), note)
-
-    def ignored_many(self, client: str = CLIENT) -> None:
-        for _ in range(MANY):
-            assert not self.rests(client)
-            self.decided(Reason.NO_VERB, client)
-
-    def _connection(self, client: str) -> Connection:
-        made = cast("Connection", Stub(flow=flow(client), session_id="0"))
-        self.sessions._roles[made] = Role.RECEIVING
-        return made
-
-
-class Stub(SimpleNamespace):
-    __hash__ = object.__hash__  # type: ignore[assignment]
-
-
-def flow(client: str) -> Flow:
-    return Flow(source=client, source_port=40_000, destination="203.0.113.7", destination_port=25)
 
 
 def upgrade(identity: bytes = IDENTITY, epoch: int = 20_000) -> NoteSource:
