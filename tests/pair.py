@@ -157,7 +157,7 @@ class Pipe:
     passed: int = 0
     everything: bytes = field(default=b"", repr=False)
 
-    def put(self, octets: bytes) -> None:
+    def put(self, octets: bytes | bytearray) -> None:
         if not (self.ended or self.reset):
             self.octets += octets
             self.everything += octets
@@ -291,7 +291,7 @@ class Pair:
                 id(self._s_to_r): ("R", Side.FAR),
                 id(self._from_receiver): ("R", Side.NEAR),
             }[id(pipe)]
-            event = OctetsReceived(side, octets) if octets is not None else kind(side)  # type: ignore[call-arg]
+            event = OctetsReceived(side, octets) if octets is not None else kind(side)  # type: ignore[call-arg, arg-type]
             if self.relayed[name]:
                 self._relay(name, side, octets, kind)
             else:

@@ -264,7 +264,7 @@ class Playbook:
         elif isinstance(command, c.RememberPeer):
             assert self.decision.upgraded, "remembered before the upgrade was decided"
 
-    def _keep_octets(self, side: Side, data: bytes) -> None:
+    def _keep_octets(self, side: Side, data: bytes | bytearray) -> None:
         assert data, "an empty write"
         assert side not in self.ended, "octets behind a FIN"
         assert side not in self.reset, "octets behind a reset"
@@ -437,7 +437,9 @@ EVENTS: list[Event] = [
     OfferSigned(None),
 ]
 """One of each kind, for walks over a machine's table."""
-BOTH = {(kind, side) for kind in (OctetsReceived, EndReceived, ResetReceived) for side in Side}
+BOTH: set[tuple[type, Side | None]] = {
+    (kind, side) for kind in (OctetsReceived, EndReceived, ResetReceived) for side in Side
+}
 
 
 def can_follow(first: Event, second: Event) -> bool:

@@ -248,7 +248,7 @@ def _injected() -> list[Row]:
             retried(f"commands behind message 2, {where}", "the same behind message 2",
                     put(End.S, Kind.ANSWER, COMMANDS, apart=apart), clear_octets, torn_instead=True),
             Row(f"commands behind the last record, {where}", "the same behind S's CLOSE",
-                lambda apart=apart: InjectAtEnd(End.S, COMMANDS, apart=apart),  # type: ignore[misc]
+                lambda apart=apart: InjectAtEnd(End.S, COMMANDS, apart=apart),
                 True, Mail.DELIVERED, Seen.NOTHING, "upgraded", channel=clear_octets + "|"),
             Row(f"reply behind the reply, {where}", "puts a reply behind the one with the offer",
                 put(End.R, Kind.REPLY, REPLIES, apart=apart), True, Mail.REFUSED_BY_SENDER, Seen.ENVELOPE,
@@ -258,7 +258,7 @@ def _injected() -> list[Row]:
             retried(f"reply behind R's first record, {where}", "puts a reply behind R's first record",
                     put(End.R, Kind.RECORD, REPLIES, apart=apart), clear_octets, torn_instead=True),
             Row(f"reply behind the last record, {where}", "puts a reply behind R's CLOSE",
-                lambda apart=apart: InjectAtEnd(End.R, REPLIES, apart=apart),  # type: ignore[misc]
+                lambda apart=apart: InjectAtEnd(End.R, REPLIES, apart=apart),
                 # S may not have said its own CLOSE, if its sender has not closed: R finds that missing.
                 True, Mail.DELIVERED, Seen.NOTHING, "upgraded", channel=clear_octets + "|end-without-close|"),
         ]  # fmt: skip
@@ -267,7 +267,7 @@ def _injected() -> list[Row]:
         code = reply[:3].decode()
         rows.append(
             retried(f"answer the verb with {code}", f"answers the verb with {code} himself",
-                    lambda reply=reply: AnswerVerb(reply), clear_octets)  # type: ignore[misc]
+                    lambda reply=reply: AnswerVerb(reply), clear_octets)
         )  # fmt: skip
     for times, word in ((1, "once"), (2, "twice"), (9, "always")):
         failures = (clear_octets,) * min(times, 2)

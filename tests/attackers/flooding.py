@@ -14,9 +14,9 @@ from gateway.crypto.params import Params
 from gateway.crypto.records import RecordLayer, RecordType
 from gateway.lab.lab import Lab
 from gateway.lab.network import inside
-from gateway.session.context import GatewayKeys
 from tests.attackers.impersonating import DAY_SECONDS
 from tests.attackers.parties import EHLO, GREETING, REPLY
+from tests.holding import HeldKeys
 from tests.playbook import FarReceivingGateway, FarSendingGateway, gateway_keys
 
 PATIENCE = 20.0
@@ -26,7 +26,7 @@ PIECE = 1 << 20
 RECORD = 16 * 1024
 
 
-def keys(name: str) -> tuple[GatewayKeys, int]:
+def keys(name: str) -> tuple[HeldKeys, int]:
     today = int(time.time()) // DAY_SECONDS
     return gateway_keys(f"flooding {name}", today), today
 

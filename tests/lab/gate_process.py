@@ -10,17 +10,19 @@ import asyncio
 import json
 import socket
 import sys
+from collections.abc import Coroutine, Iterable
 from ipaddress import ip_network
+from typing import Any
 
 from gateway.config import Config
 from gateway.intercept import ruleset, tproxy
 from gateway.intercept.gate import Claim, CloseUnclaimed, Dial, Gate, GiveVerdict
 from gateway.intercept.marks import MarkBits
-from gateway.intercept.nfqueue import SynQueue
+from gateway.intercept.nfqueue import HeldPacket, SynQueue
 from gateway.intercept.outcomes import DialOutcome
 from gateway.intercept.pulse import Pulse
 from gateway.intercept.roles import Refusal, Roles
-from gateway.intercept.syn import parse_syn
+from gateway.intercept.syn import Flow, parse_syn
 
 
 def tell(event: str, **facts: object) -> None:
@@ -28,7 +30,7 @@ def tell(event: str, **facts: object) -> None:
 
 
 class Worker:
-    def __init__(self, options: dict) -> None:
+    def __init__(self, options: dict[str, Any]) -> None:
         config = Config(
             inside=tuple(options.get("config_inside", ["lan"])),
             outside=tuple(options.get("config_outside", ["wan"])),
@@ -38,8 +40,8 @@ class Worker:
         self.roles = Roles(config.inside, config.outside, map(ip_network, options["inside_networks"]))
         self.gate = Gate(held_limit=options.get("held_limit", 4096))
         self.loop = asyncio.get_running_loop()
-        self.ready: dict = {}
-        self.tasks: set = set()
+        self.ready: dict[Flow, socket.socket] = {}
+        self.tasks: set[asyncio.Task[object]] = set()
         for family in (socket.AF_INET, socket.AF_INET6):
             self.start(self.accept(tproxy.listener(family, self.slot.port, self.bits)))
         self.queue = SynQueue(self.slot.queue, self.packet)
@@ -49,7 +51,7 @@ class Worker:
         self.heart.beat()  # the kernel lets SYNs by until it has heard it
         self.start(self.pulse())
 
-    def start(self, work) -> None:
+    def start(self, work: Coroutine[Any, Any, object]) -> None:
         task = self.loop.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -64,20 +66,20 @@ class Worker:
             await asyncio.sleep(0.1)
             self.heart.beat()
 
-    def packet(self, token, payload: bytes, mark: int, interface: str) -> None:
+    def packet(self, token: HeldPacket, payload: bytes, mark: int, interface: str) -> None:
         flow = parse_syn(payload)
+        assert flow is not None, "the rules bring no other packets"
         role = self.roles.of(flow, interface)
         tell("syn", flow=str(flow), role=str(role), mark=mark, interface=interface)
-        token = (token, mark)
         if isinstance(role, Refusal):
-            self.carry_out([GiveVerdict(token, role.verdict)])
+            self.carry_out([GiveVerdict((token, mark), role.verdict)])
         else:
-            self.carry_out(self.gate.syn_arrived(token, flow, role, self.loop.time()))
+            self.carry_out(self.gate.syn_arrived((token, mark), flow, role, self.loop.time()))
 
-    def carry_out(self, commands) -> None:
+    def carry_out(self, commands: Iterable[Any]) -> None:
         for command in commands:
             match command:
-                case GiveVerdict((token, mark), verdict):
+                case GiveVerdict((HeldPacket() as token, int(mark)), verdict):
                     ours = self.bits.of_verdict(verdict, self.slot.index)
                     full = None if ours is None else self.bits.merged(mark, ours)
                     self.queue.verdict(token, full, drop=verdict.value == "drop")
@@ -86,14 +88,13 @@ class Worker:
                 case CloseUnclaimed(flow):
                     self.ready.pop(flow).close() if flow in self.ready else None
 
-    async def dial(self, flow) -> socket.socket | None:
-        dialled = None
+    async def dial(self, flow: Flow) -> socket.socket | None:
         try:
             dialled = tproxy.dial(flow, self.bits)
             await self.writable(dialled)
             outcome = tproxy.connect_outcome(dialled)
         except OSError as error:
-            outcome = tproxy.outcome_of(error.errno)
+            outcome = tproxy.outcome_of(error.errno or 0)
         tell("dialled", flow=str(flow), outcome=outcome.value)
         if outcome is DialOutcome.CONNECTED:
             self.ready[flow] = dialled
@@ -118,7 +119,7 @@ class Worker:
             else:
                 self.start(self.relay(flow, accepted, claim))
 
-    async def relay(self, flow, accepted: socket.socket, claim: Claim) -> None:
+    async def relay(self, flow: Flow, accepted: socket.socket, claim: Claim) -> None:
         if claim is Claim.DIAL_NOW and await self.dial(flow) is None:
             accepted.close()
             return

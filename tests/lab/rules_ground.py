@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from pyroute2 import netns
@@ -38,13 +39,16 @@ WAYS = [(A, B), (B, A)]
 BOTH_WAYS = pytest.mark.parametrize(("client", "server"), WAYS, ids=["outbound", "inbound"])
 
 
+Made = TypeVar("Made")
+
+
 # --- Namespaces ---------------------------------------------------------------------------------------
 
 
-def within(name: str, work: Callable):
+def within(name: str, work: Callable[[], Made]) -> Made:
     """Run `work` in a thread that lives in this namespace; what it makes there stays there."""
 
-    def entered():
+    def entered() -> Made:
         netns.setns(name)
         return work()
 
@@ -200,19 +204,20 @@ class GateProcess:
             text=True,
             env={**os.environ, "PYTHONPATH": str(GATE_PROCESS.parents[2])},
         )
-        self.events: list[dict] = []
-        self._queue: queue.Queue = queue.Queue()
+        self.events: list[dict[str, Any]] = []
+        self._queue: queue.Queue[dict[str, Any]] = queue.Queue()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
         assert self.wait("ready"), "the gate process has not started"
 
     def _read(self) -> None:
+        assert self.process.stdout is not None
         for line in self.process.stdout:
             self._queue.put(json.loads(line))
         self._queue.put({"event": "ended"})
 
-    def wait(self, event: str, seconds: float = PATIENCE) -> dict | None:
-        """The next event of this name."""
+    def wait(self, event: str, seconds: float = PATIENCE) -> dict[str, Any]:
+        """The next event of this name; empty where it does not come."""
         deadline = time.monotonic() + seconds
         with contextlib.suppress(queue.Empty):
             while (left := deadline - time.monotonic()) > 0:
@@ -222,7 +227,7 @@ class GateProcess:
                     return found
                 if found["event"] == "ended":
                     break
-        return None
+        return {}
 
     def count(self, event: str) -> int:
         while not self._queue.empty():
@@ -233,7 +238,8 @@ class GateProcess:
         self.process.kill()
         self.process.wait(5)
         self._thread.join(5)
-        self.process.stdout.close()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
     def __enter__(self) -> GateProcess:
         return self
@@ -246,8 +252,10 @@ class GateProcess:
             print("the gate said", *self.events, sep="\n  ")  # shown where a test fails
 
 
-def connect(client: str, server: str, v6: bool, *, address: str = "", port: int = 0, timeout=PATIENCE):
-    """Returns (socket, banner, own address and port)."""
+def connect(
+    client: str, server: str, v6: bool, *, address: str = "", port: int = 0, timeout: float = PATIENCE
+) -> tuple[socket.socket, str, tuple[str, int]]:
+    """The socket, the banner, and its own address and port."""
     sock = made(client, v6)
     sock.settimeout(timeout)
     try:
@@ -266,7 +274,7 @@ def connect(client: str, server: str, v6: bool, *, address: str = "", port: int 
     return sock, banner.decode().strip(), sock.getsockname()[:2]
 
 
-def talk(client: str, server: str, v6: bool, **words) -> tuple[str, float]:
+def talk(client: str, server: str, v6: bool, **words: Any) -> tuple[str, float]:
     """One whole session; returns what the server says it saw and how long the connect took."""
     began = time.monotonic()
     sock, banner, _ = connect(client, server, v6, **words)
@@ -287,13 +295,13 @@ def apply(live: list[int] | None = None, config: Config = CONFIG) -> kernel.Kern
     return rules
 
 
-def failure(client: str, server: str, v6: bool, **words) -> tuple[str, float]:
+def failure(client: str, server: str, v6: bool, **words: Any) -> tuple[str, float]:
     """How a connect fails, as the client sees it."""
     began = time.monotonic()
     with pytest.raises(OSError) as caught:
         connect(client, server, v6, **words)[0].close()
     error = caught.value
-    name = "silent" if isinstance(error, TimeoutError) else errno.errorcode.get(error.errno, repr(error))
+    name = "silent" if isinstance(error, TimeoutError) else errno.errorcode.get(error.errno or 0, repr(error))
     return name, time.monotonic() - began
 
 
@@ -301,7 +309,7 @@ SITE = pytest.mark.parametrize("site", ["plain", "masquerade"])
 RELAYED = {"plain": lambda: None, "masquerade": masquerade_and_filter}
 
 
-def echo(client: str, server: str, v6: bool, octets: int, **words) -> None:
+def echo(client: str, server: str, v6: bool, octets: int, **words: Any) -> None:
     sock, _, _ = connect(client, server, v6, **words)
     sent = bytes(range(256)) * (octets // 256)
     with sock:
@@ -321,7 +329,7 @@ def send(sock: socket.socket, octets: bytes) -> None:
         sock.sendall(octets)
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
+def wait_for(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "did not happen"

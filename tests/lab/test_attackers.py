@@ -250,7 +250,7 @@ def test_an_unknown_destination_is_left_in_peace_after_three_failures(field: Gro
 def test_false_identities_do_not_drive_out_the_true_one(field: Ground, target: str) -> None:
     """More of them than a pin has room for."""
     for number in range(6):
-        (made,) = field.attempt([field.trial(lambda n=number: OwnKeys(f"{target} {n}"), target)])  # type: ignore[misc]
+        (made,) = field.attempt([field.trial(lambda n=number: OwnKeys(f"{target} {n}"), target)])
         assert made.at_s.decided == "upgraded-changed-peer", str(made)
         assert made.at_s.alarmed
     (made,) = field.attempt([field.trial(Attack, target)])

@@ -106,7 +106,7 @@ def check_changed(trials: list[Trial]) -> None:
 def changes(sizes: dict[tuple[End, Kind], int], mask: int) -> list[Callable[[], Attack]]:
     """Every octet of the handshake, a sample of the records."""
     return [
-        lambda origin=origin, kind=kind, at=at: ChangeOctet(origin, kind, at, mask=mask)  # type: ignore[misc]
+        lambda origin=origin, kind=kind, at=at: ChangeOctet(origin, kind, at, mask=mask)
         for origin, kind in HANDSHAKE
         for at in range(sizes[origin, kind])
         if kind is not Kind.RECORD or is_sampled(at, sizes[origin, kind], EVERY)
@@ -133,7 +133,7 @@ def test_other_bits_changed_anywhere_in_the_handshake(
 
 def cuts(sizes: dict[tuple[End, Kind], int], how: How, every: int) -> list[Callable[[], Attack]]:
     return [
-        lambda origin=origin, kind=kind, at=at: Cut(origin, kind, at, how=how)  # type: ignore[misc]
+        lambda origin=origin, kind=kind, at=at: Cut(origin, kind, at, how=how)
         for origin, kind in HANDSHAKE
         for at in range(sizes[origin, kind])
         if is_sampled(at, sizes[origin, kind], every)
@@ -160,9 +160,9 @@ def test_records_of_content_changed_or_cut_anywhere(field: Ground, target: str) 
     """A sample: header, first and last octets, and some within; nothing of the mail arrives."""
     chance = random.Random(3)
     places = [0, 1, 2, 3, 4, 18, 19, 20, -17, -16, -1, *(chance.randrange(16_000) for _ in range(12))]
-    attacks: list[Callable[[], Attack]] = [lambda at=at: ChangeLarge(at) for at in places]  # type: ignore[misc]
+    attacks: list[Callable[[], Attack]] = [lambda at=at: ChangeLarge(at) for at in places]
     for how in (How.FIN, How.RST):
-        attacks += [lambda at=at, how=how: CutInContent(at % 16_000, how) for at in places]  # type: ignore[misc]
+        attacks += [lambda at=at, how=how: CutInContent(at % 16_000, how) for at in places]
     trials = [field.trial(attack, target, patience=PATIENCE) for attack in attacks]
     for trial in trials:
         trial.mail = mail(trial.mail.name, (b"y" * 76 + b"\r\n") * 1300)

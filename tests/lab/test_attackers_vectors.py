@@ -67,9 +67,7 @@ def striptls() -> list[Row]:
     )
     rows = [in_clear("StripFromCapabilities", StripOffer)]
     for name in verb_answered:
-        rows.append(
-            retried(name, "", lambda reply=said[name]: AnswerVerb(reply), CLEAR_OCTETS)  # type: ignore[misc]
-        )
+        rows.append(retried(name, "", lambda reply=said[name]: AnswerVerb(reply), CLEAR_OCTETS))
     rows += [
         in_clear(
             "ProtocolDowngradeStripExtendedMode",

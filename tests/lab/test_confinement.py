@@ -44,7 +44,7 @@ def sites() -> Iterator[Sites]:
         for letter in "ab":
             eventually(
                 lambda letter=letter: sites.status(letter)["signer"]["signed"], what="a signature told"
-            )  # type: ignore[misc]
+            )
         yield sites
 
 

@@ -158,8 +158,8 @@ def test_an_audit(sites: Sites, tmp_path: Path) -> None:
         ),
         stderr=subprocess.PIPE,
     )
+    assert listening.stderr is not None
     try:
-        assert listening.stderr is not None
         while b"listening on" not in listening.stderr.readline():
             assert listening.poll() is None
         assert asked(sites, "a", "ping", sites.address("mta-b", False))[0]["protected"]

@@ -149,7 +149,8 @@ def test_starttls_between_the_mail_servers_is_theirs() -> None:
             assert b" with ESMTPS id " in stored[mail.name]
             assert without_traces(stored[mail.name]) == without_traces(without[mail.name])
         for session in wire_since(lab, before):
-            ends = (session.client, session.server)
-            logged = log.ended(*((end.address, end.port) for end in ends), DELIVERY_SECONDS)
+            client, server = session.client, session.server
+            source, destination = (client.address, client.port), (server.address, server.port)
+            logged = log.ended(source, destination, DELIVERY_SECONDS)
             assert logged.decided in UPGRADED, logged
         log.close()

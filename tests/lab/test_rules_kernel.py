@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -215,7 +216,7 @@ def test_what_goes_while_it_is_put_back_costs_our_table_nothing(
     further = ["ip6tables -t mangle -F", "iptables -t raw -F", "iptables -t filter -F"]
     look = iptables._looked_at
 
-    def looked_at(wanted):
+    def looked_at(wanted: Any) -> Any:
         seen = look(wanted)
         if further:
             subprocess.run(further.pop(0).split(), check=True)

@@ -393,7 +393,7 @@ def test_a_handshake_that_fails_is_tried_again(way: Way, times: int) -> None:
                         else octets[: at + 40] + bytes([octets[at + 40] ^ 1]) + octets[at + 41 :]
                     )
 
-                self._s_to_r.put = damaged  # type: ignore[method-assign]
+                self._s_to_r.put = damaged  # type: ignore[assignment, method-assign]
 
     pair = Tampered(
         Sender(MAIL),

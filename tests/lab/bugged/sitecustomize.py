@@ -30,7 +30,7 @@ def install(first: int) -> None:
         ports[id(machine)] = flow.source_port
         begin(self, loop, poller, worker, machine, flow, *rest)
 
-    Connection.__init__ = begun  # type: ignore[method-assign]
+    Connection.__init__ = begun  # type: ignore[method-assign, assignment]
 
     def breaks(bug: str, owner: Any, name: str, port_of: Callable[..., int | None]) -> None:
         whole = getattr(owner, name)

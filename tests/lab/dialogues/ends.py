@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from gateway.errors import Reason
 from tests.lab.dialogues.words import (
     BOTH_END,
@@ -30,7 +32,7 @@ from tests.lab.steps import Close, End, HearEnd, HearReset, Reset, Say
 NEVER_DECIDED = Reason.ENDED_BEFORE_DECISION
 
 
-def _states() -> list[tuple[str, Steps, dict[str, Reason], dict[str, Reason]]]:
+def _states() -> list[tuple[str, Steps, dict[str, Any], dict[str, Any]]]:
     """Each with the decisions that follow where one party ends, and where one resets."""
     never = {"sending": NEVER_DECIDED, "receiving": NEVER_DECIDED}
     answered = {"sending": NEVER_DECIDED, "out": Reason.NO_OFFER}

@@ -7,7 +7,6 @@ import contextlib
 import pytest
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from gateway.crypto import export
 from gateway.crypto.export import is_export, opened, sealed
 from gateway.crypto.primitives import argon2id
 from gateway.errors import CryptoRefusedError, Reason
@@ -21,8 +20,8 @@ PHRASE = "zw\u00f6lf Buchstaben".encode()
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """The least that Argon2id takes; the real figures are tried once below."""
-    monkeypatch.setattr(export.limits, "EXPORT_KDF_PASSES", 1)
-    monkeypatch.setattr(export.limits, "EXPORT_KDF_OCTETS", 8192)
+    monkeypatch.setattr(limits, "EXPORT_KDF_PASSES", 1)
+    monkeypatch.setattr(limits, "EXPORT_KDF_OCTETS", 8192)
 
 
 def draw(count: int) -> bytes:

@@ -108,7 +108,7 @@ def test_every_octet_of_the_offer_is_protected(form: OfferForm) -> None:
     for index in range(len(offer)):
         changed = bytearray(offer)
         changed[index] ^= 0x80 if index % 2 else 0x01
-        refused(lambda changed=changed: sending().read_offer(bytes(changed)))  # type: ignore[misc]
+        refused(lambda changed=changed: sending().read_offer(bytes(changed)))
 
 
 @each_form
@@ -119,7 +119,7 @@ def test_every_octet_of_the_answer_is_protected(form: OfferForm) -> None:
         changed[index] ^= 0x80 if index % 2 else 0x01
         one = receiving()
         one.make_offer(form)
-        refused(lambda one=one, changed=changed: one.read_answer(bytes(changed), TODAY))  # type: ignore[misc]
+        refused(lambda one=one, changed=changed: one.read_answer(bytes(changed), TODAY))
 
 
 def test_the_ignored_bit_of_a_point_is_protected() -> None:
@@ -133,7 +133,7 @@ def test_the_ignored_bit_of_a_point_is_protected() -> None:
 def test_an_offer_cut_anywhere_isrefused(form: OfferForm) -> None:
     offer = receiving().make_offer(form)
     for length in range(len(offer)):
-        assert refused(lambda length=length: sending().read_offer(offer[:length])) in (  # type: ignore[misc]
+        assert refused(lambda length=length: sending().read_offer(offer[:length])) in (
             Reason.BAD_OFFER,
             Reason.BAD_SIGNATURE,
             Reason.BAD_KEY,
@@ -147,7 +147,7 @@ def test_an_answer_cut_anywhere_isrefused(form: OfferForm) -> None:
     for length in range(len(answer)):
         one = receiving()
         one.make_offer(form)
-        refused(lambda one=one, length=length: one.read_answer(answer[:length], TODAY))  # type: ignore[misc]
+        refused(lambda one=one, length=length: one.read_answer(answer[:length], TODAY))
     one = receiving()
     one.make_offer(form)
     assert refused(lambda: one.read_answer(answer + b"\0", TODAY)) is Reason.BAD_FRAME
@@ -224,7 +224,7 @@ def test_swapped_offers_of_two_connections() -> None:
         other = sending()
         other.read_offer(offer)
         answer, _ = other.write_answer(DIALLED)
-        assert refused(lambda one=one, answer=answer: one.read_answer(answer, TODAY)) is Reason.BAD_TAG  # type: ignore[misc]
+        assert refused(lambda one=one, answer=answer: one.read_answer(answer, TODAY)) is Reason.BAD_TAG
 
 
 def test_an_offer_of_another_site_shows_itself_at_that_site() -> None:
@@ -248,7 +248,7 @@ def test_a_short_answer_to_a_full_offer_is_refused_and_the_other_way_round() -> 
         one = receiving()
         one.make_offer(offered)
         answer = handshaken(answered).answer
-        assert refused(lambda one=one, answer=answer: one.read_answer(answer, TODAY)) is Reason.BAD_FRAME  # type: ignore[misc]
+        assert refused(lambda one=one, answer=answer: one.read_answer(answer, TODAY)) is Reason.BAD_FRAME
 
 
 @each_form

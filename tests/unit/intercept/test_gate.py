@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -80,7 +82,7 @@ def test_sending_dials_run_side_by_side() -> None:
 
 @pytest.mark.parametrize("limits_given", [{"held_limit": 2}, {"held_per_source_limit": 2}])
 @pytest.mark.parametrize("role", [SENDING, RECEIVING])
-def test_over_the_limit_syns_are_taken_first(limits_given: dict[str, int], role: Role) -> None:
+def test_over_the_limit_syns_are_taken_first(limits_given: dict[str, Any], role: Role) -> None:
     gate = Gate(**limits_given)
     gate.syn_arrived(1, ONE, role, 0)
     gate.syn_arrived(2, TWO, role, 0)

@@ -44,7 +44,9 @@ def test_a_mail_is_whole_and_always_the_same(size: int) -> None:
     parsed = email.message_from_bytes(mail.octets())
     assert parsed["X-Lab-Mail"] == "ab-1"
     if size:
-        attached = parsed.get_payload()[1].get_payload(decode=True)
+        *_, attachment = parsed.walk()
+        attached = attachment.get_payload(decode=True)
+        assert isinstance(attached, bytes)
         assert len(attached) == -(-size // 57) * 57
         assert ATTACHMENT_WORDS.encode() in attached
     assert all(len(line) < 1000 for line in mail.octets().split(b"\r\n"))

@@ -25,7 +25,7 @@ GRAMMAR = re.compile(
 
 
 def test_a_whole_line() -> None:
-    fields = {
+    fields: dict[str, Value] = {
         "to": "192.0.2.7:25",
         "protected": True,
         "octets": 12,

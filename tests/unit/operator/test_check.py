@@ -1,5 +1,7 @@
 """Each finding turns bad when its thing is bad."""
 
+import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from gateway.operator import check, lifecycle, needs
 from gateway.operator.doctor import filters
 from gateway.operator.doctor.trouble import Trouble
 from gateway.peers.store import PinStore
+from gateway.runtime import landlock
 from gateway.runtime.identity_file import load_or_make
 
 NAMES = [
@@ -25,8 +28,8 @@ NAMES = [
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     """A machine on which all is well."""
-    monkeypatch.setattr(check.os, "geteuid", lambda: 0)
-    monkeypatch.setattr(needs.shutil, "which", lambda tool: f"/sbin/{tool}")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(shutil, "which", lambda tool: f"/sbin/{tool}")
     monkeypatch.setattr(filters, "hindrances", lambda config: iter(()))
     monkeypatch.setattr(
         lifecycle, "discover", lambda: [FoundInterface("wan", True), FoundInterface("lan", False)]
@@ -56,19 +59,19 @@ def test_all_is_well_with_and_without_files(config: Config) -> None:
 
 def test_not_root(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon's own ports are nobody else's because its socket is closed to who asks."""
-    monkeypatch.setattr(check.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(check, "is_free", lambda port: False)
     assert bad(config) == ["privileges"]
 
 
 def test_a_kernel_without_landlock_is_told(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check.landlock, "version", lambda: 0)
+    monkeypatch.setattr(landlock, "version", lambda: 0)
     assert bad(config) == []
     assert any("no Landlock" in one.text for one in check.findings(config))
 
 
 def test_no_nft(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(needs.shutil, "which", lambda tool: None if tool == "nft" else tool)
+    monkeypatch.setattr(shutil, "which", lambda tool: None if tool == "nft" else tool)
     assert bad(config) == ["tools"]
 
 
@@ -123,7 +126,7 @@ def test_a_firewall_that_would_stop_mail(config: Config, monkeypatch: pytest.Mon
 def test_a_firewall_that_nobody_can_look_at(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not root, or without knowing the sides: what would be seen then means nothing, and is not asked for."""
     monkeypatch.setattr(filters, "hindrances", lambda config: pytest.fail("asked"))
-    monkeypatch.setattr(check.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert bad(config) == ["privileges"]
     monkeypatch.setattr(lifecycle, "discover", list)
     assert bad(config) == ["privileges", "interfaces"]

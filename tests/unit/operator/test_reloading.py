@@ -1,6 +1,7 @@
 """A reload that the daemon has agreed to, seen through: the new workers lead, or somebody is told why not."""
 
 import itertools
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from gateway.config import Config
 from gateway.errors import EnvironmentFailureError
-from gateway.operator import reloading
+from gateway.operator import reloading, status
 from gateway.policy import limits
 
 
@@ -30,9 +31,9 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any] | Exception |
         return answer
 
     clock: Iterator[float] = itertools.count(0.0)
-    monkeypatch.setattr(reloading.status, "ask", ask)
-    monkeypatch.setattr(reloading.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(reloading.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(status, "ask", ask)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     return answers
 
 
@@ -51,7 +52,7 @@ def test_a_daemon_that_has_ended_is_not_waited_for(daemon: list[Any]) -> None:
     daemon += [facts(4), AGREED, facts(4), None]
     with pytest.raises(EnvironmentFailureError, match="the daemon has ended"):
         reloading.reload(Config(run_dir=Path("/nowhere")))
-    assert reloading.time.monotonic() < 10 * limits.CONTROL_SECONDS
+    assert time.monotonic() < 10 * limits.CONTROL_SECONDS
 
 
 def test_workers_that_do_not_come_up(daemon: list[Any]) -> None:

@@ -17,6 +17,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from gateway.config import Config, Placement
 from gateway.errors import EnvironmentFailureError
+from gateway.intercept import kernel
 from gateway.operator.doctor import stand
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -75,7 +76,7 @@ def full() -> Kernel:
         for priority in (26, 27, 28)
         for _ in range(4)
     ]
-    routes = [
+    routes: list[tuple[int, int, str]] = [
         (family, table, where) for family in (V4, V6) for table in (CABLE, SIDE) for where in ("in", "out")
     ]
     return Kernel(["lo", "nm-doctor-in", "nm-doctor-out"], [SITE, *rules], routes)
@@ -138,7 +139,7 @@ def test_the_cables_go_before_the_namespaces(monkeypatch: pytest.MonkeyPatch, pl
 
     monkeypatch.setattr(stand, "Space", Space)
     monkeypatch.setattr(stand, "_lay", lambda *words: None)
-    monkeypatch.setattr(stand.kernel, "with_routes", with_routes)
+    monkeypatch.setattr(kernel, "with_routes", with_routes)
     config: Any = SimpleNamespace(placement=placement, inside=("lan",), outside=("wan",))
     with stand.standing(config, (4,)):
         done.append("stands")

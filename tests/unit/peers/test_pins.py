@@ -1,6 +1,7 @@
 """What a pin becomes by what is seen, over random histories. Counterpart: `test_comparison`."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -58,7 +59,7 @@ def test_seen_again_within_the_hour_is_the_very_same_object() -> None:
         (met(A), -DAY, {}),
     ],
 )
-def test_what_is_written_when_seen_again(peer: MetPeer, after: int, changed: dict[str, int]) -> None:
+def test_what_is_written_when_seen_again(peer: MetPeer, after: int, changed: dict[str, Any]) -> None:
     first = history((0, A))
     assert updated(first, HERE, peer, NOON + after).identities == (replace(first.identities[0], **changed),)
 

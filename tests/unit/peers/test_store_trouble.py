@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -69,10 +69,10 @@ def cut_short(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [damage_nothing, damage_header, damage_page, cut_short])
-def test_corrupt_file_is_moved_aside_and_told(path: Path, damage: type[None]) -> None:
+def test_corrupt_file_is_moved_aside_and_told(path: Path, damage: Callable[[Path], None]) -> None:
     with PinStore(path) as store:
         store.remember(HERE, met(), NOW)
-    damage(path)  # type: ignore[call-arg]
+    damage(path)
     damaged = path.read_bytes()
     with PinStore(path, clock=lambda: NOW) as store:
         assert store.lookup(HERE) is None

@@ -37,21 +37,21 @@ class CountingLoop(uvloop.Loop):
             assert not self._poller.watched, "a socket is left registered"
             self._poller.close()
 
-    def add_reader(self, fd: int, callback: Any, *args: Any) -> None:
+    def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:  # type: ignore[override]
         self.readers.add(fd)
         super().add_reader(fd, callback, *args)
 
-    def remove_reader(self, fd: int) -> bool:
+    def remove_reader(self, fd: Any) -> bool:  # type: ignore[override]
         self.readers.discard(fd)
-        return super().remove_reader(fd)
+        return bool(super().remove_reader(fd))
 
-    def add_writer(self, fd: int, callback: Any, *args: Any) -> None:
+    def add_writer(self, fd: Any, callback: Any, *args: Any) -> None:  # type: ignore[override]
         self.writers.add(fd)
         super().add_writer(fd, callback, *args)
 
-    def remove_writer(self, fd: int) -> bool:
+    def remove_writer(self, fd: Any) -> bool:  # type: ignore[override]
         self.writers.discard(fd)
-        return super().remove_writer(fd)
+        return bool(super().remove_writer(fd))
 
 
 def run(body: Callable[[CountingLoop], Coroutine[Any, Any, None]]) -> None:

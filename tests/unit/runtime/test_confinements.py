@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import pwd
 import stat
 import tempfile
@@ -39,7 +40,7 @@ def test_a_number_that_is_taken_is_left_alone(monkeypatch: pytest.MonkeyPatch) -
     class Entry:
         pw_name, pw_uid, pw_gid = "somebody", limits.SPARE_USER, limits.SPARE_USER + 2
 
-    monkeypatch.setattr(hardening.pwd, "getpwall", lambda: [Entry])
+    monkeypatch.setattr(pwd, "getpwall", lambda: [Entry])
     assert user_for("nobody-of-this-name", limits.SPARE_USER).uid == limits.SPARE_USER + 4
 
 
@@ -120,7 +121,7 @@ def test_a_reader_who_may_not_write_reads_what_is_written_then(tmp_path: Path) -
         finally:
             os._exit(0)
     for word in ("first", "second"):
-        database.write(lambda one, word=word: one.execute("INSERT INTO seen VALUES (?)", (word,)).close())  # type: ignore[misc]
+        database.write(lambda one, word=word: one.execute("INSERT INTO seen VALUES (?)", (word,)).close())
         os.write(told, b"x")
         assert os.read(answers, 100) == (b"1\n" if word == "first" else b"2\n")
     os.waitpid(pid, 0)
@@ -143,7 +144,7 @@ def test_every_call_has_a_number_on_both_architectures_or_is_the_older_ones_alon
 
 
 def test_what_a_machine_cannot_do_is_said_and_not_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(system_calls.platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     monkeypatch.setattr(landlock, "version", lambda: 0)
     assert hardening.filter_calls(system_calls.WORKER_CALLS) == []
     assert landlock.restrict(("/",), (25,)) is False

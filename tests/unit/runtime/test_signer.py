@@ -8,6 +8,7 @@ import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,7 +16,6 @@ import pytest
 from gateway.crypto.keys import IdentityKey, IdentityPublic, Label
 from gateway.crypto.messages import OFFER_SIGNED
 from gateway.policy import limits
-from gateway.runtime import signer
 from gateway.runtime.signer import NUMBER, Allowance, Keys, Signer
 from gateway.runtime.worker.signing import Signing
 
@@ -29,8 +29,8 @@ def public(seed: bytes) -> IdentityPublic:
 
 
 def offer(seed: bytes = SEED, epoch: int = TODAY) -> bytes:
-    values = {"hash": b"h" * 64, "identity": public(seed).octets, "epoch": epoch, "flags": 0}
-    return OFFER_SIGNED.encode(values)
+    identity = public(seed).octets
+    return OFFER_SIGNED.encode({"hash": b"h" * 64, "identity": identity, "epoch": epoch, "flags": 0})
 
 
 class Clock:
@@ -146,7 +146,7 @@ def asked(worker: socket.socket, what: bytes) -> bytes:
 
 
 def today() -> int:
-    return int(signer.time.time()) // limits.DAY_SECONDS
+    return int(time.time()) // limits.DAY_SECONDS
 
 
 def test_it_answers_each_worker_and_tells_how_often() -> None:
@@ -166,7 +166,7 @@ def test_a_worker_that_asks_too_often_is_refused_and_the_others_are_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(limits, "SIGNATURES_PER_SECOND", 3)
-    monkeypatch.setattr(signer.time, "monotonic", lambda: 1000.0)
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
     with serving(2) as (link, (greedy, other)):
         tell(link, SEED)
         body = offer(epoch=today())

@@ -67,12 +67,12 @@ class Line:
             self._write(self.flights.silence(self.now))
         self.now = until
 
-    def _write(self, wire: bytes) -> None:
+    def _write(self, wire: bytes | bytearray) -> None:
         if not wire:
             return
-        self.writes.append(wire)
+        self.writes.append(bytes(wire))
         self.at.append(self.now)
-        for frame in self._frames.feed(wire):
+        for frame in self._frames.feed(bytes(wire)):
             record = self._far.open(frame.body)
             self.kinds.append(record.kind)
             if record.kind is RecordType.DATA:

@@ -80,7 +80,7 @@ def test_what_leaves_before_the_pause_is_the_same_for_all_sizes_of_one_step(
     size: int, shift: int, chunk: int
 ) -> None:
     """The pause before a large flight's end must show no more than its padded size does."""
-    before = {}
+    before: dict[int, int] = {}
     for content in (size, size + shift):
         line = Line()
         for begin in range(0, content, chunk):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from gateway.crypto.handshake import OfferForm
@@ -78,7 +80,8 @@ def test_params_and_replies_look_alike() -> None:
 @pytest.mark.parametrize("odd", [True, False])
 def test_something_to_ignore_now_and_then(odd: bool) -> None:
     """A record of a type that nobody knows and a flag that means nothing, so that ignoring stays tested."""
-    channel = Channelled(**({"entropy": always_ignorable("R")} if odd else {}))
+    given: dict[str, Any] = {"entropy": always_ignorable("R")} if odd else {}
+    channel = Channelled(**given)
     channel.book.near(b"250 2.1.0 Ok\r\n")
     assert (OfferFlags.UNUSED in channel.s.offered.flags) is odd
     assert (RecordType.IGNORABLE in channel.heard.kinds) is odd

@@ -418,13 +418,13 @@ def test_a_mail_before_during_and_after_a_rollover(chance: int) -> None:
 
     announcement = make_statement(OLD, NEW, 7)
     pin: Pin | None = None
-    reasons = []
+    reasons: list[list[Reason]] = []
     for keys, statements in ((R_KEYS, ()), (OTHER_KEYS, (announcement,)), (OTHER_KEYS, (announcement,))):
         pair = Pair(
             Sender(DIALOGUE),
             chance=random.Random(chance),
-            make_s=lambda pin=pin: sending(pin=pin),  # type: ignore[misc]
-            make_r=lambda dial, keys=keys, shows=statements: receiving(keys=keys, statements=shows),  # type: ignore[misc]
+            make_s=lambda pin=pin: sending(pin=pin),
+            make_r=lambda dial, keys=keys, shows=statements: receiving(keys=keys, statements=shows),
         ).run()
         assert pair.receiver.delivered == [b"Subject: x\r\n\r\nhello\r\n"]
         decisions = [one for one in pair.commands if isinstance(one, c.NoteDecision)]

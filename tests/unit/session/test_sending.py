@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from gateway.crypto.handshake import OfferForm
@@ -100,7 +102,8 @@ def test_an_ignorable_record_now_and_then() -> None:
 @pytest.mark.parametrize("odd", [True, False])
 def test_an_unused_flag_now_and_then(odd: bool) -> None:
     r = FarReceivingGateway()
-    confirming(r, **({"entropy": always_ignorable("S")} if odd else {}))
+    given: dict[str, Any] = {"entropy": always_ignorable("S")} if odd else {}
+    confirming(r, **given)
     assert r.result is not None
     assert (AnswerFlags.UNUSED in AnswerFlags(r.result.flags)) is odd
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from gateway.errors import Reason
@@ -191,12 +193,13 @@ def test_almost_ten_minutes_of_silence_before_the_verb(stage: str) -> None:
     """Mail servers wait five minutes for a greeting, and as long for a command; we never end it earlier."""
     r = FarReceivingGateway()
     book = Playbook(sending())
-    for name, step in (
+    steps: list[tuple[str, Callable[[], object]]] = [
         ("greeting", lambda: book.far(GREETING)),
         ("", lambda: book.near(EHLO)),
         ("reply", lambda: book.far(r.reply)),
         ("first command", lambda: book.near(MAIL)),
-    ):
+    ]
+    for name, step in steps:
         if name == stage:
             assert book.machine.deadline is None
             book.now += ALMOST_TEN_MINUTES

@@ -387,7 +387,7 @@ def test_a_bug_costs_one_alarm_and_no_other(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(limits, "KEEPER_RESTS_SECONDS", 0.01)
     out = Out(tmp_path, alarm_command=(script(tmp_path, f"echo $NIGHTMAIL_SUBJECT >>{tmp_path}/ran"),))
 
-    def fails(alarm: Alarm) -> dict[str, object]:
+    def fails(alarm: Alarm) -> dict[str, str | int]:
         if alarm.subject == "odd":
             raise KeyError("a bug")
         return facts(alarm)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import EnvironmentFailureError
+from gateway.intercept import kernel as at_large
 from gateway.observe.log import Entry, Log
 from gateway.peers.pins import Destination
 from gateway.policy import limits
@@ -90,7 +91,7 @@ async def keeping(kernel: Kernel, left: Mapping[str, Any]) -> AsyncIterator[Worl
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     kernel = Kernel()
     for name in ("add_dead_end", "remove_dead_end", "dead_end_count"):
-        monkeypatch.setattr(module.kernel, name, getattr(kernel, name))
+        monkeypatch.setattr(at_large, name, getattr(kernel, name))
     monkeypatch.setattr(module, "time", kernel)
     return kernel
 
@@ -196,10 +197,10 @@ def test_one_that_is_none_after_all_is_taken_out_though_the_kernel_failed_once(
         takes = kernel.remove_dead_end
 
         def fails(address: str, port: int) -> None:
-            monkeypatch.setattr(module.kernel, "remove_dead_end", takes)
+            monkeypatch.setattr(at_large, "remove_dead_end", takes)
             raise EnvironmentFailureError("nft has not ended after 10 s")
 
-        monkeypatch.setattr(module.kernel, "remove_dead_end", fails)
+        monkeypatch.setattr(at_large, "remove_dead_end", fails)
         world.dead_ends.is_none(HERE)
         while kernel.passes(HERE):
             await world.carried()

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ print(json.dumps([os.getpid(), asdict(found)]))
 """
 
 
-def told(link: int, listener: int, control: int, sole: int) -> dict[str, object]:
+def told(link: int, listener: int, control: int, sole: int) -> dict[str, Any]:
     worker = {
         "index": 3,
         "queue": 2503,
@@ -131,7 +132,7 @@ def test_the_descriptors_of_a_failed_exec_are_told(monkeypatch: pytest.MonkeyPat
 def test_what_another_version_left_is_taken_as_far_as_it_is_known() -> None:
     left = told(8, 9, 10, 11)
     del left["control"], left["sole"], left["ending"], left["dead_ends"]
-    (worker,) = left["workers"]  # type: ignore[misc]
+    worker = left["workers"][0]
     del worker["confined"]
     worker["mood"] = "good"
     found = handover.Handover.from_json(left)

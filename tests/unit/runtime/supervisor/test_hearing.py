@@ -6,6 +6,7 @@ in alarms for ever? Sessions are `compare` and `decide` over the pin, as `sessio
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,6 @@ from gateway.peers.pins import Destination, MetPeer, MetStatement, updated
 from gateway.peers.store import PinStore
 from gateway.policy import limits
 from gateway.policy.decision import decide, waits_for_statement
-from gateway.runtime.supervisor import hearing as hears
 from gateway.runtime.supervisor.causes import Causes
 from gateway.runtime.supervisor.dead_ends import DeadEnds
 from gateway.runtime.supervisor.hearing import Hearing
@@ -84,7 +84,9 @@ class Weeks:
             self._told(
                 {"alarm": {"reason": decision.reason.value, "subject": str(to), "detail": "", **where}}
             )
-        for statement in (shows or (None,)) if offers is not None else ():
+        if offers is None:
+            return
+        for statement in shows or (None,):
             met = MetPeer(offers, 20_000, full)
             if pin is None or updated(pin, to, met, self.now, statement) is not pin:
                 self._tell_of(to, met, statement, new=pin is None, rang=decision.alarm)
@@ -127,7 +129,7 @@ def weeks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Weeks]:
     state = tmp_path / "state"
     state.mkdir(0o700)
     config = Config(state_dir=state, run_dir=tmp_path / "run", log_file=tmp_path / "log")
-    monkeypatch.setattr(hears.time, "time", lambda: clock[0])
+    monkeypatch.setattr(time, "time", lambda: clock[0])
     log = sinks.opened(config, config.log_file)
     again_seconds = config.alarm_again_hours * limits.HOUR_SECONDS
     bell = AlarmBell(again_seconds)

@@ -73,7 +73,7 @@ def test_at_a_stop_who_does_not_end_is_told_to_reset_what_is_left_and_then_kille
 
     process = Process()
     process.wait = wait  # type: ignore[attr-defined]
-    process.kill = lambda: told.append({"killed": True}) or ended.set_result(None)  # type: ignore[method-assign, func-returns-value]
+    process.kill = lambda: told.append({"killed": True}) or ended.set_result(None)  # type: ignore[method-assign]
     ears.worker.process = process  # type: ignore[assignment]
     ears.worker.link = cast("Link", SimpleNamespace(send=told.append))
     ears.pool.workers.append(ears.worker)

@@ -13,12 +13,11 @@ import pytest
 
 from gateway.config import Config
 from gateway.errors import EnvironmentFailureError, Reason
-from gateway.intercept import ruleset
+from gateway.intercept import kernel, ruleset
 from gateway.intercept.kernel import Mended
 from gateway.intercept.wanted import Wanted, Word, record_word
 from gateway.observe.log import Log, LogSink
 from gateway.policy import limits
-from gateway.runtime.supervisor import rulekeeper
 from gateway.runtime.supervisor.rulekeeper import RuleKeeper
 
 
@@ -131,7 +130,7 @@ def test_it_looks_when_it_is_told_of_a_change_and_rests_between(
     monkeypatch.setattr(limits, "RULES_TOLD_REST_SECONDS", 0.5)
     heard, kernels = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     heard.setblocking(False)
-    monkeypatch.setattr(rulekeeper.kernel, "changes", lambda: [heard])
+    monkeypatch.setattr(kernel, "changes", lambda: [heard])
     looked: list[float] = []
 
     async def told() -> None:
@@ -184,7 +183,7 @@ def test_what_cannot_be_mended_is_put_in_as_a_whole(world: World, monkeypatch: p
     monkeypatch.setattr(world.kernel, "mend", fails)
     monkeypatch.setattr(world.kernel, "missing", lambda: ["iptables raw -A X"], raising=False)
     monkeypatch.setattr(world.kernel, "apply", lambda rules, live, _: applied.append(live), raising=False)
-    monkeypatch.setattr(rulekeeper.kernel, "passed_counts", dict)
+    monkeypatch.setattr(kernel, "passed_counts", dict)
     world.keeper._look()
     assert applied == [[7, 8]]
     assert [reason for reason, _ in world.rung] == [Reason.RULES_MISSING]
@@ -209,7 +208,7 @@ def test_what_goes_while_it_is_taken_down_is_not_missed(
     monkeypatch.setattr(world.kernel, "mend", mend)
     monkeypatch.setattr(world.kernel, "missing", lambda: ["iptables raw -A X"], raising=False)
     monkeypatch.setattr(world.kernel, "apply", lambda rules, live, _: applied.append(live), raising=False)
-    monkeypatch.setattr(rulekeeper.kernel, "passed_counts", dict)
+    monkeypatch.setattr(kernel, "passed_counts", dict)
     world.keeper._look()
     assert (world.rung, applied, world.keeper.missing) == ([], [], [])
 
@@ -227,7 +226,7 @@ def test_rules_that_another_takes_out_too_are_out(
             raise EnvironmentFailureError("nft: No such file or directory")
 
     monkeypatch.setattr(world.kernel, "remove", remove, raising=False)
-    monkeypatch.setattr(rulekeeper.kernel, "passed_counts", dict)
+    monkeypatch.setattr(kernel, "passed_counts", dict)
     record_word(world.config.wanted_file, Word(Wanted.DOWN))
     world.keeper.queues = [7, 8]
     world.keeper._look()
@@ -242,7 +241,7 @@ def test_whether_the_next_boot_finds_another_word_is_known(
     world: World, monkeypatch: pytest.MonkeyPatch, until_reboot: bool
 ) -> None:
     monkeypatch.setattr(world.kernel, "remove", lambda: None, raising=False)
-    monkeypatch.setattr(rulekeeper.kernel, "passed_counts", dict)
+    monkeypatch.setattr(kernel, "passed_counts", dict)
     word = Word(Wanted.UP, this_boot=Wanted.DOWN) if until_reboot else Word(Wanted.DOWN)
     record_word(world.config.wanted_file, word)
     world.keeper._look()
@@ -254,7 +253,7 @@ def test_rules_that_do_not_go_are_tried_again_and_told(world: World, monkeypatch
         raise EnvironmentFailureError("nft: Operation not permitted")
 
     monkeypatch.setattr(world.kernel, "remove", remove, raising=False)
-    monkeypatch.setattr(rulekeeper.kernel, "passed_counts", dict)
+    monkeypatch.setattr(kernel, "passed_counts", dict)
     record_word(world.config.wanted_file, Word(Wanted.DOWN))
     for _ in range(2):
         with pytest.raises(EnvironmentFailureError):
@@ -273,7 +272,7 @@ def test_workers_of_an_older_version_need_not_prove_that_they_live(
 
     monkeypatch.setattr(world.kernel, "apply", apply, raising=False)
     monkeypatch.setattr(world.kernel, "adopt", lambda *_: adopts, raising=False)
-    monkeypatch.setattr(rulekeeper.kernel, "passed_counts", dict)
+    monkeypatch.setattr(kernel, "passed_counts", dict)
     world.keeper._adopt({"text inet": "of another version"})
     assert applied == ([] if adopts else [([7, 8], limits.READY_SECONDS)])
 
@@ -293,7 +292,7 @@ def test_a_gate_that_is_gone_is_put_back_though_its_switch_is_due(
         world.kernel.fails = 0
         return Mended(("iptables raw -N NIGHTMAIL-GATE",))
 
-    monkeypatch.setattr(rulekeeper.kernel, "changes", not_told)
+    monkeypatch.setattr(kernel, "changes", not_told)
     monkeypatch.setattr(world.kernel, "mend", mend)
     world.kernel.fails = 1 << 30
     world.keeper.gate_changed()
@@ -324,7 +323,7 @@ def test_a_keeper_that_begins_again_looks_when_it_is_told(
     monkeypatch.setattr(limits, "RULES_CHECK_SECONDS", 60.0)
     pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
     ours = iter([ours for ours, _ in pairs])
-    monkeypatch.setattr(rulekeeper.kernel, "changes", lambda: [next(ours)])
+    monkeypatch.setattr(kernel, "changes", lambda: [next(ours)])
     looked = asyncio.Event()
 
     async def told() -> None:
@@ -367,7 +366,7 @@ def test_trouble_with_the_rules_ends_no_daemon_at_a_reload(
 
     monkeypatch.setattr(world.kernel, "apply", fails, raising=False)
     monkeypatch.setattr(world.kernel, "adopt", fails, raising=False)
-    monkeypatch.setattr(rulekeeper.kernel, "passed_counts", dict)
+    monkeypatch.setattr(kernel, "passed_counts", dict)
     world.keeper._stands = False
     if standing is None:
         with pytest.raises(EnvironmentFailureError, match="xtables lock"):

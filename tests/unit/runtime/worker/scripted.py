@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from typing import Any, cast
 
 from gateway.runtime.worker.connection import Connection
 from gateway.runtime.worker.pressure import Account
@@ -61,8 +62,16 @@ class World:
         self.decisions: list[c.NoteDecision] = []
         self.facts: list[c.NoteFact] = []
         self.times_held_back = 0
-        self.connection = Connection(  # type: ignore[arg-type]
-            loop, loop.poller(), self, machine, "flow", "id", near, far, account
+        self.connection = Connection(
+            loop,
+            loop.poller(),
+            cast("Any", self),
+            cast("Any", machine),
+            "flow",
+            "id",
+            near,
+            far,
+            account,
         )
         self.connection.start()
 
@@ -103,7 +112,8 @@ class World:
         self.near.close()
         self.far.close()
         assert self.times_over == 1
-        assert self.connection._timer is None or self.connection._timer.cancelled()
+        timer = cast("asyncio.TimerHandle | None", self.connection._timer)
+        assert timer is None or timer.cancelled()
 
     async def sends(self, sock: socket.socket, octets: bytes) -> None:
         await self.loop.sock_sendall(sock, octets)

@@ -8,11 +8,12 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import pytest
 import uvloop
 
-from gateway.runtime.worker.endpoint import Endpoint, Hold
+from gateway.runtime.worker.endpoint import Endpoint, Hold, Owner
 from gateway.runtime.worker.poller import Poller
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -75,7 +76,7 @@ async def met_reset(reset: Callable[[Endpoint, socket.socket], None]) -> list[st
     ours, peer = pair()
     told = Told()
     with polling() as poller:
-        endpoint = Endpoint(asyncio.get_running_loop(), poller, ours, told)
+        endpoint = Endpoint(asyncio.get_running_loop(), poller, ours, cast("Owner", told))
         try:
             endpoint.unhold(Hold.NOT_STARTED)
             peer.shutdown(socket.SHUT_WR)
@@ -116,7 +117,7 @@ def test_a_reset_that_comes_together_with_octets_is_told(
         ours, peer = pair()
         told = Told()
         with polling() as poller:
-            endpoint = Endpoint(asyncio.get_running_loop(), poller, ours, told)
+            endpoint = Endpoint(asyncio.get_running_loop(), poller, ours, cast("Owner", told))
             endpoint.unhold(Hold.NOT_STARTED)
             peer.sendall(b"421 4.3.2 Closing\r\n")
             by_reset(endpoint, peer)
@@ -133,7 +134,7 @@ def test_nothing_is_told_behind_an_end_that_is_answered() -> None:
         ours, peer = pair()
         told = Told()
         with polling() as poller:
-            endpoint = Endpoint(asyncio.get_running_loop(), poller, ours, told)
+            endpoint = Endpoint(asyncio.get_running_loop(), poller, ours, cast("Owner", told))
             endpoint.unhold(Hold.NOT_STARTED)
             peer.shutdown(socket.SHUT_WR)
             await told.wait("end")

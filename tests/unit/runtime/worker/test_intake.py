@@ -11,13 +11,14 @@ import errno
 import socket
 import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from gateway.intercept import tproxy
 from gateway.intercept.admission import Limit
 from gateway.intercept.marks import MarkBits
+from gateway.intercept.nfqueue import HeldPacket
 from gateway.intercept.outcomes import DialOutcome
 from gateway.intercept.roles import Roles
 from gateway.intercept.syn import Flow
@@ -59,7 +60,7 @@ class Queue:
 
     def arrives(self, packet: bytes) -> None:
         self.judged.clear()
-        self._on_packet(module.HeldPacket(None), packet, 0, "lan")
+        self._on_packet(HeldPacket(None), packet, 0, "lan")
 
     def verdict(self, token: object, mark: int | None = None, drop: bool = False) -> None:
         self.verdicts.append("drop" if drop else "pass" if mark is None else "mark")
@@ -93,8 +94,7 @@ class World:
             Counters(),
             lambda message: True,
         )
-        assert isinstance(self.intake._queue, Queue)
-        self.queue = self.intake._queue
+        self.queue = cast("Queue", self.intake._queue)
 
     def pair_ready(self, flow: Flow, role: Role, accepted: socket.socket, dialled: socket.socket) -> None:
         self.pairs.append((flow, accepted, dialled))

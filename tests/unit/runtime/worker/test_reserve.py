@@ -10,7 +10,7 @@ from gateway.runtime.worker.reserve import Reserve
 
 
 def opens() -> int:
-    found = []
+    found: list[int] = []
     try:
         while len(found) < 1000:
             found.append(os.dup(1))

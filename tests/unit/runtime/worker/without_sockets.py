@@ -56,7 +56,7 @@ class Worker:
             config,
             Log(LogSink.to_file(folder / "log")),
             Counters(),
-            lambda message: self.said.append(message) or True,  # type: ignore[func-returns-value]
+            lambda message: self.said.append(message) or True,
             self._surroundings,
             lambda to_sign, signed: None,
         )
