@@ -103,7 +103,7 @@ def _loaded(standing: dict[str, Plane], program: Path, parallel: int, turns: int
     for plane in standing.values():
         load.drive(plane, program, parallel=parallel, sessions=WARM_SESSIONS, octets=MAIL_OCTETS)
     for turn in range(turns):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+        for name in planes.in_turn(names, turn):
             plane = standing[name]
             count = max(2 * parallel, ROUND_SESSIONS[plane.variant])
             done = load.drive(plane, program, parallel=parallel, sessions=count, octets=MAIL_OCTETS)

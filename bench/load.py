@@ -12,7 +12,7 @@ import resource
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -117,6 +117,15 @@ def sink(plane: Plane, address: str = "") -> Iterator[None]:
     finally:
         process.kill()
         process.wait()
+
+
+@contextlib.contextmanager
+def sinks(planes: Iterable[Plane]) -> Iterator[None]:
+    """One on every address of each plane."""
+    with contextlib.ExitStack() as stack:
+        for plane in planes:
+            stack.enter_context(sink(plane))
+        yield
 
 
 def _wait_listening(plane: Plane, address: str) -> None:

@@ -16,7 +16,7 @@ import fcntl
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
@@ -50,6 +50,7 @@ class Kind(Protocol):
 
 
 AnyKind = TypeVar("AnyKind", bound=Kind)
+Each = TypeVar("Each")
 
 
 class Variant(enum.Enum):
@@ -106,6 +107,13 @@ class Plane:
 
 def _numbered(node: topology.Node, number: int) -> str:
     return f"{node.home.v4.rpartition('.')[0]}.{number}"
+
+
+def in_turn(variants: Iterable[Each], turn: int) -> list[Each]:
+    """Each turn begins with another one, so that what the machine does otherwise meets all of them alike."""
+    several = list(variants)
+    turn %= len(several)
+    return several[turn:] + several[:turn]
 
 
 @contextlib.contextmanager

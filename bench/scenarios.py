@@ -7,16 +7,15 @@ pairs that it has. Counterparts: `load`, `delivery` and `idle` measure once, `fi
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from bench import delivery, figures, idle, load
 from bench.clock import Budget
-from bench.planes import Plane, Variant
+from bench.planes import Plane, Variant, in_turn
 
 Json = dict[str, Any]
 KB: Final = 1024
@@ -46,8 +45,30 @@ class Scale:
     delivery_budget: float
 
 
-FULL: Final = Scale(690, 3.0, 8, 6, {0: 20, 20: 10, 80: 20}, 2000, 4.0, 190, 70, 330)
-QUICK: Final = Scale(105, 1.2, 3, 2, {0: 5, 80: 3}, 500, 2.0, 42, 18, 38)
+FULL: Final = Scale(
+    total_seconds=690,
+    round_seconds=3.0,
+    rounds=8,
+    bulk_rounds=6,
+    pairs_by_rtt={0: 20, 20: 10, 80: 20},
+    idle_sessions=2000,
+    idle_baseline_seconds=4.0,
+    sessions_budget=190,
+    bulk_budget=70,
+    delivery_budget=330,
+)
+QUICK: Final = Scale(
+    total_seconds=105,
+    round_seconds=1.2,
+    rounds=3,
+    bulk_rounds=2,
+    pairs_by_rtt={0: 5, 80: 3},
+    idle_sessions=500,
+    idle_baseline_seconds=2.0,
+    sessions_budget=42,
+    bulk_budget=18,
+    delivery_budget=38,
+)
 
 
 @dataclass
@@ -64,18 +85,6 @@ class Bench:
     def say(self, text: str) -> None:
         print(f"bench: {text}", file=sys.stderr, flush=True)
 
-    def in_turn(self, turn: int) -> list[Variant]:
-        variants = list(self.planes)
-        turn %= len(variants)
-        return variants[turn:] + variants[:turn]
-
-    @contextlib.contextmanager
-    def sinks(self) -> Iterator[None]:
-        with contextlib.ExitStack() as stack:
-            for plane in self.planes.values():
-                stack.enter_context(load.sink(plane))
-            yield
-
     def measure_anyway(self) -> load.Anyway:
         """Right before the rounds that it is taken off from."""
         found = load.anyway(self.planes[Variant.DIRECT], self.program, self.scale.idle_baseline_seconds)
@@ -89,7 +98,7 @@ class Bench:
 def idle_memory(bench: Bench) -> None:
     """`idle_bytes`: PSS per open session of one gateway; of the channel's two, the larger."""
     found: Json = {}
-    with bench.sinks():
+    with load.sinks(bench.planes.values()):
         for variant in (Variant.CLEAR, Variant.CHANNEL):
             for one in idle.measure(bench.planes[variant], bench.scale.idle_sessions):
                 bench.say(
@@ -111,7 +120,7 @@ def idle_memory(bench: Bench) -> None:
 
 def sessions(bench: Bench) -> None:
     """Many small mails: `cpu_ms_added` and `ratios.sessions_*`; their headline is the worse of the loads."""
-    with bench.sinks():
+    with load.sinks(bench.planes.values()):
         anyway = bench.measure_anyway()
         by_parallel = {}
         for parallel in PARALLEL:
@@ -133,7 +142,7 @@ def sessions(bench: Bench) -> None:
 
 def bulk(bench: Bench) -> None:
     """Few large mails: `ratios.bulk_channel_vs_direct`."""
-    with bench.sinks():
+    with load.sinks(bench.planes.values()):
         budget = bench.budget.part(bench.scale.bulk_budget)
         anyway = bench.measure_anyway()
         turns = _turns(bench, budget, BULK_PARALLEL, BULK_OCTETS, bench.scale.bulk_rounds, anyway)
@@ -178,7 +187,7 @@ def _turns(
     longest = 0.0
     while len(turns) < count and (not turns or budget.allows(longest)):
         before = budget.left
-        turn = {variant: drive(variant, amounts[variant]) for variant in bench.in_turn(len(turns))}
+        turn = {variant: drive(variant, amounts[variant]) for variant in in_turn(bench.planes, len(turns))}
         turns.append(turn)
         longest = max(longest, before - budget.left)
         for variant in bench.planes:
@@ -242,7 +251,7 @@ def delivery_time(bench: Bench) -> None:
     found: Json = {}
     rtts = list(bench.scale.pairs_by_rtt)
     weights = {rtt: _weight(bench, rtt) for rtt in rtts}
-    with bench.sinks():
+    with load.sinks(bench.planes.values()):
         try:
             for rtt in rtts:
                 left = sum(weights[other] for other in rtts[rtts.index(rtt) :])
@@ -279,7 +288,7 @@ def _at_rtt(bench: Bench, budget: Budget, rtt: int, bodies: dict[str, bytes]) ->
     while pair < bench.scale.pairs_by_rtt[rtt] and (not pair or budget.allows(longest)):
         before = budget.left
         for name, octets in DELIVERY_SIZES.items():
-            for variant in bench.in_turn(pair):
+            for variant in in_turn(bench.planes, pair):
                 one = delivery.deliver(bench.planes[variant], bodies[name], rtt, octets, pair)
                 times[name][variant].append(one.seconds)
                 bench.rows.append({"kind": "delivery", "turn": pair + 1, **asdict(one)})

@@ -38,14 +38,13 @@ def _standing(tree: Path) -> Iterator[dict[str, Plane]]:
             "now": now[Variant.CHANNEL],
             "before": before[Variant.CHANNEL],
         }
-        for plane in standing.values():
-            stack.enter_context(load.sink(plane))
+        stack.enter_context(load.sinks(standing.values()))
         yield standing
 
 
 def _in_turns(names: list[str], turns: int, take: Callable[[str, int], None], what: str) -> None:
     for turn in range(turns):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+        for name in planes.in_turn(names, turn):
             take(name, turn)
         print(f"bench: {what}, turn {turn + 1} of {turns}", file=sys.stderr, flush=True)
 

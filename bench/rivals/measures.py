@@ -6,13 +6,12 @@ Each keeps to its part of the time and ends with the turns that it has. Counterp
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any, Final
 
 from bench import delivery, load
 from bench.clock import Budget
-from bench.planes import Plane
+from bench.planes import Plane, in_turn
 from bench.rivals import comparison, driver, holding
 from bench.rivals.postfix import Arrivals
 from bench.rivals.variants import Rival
@@ -66,32 +65,32 @@ class Scale:
 
 
 FULL: Final = Scale(
-    465,
-    1000,
-    2.0,
-    1.4,
-    4,
-    3,
-    6.0,
-    2,
-    {20: 5, 80: 5, 200: 2},
-    {"idle": 50, "sessions": 105, "bulk": 20, "latency": 50, "delivery": 75, "growth": 180},
-    (10, 100, 1000, 5000, 20_000),
-    (10, 100, 1000, 10_000, 100_000, 1_000_000),
+    total_seconds=465,
+    idle_sessions=1000,
+    baseline_seconds=2.0,
+    round_seconds=1.4,
+    rounds=4,
+    bulk_rounds=3,
+    paced_seconds=6.0,
+    paced_turns=2,
+    pairs_by_rtt={20: 5, 80: 5, 200: 2},
+    parts={"idle": 50, "sessions": 105, "bulk": 20, "latency": 50, "delivery": 75, "growth": 180},
+    held=(10, 100, 1000, 5000, 20_000),
+    peers=(10, 100, 1000, 10_000, 100_000, 1_000_000),
 )
 QUICK: Final = Scale(
-    160,
-    100,
-    1.0,
-    0.6,
-    2,
-    1,
-    2.0,
-    1,
-    {20: 1, 80: 1, 200: 1},
-    {"idle": 25, "sessions": 30, "bulk": 8, "latency": 15, "delivery": 20, "growth": 60},
-    (10, 100, 1000),
-    (10, 100, 1000, 10_000),
+    total_seconds=160,
+    idle_sessions=100,
+    baseline_seconds=1.0,
+    round_seconds=0.6,
+    rounds=2,
+    bulk_rounds=1,
+    paced_seconds=2.0,
+    paced_turns=1,
+    pairs_by_rtt={20: 1, 80: 1, 200: 1},
+    parts={"idle": 25, "sessions": 30, "bulk": 8, "latency": 15, "delivery": 20, "growth": 60},
+    held=(10, 100, 1000),
+    peers=(10, 100, 1000, 10_000),
 )
 
 
@@ -106,13 +105,6 @@ class Race:
     results: Json = field(default_factory=dict)
     rows: list[Json] = field(default_factory=list)
 
-    @contextlib.contextmanager
-    def sinks(self) -> Iterator[None]:
-        with contextlib.ExitStack() as stack:
-            for plane in self.planes.values():
-                stack.enter_context(load.sink(plane))
-            yield
-
     def learn_dead_ends(self) -> None:
         """Sessions until the gateway has found that none of the servers has anything to offer."""
         plane = self.planes[Rival.DEAD_END]
@@ -122,11 +114,6 @@ class Race:
             if time.monotonic() > deadline:
                 raise SystemExit("bench: the gateway does not find its dead ends")
             self.drive(Rival.DEAD_END, parallel=16, sessions=LEARN_SESSIONS, octets=MAIL_OCTETS)
-
-    def in_turn(self, turn: int) -> list[Rival]:
-        variants = list(self.planes)
-        turn %= len(variants)
-        return variants[turn:] + variants[:turn]
 
     def drive(self, variant: Rival, *, parallel: int, sessions: int, octets: int) -> load.Round:
         """A round is over when every mail has arrived."""
@@ -203,7 +190,7 @@ def _turns(
         turns.append(
             {
                 variant: race.drive(variant, parallel=parallel, sessions=amounts[variant], octets=octets)
-                for variant in race.in_turn(len(turns))
+                for variant in in_turn(race.planes, len(turns))
             }
         )
         longest = max(longest, before - budget.left)
@@ -246,7 +233,7 @@ def latency(race: Race) -> None:
     longest, turn = 0.0, 0
     while turn < race.scale.paced_turns and (not turn or budget.allows(longest)):
         before = budget.left
-        for variant in race.in_turn(turn):
+        for variant in in_turn(race.planes, turn):
             times[variant] += paced(race.planes[variant], variant, rate, race.scale.paced_seconds, turn)
         turn += 1
         longest = max(longest, before - budget.left)
@@ -357,7 +344,7 @@ def _at_rtt(race: Race, budget: Budget, rtt: int, bodies: dict[str, bytes]) -> J
     while pair < race.scale.pairs_by_rtt[rtt] and (not pair or budget.allows(longest)):
         before = budget.left
         for name, body in bodies.items():
-            for variant in race.in_turn(pair):
+            for variant in in_turn(race.planes, pair):
                 took = delivered(race.planes[variant], variant, body, rtt, pair)
                 times[name][variant].append(took)
                 row = {"variant": variant.value, "rtt_ms": rtt, "size": name, "seconds": round(took, 6)}

@@ -52,7 +52,7 @@ def _raced(names: list[str], scale: Scale, budget: Budget) -> dict[str, Any]:
     with planes.standing("rivals", list(Rival), change=configured) as standing:
         stand_all(standing)
         race = Race(standing, scale, budget, load.esmtp_source(standing[Rival.DIRECT].folder))
-        with race.sinks():
+        with load.sinks(race.planes.values()):
             for name, take in MEASURES.items():
                 if name in names:
                     take(race)
