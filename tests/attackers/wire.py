@@ -179,7 +179,6 @@ class _Near(_Half):
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self._early_end = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)

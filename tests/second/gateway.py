@@ -46,7 +46,6 @@ class Gateway:
     out: list[Do] = field(default_factory=list, init=False)
     refused: str | None = field(default=None, init=False)
     """The check that the peer failed last."""
-    peer_params: dict[int, bytes] = field(default_factory=dict, init=False)
     now: float = field(default=0.0, init=False)
     writer: Writer = field(init=False)
     reader: Key = field(init=False)
@@ -115,7 +114,7 @@ class Gateway:
             self.say("end far")
             self.phase = Phase.DEAD
         elif type_ == PARAMS:
-            self.peer_params = read_params(content)
+            read_params(content)  # refuses what is none
         elif type_ == STATEMENT:
             self.take_statement(content)
 

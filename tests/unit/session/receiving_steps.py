@@ -59,10 +59,6 @@ def far_s(book: Playbook, **how: object) -> FarSendingGateway:
     return FarSendingGateway(the_offer(book), **how)  # type: ignore[arg-type]
 
 
-def behind_offer(book: Playbook, mark: int) -> bytes:
-    return book.to_far[mark:]
-
-
 class Channelled:
     """A playbook in its channel, and the scripted S at the other end."""
 
