@@ -153,10 +153,9 @@ def bounded(sites: Sites, letter: str) -> Iterator[None]:
 
 
 def unprotected(sites: Sites) -> int:
-    """Sessions from site a that gateway b has seen in clear."""
-    return sum(sites.status("b")["counters"]["decided"]["out"]["clear"].values()) + len(
-        sites.alarms("b", "source-in-clear")
-    )
+    """Sessions from site a that have lost their channel, as either gateway tells it."""
+    sent: int = sum(sites.status("a")["counters"]["decided"]["out"]["clear"].values())
+    return sent + len(sites.alarms("b", "source-in-clear"))
 
 
 @FAMILIES
