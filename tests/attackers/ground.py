@@ -25,6 +25,7 @@ from gateway.lab.network import inside
 from tests.attackers.attack import Attack
 from tests.attackers.parties import Address, Mail, Received, Receiver, Sender, Sent, mail
 from tests.attackers.wire import Session, Wire
+from tests.lab.probes import eventually
 
 Answer = TypeVar("Answer")
 MANY_ADDRESSES = "10.99.0.0/16"
@@ -309,17 +310,6 @@ class Ground:
                 ends = int(fields["source"].rpartition(":")[2]), fields["to"].rpartition(":")[0]
                 by_ends.setdefault(ends, []).append(told)
         return by_ends
-
-
-def eventually(condition: Callable[[], Any], seconds: float = 15.0, what: str = "") -> Any:
-    """The condition's first true value. Logs and files tell nobody here of a change."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.05)
 
 
 def _sender_socket() -> socket.socket:

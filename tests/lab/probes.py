@@ -27,7 +27,7 @@ FIRST_RETRANSMISSION: Final = 1.0
 
 
 def eventually(condition: Callable[[], Any], seconds: float = PATIENCE, what: str = "") -> Any:
-    """The condition's first true value. Asks at short intervals: kernel tables tell nobody of a change."""
+    """The condition's first true value. Asked again and again: tables and files tell nobody of a change."""
     deadline = time.monotonic() + seconds
     while True:
         value = condition()

@@ -25,6 +25,7 @@ from tests.attackers.injecting import AnswerVerb
 from tests.attackers.parties import EHLO, GREETING, REPLY, Receiver, mail
 from tests.attackers.replaying import FromBefore, of_kind
 from tests.lab.conftest import build_bare, slot
+from tests.lab.probes import eventually
 from tests.playbook import FarReceivingGateway, gateway_keys
 
 CONTENT_LINES = 1300
@@ -68,7 +69,7 @@ def check_bell(field: Ground, row: Row, target: str) -> None:
     if row.may_wait:
         return
     if row.alarm:
-        ground.eventually(lambda: rings(field, target), what="the bell")
+        eventually(lambda: rings(field, target), what="the bell")
     rung = rings(field, target)
     assert len(rung) == row.alarm, f"the bell rang for {rung}"
     assert set(rung) <= set(row.decided.split("|"))
@@ -95,7 +96,7 @@ def test_the_counters_say_what_was_decided(outcomes: dict[str, Trial], field: Gr
             wanted[f"{kind} {reason}"] = wanted.get(f"{kind} {reason}", 0) + 1
         return sums == wanted
 
-    ground.eventually(counted, what="counters that agree with the log")
+    eventually(counted, what="counters that agree with the log")
 
 
 # --- What takes more than one session ---------------------------------------------------------------------
@@ -210,7 +211,7 @@ def test_a_reply_put_in_while_the_sender_thinks_rings(field: Ground, target: str
     (made,) = field.attempt([field.trial(row.attack or Attack, target, thinks=row.thinks)])
     verdict.check(row, made)
     assert made.at_s.decided == "no-verb"
-    ground.eventually(lambda: rings(field, target) == ["no-verb"], what="the bell")
+    eventually(lambda: rings(field, target) == ["no-verb"], what="the bell")
 
 
 def test_a_session_led_to_another_address_is_noticed(field: Ground, target: str) -> None:

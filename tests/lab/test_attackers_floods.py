@@ -17,9 +17,10 @@ import pytest
 from gateway.crypto.records import RecordLayer, RecordType
 from gateway.lab import gateways
 from gateway.lab.lab import Lab
-from tests.attackers import flooding, ground
+from tests.attackers import flooding
 from tests.attackers.parties import EHLO, GREETING, REPLY
 from tests.lab.conftest import build_bare, slot
+from tests.lab.probes import eventually
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("has_its_turn")]
 
@@ -66,7 +67,7 @@ def address(lab: Lab, letter: str) -> str:
 
 def peaks(lab: Lab, letter: str) -> dict[int, int]:
     """The most that each worker has ever had, in octets."""
-    status = ground.eventually(lambda: gateways.ask(lab.gateway(letter)), what="status")
+    status = eventually(lambda: gateways.ask(lab.gateway(letter)), what="status")
     found = {}
     for worker in status["workers"]:
         text = Path(f"/proc/{worker['pid']}/status").read_text()
@@ -215,7 +216,7 @@ def test_frames_that_never_end_hold_no_more_than_themselves(lab: Lab, behind_r: 
             stack.callback(server.end)
             stack.enter_context(one)
             one.sendall(b"\x82\xff\x00" + bytes(UNFINISHED))
-        ground.eventually(lambda: channels(lab) >= CONNECTIONS, what="all channels open")
+        eventually(lambda: channels(lab) >= CONNECTIONS, what="all channels open")
 
 
 def test_many_who_send_the_smallest_records_do_not_make_a_worker_look_hung(

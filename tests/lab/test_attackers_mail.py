@@ -31,6 +31,7 @@ from tests.attackers.ground import Ground
 from tests.attackers.impersonating import OwnKeys
 from tests.attackers.injecting import COMMANDS, AnswerVerb, Inject
 from tests.lab.conftest import slot
+from tests.lab.probes import eventually
 
 LARGE = 100_000
 SECONDS = 60.0
@@ -80,7 +81,7 @@ def field() -> Iterator[Ground]:
         with ground.opened(lab, scripted=False) as made:
             (one,) = lab.compose("a", "b")
             lab.deliver("a", "b", [one], SECONDS)
-            ground.eventually(made.pinned, what="the pin")
+            eventually(made.pinned, what="the pin")
             yield made
 
 
@@ -91,7 +92,7 @@ def decision_since(field: Ground, began: float) -> str:
         lines = [line for line in field.log_lines("a") if " session decided direction=out" in line]
         return [line for line in lines if datetime.fromisoformat(line.split()[0]).timestamp() > began - 0.001]
 
-    return str(ground.eventually(found, what="a decision")[0])
+    return str(eventually(found, what="a decision")[0])
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
@@ -113,7 +114,7 @@ def test_a_mail_between_two_postfix_arrives_once(case: Case, field: Ground) -> N
         field.wire.by_default = Attack
         assert body(one) in stored.replace(b"\r\n", b"\n")
         # Whatever is delivered twice is delivered before the queue is empty.
-        ground.eventually(lambda: not postfix.queued(lab.mail_server("a")), what="an empty queue")
+        eventually(lambda: not postfix.queued(lab.mail_server("a")), what="an empty queue")
         assert watch.copies(one.name) == 1
     line = decision_since(field, began)
     assert line.rpartition("reason=")[2].split()[0] == case.decided, line

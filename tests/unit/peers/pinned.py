@@ -13,10 +13,12 @@ from gateway.peers.pins import (
 )
 
 HERE = Destination("192.0.2.7", 25)
+THERE = Destination("2001:db8::7", 25)
 A, B, C = b"A" * 32, b"B" * 32, b"C" * 32
 DAY = 86400
 NOON = 20_000 * DAY + DAY // 2
 EPOCH = 20_000
+NOW = 1_800_000_000
 
 
 def known(

@@ -13,9 +13,9 @@ from gateway.peers.day_store import DayStore, Kind
 from gateway.peers.pins import Acceptance, Destination, MetPeer
 from gateway.peers.source_store import SourceStore
 from gateway.peers.store import PinStore
+from tests.unit.peers.pinned import NOW
 
 HERE = Destination("192.0.2.7", 25)
-NOW = 1_800_000_000
 VERSION_1 = """
 CREATE TABLE identities (
     address TEXT NOT NULL, port INTEGER NOT NULL CHECK (port BETWEEN 1 AND 65535),
@@ -33,11 +33,6 @@ INSERT INTO failures VALUES ('192.0.2.9', 25, 3, 1800000600, 1800000000);
 PRAGMA application_id = 1315786801;
 PRAGMA user_version = 1;
 """
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "peers.db"
 
 
 @pytest.fixture

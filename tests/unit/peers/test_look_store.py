@@ -13,10 +13,9 @@ from gateway.peers.looks import Look
 from gateway.peers.pins import Destination, MetPeer
 from gateway.peers.store import PinStore
 from gateway.policy import limits
+from tests.unit.peers.pinned import NOW, THERE
 
 HERE = Destination("192.0.2.7", 25)
-THERE = Destination("2001:db8::7", 25)
-NOW = 1_800_000_000
 LOOK = Look(b"MX.B.EXAMPLE", (b"PIPELINING", b"SIZE"))
 BARE = Look(b"MX.B.EXAMPLE", ())
 

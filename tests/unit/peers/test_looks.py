@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from gateway.peers.looks import Look, look_of, with_look
 from gateway.policy import limits
+from tests.unit.peers.pinned import NOW
 
-NOW = 1_800_000_000
 REPLY = (
     b"250-mx.b.example greets mail.a.example [192.0.2.1]\r\n250-PIPELINING\r\n250-SIZE 10240000\r\n"
     b"250 auth PLAIN LOGIN\r\n"

@@ -11,8 +11,8 @@ from gateway.peers.database import Database
 from gateway.peers.source_store import SourceCounts, SourceStore
 from gateway.peers.sources import Sender, Source, after_drop, after_upgrade, beginnings
 from gateway.policy import limits
+from tests.unit.peers.pinned import NOW
 
-NOW = 1_800_000_000
 TODAY = NOW // 86400
 
 

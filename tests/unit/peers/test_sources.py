@@ -18,8 +18,8 @@ from gateway.peers.sources import (
     is_another,
 )
 from gateway.policy import limits
+from tests.unit.peers.pinned import NOW
 
-NOW = 1_800_000_000
 TODAY = NOW // 86400
 BLANK = Source("192.0.2.1")
 MAIL = b"mail.a.example"

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,21 +11,7 @@ import pytest
 from gateway.errors import EnvironmentFailureError
 from gateway.peers.pins import Acceptance, Destination, PathFailures, Pin
 from gateway.peers.store import PinStore
-from tests.unit.peers.pinned import HERE, A, B, met
-
-THERE = Destination("2001:db8::7", 25)
-NOW = 1_800_000_000
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "peers.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[PinStore]:
-    with PinStore(path, clock=lambda: NOW) as opened:
-        yield opened
+from tests.unit.peers.pinned import HERE, NOW, THERE, A, B, met
 
 
 def test_remembers_over_a_reopening(store: PinStore, path: Path) -> None:

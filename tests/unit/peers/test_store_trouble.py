@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,21 +17,7 @@ from gateway.peers.pins import Destination
 from gateway.peers.schema import SCHEMA_VERSION
 from gateway.peers.store import PinStore
 from gateway.policy import limits
-from tests.unit.peers.pinned import HERE, met
-
-THERE = Destination("2001:db8::7", 25)
-NOW = 1_800_000_000
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "peers.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[PinStore]:
-    with PinStore(path, clock=lambda: NOW) as opened:
-        yield opened
+from tests.unit.peers.pinned import HERE, NOW, THERE, met
 
 
 def test_locked_is_an_error_soon_and_not_the_end(store: PinStore, path: Path) -> None:
