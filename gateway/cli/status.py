@@ -60,7 +60,9 @@ def _once(settings: Settings, *, as_json: bool) -> int:
             print_json({**kept, "running": False, "protecting": False})
         else:
             starting = service.starting(is_default=settings.path == DEFAULT_PATH)
-            _print_answer(asking.without_daemon(starting), good=False)
+            unheard = asking.unheard(config.control_socket)
+            told = asking.without_answer(unheard) if unheard else asking.without_daemon(starting)
+            _print_answer(told, good=False)
             print_lines(asking.shares(kept) if kept else [])
         return NEGATIVE
     if as_json:

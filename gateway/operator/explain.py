@@ -137,7 +137,7 @@ def _daemon(config: Config) -> tuple[str, bool]:
     except EnvironmentFailureError:
         return "", True  # its workers may carry mail all the same
     if answer is None:
-        return "no daemon is running", False
+        return ("", True) if asking.unheard(config.control_socket) else ("no daemon is running", False)
     return "" if is_protecting(answer) else "the daemon does not protect (`nightmail status` says why)", False
 
 

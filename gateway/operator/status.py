@@ -21,7 +21,7 @@ from gateway.peers.database import Database
 from gateway.peers.day_store import DayStore
 from gateway.policy import limits
 from gateway.runtime.hardening import LAYERS
-from gateway.runtime.supervisor import days
+from gateway.runtime.supervisor import days, sole
 
 Status = dict[str, Any]
 _ASK: Final = b"status\n"
@@ -33,6 +33,20 @@ def without_daemon(starting: str) -> str:
     return f"NO, mail passes in clear: no daemon is running ({starting})"
 
 
+def without_answer(why: str) -> str:
+    """The answer where one runs and gives none."""
+    return f"NO ANSWER, so nobody knows: {why}"
+
+
+def unheard(control: Path) -> str:
+    """What there is to say of a daemon that runs here and whose socket was removed; empty without one."""
+    pid = sole.holder_without(control)
+    if pid is None:
+        return ""
+    process = f" (process {pid})" if pid else ""
+    return f"a daemon runs{process}, but its socket {control} was removed: it makes another, or restart it"
+
+
 def ask(control: Path, question: bytes = _ASK, seconds: float = limits.CONTROL_SECONDS) -> Status | None:
     """The daemon's answer; None if none is running. Raises EnvironmentFailureError for a bad one or none."""
     try:
@@ -41,7 +55,7 @@ def ask(control: Path, question: bytes = _ASK, seconds: float = limits.CONTROL_S
             asking.connect(str(control))
             asking.sendall(question)
             octets = _read_all(asking, seconds)
-    except (FileNotFoundError, ConnectionRefusedError):
+    except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
         return None
     except TimeoutError:
         raise EnvironmentFailureError(

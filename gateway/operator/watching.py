@@ -58,7 +58,7 @@ class Moment:
         """The first line: is mail protected now?"""
         if self.running:
             return asking.answer(self.status)
-        return f"NO ANSWER, so nobody knows: {self.trouble}" if self.trouble else self.without
+        return asking.without_answer(self.trouble) if self.trouble else self.without
 
 
 class Watch:
@@ -75,6 +75,7 @@ class Watch:
         wall, trouble = time.time(), ""
         try:
             status = asking.ask(self._config.control_socket)
+            trouble = asking.unheard(self._config.control_socket) if status is None else ""
         except EnvironmentFailureError as error:
             status, trouble = None, str(error)
         if status is None:

@@ -325,6 +325,8 @@ CONTROL_REPLY_OCTETS: Final = 1 << 20
 """The answer on the control socket; a larger one is not read."""
 CONTROL_SECONDS: Final = 3.0
 """`nightmail status` waits so long for the daemon."""
+CONTROL_LOOK_SECONDS: Final = 1.0
+"""The supervisor looks so often whether its sockets can still be found: who asks meanwhile gets no answer."""
 ASKED_MOST_SECONDS: Final = 31_536_000.0
 """What a command may be told to wait: a year, which no clock or timer is too small for."""
 INQUIRY_SECONDS: Final = 1.0

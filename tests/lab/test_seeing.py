@@ -5,10 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -174,3 +176,42 @@ def test_up_and_down_at_once_ring_nothing(sites: Sites) -> None:
     finally:
         sites.command("a", "up")
     assert sites.alarms("a", "rules-missing") == []
+
+
+@pytest.fixture
+def swept(sites: Sites) -> Iterator[Path]:
+    """What is left of a gateway's run directory once somebody has cleaned up: its name."""
+    run = sites.gateway("a").control_socket.parent
+    shutil.rmtree(run)
+    yield run
+    if run.is_file():
+        run.unlink()
+    eventually(lambda: gateways.ask(sites.gateway("a")), what="an answer")
+
+
+def test_a_socket_that_somebody_removes_comes_back(sites: Sites, server: MailServer, swept: Path) -> None:
+    before = sites.supervisor("a")
+    (sites.gateway("a").folder / "metrics.sock").unlink()
+    mail(sites, "mta-a", server, sites.address("mta-b", False), b"meanwhile")
+    eventually(lambda: gateways.ask(sites.gateway("a")), what="an answer")
+    eventually(lambda: (sites.gateway("a").folder / "metrics.sock").is_socket(), what="metrics")
+    assert metrics(sites, "a")
+    assert "reloaded" in sites.command("a", "reload")
+    assert sites.supervisor("a") == before
+
+
+def test_a_daemon_that_cannot_be_asked_is_not_taken_for_none(
+    sites: Sites, server: MailServer, swept: Path
+) -> None:
+    """As where systemd has made all but the directory unwritable to it. A reload would end it."""
+    swept.touch()
+    daemon = sites.supervisor("a")
+    told = sites.command("a", "status")
+    assert told.startswith(f"NO ANSWER, so nobody knows: a daemon runs (process {daemon}), but its socket")
+    assert f"a daemon runs (process {daemon})" in sites.command("a", "reload")
+    assert f"the daemon's (process {daemon}) socket" in sites.command("a", "doctor")
+    os.kill(daemon, signal.SIGHUP)
+    eventually(lambda: sites.alarms("a", "reload-refused"), what="the alarm")
+    mail(sites, "mta-a", server, sites.address("mta-b", False), b"as ever")
+    assert sites.supervisor("a") == daemon
+    assert sites.log("a").count("control lost") == 1

@@ -43,6 +43,7 @@ from gateway.peers.store import PinStore
 from gateway.policy import limits
 from gateway.runtime import identity_file
 from gateway.runtime.machine import this_machine
+from gateway.runtime.supervisor import sole
 
 _SYSCTLS: Final = (
     "net/ipv4/ip_forward",
@@ -167,7 +168,7 @@ def _ports(config: Config) -> range:
 def _daemon(config: Config) -> Daemon:
     pid = _listener(config.control_socket)
     if pid is None:
-        return Daemon()
+        return Daemon(sole.holder_without(config.control_socket) or None, unheard=True)
     try:
         status = asking.ask(config.control_socket)
     except EnvironmentFailureError:

@@ -66,6 +66,12 @@ def daemon_runs(seen: Snapshot) -> Iterator[Trouble]:
             # Not only for now: one that nobody has enabled would be gone with the next boot.
             shell(*seen.ours("up")) if seen.systemd else _start(seen),
         )
+    elif seen.daemon.unheard:
+        yield Trouble(
+            f"the daemon's (process {pid}) socket {seen.config.control_socket} was removed",
+            "mail goes on, but nobody can ask how, or reload",
+            _start(seen) if seen.systemd else f"{shell('kill', pid)}; sleep 1; {_start(seen)}",
+        )
     elif not seen.runs:
         stopped = seen.daemon.states.get(pid) == _STOPPED
         yield Trouble(

@@ -113,6 +113,8 @@ class Daemon:
     pid: int | None = None
     status: Mapping[str, Any] | None = None
     states: Mapping[int, str] = field(default_factory=dict)
+    unheard: bool = False
+    """Nobody can connect to it: its socket was removed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """The control socket: one question a connection, one JSON object back. Only root reaches it.
 
 Being bound is also what makes a daemon the only one of its run directory. The socket outlives a reload: who
-asks while the supervisor becomes the next one is answered by that one. Counterpart: `operator.status`.
+asks while the supervisor becomes the next one is answered by that one. Where somebody removes it, or the
+whole directory, it comes back. Counterpart: `operator.status`.
 """
 
 from __future__ import annotations
@@ -55,6 +56,32 @@ class ControlSocket:
             self._server = await asyncio.start_unix_server(self._connected, sock=self._listener)
         except OSError as error:
             raise EnvironmentFailureError(f"{self._path}: {error.strerror}") from None
+
+    async def keep(self, tell: Callable[[str], None]) -> None:
+        """Runs until it is cancelled. `tell` hears of a socket that was removed: why it is not back, or an
+        empty word where it is."""
+        lost = ""
+        while True:
+            await asyncio.sleep(limits.CONTROL_LOOK_SECONDS)
+            if self._path.is_socket():
+                continue
+            why = await self._put_back()
+            if why != lost or not why:
+                tell(why)
+            lost = why
+
+    async def _put_back(self) -> str:
+        """Who has connected to the one before is still answered."""
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            listener = self._bound()
+            server = await asyncio.start_unix_server(self._connected, sock=listener)
+        except OSError as error:
+            return error.strerror or str(error)
+        if self._server is not None:
+            self._server.close()
+        self._listener, self._server = listener, server
+        return ""
 
     def _bound(self) -> socket.socket:
         self._path.unlink(missing_ok=True)

@@ -47,6 +47,11 @@ class Metrics:
         except OSError as error:
             raise EnvironmentFailureError(f"metrics.listen: {error.strerror or error}") from None
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether somebody has removed the socket that is served."""
+        return self._server is not None and isinstance(self._listen, Path) and not self._listen.is_socket()
+
     async def close(self) -> None:
         if self._server is None:
             return

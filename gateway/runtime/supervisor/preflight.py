@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final
 
 from gateway.config import Config
@@ -45,6 +46,8 @@ def facts(config: Config) -> dict[str, Any]:
 def require_startable(config: Config) -> None:
     """Raises EnvironmentFailureError for what would end the next supervisor at its start: there is no way
     back to this one then. Takes a resolved configuration."""
+    for directory in (config.state_dir, config.run_dir):
+        make_directory(directory)
     kernel.require_interfaces(config)
     kernel.inside_networks(config)
     require_tellable(config)
@@ -52,6 +55,14 @@ def require_startable(config: Config) -> None:
     if read_wanted(config.wanted_file) is Wanted.UP:
         kernel.require_taken(config)
     sinks.opened(config, config.log_file).close()
+
+
+def make_directory(path: Path) -> None:
+    """Raises EnvironmentFailureError where it is not there and cannot be."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFailureError(f"{path}: cannot be made: {error.strerror}") from None
 
 
 async def trouble(config: Config, slots: Iterable[Slot]) -> str:

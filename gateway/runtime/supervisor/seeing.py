@@ -5,6 +5,7 @@ One object, so that the supervisor has one line for each turn of its own life. N
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import platform
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from gateway.observe.log import Level, Log
 from gateway.peers.alarm_store import AlarmStore
 from gateway.peers.database import Database
 from gateway.peers.day_store import DayStore
+from gateway.policy import limits
 from gateway.runtime.supervisor.alarms_out import AlarmsOut
 from gateway.runtime.supervisor.days import Days
 
@@ -85,6 +87,15 @@ class Seeing:
                 await self._metrics.open()
             except EnvironmentFailureError as error:
                 self._log.fact("metrics", "not-served", level=Level.ERROR, detail=str(error))
+
+    async def keep_open(self) -> None:
+        """Runs until it is cancelled: metrics whose socket somebody has removed are served anew."""
+        while self._metrics is not None:
+            await asyncio.sleep(limits.CONTROL_LOOK_SECONDS)
+            if self._metrics.is_lost:
+                await self._metrics.close()
+                with contextlib.suppress(EnvironmentFailureError):  # its directory is not back either
+                    await self._metrics.open()
 
     def look(self) -> None:
         """The last look, while the counters are still whole: at a stop, and before a hand-over."""

@@ -92,6 +92,19 @@ class Sole:
         return ""
 
 
+def holder_without(control: Path) -> int | None:
+    """The process of the daemon whose control socket is this one, where somebody has removed its path: who is
+    bound to it the kernel tells all the same. 0: it cannot be told. None: there is none."""
+    try:
+        is_bound = control in _listening_paths()
+    except OSError:
+        return None
+    if not is_bound or control.exists():
+        return None
+    found = _listener(_NAME)
+    return found[0] if found is not None else 0
+
+
 def _listener(address: bytes | str) -> tuple[int, int] | None:
     """Process and user of who listens there; None if nobody answers. Process 0: not of our PID namespace."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:

@@ -14,7 +14,6 @@ import signal
 import socket
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -87,7 +86,7 @@ class Supervisor:
         self._make_keepers()
         await self._start(control)
         heap.settle()
-        async with kept(self._lasting(), self._failed):
+        async with kept(self._lasting(control), self._failed):
             self._say_started()
             await self._stop.wait()
             self._say_stopping()
@@ -103,7 +102,7 @@ class Supervisor:
         config = self._config
         require_tellable(config)
         for directory in (config.state_dir, config.run_dir):
-            _make_directory(directory)
+            preflight.make_directory(directory)
         confinements.share(config.state_dir, self._confinements.readers)
         answers = {"status": self._tell_status, "reload": self._tell_reload, "ignored": self._tell_ignored}
         control = ControlSocket(config.control_socket, answers, self._left.control)
@@ -196,7 +195,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._hung_up)
         handover.hear_signals()
 
-    def _lasting(self) -> list[Keeper]:
+    def _lasting(self, control: ControlSocket) -> list[Keeper]:
         """What goes on as long as the daemon does; ended in this order."""
         return [
             self._tell_ready,
@@ -204,12 +203,21 @@ class Supervisor:
             self._keeper.keep,
             self._flush_log,
             self._seeing.keep,
+            self._seeing.keep_open,
+            lambda: control.keep(self._control_lost),
             self._memory.sources.keep,
             lambda: self._site.keep(self._present),
             self._inside.keep,
             self._sole.keep,
             heap.keep,
         ]
+
+    def _control_lost(self, why: str) -> None:
+        if why:
+            told = f"{self._config.control_socket}: {why}: restart the daemon; mail goes on meanwhile"
+            self._log.fact("control", "lost", level=Level.ERROR, detail=told)
+        else:
+            self._log.fact("control", "put-back", level=Level.NOTICE)
 
     def _failed(self, error: Exception) -> None:
         """A bug of ours in what is to last or in a callback of the loop; what else there is goes on."""
@@ -406,13 +414,6 @@ def run(config: Config) -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(supervised())
     return 0
-
-
-def _make_directory(path: Path) -> None:
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise EnvironmentFailureError(f"{path}: cannot be made: {error.strerror}") from None
 
 
 def _tell_systemd(word: str) -> None:

@@ -202,3 +202,34 @@ def test_answers_are_json(path: Path) -> None:
         await control.close()
 
     run(work)
+
+
+def test_a_socket_that_is_removed_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its directory, as after `rm -rf`. Why it does not is told once, however often it is tried."""
+    monkeypatch.setattr(limits, "CONTROL_LOOK_SECONDS", 0.01)
+    path = tmp_path / "run" / "control.sock"
+
+    async def work() -> None:
+        path.parent.mkdir()
+        control, told = made(path, "the same"), asyncio.Queue[str]()
+        await control.open()
+        keeping = asyncio.create_task(control.keep(told.put_nowait))
+        await asyncio.sleep(0.1)
+        assert told.empty()
+        path.unlink()
+        assert await told.get() == ""
+        assert await asked(path) == {"name": "the same"}
+        path.unlink()
+        path.parent.rmdir()
+        path.parent.touch()
+        assert await told.get() == "File exists"
+        await asyncio.sleep(0.1)
+        assert told.empty()
+        path.parent.unlink()
+        assert await told.get() == ""
+        assert await asked(path) == {"name": "the same"}
+        keeping.cancel()
+        await control.close()
+        assert not path.exists()
+
+    run(work)
