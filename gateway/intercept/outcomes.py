@@ -20,6 +20,8 @@ class DialOutcome(IdentityHashed):
     NET_UNREACHABLE = "net-unreachable"
     ADMIN_PROHIBITED = "admin-prohibited"
     SILENT = "silent"
+    SWALLOWED = "swallowed"
+    """Our own kernel sends nothing there (a blackhole route), and does with the SYN what it always did."""
     PORTS_BUSY = "ports-busy"
     """No port from which to reach this server is free; the client will try again."""
     LOCAL_TROUBLE = "local-trouble"
@@ -33,6 +35,7 @@ VERDICT_OF: Final = {
     DialOutcome.NET_UNREACHABLE: Verdict.NET_UNREACHABLE,
     DialOutcome.ADMIN_PROHIBITED: Verdict.ADMIN_PROHIBITED,
     DialOutcome.SILENT: Verdict.DROP,
+    DialOutcome.SWALLOWED: Verdict.PASS,
     DialOutcome.PORTS_BUSY: Verdict.DROP,
     DialOutcome.LOCAL_TROUBLE: Verdict.PASS,
 }

@@ -47,9 +47,12 @@ class Roles:
         # Parsing an address costs as much as the rest of the gate, and mail servers are few.
         self._is_inside = lru_cache(limits.ADDRESSES_CACHED)(lambda address: _within(address, networks))
         self._is_allowed = lru_cache(limits.ADDRESSES_CACHED)(lambda address: _within(address, allowed))
+        self._is_nobodys = lru_cache(limits.ADDRESSES_CACHED)(_is_nobodys)
 
     def of(self, flow: Flow, in_interface: str) -> Role | Refusal:
         """The gateway's role for this flow, or why it has none and what becomes of the SYN."""
+        if self._is_nobodys(flow.source) or self._is_nobodys(flow.destination):
+            return Refusal(Verdict.PASS, Reason.NOT_OURS)
         to_inside = self._is_inside(flow.destination)
         from_inside = self._is_inside(flow.source)
         is_outside = (
@@ -73,6 +76,15 @@ class Roles:
         if from_inside == to_inside:
             return Refusal(Verdict.PASS, Reason.NOT_OURS)
         return Role.SENDING if from_inside else Role.RECEIVING
+
+
+def _is_nobodys(address: str) -> bool:
+    """Which no connection across machines has, or (link-local, IPv6) many of one name: to bind to the
+    unspecified one, which anybody can forge, would be to dial in our own name."""
+    parsed = ip_address(address)
+    if parsed.is_unspecified or parsed.is_multicast or parsed.is_loopback:
+        return True
+    return parsed.version == 6 and (parsed.is_link_local or parsed.ipv4_mapped is not None)
 
 
 def _within(address: str, networks: Sequence[Network]) -> bool:

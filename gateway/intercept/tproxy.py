@@ -43,6 +43,7 @@ _OUTCOMES: Final = {
     errno.ENETDOWN: DialOutcome.NET_UNREACHABLE,
     errno.EACCES: DialOutcome.ADMIN_PROHIBITED,  # ICMPv6 administratively prohibited
     errno.ETIMEDOUT: DialOutcome.SILENT,
+    errno.EINVAL: DialOutcome.SWALLOWED,  # a blackhole route
     errno.EADDRINUSE: DialOutcome.PORTS_BUSY,
     errno.EADDRNOTAVAIL: DialOutcome.PORTS_BUSY,
 }

@@ -89,6 +89,30 @@ def test_errors_leave_nothing_that_harms_the_next_connection(sites: Sites, v6: b
         assert mail(sites, "mta-a", server, target, b"at last", port=41000) < 1.0
 
 
+@BOTH_FAMILIES
+def test_a_route_of_the_gateways_machine_that_swallows_is_silence_and_no_alarm(
+    sites: Sites, v6: bool
+) -> None:
+    """Many a router has such a route for nobody's networks, and many a domain its mail server there."""
+    network, target = ("2001:db8:bad::/64", "2001:db8:bad::9") if v6 else ("203.0.113.0/24", "203.0.113.9")
+    words = "-6 route" if v6 else "route"
+    sites.sh("gw-a", f"ip {words} add blackhole {network}")
+    try:
+        assert failure(sites, "mta-a", target, timeout=1.5, port=41002)[0] == "timeout"
+    finally:
+        sites.sh("gw-a", f"ip {words} del blackhole {network}")
+    told = eventually(
+        lambda: [line for line in sites.log("a").splitlines() if f"to={name(target)}" in line],
+        what="its line",
+    )
+    assert all("reason=dial-silent" in line for line in told), told
+    assert not sites.alarms("a", "overloaded")
+
+
+def name(target: str) -> str:
+    return f"[{target}]:25" if ":" in target else f"{target}:25"
+
+
 # --- Postfix: the next mail server is tried --------------------------------------------------------------
 
 

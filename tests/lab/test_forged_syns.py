@@ -6,6 +6,7 @@ All of it is bounded: some hundreds of SYNs, some thousands in the flood. Namesp
 from __future__ import annotations
 
 import socket
+import struct
 import time
 from collections.abc import Iterator
 
@@ -13,7 +14,7 @@ import pytest
 
 from gateway.lab import network
 from tests.lab import probes, two_sites
-from tests.lab.forged import FORGED, FORGED_HOSTS, FORGED_NETWORK, syn
+from tests.lab.forged import FORGED, FORGED_HOSTS, FORGED_NETWORK, checksum, syn
 from tests.lab.probes import Dialogue, Load, MailServer, eventually, kill, mail, wait_gone
 from tests.lab.two_sites import BOTH_FAMILIES, TOOLS, Sites
 
@@ -63,6 +64,34 @@ def forge(sites: Sites, v6: bool, count: int) -> None:
         with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
             for packet in packets:
                 raw.sendto(packet, (target, 0))
+
+    network.inside(sites.namespace("wire"), send)
+
+
+@BOTH_FAMILIES
+def test_a_syn_from_no_address_makes_nobody_dial(sites: Sites, v6: bool) -> None:
+    """To dial from there would be to dial from the gateway's own address, for whoever is on the wire."""
+    nobody, target = "::" if v6 else "0.0.0.0", sites.address("mta-b", v6)
+    with MailServer(sites, "mta-b", v6) as server:
+        arrived = gate_count(sites, v6)
+        send_frame(sites, "gw-b", syn(nobody, 43_211, target), v6)
+        eventually(lambda: gate_count(sites, v6) > arrived, what="it at the gate")
+        # A mail from the same side goes behind it through the same queues.
+        mail(sites, "mta-c", server, target, b"behind it")
+        assert server.peers == [sites.address("mta-c", v6)]
+
+
+def send_frame(sites: Sites, to: str, packet: bytes, v6: bool) -> None:
+    """From the wire to a gateway, as it is: of a raw socket's packets the kernel writes the source anew."""
+    there = sites.sh(to, "ip -br link show outside").split()[2]
+    if not v6:
+        packet = packet[:10] + struct.pack("!H", checksum(packet[:20])) + packet[12:]
+    frame = bytes.fromhex(there.replace(":", "") + "02004e4d0001" + ("86dd" if v6 else "0800")) + packet
+
+    def send() -> None:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+            raw.bind((to, 0))
+            raw.send(frame)
 
     network.inside(sites.namespace("wire"), send)
 

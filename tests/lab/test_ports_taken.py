@@ -13,9 +13,8 @@ from gateway.errors import Reason
 from tests.lab import probes
 from tests.lab.gateway_log import GatewayLog
 from tests.lab.probes import Dialogue, MailServer, eventually, mail
-from tests.lab.two_sites import Sites
+from tests.lab.two_sites import BOTH_FAMILIES, Sites
 
-FAMILIES = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
 PORT = 43_210
 
 
@@ -24,7 +23,7 @@ def built(acquainted_sites: Sites) -> Sites:
     return acquainted_sites
 
 
-@FAMILIES
+@BOTH_FAMILIES
 @pytest.mark.parametrize("letter", ["a", "b"])
 def test_a_program_that_listens_there_for_all_addresses_is_in_nobodys_way(
     sites: Sites, letter: str, v6: bool
@@ -41,7 +40,7 @@ def test_a_program_that_listens_there_for_all_addresses_is_in_nobodys_way(
     assert session.decided is Reason.UPGRADED
 
 
-@FAMILIES
+@BOTH_FAMILIES
 def test_what_is_left_of_the_last_connection_from_there_is_in_nobodys_way(sites: Sites, v6: bool) -> None:
     """A server without timestamps, as Windows has none: Linux connects from that port again in a minute."""
     target = sites.address("mta-c", v6)

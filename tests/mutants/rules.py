@@ -35,6 +35,13 @@ RULES: Final[tuple[Mutant, ...]] = mutants_in(
                 "                raise\n",
             ),
         ],
+        "gateway/intercept/roles.py": [
+            (
+                "a SYN without a source makes nobody dial in the gateway's own name",
+                "    if parsed.is_unspecified or parsed.is_multicast or parsed.is_loopback:\n",
+                "    if parsed.is_multicast or parsed.is_loopback:\n",
+            ),
+        ],
         "gateway/runtime/worker/intake.py": [
             (
                 "who has slept for long forgets the SYNs that have come meanwhile",

@@ -40,6 +40,7 @@ _NOTICES = frozenset({Reason.UPGRADED_OLD_EPOCH, Reason.SOURCE_IN_CLEAR, Reason.
 _DIAL_REASON = {
     DialOutcome.REFUSED: Reason.DIAL_REFUSED,
     DialOutcome.SILENT: Reason.DIAL_SILENT,
+    DialOutcome.SWALLOWED: Reason.DIAL_SILENT,
     DialOutcome.HOST_UNREACHABLE: Reason.DIAL_UNREACHABLE,
     DialOutcome.NET_UNREACHABLE: Reason.DIAL_UNREACHABLE,
     DialOutcome.ADMIN_PROHIBITED: Reason.DIAL_UNREACHABLE,

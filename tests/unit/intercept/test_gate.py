@@ -42,6 +42,7 @@ OUTCOMES = [
     (DialOutcome.NET_UNREACHABLE, Verdict.NET_UNREACHABLE),
     (DialOutcome.ADMIN_PROHIBITED, Verdict.ADMIN_PROHIBITED),
     (DialOutcome.SILENT, Verdict.DROP),
+    (DialOutcome.SWALLOWED, Verdict.PASS),
     (DialOutcome.PORTS_BUSY, Verdict.DROP),
     (DialOutcome.LOCAL_TROUBLE, Verdict.PASS),
 ]

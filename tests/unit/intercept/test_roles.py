@@ -45,6 +45,29 @@ def test_roles(interface: str, source: str, destination: str, expected: Role | R
 
 
 @pytest.mark.parametrize(
+    ("address", "other"),
+    [
+        ("0.0.0.0", "10.1.0.2"),
+        ("::", "2001:db8:1::2"),
+        ("fe80::1", "2001:db8:1::2"),
+        ("fe80::1", "fe80::2"),
+        ("ff02::1", "2001:db8:1::2"),
+        ("::1", "2001:db8:1::2"),
+        ("::ffff:192.0.2.1", "2001:db8:1::2"),
+        ("127.0.0.1", "10.1.0.2"),
+        ("224.0.0.1", "10.1.0.2"),
+    ],
+)
+@pytest.mark.parametrize("interface", ["lan", "wan"])
+def test_from_and_to_what_is_nobodys_address_nothing_is_dialled(
+    interface: str, address: str, other: str
+) -> None:
+    for roles in (ROLES, Roles(["lan"], ["wan"], [], side_tells=True)):
+        assert roles.of(Flow(address, 40025, other, 25), interface) == PASS
+        assert roles.of(Flow(other, 40025, address, 25), interface) == PASS
+
+
+@pytest.mark.parametrize(
     ("interface", "source", "destination", "expected"),
     [
         ("", "10.1.0.2", "192.0.2.1", SENDING),

@@ -23,6 +23,7 @@ from gateway.intercept.outcomes import DialOutcome
         (errno.ENETUNREACH, DialOutcome.NET_UNREACHABLE),
         (errno.EACCES, DialOutcome.ADMIN_PROHIBITED),
         (errno.ETIMEDOUT, DialOutcome.SILENT),
+        (errno.EINVAL, DialOutcome.SWALLOWED),
         (errno.EADDRNOTAVAIL, DialOutcome.PORTS_BUSY),
         (errno.EMFILE, DialOutcome.LOCAL_TROUBLE),
         (errno.EPERM, DialOutcome.LOCAL_TROUBLE),
