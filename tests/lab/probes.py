@@ -27,14 +27,19 @@ FIRST_RETRANSMISSION: Final = 1.0
 
 
 def eventually(condition: Callable[[], Any], seconds: float = PATIENCE, what: str = "") -> Any:
-    """The condition's first true value. Asked again and again: tables and files tell nobody of a change."""
+    """The condition's first true value. Asked again and again: tables and files tell nobody of a change.
+
+    An answer that takes long, as a tool's does, is not asked for more than half of the time.
+    """
     deadline = time.monotonic() + seconds
     while True:
+        asked = time.monotonic()
         value = condition()
         if value:
             return value
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
-        time.sleep(0.01)
+        now = time.monotonic()
+        assert now < deadline, f"not within {seconds} s: {what or condition}"
+        time.sleep(max(0.01, now - asked))
 
 
 # --- A mail server ------------------------------------------------------------------------------------

@@ -37,7 +37,8 @@ def built(acquainted_sites: Sites) -> Sites:
 
 
 @pytest.mark.parametrize("letter", ["a", "b"])
-@pytest.mark.parametrize(("placement", "harm"), CASES, indirect=["placement"])
+# Of this scope, since the sites are: else they would be built for each case.
+@pytest.mark.parametrize(("placement", "harm"), CASES, indirect=["placement"], scope="module")
 def test_new_connections_pass_or_are_taken_whole(
     sites: Sites, server4: MailServer, server6: MailServer, harm: list[str], letter: str
 ) -> None:
