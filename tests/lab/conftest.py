@@ -33,13 +33,12 @@ from tests.lab.two_sites import Sites
 
 SLOTS = 12
 LONG = (
-    "test_command_blocks.py",
     "test_doctor.py",
     "test_beside.py",
-    "test_rules_errors.py",
-    "test_half_rules.py",
     "test_errors_of_others.py",
     "test_dead_ends.py",
+    "test_rules_errors.py",
+    "test_command_blocks.py",
     "test_chaos.py",
     "test_frozen.py",
     "test_fail_open.py",
@@ -56,6 +55,7 @@ LONG = (
     "test_hangs.py",
     "test_bridge_operator.py",
     "test_bad_input.py",
+    "test_half_rules.py",
 )
 """The longest first; `scripts/test` says how long each was. The others are short, or have very many tests."""
 
