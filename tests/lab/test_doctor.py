@@ -103,6 +103,13 @@ CASES = [
         "ip rule del priority 1000 lookup 77; ip route flush table 77",
     ),
     Case(
+        "routed-by-interface",
+        "ip route add default via 10.2.0.2 table 77; ip rule add priority 1000 iif lan lookup 77",
+        "uplinks",
+        "for what comes in by lan (priority 1000, lookup 77)",
+        "while ip rule del priority 1000; do :; done; ip route flush table 77",
+    ),
+    Case(
         "impatient-conntrack",
         "sysctl -w net.netfilter.nf_conntrack_tcp_timeout_established=300",
         "conntrack-patience",

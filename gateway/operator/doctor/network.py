@@ -8,6 +8,7 @@ from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 from typing import Any, Final
 
+from gateway.config import Network
 from gateway.intercept import kernel
 from gateway.operator.doctor.snapshot import (
     Address,
@@ -23,6 +24,8 @@ _RTN_UNICAST: Final = 1  # <linux/rtnetlink.h>
 _MAIN_TABLE: Final = 254
 _NTF_ROUTER: Final = 0x80  # <linux/neighbour.h>
 _NUD_USABLE: Final = 0x02 | 0x04 | 0x08 | 0x10 | 0x80  # reachable, stale, delay, probe, permanent
+_ASKS: Final = ("FRA_SRC", "FRA_DST", "FRA_FWMARK", "FRA_IIFNAME")
+_ASKS_IN_PARTICULAR: Final = ("FRA_OIFNAME", "FRA_IP_PROTO", "FRA_UID_RANGE")
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ANYWHERE: Final = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - a route's destination, nothing is bound to it
 
@@ -74,16 +77,24 @@ def _routes(ip: Any, names: Mapping[int, str]) -> Iterator[Route]:
 
 
 def _routing_rules(ip: Any) -> Iterator[RoutingRule]:
-    asks = ("FRA_SRC", "FRA_DST", "FRA_FWMARK", "FRA_IIFNAME", "FRA_OIFNAME", "FRA_IP_PROTO", "FRA_UID_RANGE")
     for version in kernel.families():
         for rule in ip.get_rules(family=_FAMILIES[version]):
-            narrow = any(rule.get_attr(name) is not None for name in asks)
+            has = {name: rule.get_attr(name) for name in (*_ASKS, *_ASKS_IN_PARTICULAR)}
             yield RoutingRule(
                 version,
                 rule.get_attr("FRA_PRIORITY") or 0,
                 rule.get_attr("FRA_TABLE") or rule["table"],
-                narrow,
+                narrow=any(value is not None for value in has.values()),
+                interface=has["FRA_IIFNAME"] or "",
+                source=_network(has["FRA_SRC"], rule["src_len"]),
+                destination=_network(has["FRA_DST"], rule["dst_len"]),
+                mark=has["FRA_FWMARK"] or 0,
+                particular=any(has[name] is not None for name in _ASKS_IN_PARTICULAR),
             )
+
+
+def _network(address: str | None, length: int) -> Network | None:
+    return None if address is None else ip_network(f"{address}/{length}")
 
 
 def _neighbours(ip: Any, names: Mapping[int, str]) -> Iterator[Neighbour]:

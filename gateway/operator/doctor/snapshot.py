@@ -47,12 +47,20 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class RoutingRule:
-    """`ip rule`; `narrow`: it asks for more than to be a packet (a source, a mark, an interface)."""
+    """`ip rule`; `narrow`: it asks for more than to be a packet (a source, a mark, an interface).
+
+    `interface`: by which a packet comes; `particular`: it asks for what stands in no field here.
+    """
 
     family: int
     priority: int
     table: int
     narrow: bool = False
+    interface: str = ""
+    source: Network | None = None
+    destination: Network | None = None
+    mark: int = 0
+    particular: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from gateway.config import Placement
-from gateway.operator.doctor import closed, files, firewall, nftables, passing, routing, running, settings
+from gateway.operator.doctor import (
+    closed,
+    files,
+    firewall,
+    nftables,
+    passing,
+    routing,
+    running,
+    settings,
+    uplinks,
+)
 from gateway.operator.doctor.snapshot import Snapshot
 from gateway.operator.doctor.trouble import Trouble
 
@@ -24,6 +34,7 @@ CHECKS: Final[dict[str, Check]] = {
     "inside-routes": routing.inside_routes,
     "reverse-path": routing.strict_reverse_path,
     "routing-rules": routing.early_routing_rules,
+    "uplinks": uplinks.rules_by_interface,
     "bridge-nf": settings.bridged_mail,
     "bridge": settings.bridge_able,
     "conntrack-room": settings.conntrack_room,
@@ -61,6 +72,7 @@ _OF_PLACEMENTS: Final[dict[str, frozenset[Placement]]] = {
     "default-route": frozenset({Placement.ROUTER, Placement.HOST}),
     "inside-routes": frozenset({Placement.ROUTER}),
     "reverse-path": frozenset({Placement.ROUTER, Placement.HOST}),
+    "uplinks": frozenset({Placement.ROUTER}),
     "bridge-nf": frozenset({Placement.ROUTER}),
     "bridge": frozenset({Placement.BRIDGE}),
     "passing": frozenset({Placement.ROUTER, Placement.BRIDGE}),
