@@ -7,9 +7,11 @@ to a program that happens to be the same.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -21,11 +23,13 @@ import pytest
 from gateway.lab import gateways, processes
 from gateway.operator import status as operator_status
 from gateway.policy import limits
+from gateway.runtime.link import ALIVE
 from tests.lab import probes
 from tests.lab.probes import Dialogue, Load, MailServer, eventually, mail
 from tests.lab.two_sites import Sites
 
 RELOADS = 10
+SYS_PIDFD_GETFD = 438  # on every architecture
 FROZEN_SECONDS = 5.0
 """In which a connection passes workers that all stand still: a SYN comes again, and they are forgotten."""
 
@@ -130,6 +134,49 @@ def test_who_is_told_to_end_leaves_its_slot_to_a_successor(sites: Sites, server:
         dialogue.__exit__()
     eventually(lambda: busy not in sites.workers("a"), what="the old worker's end")
     assert len(sites.workers("a")) == sites.serving("a") == len(before)
+
+
+def test_who_is_told_to_end_while_nobody_hears_says_so_later(sites: Sites, server: MailServer) -> None:
+    """A link is full when the supervisor has stood still for half a minute. Unheard, one that takes nothing
+    new any more would be taken for one that serves, and mail of all workers would pass in clear."""
+    target = sites.address("mta-b", False)
+    lasting = [Dialogue(sites.connect("mta-a", target)) for _ in range(2)]
+    for dialogue in lasting:
+        dialogue.begin()
+    before, draining = sites.workers("a"), sites.log("a").count("worker draining")
+    os.kill(sites.supervisor("a"), signal.SIGSTOP)
+    try:
+        for pid in before:
+            with link_of(pid) as link, pytest.raises(BlockingIOError):
+                while True:
+                    link.send(ALIVE)
+            os.kill(pid, signal.SIGTERM)
+        eventually(lambda: sites.log("a").count("worker draining") == draining + len(before))
+    finally:
+        os.kill(sites.supervisor("a"), signal.SIGCONT)
+    eventually(
+        lambda: len(set(sites.workers("a")) - set(before)) == sites.serving("a") == len(before),
+        what="the successors",
+    )
+    sites.wait_ready("a")
+    begun = _begun(sites)
+    mail(sites, "mta-a", server, target, b"by a successor")
+    eventually(lambda: _begun(sites) == begun + 1, what="its session in the log, or it went direct")
+    for dialogue in lasting:
+        dialogue.say(b"QUIT")
+        dialogue.__exit__()
+
+
+def link_of(worker: int) -> socket.socket:
+    """Its end of the link, as it has it: pidfd_getfd(2)."""
+    number = int(Path(f"/proc/{worker}/cmdline").read_bytes().split(b"\0")[-2])
+    process = os.pidfd_open(worker)
+    try:
+        found = ctypes.CDLL(None, use_errno=True).syscall(SYS_PIDFD_GETFD, process, number, 0)
+    finally:
+        os.close(process)
+    assert found >= 0, os.strerror(ctypes.get_errno())
+    return socket.socket(fileno=found)
 
 
 def tables_of_ours(sites: Sites, letter: str) -> list[tuple[str, int]]:

@@ -72,7 +72,7 @@ class Worker:
         self._pulse = Pulse(MarkBits(order.config.marks.mask), order.slot)
         self._draining = False
         self._draining_from = 0.0
-        self._yielded = False
+        self._drains_said = self._yielded = False
         self._retiring_from: float | None = None
         self._counted_at = 0.0
         self._alive_at = loop.time()
@@ -90,11 +90,15 @@ class Worker:
             return
         self._draining = True
         self._draining_from = self._loop.time()
-        self._link.send({"drains": True})  # unasked: so that nobody's SYNs come here any more
+        self._say_drains()
         self._intake.stop_taking()
         self._sessions.on_empty = self._end_if_idle
         self._log.fact("worker", "draining", sessions=self._sessions.open)
         self._end_if_idle()
+
+    def _say_drains(self) -> None:
+        """Unasked, so that nobody's SYNs come here any more; again where the link was full."""
+        self._drains_said = self._link.send({"drains": True})
 
     def _opened_intake(self, order: Order) -> Intake:
         layout = layout_of(order.config)
@@ -132,6 +136,8 @@ class Worker:
         if self._retiring_from is not None:
             self._retire_if_quiet(now - self._retiring_from)
         if self._draining:
+            if not self._drains_said:
+                self._say_drains()
             self._yield_if_quiet(now - self._draining_from)
             self._end_if_idle()
         if now - self._counted_at >= limits.COUNTERS_EVERY_SECONDS:
@@ -147,6 +153,8 @@ class Worker:
         """Nobody is on the way to us any more: a successor may have the listeners and the way to the signer,
         for the sessions that are left may last for hours."""
         if self._yielded or seconds < limits.YIELD_SECONDS or not self._is_quiet(seconds):
+            return
+        if not self._drains_said:  # of one that serves, nobody would hear it
             return
         self._intake.stop_accepting()
         self._signing.close()
