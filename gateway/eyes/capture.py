@@ -120,9 +120,8 @@ def hear(
     view = memoryview(buffer)
     poll = select.poll()
     poll.register(ear, select.POLLIN)
-    poll.register(
-        out, 0
-    )  # a pipe whose reader has gone says so unasked, also where there is nothing to write
+    # A pipe whose reader has gone says so unasked, also where there is nothing to write.
+    poll.register(out, 0)
     while True:
         try:
             size, ancillary, _, address = ear.recvmsg_into([buffer], socket.CMSG_SPACE(TIMESPEC.size))
@@ -135,15 +134,20 @@ def hear(
         except OSError as error:
             if error.errno != errno.ENETDOWN:
                 raise
-            if not ear.getsockname()[0]:
-                _tell("the interface is gone")
+            if _is_gone(ear):
                 return
-            _tell("the interface was down for a while")
             continue
         ethertype, kind = address[1], address[2]
         if (outgoing or kind != socket.PACKET_OUTGOING) and is_wanted(ethertype, view[:size], ports):
             when = TIMESPEC.unpack(ancillary[0][2][: TIMESPEC.size])
             out.write(record(ethertype, kind, when, view[:size]))
+
+
+def _is_gone(ear: socket.socket) -> bool:
+    """Whether the interface that went down will not come back."""
+    gone = not ear.getsockname()[0]
+    _tell("the interface is gone" if gone else "the interface was down for a while")
+    return gone
 
 
 def _tell_missed(ear: socket.socket) -> None:
@@ -172,9 +176,7 @@ def main() -> None:
     with (
         open_ear(interface or None) as ear,
         contextlib.suppress(BrokenPipeError),
-        open(  # noqa: PTH123 may be a descriptor
-            target, "ab", buffering=FILE_BUFFER_OCTETS
-        ) as out,
+        open(target, "ab", buffering=FILE_BUFFER_OCTETS) as out,  # noqa: PTH123 - may be a descriptor
     ):
         hear(ear, out, ports, outgoing=bool(interface))
 
