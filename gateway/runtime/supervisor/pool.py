@@ -372,22 +372,11 @@ class Pool:
 
     def _understood(self, worker: WorkerProcess, message: Message) -> None:
         if "ready" in message:
-            worker.state = State.SERVING
-            worker.alive_at = self._loop.time()
-            worker.confined = message.get("layers", [])
-            self._tell_unconfined(worker)
-            self._log.fact("pool", "worker-serves", worker=worker.slot.index, pid=message["ready"])
-            self._lead_if_ready()
-            self._on_change()
+            self._serves(worker, message)
         elif "drains" in message:
-            if worker.state in (State.SERVING, State.HUNG):
-                worker.state = State.DRAINING
-                self._on_change()
+            self._drains(worker)
         elif "yields" in message:
-            if worker.state is State.DRAINING and not (worker.yields or worker.has_successor):
-                worker.yields = True
-                worker.forgive(self._loop.time())
-                self._loop.call_later(worker.rest(), self._succeed, worker)
+            self._yields(worker)
         elif "ignored" in message:
             self._inquiry.heard(worker, message["ignored"])
         elif "counters" in message:
@@ -401,6 +390,28 @@ class Pool:
             self._on_message(message)
             if "dead-end" in message:  # behind what looks whether it names an address
                 self._tell_others(worker, message)
+
+    def _serves(self, worker: WorkerProcess, message: Message) -> None:
+        worker.state = State.SERVING
+        worker.alive_at = self._loop.time()
+        worker.confined = message.get("layers", [])
+        self._tell_unconfined(worker)
+        self._log.fact("pool", "worker-serves", worker=worker.slot.index, pid=message["ready"])
+        self._lead_if_ready()
+        self._on_change()
+
+    def _drains(self, worker: WorkerProcess) -> None:
+        """It takes no new sessions any more."""
+        if worker.state in (State.SERVING, State.HUNG):
+            worker.state = State.DRAINING
+            self._on_change()
+
+    def _yields(self, worker: WorkerProcess) -> None:
+        """Its sessions may last for hours; another process may have its slot meanwhile."""
+        if worker.state is State.DRAINING and not (worker.yields or worker.has_successor):
+            worker.yields = True
+            worker.forgive(self._loop.time())
+            self._loop.call_later(worker.rest(), self._succeed, worker)
 
     def _tell_unconfined(self, worker: WorkerProcess) -> None:
         missing = [layer for layer in LAYERS if layer not in worker.confined]
