@@ -28,7 +28,6 @@ class Tally(IdentityHashed):
     """What is counted beside decisions and ends. GAUGES go down as well; all others only rise."""
 
     SESSIONS_OPEN = "sessions-open"
-    CHANNELS_OPEN = "channels-open"
     SYNS_HELD = "syns-held"
     OCTETS_HELD = "octets-held"
     SESSIONS_BEGUN = "sessions-begun"
@@ -49,7 +48,7 @@ class Tally(IdentityHashed):
     LOG_LINES_LOST = "log-lines-lost"
 
 
-GAUGES: Final = frozenset({Tally.SESSIONS_OPEN, Tally.CHANNELS_OPEN, Tally.SYNS_HELD, Tally.OCTETS_HELD})
+GAUGES: Final = frozenset({Tally.SESSIONS_OPEN, Tally.SYNS_HELD, Tally.OCTETS_HELD})
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _DEPTH: Final = 3
