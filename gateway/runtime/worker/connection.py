@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gateway.errors import Reason
+from gateway.intercept.syn import Flow
 from gateway.policy import limits
 from gateway.runtime.loop import Cancellable, Loop
 from gateway.runtime.worker.endpoint import Endpoint, Hold
@@ -91,7 +92,7 @@ class Connection:
         poller: Poller,
         surroundings: Surroundings,
         machine: Machine,
-        flow: object,
+        flow: Flow,
         session_id: str,
         near: socket.socket,
         far: socket.socket,

@@ -17,7 +17,7 @@ from gateway.intercept.admission import Limit
 from gateway.intercept.outcomes import DialOutcome
 from gateway.intercept.syn import Flow
 from gateway.observe.counters import Counters, Direction, Tally
-from gateway.observe.log import Level, Log, session_id
+from gateway.observe.log import Level, Log, Value, session_id
 from gateway.peers.pins import Destination
 from gateway.policy import limits
 from gateway.policy.cause import Sighting, likely
@@ -116,8 +116,8 @@ class Sessions:
         self._counters.add(Tally.SESSIONS_BEGUN)
         self._counters.set(Tally.SESSIONS_OPEN, len(self._roles))
         try:
-            where = {"source": _source(flow), "to": _server(flow)}
-            self._fact(connection, "begun", direction=_DIRECTION[role], **where)
+            direction, source, to = _DIRECTION[role], _source(flow), _server(flow)
+            self._fact(connection, "begun", direction=direction, source=source, to=to)
             connection.start()
         except Exception as error:
             connection.failed(error)
@@ -149,7 +149,6 @@ class Sessions:
         self._tell_over(limit.value, flow.source)
 
     def held_back(self, connection: Connection) -> None:
-        assert isinstance(connection.flow, Flow)
         self._counters.add(Tally.OVER_OCTETS)
         self._tell_over("octets", connection.flow.source)
 
@@ -173,7 +172,6 @@ class Sessions:
     def redial(self, connection: Connection) -> None:
         self._counters.add(Tally.REDIALS)
         assert self.dialler is not None
-        assert isinstance(connection.flow, Flow)
 
         def done(flow: Flow, outcome: DialOutcome, dialled: socket.socket | None) -> None:
             if dialled is not None:
@@ -187,11 +185,9 @@ class Sessions:
         self._sign(to_sign, connection.offer_signed)
 
     def remember_peer(self, connection: Connection, note: RememberPeer) -> None:
-        assert isinstance(connection.flow, Flow)
         self.learning.remember_peer(connection.flow, note)
 
     def note_source(self, connection: Connection, note: NoteSource) -> None:
-        assert isinstance(connection.flow, Flow)
         self.learning.note_source(connection.flow, note)
 
     def note_decision(self, connection: Connection, note: NoteDecision) -> None:
@@ -209,7 +205,6 @@ class Sessions:
             detail=note.detail or None,
             likely=cause,
         )
-        assert isinstance(connection.flow, Flow)
         flow = connection.flow
         self.learning.note_decision(flow, self._roles[connection], note)
         if note.alarm:
@@ -225,13 +220,11 @@ class Sessions:
             return None
         if direction is Direction.IN:
             return likely(seen, ())
-        assert isinstance(connection.flow, Flow)
         destination = Destination(connection.flow.destination, connection.flow.destination_port)
         return likely(seen, self._pins.looks_of(destination))
 
     def _tell_cause(self, connection: Connection, cause: Reason) -> None:
         """To the supervisor, who writes it down, and can ask the kernel where a reset came from."""
-        assert isinstance(connection.flow, Flow)
         self._tell({"cause": {"session": connection.session_id, **_whereabouts(connection.flow, cause)}})
 
     def note_fact(self, connection: Connection, note: NoteFact) -> None:
@@ -262,7 +255,6 @@ class Sessions:
         """Whatever counting and telling make of it, the client's next connection from that port must be able
         to come."""
         role = self._roles.pop(connection)
-        assert isinstance(connection.flow, Flow)
         try:
             self._note_end(connection, role)
             if role is Role.SENDING:
@@ -292,8 +284,17 @@ class Sessions:
             far_octets=connection.far_octets,
         )
 
-    def _fact(self, connection: Connection, event: str, **fields: object) -> None:
-        self._log.fact("session", event, session=connection.session_id, **fields)  # type: ignore[arg-type]
+    def _fact(
+        self,
+        connection: Connection,
+        event: str,
+        *,
+        level: Level = Level.INFO,
+        reason: Reason | None = None,
+        **fields: Value,
+    ) -> None:
+        session = connection.session_id
+        self._log.fact("session", event, level=level, session=session, reason=reason, **fields)
 
 
 def _whereabouts(flow: Flow, cause: Reason | None) -> Message:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, cast
 
+from gateway.intercept.syn import Flow
 from gateway.runtime.worker.connection import Connection
 from gateway.runtime.worker.pressure import Account
 from gateway.session import commands as c
@@ -67,7 +68,7 @@ class World:
             loop.poller(),
             cast("Any", self),
             cast("Any", machine),
-            "flow",
+            Flow("192.0.2.1", 40_000, "198.51.100.1", 25),
             "id",
             near,
             far,
