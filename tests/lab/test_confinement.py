@@ -64,7 +64,9 @@ def signer_of(sites: Sites, letter: str) -> int:
 
 @pytest.mark.parametrize("letter", ["a", "b"])
 def test_a_worker_is_nobody_and_holds_two_capabilities(sites: Sites, letter: str) -> None:
-    for pid in sites.workers(letter):
+    workers = sites.workers(letter)
+    assert len(workers) == sites.serving(letter) == 2
+    for pid in workers:
         found = facts(pid)
         for numbers in (found["Uid"], found["Gid"]):
             assert len(set(numbers.split())) == 1
@@ -126,14 +128,18 @@ def test_the_identity_is_in_no_workers_memory(sites: Sites, letter: str) -> None
     kept = identity_file.load(sites.gateway(letter).folder / "state" / "identity")
     assert kept is not None
     assert holds(signer_of(sites, letter), kept.site.seed)
-    for pid in sites.workers(letter):
+    workers = sites.workers(letter)
+    assert len(workers) == 2
+    for pid in workers:
         assert holds(pid, kept.site.key.public.octets)
         assert not holds(pid, kept.site.seed)
 
 
 def test_only_its_own_descriptors_are_open_in_a_worker(sites: Sites) -> None:
     """No file but the memory of peers; nothing of the identity, the control socket or another worker."""
-    for pid in sites.workers("a"):
+    workers = sites.workers("a")
+    assert len(workers) == 2
+    for pid in workers:
         opened = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
         files = {Path(one).name for one in opened if one.startswith("/")}
         assert files <= {"null", "gateway.log", "peers.db", "peers.db-wal", "peers.db-shm"}, files
