@@ -31,7 +31,7 @@ from tests.lab.tls_ends import TlsContexts
 from tests.lab.turns import turn
 from tests.lab.two_sites import Sites
 
-SLOTS = 12
+SLOTS = 24
 LONG = (
     "test_doctor.py",
     "test_beside.py",

@@ -30,8 +30,9 @@ from gateway.lab.gateways import Gateway
 from gateway.lab.topology import load
 from tests.lab.probes import PATIENCE, MailServer, eventually, mail
 
-SLOTS: Final = 8
-"""So many test runs on one machine do not meet; each has its own prefix (nmf0- and so on), kept by a lock."""
+SLOTS: Final = 16
+"""So many at once on one machine do not meet; each has its own prefix (nmf0- and so on), kept by a lock. A
+process that runs tests has up to three."""
 DIRECT_PORTS: Final = "50000:59999"
 """Clients with such a port pass the gates by: the path without gateways, beside the one with them."""
 DIRECT_FROM: Final = 50000
