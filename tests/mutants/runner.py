@@ -1,23 +1,26 @@
 """Takes each check out in a copy of the tree and looks whether a test goes red. The tree itself stays.
 
 Two copies, one mutant at a time in each. Before any mutant the same tests must be green in an untouched copy:
-a test that is red anyway would show nothing.
+a test that is red anyway would show nothing. Tests run in children of a process that has loaded pytest
+(`warm`).
 """
 
 from __future__ import annotations
 
 import enum
+import json
 import os
 import queue
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +30,7 @@ from tests.mutants.mutant import Edit, Mutant
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 COPIES: Final = 2
+_WARM: Final = Path(__file__).with_name("warm.py")
 _LEFT_OUT: Final = shutil.ignore_patterns(".*", "__pycache__", "corpus")
 _NOT_ASKED: Final = ("tests/unit/test_mutants.py", "tests/unit/test_docs.py", "tests/unit/test_security.py")
 """They look at the text of the code or of the documents, and would see any change."""
@@ -52,6 +56,46 @@ class Result:
     mutant: Mutant
     outcome: Outcome
     test: str = ""
+
+
+class Copy:
+    """Of the tree, with a process that runs tests there. Use `with`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._said = folder.with_name(f"{folder.name}.said")
+        self._warm = subprocess.Popen(
+            [sys.executable, "-P", str(_WARM)],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(folder), "NIGHTMAIL_TESTS": "mutants"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Copy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._warm.communicate()
+
+    def pytest(self, tests: Sequence[str]) -> tuple[int | None, str]:
+        """Exit status, and the first test that failed; None where they did not come to their end."""
+        assert self._warm.stdin is not None and self._warm.stdout is not None
+        words = [
+            *("-x", "-q", "--tb=no", "-m", "not long and not kernel", "-p", "no:cacheprovider", *tests),
+            *(f"--ignore={file}" for file in _NOT_ASKED),
+        ]
+        print(json.dumps([str(self._said), *words]), file=self._warm.stdin, flush=True)
+        child = int(self._warm.stdout.readline())
+        limit = threading.Timer(_MOST_SECONDS, os.kill, (child, signal.SIGKILL))
+        limit.start()
+        status = int(self._warm.stdout.readline())
+        limit.cancel()
+        if status == -signal.SIGKILL:
+            return None, "no end"
+        found = re.search(r"^(?:FAILED|ERROR) (\S+)", self._said.read_text(errors="replace"), re.MULTILINE)
+        return status, found[1] if found else ""
 
 
 class NotGreenError(Exception):
@@ -89,38 +133,39 @@ def run(mutants: Sequence[Mutant], tell: Callable[[Result], None]) -> list[Resul
             return list(pool.map(one, mutants))
 
 
-def run_one(mutant: Mutant, copy: Path) -> Result:
-    if stale(mutant, copy):
+def run_one(mutant: Mutant, copy: Copy) -> Result:
+    root = copy.folder
+    if stale(mutant, root):
         return Result(mutant, Outcome.STALE)
-    files = {edit.file: (copy / edit.file).read_text() for edit in mutant.edits}
+    files = {edit.file: (root / edit.file).read_text() for edit in mutant.edits}
     try:
         for edit in mutant.edits:
-            _write(copy / edit.file, (copy / edit.file).read_text().replace(edit.old, edit.new))
+            _write(root / edit.file, (root / edit.file).read_text().replace(edit.old, edit.new))
         for tests in filter(None, (first_tests(mutant), _room(mutant), EVERYTHING)):
-            status, test = _pytest(copy, tests)
+            status, test = copy.pytest(tests)
             if status != _PASSED:
                 return Result(mutant, Outcome.RED if status == _FAILED else Outcome.BROKEN, test)
         return Result(mutant, Outcome.SURVIVED)
     finally:
         for file, text in files.items():
-            _write(copy / file, text)
+            _write(root / file, text)
 
 
 @contextmanager
-def _copies() -> Iterator[queue.Queue[Path]]:
-    with tempfile.TemporaryDirectory(prefix="nightmail-mutants-") as folder:
-        copies: queue.Queue[Path] = queue.Queue()
+def _copies() -> Iterator[queue.Queue[Copy]]:
+    with tempfile.TemporaryDirectory(prefix="nightmail-mutants-") as folder, ExitStack() as stack:
+        copies: queue.Queue[Copy] = queue.Queue()
         for number in range(COPIES):
             copy = Path(folder) / str(number)
             shutil.copytree(ROOT, copy, ignore=_LEFT_OUT)
-            copies.put(copy)
+            copies.put(stack.enter_context(Copy(copy)))
         yield copies
 
 
-def _must_be_green(copies: queue.Queue[Path], mutants: Sequence[Mutant]) -> None:
+def _must_be_green(copies: queue.Queue[Copy], mutants: Sequence[Mutant]) -> None:
     wanted = tuple(dict.fromkeys(test for mutant in mutants for test in first_tests(mutant)))
     copy = copies.get()
-    status, test = _pytest(copy, wanted)
+    status, test = copy.pytest(wanted)
     copies.put(copy)
     if status != _PASSED:
         raise NotGreenError(test or f"pytest ended with {status}")
@@ -141,27 +186,3 @@ def _write(path: Path, text: str) -> None:
     """Compiled files are told from the source by its time and size: none may stay that is older."""
     path.write_text(text)
     shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)
-
-
-def _pytest(copy: Path, tests: Sequence[str]) -> tuple[int | None, str]:
-    """Exit status, and the first test that failed; None where they did not come to their end."""
-    command = [
-        *(sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-m", "not long and not kernel"),
-        *("-p", "no:cacheprovider", *tests),
-        *(f"--ignore={file}" for file in _NOT_ASKED),
-    ]
-    surroundings = {**os.environ, "PYTHONPATH": str(copy), "NIGHTMAIL_TESTS": "mutants"}
-    try:
-        done = subprocess.run(
-            command,
-            cwd=copy,
-            env=surroundings,
-            capture_output=True,
-            text=True,
-            timeout=_MOST_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return None, "no end"
-    found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    return done.returncode, found[1] if found else ""

@@ -9,7 +9,7 @@ import pytest
 from tests.mutants import runner
 from tests.mutants.catalogue import MUTANTS, SAMPLE, TESTS
 from tests.mutants.mutant import Edit, Mutant
-from tests.mutants.runner import ROOT, Outcome, first_tests, run_one, stale
+from tests.mutants.runner import ROOT, Copy, Outcome, first_tests, run_one, stale
 
 
 def test_each_has_a_name_of_its_own_and_there_are_enough() -> None:
@@ -39,8 +39,9 @@ def test_a_text_that_is_gone_is_told(tmp_path: Path) -> None:
     (tmp_path / "code.py").write_text("x = 1\nx = 1\n")
     gone = Mutant("gone", (Edit("code.py", "y = 1", "y = 2"),))
     twice = Mutant("twice", (Edit("code.py", "x = 1", "x = 2"),))
-    assert run_one(gone, tmp_path).outcome is Outcome.STALE
-    assert run_one(twice, tmp_path).outcome is Outcome.STALE
+    with Copy(tmp_path) as copy:
+        assert run_one(gone, copy).outcome is Outcome.STALE
+        assert run_one(twice, copy).outcome is Outcome.STALE
 
 
 def test_tests_that_come_to_no_end_show_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -49,6 +50,7 @@ def test_tests_that_come_to_no_end_show_nothing(monkeypatch: pytest.MonkeyPatch,
     mutant = Mutant("any", (Edit("code.py", "x = 1", "x = 2"),))
     monkeypatch.setattr(runner, "first_tests", lambda _: ("tests",))
     monkeypatch.setattr(runner, "_MOST_SECONDS", 0.01)
-    result = run_one(mutant, tmp_path)
+    with Copy(tmp_path) as copy:
+        result = run_one(mutant, copy)
     assert (result.outcome, result.test) == (Outcome.BROKEN, "no end")
     assert (tmp_path / "code.py").read_text() == "x = 1\n"
