@@ -16,6 +16,7 @@ from typing import Final
 
 from gateway.crypto.padding import padme
 from gateway.eyes import wire
+from gateway.eyes.reading import FRAME_HEADER_OCTETS
 from gateway.eyes.wire import WireSession
 from gateway.policy.limits import FLIGHT_FLOOR_OCTETS
 
@@ -130,14 +131,14 @@ def _first_frame(octets: bytes) -> int | None:
         return None
     at = found.end() - 1
     if octets[at] == 0x81:
-        at += wire.FRAME_HEADER_OCTETS + int.from_bytes(octets[at + 1 : at + 3], "big")
+        at += FRAME_HEADER_OCTETS + int.from_bytes(octets[at + 1 : at + 3], "big")
     return at
 
 
 def _frames(octets: bytes, at: int) -> list[int]:
     """The lengths that stand in the frames' headers."""
     lengths = []
-    while at + wire.FRAME_HEADER_OCTETS <= len(octets):
-        lengths.append(wire.FRAME_HEADER_OCTETS + int.from_bytes(octets[at + 1 : at + 3], "big"))
+    while at + FRAME_HEADER_OCTETS <= len(octets):
+        lengths.append(FRAME_HEADER_OCTETS + int.from_bytes(octets[at + 1 : at + 3], "big"))
         at += lengths[-1]
     return lengths

@@ -14,6 +14,7 @@ import signal
 import sys
 import traceback
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -48,10 +49,19 @@ class LazyGroup(click.Group):
     """Adds `lab` when it is asked for: it needs the optional packages of the extra of the same name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "lab"])
+        return sorted({*super().list_commands(ctx), "lab"})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return _lab() if cmd_name == "lab" else super().get_command(ctx, cmd_name)
+        found = super().get_command(ctx, cmd_name)
+        return _lab() if cmd_name == "lab" and found is None else found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """In a list `lab` stands by its line alone: it takes longer to load than all else."""
+        self.add_command(_listed_lab())
+        try:
+            super().format_commands(ctx, formatter)
+        finally:
+            del self.commands["lab"]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -284,7 +294,18 @@ def _service(settings: Settings) -> Service | None:
 # --- The lab -----------------------------------------------------------------------------------------
 
 
+_NEEDED: Final = "scapy"
+"""What the extra brings. `lab` loads it when there is something to read."""
+_LAB: Final = "Two sites with gateways and one without, to try it out."
+
+
+def _listed_lab() -> click.Command:
+    return click.Command("lab", short_help=_LAB) if find_spec(_NEEDED) else _lab_missing(_NEEDED)
+
+
 def _lab() -> click.Command:
+    if find_spec(_NEEDED) is None:
+        return _lab_missing(_NEEDED)
     try:
         from gateway.lab.commands import lab
     except ModuleNotFoundError as error:

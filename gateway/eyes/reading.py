@@ -11,8 +11,9 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.eyes.wire import FRAME_FIRST_OCTET, FRAME_HEADER_OCTETS
-
+FRAME_FIRST_OCTET: Final = 0x80
+FRAME_HEADER_OCTETS: Final = 3
+"""docs/protocol.md: type u8 of at least 0x80, length u16, body."""
 VERB: Final = b"XNIGHTMAIL"
 LINE_OCTETS: Final = 64 * 1024
 """A line that is longer is read in pieces of this size, so that no capture makes us hold it all."""

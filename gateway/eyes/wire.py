@@ -29,14 +29,12 @@ with warnings.catch_warnings():
 
 from gateway.errors import EnvironmentFailureError
 from gateway.eyes.capture import COOKED_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, LINK_LINUX_COOKED, SMTP_PORT
+from gateway.eyes.reading import FRAME_FIRST_OCTET, FRAME_HEADER_OCTETS
 
 # Its remarks on a damaged file; what they come to is told by us, in one line.
 logging.getLogger("scapy").setLevel(logging.CRITICAL)
 
 SEQUENCE_SPACE: Final = 1 << 32
-FRAME_FIRST_OCTET: Final = 0x80
-FRAME_HEADER_OCTETS: Final = 3
-"""docs/protocol.md: type u8 of at least 0x80, length u16, body."""
 FIRST_FRAME: Final = re.compile(rb"\A(?:[^\r\n]*\r\n)+[\x81\x82]", re.DOTALL)
 """Behind the last clear line of either direction; no SMTP command or reply begins so."""
 FIN: Final = 0x01
@@ -74,6 +72,11 @@ class WirePacket:
     flags: int
     octets: bytes
     fresh: bytes
+
+    @property
+    def ends(self) -> bool:
+        """Whether its side says no more behind it."""
+        return bool(self.flags & (FIN | RST))
 
 
 @dataclass(slots=True)

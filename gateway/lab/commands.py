@@ -13,13 +13,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Final, ParamSpec
+from typing import TYPE_CHECKING, Final, ParamSpec
 
 import click
 
 from gateway.config import Placement
 from gateway.errors import EnvironmentFailureError
-from gateway.eyes import wire
 from gateway.eyes.transcript import Line, Transcript
 from gateway.lab import listener, processes
 from gateway.lab.gateways import INTERFACES
@@ -27,6 +26,9 @@ from gateway.lab.lab import DELIVERY_SECONDS, Delivered, Lab
 from gateway.lab.overview import overview
 from gateway.lab.place import Place
 from gateway.lab.wan import Wan
+
+if TYPE_CHECKING:
+    from gateway.eyes import wire
 
 P = ParamSpec("P")
 SITES: Final = click.Choice(["a", "b", "c"])
@@ -246,9 +248,11 @@ def _tell_delivered(delivered: list[Delivered], *, as_json: bool) -> None:
 @_command
 def listen(context: click.Context, recorded: bool) -> None:
     """Show what a listener on the wire sees, as it happens. Ctrl-C ends it."""
+    from gateway.eyes import wire  # and with it scapy, which loads for long
+
     one = _lab(context)
     one.require_up()
-    show = _Show(one)
+    show = _Show(one, wire.Assembler())
     if recorded:
         listener.catch_up(one.listener, one.topology, one.namespace("mta-c"))
         for segment in wire.segments(one.listener.pcap):
@@ -273,9 +277,9 @@ def listen(context: click.Context, recorded: bool) -> None:
 class _Show:
     """Prints sessions as they grow, each line with the two sites it is between."""
 
-    def __init__(self, one: Lab) -> None:
+    def __init__(self, one: Lab, assembler: wire.Assembler) -> None:
         self._lab = one
-        self._assembler = wire.Assembler()
+        self._assembler = assembler
         self._readers: dict[int, tuple[str, str, Transcript]] = {}
 
     def take(self, segment: wire.Segment) -> None:
@@ -290,7 +294,7 @@ class _Show:
         client, server, reader = self._readers[id(session)]
         if packet.fresh:
             self._print(client, server, reader.feed(packet.to_server, packet.fresh))
-        if packet.flags & (wire.FIN | wire.RST):
+        if packet.ends:
             self._print(client, server, reader.finish())
 
     def finish(self) -> None:

@@ -17,11 +17,10 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gateway.config import Placement
 from gateway.errors import EnvironmentFailureError
-from gateway.eyes import wire
 from gateway.lab import gateways, listener, network, postfix, processes, wan
 from gateway.lab.gateways import Gateway
 from gateway.lab.listener import Listener
@@ -30,6 +29,9 @@ from gateway.lab.place import Place, boot_id, take_lock
 from gateway.lab.postfix import Instance
 from gateway.lab.topology import SMTP_PORT, Family, Role, Topology, load
 from gateway.lab.wan import Line, Wan
+
+if TYPE_CHECKING:
+    from gateway.eyes import wire
 
 Item = TypeVar("Item")
 
@@ -319,6 +321,8 @@ class Lab:
 
     def wire_sessions(self, since: float = 0.0) -> list[wire.WireSession]:
         """All that the listener has seen up to this moment, by session."""
+        from gateway.eyes import wire  # and with it scapy, which loads for long
+
         listener.catch_up(self.listener, self.topology, self.namespace("mta-c"))
         return wire.sessions(self.listener.pcap, since)
 

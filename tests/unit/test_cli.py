@@ -1,6 +1,9 @@
 """What all commands have in common: help, version, one-line errors."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -9,6 +12,8 @@ from click.testing import CliRunner
 from gateway import __version__
 from gateway.cli import nightmail
 from tests.unit.cli.asking import ended
+
+ROOT = Path(__file__).parents[2]
 
 
 def all_commands() -> Iterator[tuple[list[str], click.Command]]:
@@ -51,6 +56,35 @@ def test_help_needs_no_configuration() -> None:
 def test_no_command_is_described_by_half_a_sentence(words: list[str]) -> None:
     _, listed = CliRunner().invoke(nightmail, [*words, "--help"], terminal_width=80).output.split("Commands:")
     assert "..." not in listed
+
+
+@pytest.mark.parametrize("words", [(), ("lab",), ("lab", "up"), ("status",)])
+def test_help_does_not_load_what_only_work_needs(words: tuple[str, ...]) -> None:
+    """A shell's completion asks as well, at each key."""
+    program = (
+        "import sys; from gateway.cli import nightmail\n"
+        "nightmail.main(sys.argv[1:], standalone_mode=False)\n"
+        "print(*sorted({'scapy', 'uvloop', 'cryptography'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words, "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.startswith("Usage: ")
+    assert done.stderr == "\n"
+
+
+def test_the_lab_is_listed_as_it_describes_itself() -> None:
+    listed = CliRunner().invoke(nightmail, ["--help"], terminal_width=200).output
+    lab = nightmail.get_command(click.Context(nightmail), "lab")
+    assert isinstance(lab, click.Group)
+    assert [line.split(maxsplit=1)[1] for line in listed.splitlines() if line.startswith("  lab ")] == [
+        lab.get_short_help_str(200)
+    ]
 
 
 def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
