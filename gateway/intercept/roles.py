@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Final
 
 from gateway.errors import Reason
 from gateway.intercept.marks import Verdict
@@ -17,6 +18,7 @@ from gateway.policy import limits
 from gateway.smtp.events import Role
 
 Network = IPv4Network | IPv6Network
+_EVERYBODY: Final = ip_address("255.255.255.255")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +81,10 @@ class Roles:
 
 
 def _is_nobodys(address: str) -> bool:
-    """Which no connection across machines has, or (link-local, IPv6) many of one name: to bind to the
-    unspecified one, which anybody can forge, would be to dial in our own name."""
+    """Which no connection across machines has, or (link-local, IPv6) many of one name: to bind to one that
+    means nobody or everybody, and anybody can forge, would be to dial in our own name."""
     parsed = ip_address(address)
-    if parsed.is_unspecified or parsed.is_multicast or parsed.is_loopback:
+    if parsed.is_unspecified or parsed.is_multicast or parsed.is_loopback or parsed == _EVERYBODY:
         return True
     return parsed.version == 6 and (parsed.is_link_local or parsed.ipv4_mapped is not None)
 

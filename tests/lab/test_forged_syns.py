@@ -68,10 +68,14 @@ def forge(sites: Sites, v6: bool, count: int) -> None:
     network.inside(sites.namespace("wire"), send)
 
 
-@BOTH_FAMILIES
-def test_a_syn_from_no_address_makes_nobody_dial(sites: Sites, v6: bool) -> None:
+@pytest.mark.parametrize("nobody", ["0.0.0.0", "255.255.255.255", "::"])
+def test_a_syn_from_no_address_makes_nobody_dial(sites: Sites, nobody: str) -> None:
     """To dial from there would be to dial from the gateway's own address, for whoever is on the wire."""
-    nobody, target = "::" if v6 else "0.0.0.0", sites.address("mta-b", v6)
+    v6 = ":" in nobody
+    # It has forgotten that the server answers, and would look.
+    sites.kill("b")
+    sites.start("b")
+    target = sites.address("mta-b", v6)
     with MailServer(sites, "mta-b", v6) as server:
         arrived = gate_count(sites, v6)
         send_frame(sites, "gw-b", syn(nobody, 43_211, target), v6)

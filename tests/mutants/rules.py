@@ -38,8 +38,8 @@ RULES: Final[tuple[Mutant, ...]] = mutants_in(
         "gateway/intercept/roles.py": [
             (
                 "a SYN without a source makes nobody dial in the gateway's own name",
-                "    if parsed.is_unspecified or parsed.is_multicast or parsed.is_loopback:\n",
-                "    if parsed.is_multicast or parsed.is_loopback:\n",
+                "    if parsed.is_unspecified or ",
+                "    if ",
             ),
         ],
         "gateway/runtime/worker/intake.py": [

@@ -48,6 +48,7 @@ def test_roles(interface: str, source: str, destination: str, expected: Role | R
     ("address", "other"),
     [
         ("0.0.0.0", "10.1.0.2"),
+        ("255.255.255.255", "10.1.0.2"),
         ("::", "2001:db8:1::2"),
         ("fe80::1", "2001:db8:1::2"),
         ("fe80::1", "fe80::2"),
