@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +49,9 @@ def require_startable(config: Config) -> None:
     back to this one then. Takes a resolved configuration."""
     for directory in (config.state_dir, config.run_dir):
         make_directory(directory)
+    # A socket that is there is handed over; another one has to be made.
+    if not config.control_socket.is_socket() and not os.access(config.run_dir, os.W_OK):
+        raise EnvironmentFailureError(f"{config.run_dir}: cannot be written")
     kernel.require_interfaces(config)
     kernel.inside_networks(config)
     require_tellable(config)

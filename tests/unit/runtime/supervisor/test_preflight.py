@@ -1,0 +1,47 @@
+"""What would end the next supervisor at its start is found before there is no way back."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from gateway.config import Config
+from gateway.errors import EnvironmentFailureError
+from gateway.intercept import kernel
+from gateway.runtime.supervisor import preflight
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    for name in ("require_interfaces", "inside_networks", "require_taken"):
+        monkeypatch.setattr(kernel, name, lambda config: None)
+    return Config(
+        inside=("lan",), outside=("wan",), state_dir=tmp_path / "state", run_dir=tmp_path / "made" / "run"
+    )
+
+
+def test_directories_that_are_gone_are_made(config: Config) -> None:
+    preflight.require_startable(config)
+    assert config.run_dir.is_dir()
+
+
+def test_a_directory_that_cannot_be_made_is_named(config: Config) -> None:
+    config.run_dir.parent.touch()
+    with pytest.raises(EnvironmentFailureError, match=rf"^{config.run_dir}: cannot be made: "):
+        preflight.require_startable(config)
+
+
+def test_one_that_cannot_be_written_needs_the_socket_that_is_there(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As within systemd's sandbox, where a directory that somebody has made anew is read-only."""
+    config.run_dir.mkdir(parents=True)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(EnvironmentFailureError, match=rf"^{config.run_dir}: cannot be written$"):
+        preflight.require_startable(config)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(config.control_socket))
+        preflight.require_startable(config)
