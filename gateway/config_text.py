@@ -23,6 +23,8 @@ class ConfigurationError(EnvironmentFailureError):
 
 _SET_TWICE: Final = "Cannot overwrite a value"
 """tomllib's words, which name no key."""
+_NO_VALUE: Final = "Invalid value"
+"""Its words for a text without quotation marks, mostly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ def _syntax(path: Path, text: str, error: tomllib.TOMLDecodeError) -> Configurat
     said = message[: at.start()]
     if said == _SET_TWICE:
         said = f"{one_line(rows[number - 1].partition('=')[0].strip())}: is set already, further up"
+    if said == _NO_VALUE:
+        place += '; allowed: "text" in quotation marks, a number, true, false, a list in brackets'
     return ConfigurationError(f"{path}:{number}: {said} ({place})")
 
 

@@ -46,6 +46,14 @@ _FINGERPRINT_OCTETS: Final = 20
 _FINGERPRINT_GROUP: Final = 4
 
 
+def fingerprint_of(identity: bytes) -> str:
+    """Eight groups of four letters or digits: 160 bits of a hash, to be read out on the telephone."""
+    digest = sha512(_FINGERPRINT_LABEL + identity)[:_FINGERPRINT_OCTETS]
+    text = base64.b32encode(digest).decode().lower()
+    step = _FINGERPRINT_GROUP
+    return "-".join(text[at : at + step] for at in range(0, len(text), step))
+
+
 @dataclass(frozen=True, slots=True)
 class IdentityPublic:
     """A site's identity as others see it: 32 octets that peers remember. Raises CryptoRefusedError."""
@@ -57,11 +65,7 @@ class IdentityPublic:
 
     @property
     def fingerprint(self) -> str:
-        """Eight groups of four letters or digits: 160 bits of a hash, to be read out on the telephone."""
-        digest = sha512(_FINGERPRINT_LABEL + self.octets)[:_FINGERPRINT_OCTETS]
-        text = base64.b32encode(digest).decode().lower()
-        step = _FINGERPRINT_GROUP
-        return "-".join(text[at : at + step] for at in range(0, len(text), step))
+        return fingerprint_of(self.octets)
 
     def verify(self, label: Label, body: bytes, signature: bytes) -> None:
         """Return, or raise `CryptoRefusedError`."""

@@ -30,7 +30,11 @@ def troubles(status: Mapping[str, Any]) -> list[str]:
         found.append("no worker serves")
     elif not found and status.get("inside_networks") == [] and status.get("placement") != "bridge":
         # On a bridge the port tells the sides.
-        found.append("the inside interfaces have no network yet, so no mail server is known")
+        found.append(
+            "this machine has no address yet, so no mail is known to be its own"
+            if status.get("placement") == "host"
+            else "the inside interfaces have no network yet, so no mail server is known"
+        )
     elif not found and rules.get("queues") == []:
         found.append("the rules send no connection to a worker")
     return found

@@ -100,6 +100,10 @@ def _tools(config: Config) -> Iterator[Finding]:
 
 def _interfaces(config: Config) -> Iterator[Finding]:
     named = lifecycle.resolved(config)
+    refusal = kernel.bridge_refusal(named)
+    if refusal:
+        yield Finding("interfaces", False, refusal.removeprefix("interfaces: "))
+        return
     inside = ", ".join(named.inside) or "this machine"
     outside = ", ".join(named.outside) or "all but lo"
     yield Finding("interfaces", True, f"inside {inside}, outside {outside}")

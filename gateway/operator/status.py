@@ -236,17 +236,26 @@ def alarms(status: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(rung, list):
         return
     if not rung:
-        yield "alarms: none within the last day"
+        yield f"alarms: none {_quiet_for(status)}"
     for alarm in rung:
         if isinstance(alarm, dict):
             at = when(alarm.get("at", 0))
             again = alarm.get("unheard", 0)
-            more = f" (and {again} {'time' if again == 1 else 'times'} since)" if again else ""
+            times = f"{again} {'time' if again == 1 else 'times'}"
+            more = f" (and {times} since; told is the last)" if again else ""
             more = f", likely {likely}{more}" if (likely := alarm.get("likely")) else more
             yield (
                 f"alarm: {at} {alarm.get('reason')} {alarm.get('subject')} {alarm.get('detail', '')}".rstrip()
                 + more
             )
+
+
+def _quiet_for(status: Mapping[str, Any]) -> str:
+    """A daemon that has just started knows nothing of what rang before it."""
+    since = status.get("since")
+    if isinstance(since, int | float) and 0 <= time.time() - since < limits.DAY_SECONDS:
+        return f"since the daemon's start, {when(since)}"
+    return "within the last day"
 
 
 def _versions(status: Mapping[str, Any]) -> Iterator[str]:

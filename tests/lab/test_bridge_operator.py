@@ -201,6 +201,10 @@ def test_what_cannot_be_is_one_line_and_changes_nothing(sites: Sites) -> None:
                 assert complaint in said
                 assert len(said.splitlines()) == 1
                 assert bridge_state(sites, "b") == without
+            assert re.search(f"BAD  interfaces: .*{complaint}", sites.command("b", "check"))
+            assert ". no gateway in this bridge: " in (diagnosis := sites.command("b", "doctor"))
+            assert complaint in diagnosis
+            assert "does not take our rules" not in diagnosis
         finally:
             sites.sh("gw-b", after)
     sites.command("b", "up")

@@ -76,6 +76,7 @@ def path(tmp_path: Path) -> Path:
             'placement = "host"\r\nplacement = "router"\r\n',
             ":2: placement: is set already, further up (column ",
         ),
+        ("placement = bridge", ':1: Invalid value (column 13; allowed: "text" in quotation marks, a number'),
         ("[log]\nlevel = 'info'\nlevel = 'info'", ":3: level: is set already, further up (end of file)"),
         ("[mail]\nports = [25\n\n", ":2: Unclosed array (end of file)"),
         (

@@ -45,6 +45,7 @@ __all__ = [
     "KernelRules",
     "Mended",
     "add_dead_end",
+    "bridge_refusal",
     "changes",
     "dead_end_count",
     "families",
@@ -285,5 +286,13 @@ def require_interfaces(config: Config) -> None:
 
 def unfiltered(config: Config) -> tuple[int, ...]:
     """Families whose frames met no packet filter before us, on this placement's bridge, if it has one."""
-    wanted = [each for each in layout_of(config).objects if isinstance(each, BridgeLift)]
-    return tuple(family for lift in wanted for family in lifts.unfiltered(lift))
+    return tuple(family for lift in _lifts(config) for family in lifts.unfiltered(lift))
+
+
+def bridge_refusal(config: Config) -> str:
+    """Why this placement's bridge or its ports cannot be had; empty where they can, and without one."""
+    return next(filter(None, map(lifts.refusal, _lifts(config))), "")
+
+
+def _lifts(config: Config) -> list[BridgeLift]:
+    return [each for each in layout_of(config).objects if isinstance(each, BridgeLift)]

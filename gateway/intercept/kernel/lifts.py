@@ -121,6 +121,15 @@ def unfiltered(lift: BridgeLift) -> tuple[int, ...]:
     return with_routes(asked)
 
 
+def refusal(lift: BridgeLift) -> str:
+    """Why `put` would refuse this bridge, or these ports of it; empty where it would not."""
+    try:
+        with_routes(lambda ip: _require(ip, _links(ip), lift))
+    except EnvironmentFailureError as error:
+        return str(error)
+    return ""
+
+
 def trouble() -> str | None:
     """Why this kernel cannot show bridged frames to iptables, if it cannot; one line."""
     if _BR_NETFILTER.is_dir() or commands.succeeds(["modprobe", "-n", "-q", "br_netfilter"]):

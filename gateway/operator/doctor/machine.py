@@ -72,7 +72,8 @@ def snapshot(config: Config, path: Path, *, is_default: bool) -> Snapshot:
     resolved, unknown = _resolved(config)
     daemon = _daemon(resolved)
     word, wanted_unreadable = _word(resolved)
-    missing, refused = ("", "") if unknown or os.geteuid() else _rules(resolved, daemon)
+    no_bridge = "" if unknown else _bridge_refusal(resolved)
+    missing, refused = ("", "") if unknown or no_bridge or os.geteuid() else _rules(resolved, daemon)
     seen = Snapshot(
         config=resolved,
         config_path=path,
@@ -84,6 +85,7 @@ def snapshot(config: Config, path: Path, *, is_default: bool) -> Snapshot:
         missing_tools=tuple(missing_tools()),
         missing_rules=tuple(missing) if missing else (),
         rules_refused=refused,
+        bridge_refused=no_bridge,
         version=__version__,
         remarks=_remarks(resolved),
         wanted=word.counts.value,
@@ -141,6 +143,13 @@ def _rules(config: Config, daemon: Daemon) -> tuple[list[str], str]:
         return missing, next((one for one in refusals if one), "")
     except EnvironmentFailureError as error:
         return [], str(error)
+
+
+def _bridge_refusal(config: Config) -> str:
+    try:
+        return kernel.bridge_refusal(config)
+    except EnvironmentFailureError as error:
+        return str(error)
 
 
 def _remarks(config: Config) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final
 
+from gateway.config import Placement
 from gateway.operator.doctor.configfile import setting
 from gateway.operator.doctor.snapshot import Snapshot
 from gateway.operator.doctor.trouble import Trouble, shell
@@ -131,7 +132,14 @@ def signer_serves(seen: Snapshot) -> Iterator[Trouble]:
 
 def inside_known(seen: Snapshot) -> Iterator[Trouble]:
     networks = (seen.daemon.status or {}).get("inside_networks")
-    if seen.config.inside and (networks == [] or (networks and not _leads_inside(seen))):
+    if seen.config.placement is Placement.HOST:
+        if networks == []:
+            yield Trouble(
+                "this machine has no address but those of lo",
+                "no mail is known to be its own: what comes, and what it sends, passes in clear",
+                "ip -brief address  # and see why its interfaces have none",
+            )
+    elif seen.config.inside and (networks == [] or (networks and not _leads_inside(seen))):
         yield Trouble(
             f"no network is known to lie inside: {', '.join(seen.config.inside)} has no address and no route",
             "mail that comes in is not recognised as such, and passes in clear",

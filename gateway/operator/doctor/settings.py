@@ -52,6 +52,12 @@ def bridge_able(seen: Snapshot) -> Iterator[Trouble]:
             "frames that cross the bridge do not come to the gate: mail passes in clear",
             "modprobe br_netfilter",
         )
+    if seen.bridge_refused:
+        yield Trouble(
+            f"no gateway in this bridge: {seen.bridge_refused}",
+            "the daemon does not put its rules in, and mail passes in clear",
+            f"bridge link  # which port is in which bridge; what {seen.config_path} names has to fit",
+        )
 
 
 def bridged_mail(seen: Snapshot) -> Iterator[Trouble]:

@@ -151,6 +151,8 @@ class Snapshot:
     missing_tools: tuple[str, ...] = ()
     rules_refused: str = ""
     """What the kernel says against our rules, when it is asked without putting them in."""
+    bridge_refused: str = ""
+    """Why the bridge that is named, or its ports, cannot be had."""
     version: str = ""
     sysctls: Mapping[str, str] = field(default_factory=dict)
     """By their names with slashes, since a dot may stand in an interface's name."""

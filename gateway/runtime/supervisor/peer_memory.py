@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gateway.crypto.keys import fingerprint_of
 from gateway.errors import EnvironmentFailureError, Reason
 from gateway.observe.log import Log
 from gateway.peers.database import Database
@@ -102,14 +103,14 @@ class PeerMemory:
             before = self.pins.lookup(at)
             after = self.pins.remember(at, met, now, statement)
             if _is_stranger(before, met) and not is_accepted(after, met.identity):
-                self._ring_for_stranger(at, now, rang=rang)
+                self._ring_for_stranger(at, met, now, rang=rang)
             self.count = self.pins.count() if new else self.count
         except EnvironmentFailureError as error:
             self._alarm(Reason.PINS_UNWRITABLE, "peers", str(error))
         self._ring_facts()
         return True
 
-    def _ring_for_stranger(self, at: Destination, now: int, *, rang: bool) -> None:
+    def _ring_for_stranger(self, at: Destination, met: MetPeer, now: int, *, rang: bool) -> None:
         """From now on it is one that has been seen, and rings no more: so it must have rung.
 
         It has not, where its session knew of no other peer (two first sessions at once), nor where the bell
@@ -123,7 +124,7 @@ class PeerMemory:
         number = min(lately, limits.IDENTITIES_PER_PIN)
         if number > 1 or not rang:
             subject = f"{at} ({number})" if number > 1 else str(at)
-            self._alarm(Reason.UPGRADED_CHANGED_PEER, subject, "an identity that was not known there")
+            self._alarm(Reason.UPGRADED_CHANGED_PEER, subject, f"peer={fingerprint_of(met.identity)}")
 
     def learn_look(self, at: Destination, look: Look) -> None:
         if self._looks is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import Config
+from gateway.config import Config, Placement
 from gateway.operator import doctor
 from gateway.operator.doctor import machine
 from gateway.operator.doctor.snapshot import (
@@ -95,6 +95,20 @@ def test_another_version_runs() -> None:
 def test_no_network_inside() -> None:
     daemon = Daemon(4, {**STATUS, "inside_networks": []}, {4: "S"})
     assert only(healthy(daemon=daemon), "inside").mend.startswith("#")
+
+
+def test_a_mail_server_without_an_address() -> None:
+    daemon = Daemon(4, {**STATUS, "inside_networks": []}, {4: "S"})
+    config = Config(placement=Placement.HOST, state_dir=Path("/state"))
+    assert only(healthy(config=config, daemon=daemon), "inside").what.startswith(
+        "this machine has no address"
+    )
+
+
+def test_a_bridge_that_cannot_be_had() -> None:
+    config = Config(placement=Placement.BRIDGE, inside=("lan",), outside=("wan",), state_dir=Path("/state"))
+    refusal = "interfaces: lan is a port of another bridge, not of br7"
+    assert refusal in only(healthy(config=config, bridge_refused=refusal), "bridge").what
 
 
 def test_a_network_inside_that_the_daemon_remembers_and_no_route_leads_to() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,10 @@ def test_silent_daemon(control: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "NO, mail passes in clear: the inside interfaces have no network yet, so no mail server is known",
         ),
         (
+            {"inside_networks": [], "placement": "host"},
+            "NO, mail passes in clear: this machine has no address yet, so no mail is known to be its own",
+        ),
+        (
             {"inside_networks": [], "placement": "bridge"},
             "YES, mail to and from sites with a gateway is protected now",
         ),
@@ -154,7 +159,7 @@ def test_all_lines() -> None:
         "bypassed: 6 connections passed by the gateway while it could not take them",
         "worker 0: serving pid=17 queue=2500 sessions=3 restarts=0",
         "worker 1: hung pid=18 queue=2501 sessions=0 restarts=2",
-        "alarm: 2027-01-15 08:00 UTC offer-missing 192.0.2.7:25 (and 2 times since)",
+        "alarm: 2027-01-15 08:00 UTC offer-missing 192.0.2.7:25 (and 2 times since; told is the last)",
     ]
 
 
@@ -199,6 +204,10 @@ def test_without_a_daemon_the_days_are_read_from_the_disk(tmp_path: Path) -> Non
 
 def test_quiet_gateway() -> None:
     assert "alarms: none within the last day" in list(told(changed(alarms=[])))
+    now = int(time.time())
+    assert "alarms: none within the last day" in list(told(changed(alarms=[], since=now - 90_000)))
+    new = "alarms: none since the daemon's start, "
+    assert any(line.startswith(new) for line in told(changed(alarms=[], since=now - 3600)))
 
 
 def test_a_fresh_snapshot_is_understood() -> None:
@@ -234,5 +243,7 @@ def test_clients_and_likely_causes_are_told() -> None:
     )
     assert "clients: 7 remembered to have a gateway; 1 that dropped our offers get none for a day" in lines
     told_alarms = [line for line in lines if line.startswith("alarm: ")]
-    assert told_alarms[0].endswith("offer-missing 192.0.2.7:25, likely keyword-masked (and 2 times since)")
-    assert told_alarms[1].endswith("offer-missing 192.0.2.7:25 (and 2 times since)")
+    assert told_alarms[0].endswith(
+        "offer-missing 192.0.2.7:25, likely keyword-masked (and 2 times since; told is the last)"
+    )
+    assert told_alarms[1].endswith("offer-missing 192.0.2.7:25 (and 2 times since; told is the last)")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config import Config
+from gateway.crypto.keys import fingerprint_of
 from gateway.errors import Reason
 from gateway.observe import sinks
 from gateway.observe.counters import AlarmBell
@@ -228,6 +229,14 @@ def test_another_stranger_on_the_same_day_rings_too(weeks: Weeks) -> None:
     at = str(address(1))
     changed = Reason.UPGRADED_CHANGED_PEER
     assert weeks.rung == [(0, changed, at), (0, changed, f"{at} (2)")]
+
+
+def test_each_stranger_is_named(weeks: Weeks) -> None:
+    """Who is to accept one of them compares its name with what the other site says."""
+    for number in (1, 2, 3):
+        weeks.session(address(1), identity(number))
+    details = {alarm.subject: alarm.detail for alarm in weeks.bell.known(weeks.now)}
+    assert details[f"{address(1)} (2)"] == f"peer={fingerprint_of(identity(3))}"
 
 
 def test_very_many_strangers_at_one_address_do_not_keep_the_bell_busy(weeks: Weeks) -> None:
