@@ -164,11 +164,10 @@ def with_interfaces(config: Config, found: Sequence[FoundInterface]) -> Config:
         inside = set(config.inside) or names - outside
         if len(outside) == len(inside) == 1 and inside != outside:
             return replace(config, inside=tuple(inside), outside=tuple(outside))
-    raise _about(
-        config,
-        "interfaces.inside, interfaces.outside",
-        f"name them; found {_list(names)}, default route by {_list(ways_out)}",
-    )
+    problem = f"name them; found {_list(names)}, default route by {_list(ways_out)}"
+    if len(names) == 1 and not config.inside_networks:
+        problem += '; on a mail server itself: placement = "host"'
+    raise _about(config, "interfaces.inside, interfaces.outside", problem)
 
 
 def _about(config: Config, key: str, problem: str, entry: object = None) -> ConfigurationError:

@@ -142,6 +142,7 @@ def peers_accept(settings: Settings, address: str, fingerprint: str) -> int:
             return complaint(showing.not_one(destination, fingerprint, len(found)), NEGATIVE)
         store.accept(destination, found[0].identity)
     click.echo(f"accepted at {destination}: {showing.fingerprint(found[0].identity)}")
+    click.echo("what has rung about it stays in `nightmail status` for a day")
     return FINE
 
 

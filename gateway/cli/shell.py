@@ -51,6 +51,10 @@ class Seconds(click.FloatRange):
     def __init__(self, least: float) -> None:
         super().__init__(min=least, max=limits.ASKED_MOST_SECONDS)
 
+    def _describe_range(self) -> str:
+        """Nothing in a help: no person comes near to either end."""
+        return ""
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         seconds: float = super().convert(value, param, ctx)
         if math.isnan(seconds):  # neither below nor above anything

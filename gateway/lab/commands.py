@@ -169,7 +169,7 @@ def status(context: click.Context, as_json: bool) -> int:
         return 0
     for name, node in facts["nodes"].items():
         addresses = "  ".join(f"{pair['v4']} {pair['v6']}" for pair in node["addresses"].values())
-        more = node.get("gateway", node.get("address", ""))
+        more = "  ".join(node[key] for key in ("gateway", "address") if key in node)
         click.echo(f"{name:6} {node['processes']:3} processes  {more:14} {addresses}")
     heard = facts["listener"]
     click.echo(

@@ -39,8 +39,10 @@ def _nodes(lab: Lab) -> dict[str, dict[str, Any]]:
         }
     for one in lab.gateways:
         answer = gateways.ask(one)
-        nodes[one.node.name]["configuration"] = str(one.configuration)
-        nodes[one.node.name]["gateway"] = (
+        # In the placement host that is the mail server's.
+        stands = next(node for node in nodes.values() if node["namespace"] == one.namespace)
+        stands["configuration"] = str(one.configuration)
+        stands["gateway"] = (
             "off" if answer is None else "serves" if gateways.serves(answer) else "does not serve"
         )
     for instance in lab.mail_servers:

@@ -85,7 +85,9 @@ def destinations(text: str) -> list[Destination]:
         found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or "not a name"
-        raise EnvironmentFailureError(f"{name}: no address, and no name of one: {why}") from None
+        raise EnvironmentFailureError(
+            f"{name}: no address, and no name of one: {why}; name a mail server, not its domain"
+        ) from None
     return list(dict.fromkeys(Destination(str(entry[4][0]), port) for entry in found))
 
 

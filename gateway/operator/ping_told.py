@@ -36,7 +36,7 @@ def told(found: Ping) -> Iterator[str]:
         steps = [f"{_STEPS[name]} {1000 * seconds:.1f} ms" for name, seconds in found.seconds.items()]
         yield f"  times: {', '.join(steps)}; {1000 * sum(found.seconds.values()):.1f} ms in all"
     if found.look is not None:
-        yield f"  server: {_text(found.look.host)}; announces: {_keywords(found) or 'nothing'}"
+        yield f"  server: {_text(found.look.host.lower())}; announces: {_keywords(found) or 'nothing'}"
     yield from (f"  {line}" for line in _offer(found))
     yield from (f"  {line}" for line in _peer(found))
     if found.peer is not None:
@@ -118,7 +118,7 @@ def as_json(found: Ping) -> dict[str, Any]:
         "reason": found.decision.reason.value if found.decision is not None else None,
         "trouble": printable(found.trouble) or None,
         "seconds": {name: round(seconds, 6) for name, seconds in found.seconds.items()},
-        "server": _text(found.look.host) if found.look is not None else None,
+        "server": _text(found.look.host.lower()) if found.look is not None else None,
         "announces": _keywords(found).split() if found.look is not None else [],
         "offer": found.offer.name.lower() if found.offer is not None else None,
         "room_for": found.fits.name.lower() if found.fits is not None else None,

@@ -47,7 +47,7 @@ def found() -> Service | None:
 def starting(*, is_default: bool) -> str:
     """How a daemon is started here. `is_default`: the service reads this configuration."""
     if is_default and found() is not None:
-        return "`nightmail up` starts it, `journalctl -u nightmail` says why it ended"
+        return "`nightmail up` starts it; `journalctl -u nightmail` says why the last one ended"
     return "`nightmail run` starts it"
 
 

@@ -177,9 +177,19 @@ def test_a_kernel_without_br_netfilter(site: Site) -> None:
         assert is_gone("bridge", here)
 
 
+def test_a_program_for_alarms_that_is_not_there(site: Site) -> None:
+    ring = site.folder / "ring"
+    alarmed = site.beside("alarmed", **{"version = 1": f'version = 1\n[alarms]\ncommand = ["{ring}"]'})
+    assert f"alarms.command: {ring} is no program here" in found("alarms", alarmed.troubles())["what"]
+    ring.write_text("#!/bin/sh\n")
+    ring.chmod(0o755)
+    assert is_gone("alarms", alarmed)
+
+
 ELSEWHERE = {
     "privileges": test_not_root,
     "tools": test_tools_missing,
+    "alarms": test_a_program_for_alarms_that_is_not_there,
     "inside": test_inside_without_an_address,
     "version": test_another_version_is_installed,
     "conntrack-room": test_a_table_of_connections_without_room,

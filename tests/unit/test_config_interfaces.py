@@ -67,6 +67,11 @@ def test_interfaces_not_told_apart(config: Config, found: list[FoundInterface]) 
         with_interfaces(config, found)
 
 
+def test_a_single_interface_is_mostly_a_mail_servers() -> None:
+    with pytest.raises(ConfigurationError, match=r'on a mail server itself: placement = "host"$'):
+        with_interfaces(Config(), [ETH0])
+
+
 def test_named_interface_that_is_not_there() -> None:
     with pytest.raises(
         ConfigurationError, match=r"interfaces\.outside: no interface eth9 here; there are: eth0"

@@ -141,3 +141,14 @@ def log_file(seen: Snapshot) -> Iterator[Trouble]:
         # Root is stopped by a read-only file system only.
         mend = setting(seen, "log.file", '""')
     yield Trouble(f"log.file: {seen.log_trouble}", "the daemon does not start, or says nothing", mend)
+
+
+def alarm_programs(seen: Snapshot) -> Iterator[Trouble]:
+    """Before the first alarm: when it rings, who should look is not told."""
+    if seen.alarms_unheard:
+        key, _, rest = seen.alarms_unheard.partition(": ")
+        yield Trouble(
+            seen.alarms_unheard,
+            "an alarm stands in the log and in `status` alone, and nobody is told",
+            f"# put {rest.removesuffix(' is no program here')} there (mode 755), or change {key}",
+        )

@@ -38,7 +38,7 @@ from gateway.operator.doctor.snapshot import (
     Memory,
     Snapshot,
 )
-from gateway.operator.needs import is_free, missing_tools
+from gateway.operator.needs import alarms_unheard, is_free, missing_tools
 from gateway.peers.store import PinStore
 from gateway.policy import limits
 from gateway.runtime import identity_file
@@ -97,6 +97,7 @@ def snapshot(config: Config, path: Path, *, is_default: bool) -> Snapshot:
         state=file(resolved.state_dir),
         disk=_disk(resolved.state_dir),
         log_trouble=_log_trouble(resolved.log_file),
+        alarms_unheard=alarms_unheard(resolved),
         clock=_clock(resolved),
         ports_taken=() if daemon.pid else tuple(port for port in _ports(resolved) if not is_free(port)),
         queues_taken=() if daemon.pid else _queues_taken(resolved),

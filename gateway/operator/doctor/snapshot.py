@@ -179,6 +179,8 @@ class Snapshot:
     state: File = field(default_factory=lambda: File(Path("state")))
     disk: Disk | None = None
     log_trouble: str = ""
+    alarms_unheard: str = ""
+    """Which program that alarms go out by is not here."""
     clock: Clock = field(default_factory=lambda: Clock(0.0))
     ports_taken: tuple[int, ...] = ()
     """Of our listening ports, while no daemon of ours runs."""

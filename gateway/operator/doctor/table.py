@@ -55,6 +55,7 @@ CHECKS: Final[dict[str, Check]] = {
     "identity": files.identity,
     "memory": files.memory,
     "log": files.log_file,
+    "alarms": files.alarm_programs,
     "ports": running.ports_free,
     "wanted": running.wanted_up,
     "daemon": running.daemon_runs,

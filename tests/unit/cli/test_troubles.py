@@ -18,7 +18,7 @@ from gateway.cli import nightmail, shell
 from gateway.config import Config
 from gateway.config_text import ConfigurationError
 from gateway.intercept import kernel
-from gateway.operator import check
+from gateway.operator import check, status
 from tests.unit.cli.asking import ended, invoked
 
 NOBODY = 65534
@@ -178,3 +178,16 @@ def test_base_install_needs_no_extra(file: Path) -> None:
         [sys.executable, "-c", BASE_ONLY, str(file)], capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_daemon_can_be_asked_beside_a_broken_configuration(
+    shared: Path, monkeypatch: pytest.MonkeyPatch, runs: bool
+) -> None:
+    shared.write_text("placement = host\n")
+    monkeypatch.setattr(status, "is_running", lambda control: runs and control == Config().control_socket)
+    result = invoked(shared, "status")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"nightmail: {shared}:1: Invalid value")
+    assert ("`nightmail --config /dev/null status`" in result.stderr) == runs
+    assert result.stderr.count("\n") == 1

@@ -26,6 +26,7 @@ from gateway.operator.doctor.snapshot import (
 )
 from gateway.operator.doctor.table import CHECKS
 from gateway.operator.doctor.trouble import Trouble
+from gateway.operator.needs import alarms_unheard
 from tests.unit.operator.healthy import NOW, STATUS, found, healthy, only, route
 
 
@@ -103,6 +104,17 @@ def test_a_mail_server_without_an_address() -> None:
     assert only(healthy(config=config, daemon=daemon), "inside").what.startswith(
         "this machine has no address"
     )
+
+
+def test_programs_that_alarms_go_out_by(tmp_path: Path) -> None:
+    ring, sendmail = tmp_path / "ring", tmp_path / "sendmail"
+    config = Config(alarm_command=(str(ring),), alarm_mail_to="postmaster@a.test", alarm_sendmail=sendmail)
+    assert alarms_unheard(Config()) == ""
+    assert alarms_unheard(config) == f"alarms.command: {ring} is no program here"
+    ring.touch(0o755)
+    assert alarms_unheard(config) == f"alarms.sendmail: {sendmail} is no program here"
+    assert alarms_unheard(replace(config, alarm_server=("192.0.2.25", 25))) == ""
+    assert only(healthy(alarms_unheard=alarms_unheard(config)), "alarms").mend.startswith(f"# put {sendmail}")
 
 
 def test_a_bridge_that_cannot_be_had() -> None:

@@ -105,7 +105,7 @@ def test_a_server_without_a_gateway(tmp_path: Path, v6: bool) -> None:
     assert (found.offer, found.fits, found.trouble) == (None, OfferSize.FULL, "")
     lines = list(telling.told(found))
     assert lines[0] == f"{destination}: NO, a session is in clear: nobody there offers encryption"
-    assert "  server: MX.B.TEST; announces: PIPELINING SIZE 8BITMIME" in lines
+    assert "  server: mx.b.test; announces: PIPELINING SIZE 8BITMIME" in lines
     assert any(line.startswith("  offer: none; one in four sessions") for line in lines)
     assert list(tmp_path.iterdir()) == [], "nothing is remembered"
 
