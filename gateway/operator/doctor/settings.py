@@ -52,7 +52,7 @@ def bridge_able(seen: Snapshot) -> Iterator[Trouble]:
             "frames that cross the bridge do not come to the gate: mail passes in clear",
             "modprobe br_netfilter",
         )
-    if seen.bridge_refused:
+    if seen.bridge_refused and not seen.remarks:
         yield Trouble(
             f"no gateway in this bridge: {seen.bridge_refused}",
             "the daemon does not put its rules in, and mail passes in clear",
