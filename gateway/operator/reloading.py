@@ -28,7 +28,8 @@ class Reloaded:
 
     @property
     def told(self) -> str:
-        rest = f"; {self.older} sessions finish with the older ones" if self.older else ""
+        finish = "1 session finishes" if self.older == 1 else f"{self.older} sessions finish"
+        rest = f"; {finish} with the older ones" if self.older else ""
         return f"reloaded: version {self.version}, {self.workers} new workers serve{rest}"
 
 

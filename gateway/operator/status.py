@@ -25,6 +25,7 @@ from gateway.runtime.supervisor import days, sole
 
 Status = dict[str, Any]
 _ASK: Final = b"status\n"
+_PASSED_BY: Final = "connections passed by the gateway while it could not take them"
 _IN_WORDS: Final = {"out": "sent by this site", "in": "received by this site"}
 
 
@@ -195,7 +196,9 @@ def _peers_and_bypassed(status: Mapping[str, Any]) -> Iterator[str]:
         more = f"; {resting} that dropped our offers get none for a day" if resting else ""
         yield f"clients: {sources.get('upgraded', 0)} remembered to have a gateway{more}"
     if status.get("bypassed") is not None:
-        yield f"bypassed: {status['bypassed']} connections passed by the gateway while it could not take them"
+        one = status["bypassed"] == 1
+        words = "connection passed by the gateway while it could not take it" if one else _PASSED_BY
+        yield f"bypassed: {status['bypassed']} {words}"
 
 
 def _workers(status: Mapping[str, Any]) -> Iterator[str]:

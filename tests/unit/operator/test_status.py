@@ -202,6 +202,11 @@ def test_without_a_daemon_the_days_are_read_from_the_disk(tmp_path: Path) -> Non
     assert kept(path, today * 86400) == {}
 
 
+def test_a_single_connection_is_one() -> None:
+    one = "bypassed: 1 connection passed by the gateway while it could not take it"
+    assert one in list(told(changed(bypassed=1)))
+
+
 def test_quiet_gateway() -> None:
     assert "alarms: none within the last day" in list(told(changed(alarms=[])))
     now = int(time.time())
