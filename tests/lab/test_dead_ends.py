@@ -130,18 +130,10 @@ def a_dead_end(sites: Sites, address: str) -> Iterator[None]:
 def deaf(sites: Sites, node: str, v6: bool, match: str) -> Iterator[Callable[[], None]]:
     """What matches does not come in there, until it is called."""
     tool = TOOLS[v6]
-    dropped = [True]
-
-    def hear() -> None:
-        if dropped.pop():
-            sites.sh(node, f"{tool} -D INPUT -p tcp {match} -j DROP")
-            dropped.append(False)
-
-    sites.sh(node, f"{tool} -I INPUT -p tcp {match} -j DROP")
-    try:
-        yield hear
-    finally:
-        hear()
+    with contextlib.ExitStack() as until_then:
+        sites.sh(node, f"{tool} -I INPUT -p tcp {match} -j DROP")
+        until_then.callback(sites.sh, node, f"{tool} -D INPUT -p tcp {match} -j DROP")
+        yield until_then.close
 
 
 @contextlib.contextmanager

@@ -109,7 +109,6 @@ def two_insides() -> Iterator[Sites]:
         for v6, network in ((False, "10.99.0.0/24"), (True, "fd99::/64")):
             hop = "2001:db8:100::12" if v6 else "198.51.100.12"
             sites.sh("wire", f"ip {'-6' if v6 else '-4'} route add {network} via {hop} dev gw-b")
-            hop = "2001:db8:100::1" if v6 else "198.51.100.1"
         configure(sites, "b", 'inside = ["inside"]', 'inside = ["inside", "dmz"]')
         sites.start("a", "b")
         yield sites
