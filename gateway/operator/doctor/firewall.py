@@ -26,7 +26,7 @@ def missing_rules(seen: Snapshot) -> Iterator[Trouble]:
         # Without a daemon that is the trouble: it puts them in place when it starts.
         return
     first, count = seen.missing_rules[0], len(seen.missing_rules)
-    frozen = seen.daemon.pid is not None and seen.daemon.states.get(seen.daemon.pid) == "T"
+    frozen = seen.daemon.states.get(seen.daemon.pid) == "T"
     yield Trouble(
         f"{count} of our rules are missing, the first: {first}",
         "without them connections to port 25 do not come to the gateway: mail passes in clear",
