@@ -1,4 +1,4 @@
-"""Alarms by SMTP to a real mail server of the site's: what a person reads, and and if it is down."""
+"""Alarms by SMTP to a real mail server of the site's: what a person reads, and if it was down."""
 
 from __future__ import annotations
 

@@ -39,12 +39,9 @@ def kernel_state() -> list[str]:
     """All rules, routes and routing rules; without comments, counters, and chains that hold nothing."""
     lines: list[str] = []
     for command in ("iptables-save", "ip6tables-save"):
-        saved = sh(G, command)
-        filled = set(re.findall(r"-A (\S+)", saved))
-        for line in saved.splitlines():
+        for line in sh(G, command).splitlines():
             if line.startswith("-") or re.match(r":(\S+) (?!ACCEPT)", line):
                 lines.append(f"{command} {re.sub(r' .[0-9:]+]$', '', line)}")
-        assert filled is not None
     lines += [f"nft {line}" for line in sh(G, "nft list tables").splitlines() if "nightmail" in line]
     for family in ("-4", "-6"):
         lines += sh(G, f"ip {family} rule").splitlines()
