@@ -83,7 +83,7 @@ def test_what_others_take_away_is_put_back(sites: Sites, server: MailServer, har
     eventually(lambda: lifts(sites, "a"), what="the way out of the bridge and back")
     eventually(lambda: harms.ours(sites.kernel_state("a")) == before, what="all of our rules")
     eventually(lambda: not sites.status("a")["rules"]["missing"], what="a status without missing rules")
-    eventually(lambda: sites.alarms("a", "rules-missing"), what="an alarm in the log")
+    eventually(lambda: sites.alarms("a", "rules-missing"), what="an alarm")
     sites.wait_ready("a")
     known = decided(sites, "a")
     mail(sites, "mta-a", server, harms.targets(sites)[0], b"after harm")

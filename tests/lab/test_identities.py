@@ -145,7 +145,7 @@ def test_two_gateways_of_one_identity_that_face_each_other(sites: Sites, server:
     sites.start("a", "b")
     assert sites.status("a")["identity"] == sites.status("b")["identity"]
     assert [send(sites, server) for _ in range(2)] == ["own-identity"] * 2
-    assert (rung(sites, "a"), rung(sites, "b")) == ([], [])
+    assert (sites.alarms("a"), sites.alarms("b")) == ([], [])
     assert probes.pins(sites.gateway("a")) == []
 
 
@@ -176,7 +176,7 @@ def test_two_identities_at_one_address(sites: Sites, server: MailServer) -> None
     eventually(lambda: send(sites, server) == "upgraded", what="the worker knows it")
     answers_as(one)
     assert send(sites, server) == "upgraded"
-    assert rung(sites, "a") == ["upgraded-changed-peer"]
+    assert [alarm["reason"] for alarm in sites.alarms("a")] == ["upgraded-changed-peer"]
     history = sites.command("a", "peers", "history", at_b(sites).address)
     assert stranger in history
     assert "accepted" in history
@@ -210,7 +210,7 @@ def test_a_peer_behind_nat(sites: Sites, server: MailServer, listed: bool) -> No
     notes = [line for line in sites.log("b").splitlines() if " dialled-address-not-confirmed " in line]
     assert len(notes) == (0 if listed else 2)
     assert all("reason=wrong-dialled-address" in line for line in notes)
-    assert (rung(sites, "a"), rung(sites, "b")) == ([], [])
+    assert (sites.alarms("a"), sites.alarms("b")) == ([], [])
 
 
 # --- Odd ones -----------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ def test_a_key_of_the_day_that_is_older_than_one_seen(sites: Sites, server: Mail
         store.remember(at_b(sites), MetPeer(known.identity, known.epoch + 1, True), int(time.time()))
     sites.start("a")
     assert send(sites, server) == "upgraded-old-epoch"
-    assert rung(sites, "a") == []
+    assert sites.alarms("a") == []
     assert pin_at_a(sites).identities[0].epoch == known.epoch + 1, "never lowered"
 
 

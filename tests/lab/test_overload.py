@@ -155,7 +155,7 @@ def bounded(sites: Sites, letter: str) -> Iterator[None]:
 def unprotected(sites: Sites) -> int:
     """Sessions from site a that have lost their channel, as either gateway tells it."""
     sent: int = sum(sites.status("a")["counters"]["decided"]["out"]["clear"].values())
-    return sent + len(sites.alarms("b", "source-in-clear"))
+    return sent + sum(1 + alarm["unheard"] for alarm in sites.alarms("b", "source-in-clear"))
 
 
 @FAMILIES

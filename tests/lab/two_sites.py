@@ -169,10 +169,13 @@ class Sites:
     def log(self, letter: str) -> str:
         return self.gateway(letter).log.read_text()
 
-    def alarms(self, letter: str, reason: str) -> list[str]:
-        """Lines of the log that ring for this reason."""
-        lines = self.log(letter).splitlines()
-        return [line for line in lines if " alarm rings " in line and f"reason={reason}" in line]
+    def alarms(self, letter: str, reason: str = "") -> list[dict[str, Any]]:
+        """What its bell has rung for: for this reason, or for any; the newest first.
+
+        Of the daemon itself: its log tells it a moment later, and says nothing of what it has not told yet.
+        """
+        rung: list[dict[str, Any]] = self.status(letter)["alarms"]
+        return [alarm for alarm in rung if reason in ("", alarm["reason"])]
 
     def supervisor(self, letter: str) -> int:
         process = self.gateway(letter).process
