@@ -168,6 +168,11 @@ ADDRESSES_CACHED: Final = 4096
 """Addresses whose side (inside, listed) is remembered: a tuple of 200 octets each."""
 GATE_TICK_SECONDS: Final = 1.0
 """The gate looks so often for dials that nobody came for."""
+ICMP_ERRORS_AT_ONCE: Final = 5
+"""ICMP errors that a kernel sends to one address at once, for all workers together: Linux has six
+(XRLIM_BURST_FACTOR), and may have sent one of its own."""
+ICMP_CLIENTS: Final = 4096
+"""Clients of which a worker remembers when they were told by such an error, some 150 octets each."""
 ACCEPT_REST_SECONDS: Final = 0.05
 """A listener without descriptors left is looked at again after so long."""
 

@@ -6,7 +6,8 @@ Holds the static key of the day, never the identity's own private key: that is t
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from gateway.config import Config
@@ -61,7 +62,7 @@ class Presented:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Order:
-    """`listeners` and `signing` are inherited descriptors."""
+    """`listeners` and `signing` are inherited descriptors. `icmp_seconds_apart`: this kernel's, by family."""
 
     config: Config
     slot: int
@@ -70,6 +71,7 @@ class Order:
     signing: int
     presented: Presented
     confinement: Confinement
+    icmp_seconds_apart: Mapping[int, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<Order slot={self.slot} queue={self.queue}: static redacted>"

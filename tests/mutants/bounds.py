@@ -178,6 +178,13 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
                 "1 <= passes",
             ),
         ],
+        "gateway/intercept/icmp_budget.py": [
+            (
+                "clients that are told of ICMP errors have a limit",
+                "len(self._due) > limits.ICMP_CLIENTS",
+                "False",
+            ),
+        ],
         # --- Time ---
         "gateway/intercept/gate.py": [
             (

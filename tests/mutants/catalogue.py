@@ -131,6 +131,7 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
         "tests/unit/intercept/test_admission.py",
     ),
     "gateway/intercept/roles.py": ("tests/unit/intercept/test_roles.py",),
+    "gateway/intercept/icmp_budget.py": ("tests/unit/intercept/test_icmp_budget.py",),
     "gateway/intercept/held.py": ("tests/unit/intercept/test_gate.py",),
     "gateway/policy/ignored_offers.py": ("tests/unit/policy/test_ignored_offers.py",),
     "gateway/runtime/worker/memory.py": ("tests/unit/runtime/worker/test_memory.py",),

@@ -34,7 +34,7 @@ from gateway.intercept.kernel.kind import Kind
 from gateway.intercept.kernel.lifts import Lifts
 from gateway.intercept.kernel.nft import NftTables
 from gateway.intercept.kernel.routing import Routing, families, keep_open, let_go, with_routes
-from gateway.intercept.kernel.sysctls import Sysctls
+from gateway.intercept.kernel.sysctls import Sysctls, icmp_seconds_apart
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.objects import LOOPBACK, BridgeLift, NftTable, Sysctl, queues_served
 from gateway.intercept.placements import InsideNetworks, layout_of
@@ -50,6 +50,7 @@ __all__ = [
     "dead_end_count",
     "families",
     "gate_counts",
+    "icmp_seconds_apart",
     "inside_networks",
     "is_dead_end",
     "is_in_ipset",

@@ -71,6 +71,13 @@ def value(name: str) -> str:
         return ""
 
 
+def icmp_seconds_apart() -> dict[int, float]:
+    """By family, how far apart two ICMP errors to the same address are sent at least; 0: without a limit."""
+    names = {4: "net/ipv4/icmp_ratelimit", 6: "net/ipv6/icmp/ratelimit"}
+    found = {family: value(name) for family, name in names.items()}
+    return {family: int(said) / 1000 if said.isdigit() else 0.0 for family, said in found.items()}
+
+
 def turn(name: str, wanted: str) -> None:
     """Set a switch; where that is not allowed it stays as it is."""
     with contextlib.suppress(OSError):

@@ -18,6 +18,7 @@ from typing import Any
 
 from gateway.config import Config, Network
 from gateway.errors import Reason
+from gateway.intercept import kernel
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.ruleset import Slot
 from gateway.observe.counters import (
@@ -240,7 +241,8 @@ class Pool:
         slot, signing = worker.slot, self._signer_end(worker.slot.index)
         who, confined = self._presented, self._confinement
         config = seen_by_workers(self._config, confined)
-        order = Order(config, slot.index, slot.queue, listeners, signing, who, confined)
+        apart = kernel.icmp_seconds_apart()
+        order = Order(config, slot.index, slot.queue, listeners, signing, who, confined, apart)
         ours.send(pickle.dumps(order))
         return Child.start(
             self._loop,

@@ -21,6 +21,7 @@ from gateway.intercept.gate import (
     GateCommand,
     GiveVerdict,
 )
+from gateway.intercept.icmp_budget import IcmpBudget
 from gateway.intercept.marks import MarkBits, Verdict
 from gateway.intercept.nfqueue import HeldPacket, SynQueue
 from gateway.intercept.outcomes import DialOutcome
@@ -75,8 +76,10 @@ class Intake:
         keeps_port: bool = True,
         bridged: bool = False,
         bounds: Bounds = Bounds(),  # noqa: B008 - frozen
+        icmp: IcmpBudget | None = None,
     ) -> None:
         self._loop = loop
+        self._icmp = icmp if icmp is not None else IcmpBudget({}, 1)
         self._marks = marks
         self._slot = slot
         self.roles = roles
@@ -304,7 +307,9 @@ class Intake:
         if outcome is DialOutcome.CONNECTED and role is Role.RECEIVING:
             self._tell_answer(flow.server)
         if self._queue is not None:
-            self._execute(self._gate.dial_finished(flow, outcome, self._loop.time()))
+            now = self._loop.time()
+            told = self._icmp.tellable(outcome, flow.source, now)
+            self._execute(self._gate.dial_finished(flow, told, now))
 
     def _tell_answer(self, server: tuple[str, int]) -> None:
         """So that the other workers need no probe: theirs might be in the name of a forged source."""

@@ -21,6 +21,7 @@ from ipaddress import ip_network
 from gateway.config import Config, Network
 from gateway.errors import EnvironmentFailureError, Reason
 from gateway.intercept.admission import Bounds
+from gateway.intercept.icmp_budget import IcmpBudget
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.placements import InsideNetworks, layout_of
 from gateway.intercept.pulse import Pulse
@@ -116,6 +117,10 @@ class Worker:
             keeps_port=layout.keeps_port,
             bridged=layout.bridged,
             bounds=_bounds(order.config),
+            # Elsewhere errors go over lo, which has no limit, or are the network's own.
+            icmp=IcmpBudget(
+                order.icmp_seconds_apart if layout.routes_for_others else {}, order.config.workers
+            ),
         )
 
     def _alive(self) -> None:
