@@ -22,7 +22,7 @@ from tests.lab import in_any_placement, probes
 from tests.lab.conftest import Guarded
 from tests.lab.darkness import SPOKEN, assert_dark
 from tests.lab.dialogues import DIALOGUES, Dialogue
-from tests.lab.equality import BOTH, ROUTES, UPGRADED, Route, assert_equal
+from tests.lab.equality import BOTH, ROUTES, UPGRADED, Route, assert_equal, through
 from tests.lab.exchange import MailSites
 from tests.lab.probes import eventually
 from tests.lab.tls_ends import TlsContexts
@@ -79,14 +79,7 @@ def compare(
 ) -> None:
     for route in routes:
         direct = bare.run(dialogue.steps, route.sender, route.receiver, family, dialogue.patience)
-        via = on_hosts.sites.run(
-            dialogue.steps,
-            route.sender,
-            route.receiver,
-            family,
-            dialogue.patience,
-            cut_offer=route.gateways == "b",
-        )
+        via = through(on_hosts, dialogue, route, family)
         assert via.seen_source[0] == via.source[0]
         assert via.seen_source[1] != via.source[1], "not through a gateway"
         if "b" in route.gateways:
