@@ -77,6 +77,17 @@ def early_demux() -> str:
     return sh(G, "sysctl -n net.ipv4.tcp_early_demux").strip()
 
 
+def test_routing_rules_are_marked_as_ones_that_systemd_networkd_leaves_alone(router: None) -> None:
+    """It takes out those of others when it starts, and at each `networkctl reconfigure`."""
+    rules = apply([2500])
+    for family in ("-4", "-6"):
+        ours = [line for line in sh(G, f"ip -d {family} rule").splitlines() if line.startswith("25:")]
+        assert ours
+        assert all("proto kernel" in line for line in ours)
+    within(G, rules.remove)
+    assert "25:" not in sh(G, "ip -4 rule", "ip -6 rule")
+
+
 def test_another_placement_takes_the_place_of_all_that_the_last_one_made(router: None) -> None:
     before = kernel_state()
     apply([2500, 2501])

@@ -35,6 +35,8 @@ _AF: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _MAIN_TABLE: Final = 254  # <linux/rtnetlink.h>
 _RULE_GROUPS: Final = 1 << 7 | 1 << 18  # RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE, <linux/rtnetlink.h>
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
+_LEFT_ALONE: Final = 2  # RTPROT_KERNEL, <linux/rtnetlink.h>
+"""systemd-networkd takes out routing rules that it does not know when it starts, but none of the kernel's."""
 _LINK_LOCAL: Final = IPv6Network("fe80::/10")
 _MULTICAST: Final = IPv6Network("ff00::/8")
 
@@ -81,7 +83,7 @@ class Routing:
                 ip.rule("del", **_rule_words(rule))
         for each in wanted:
             if isinstance(each, PolicyRule) and each.family in here and each not in present:
-                ip.rule("add", **_rule_words(each))
+                ip.rule("add", **_rule_words(each), protocol=_LEFT_ALONE)
 
     def _take_away(self, ip: Any) -> None:
         for rule in _policy_rules(ip):
