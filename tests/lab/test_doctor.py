@@ -110,6 +110,13 @@ CASES = [
         "while ip rule del priority 1000; do :; done; ip route flush table 77",
     ),
     Case(
+        "smaller-segments-forwarded",
+        "iptables -t mangle -A FORWARD -i lan -o wan -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1200",
+        "segments",
+        "mangle -A FORWARD -i lan",
+        "iptables -t mangle -F FORWARD; iptables -t mangle -F POSTROUTING",
+    ),
+    Case(
         "impatient-conntrack",
         "sysctl -w net.netfilter.nf_conntrack_tcp_timeout_established=300",
         "conntrack-patience",

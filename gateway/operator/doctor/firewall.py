@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from gateway.config import Placement
@@ -17,6 +17,8 @@ _MODULES: Final = (
     "nfnetlink_queue", "nft_tproxy", "nft_socket", "nft_ct", "xt_NFQUEUE", "xt_socket", "xt_connmark",
     "xt_CONNMARK", "xt_addrtype", "xt_multiport", "ipt_REJECT", "ip6t_REJECT",
 )  # fmt: skip
+_MSS: Final = "TCPMSS"
+_FOR_SOME: Final = frozenset({"!", "-s", "-d"})
 _ALL_BITS: Final = 0xFFFFFFFF
 
 
@@ -94,6 +96,29 @@ def redirections(seen: Snapshot) -> Iterator[Trouble]:
                         " come to the gateway as it should",
                         rule.removal,
                     )
+
+
+def smaller_segments(seen: Snapshot) -> Iterator[Trouble]:
+    """An MSS of the site's for what it forwards, and no word of it for what the gateway sends."""
+    for saved in _each(seen):
+        if any(rule.target == _MSS for rule in _theirs(saved, "mangle", "POSTROUTING", seen)):
+            continue
+        for rule in _theirs(saved, "mangle", "FORWARD", seen):
+            # To clamp it to the path's is needed for nothing that starts here: the kernel does that.
+            if rule.target == _MSS and "--set-mss" in rule.options and not _FOR_SOME & set(rule.words):
+                yield Trouble(
+                    f"a rule makes segments smaller of what is forwarded alone: {rule}",
+                    "the gateway's connections start here, and are not forwarded: where the line needs them"
+                    " small, its mails stall",
+                    shell(rule.tool, "-t", "mangle", "-A", "POSTROUTING", *_without_input(rule.words)),
+                )
+
+
+def _without_input(words: Sequence[str]) -> Iterator[str]:
+    """In POSTROUTING it is not known any more by which interface a packet came."""
+    for before, word in zip(("", *words), words, strict=False):
+        if "-i" not in (before, word):
+            yield word
 
 
 def untracked(seen: Snapshot) -> Iterator[Trouble]:

@@ -80,6 +80,30 @@ def test_the_end_of_a_closed_input_chain_is_no_trouble() -> None:
     assert found(healthy(dumps={4: text})) == []
 
 
+SMALLER = "-A FORWARD -i lan -o wan -p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1400"
+
+
+def test_a_smaller_mss_for_what_is_forwarded_is_wanted_for_what_is_sent_as_well() -> None:
+    trouble = only(healthy(dumps=dump("mangle", SMALLER)), "segments")
+    wanted = "-A POSTROUTING -o wan -p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1400"
+    assert trouble.mend == f"iptables -t mangle {wanted}"
+    assert found(healthy(dumps=dump("mangle", SMALLER, wanted))) == []
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "-A FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu",
+        "-A FORWARD -s 10.9.0.0/16 -p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1400",
+        "-A FORWARD -p tcp -m tcp --dport 443 --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1400",
+        "-A OUTPUT -p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1400",
+    ],
+    ids=["to the path's", "for some", "of another port", "what this machine sends"],
+)
+def test_other_rules_about_the_mss_are_nobodys_trouble(rule: str) -> None:
+    assert found(healthy(dumps=dump("mangle", rule))) == []
+
+
 def test_old_tables_beside_new_ones() -> None:
     old = "*filter\n:INPUT ACCEPT [0:0]\n[0:0] -A INPUT -s 203.0.113.9/32 -j DROP\nCOMMIT\n"
     assert "iptables-legacy-save | iptables-restore" in only(healthy(legacy={4: old}), "legacy").mend
