@@ -97,12 +97,20 @@ class Site:
             assert time.monotonic() < deadline, f"{what}: {json.dumps(troubles, indent=2)}"
 
     def pids(self) -> dict[str, int]:
-        daemon = self.shell(f"nightmail --config {self.configuration} status --json")
-        status = json.loads(daemon.stdout)
-        worker, signer = status["workers"][0]["pid"], status["signer"]["pid"]
-        parent = re.search(r"^PPid:\s*(\d+)", Path(f"/proc/{worker}/status").read_text(), re.MULTILINE)
-        assert parent is not None
-        return {"worker": worker, "signer": signer, "daemon": int(parent[1])}
+        """Of processes that live; a worker that the case before has harmed may end just now."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            daemon = self.shell(f"nightmail --config {self.configuration} status --json")
+            status = json.loads(daemon.stdout)
+            worker, signer = status["workers"][0]["pid"], status["signer"]["pid"]
+            try:
+                words = Path(f"/proc/{worker}/status").read_text()
+            except FileNotFoundError:
+                assert time.monotonic() < deadline, f"worker {worker} is named, and gone"
+                continue
+            parent = re.search(r"^PPid:\s*(\d+)", words, re.MULTILINE)
+            assert parent is not None
+            return {"worker": worker, "signer": signer, "daemon": int(parent[1])}
 
     def beside(self, name: str, **changes: str) -> Site:
         """Another one on the same machine, with a folder and a configuration of its own, and no daemon."""
