@@ -50,6 +50,8 @@ def main() -> int:
         else:
             found = _measure(asked.names, scale, quick=asked.quick)
             if everything:
+                if not asked.quick:
+                    _keep(found)
                 found = report.joined(found, _beside_rivals(rivals_scale, quick=asked.quick))
     except EnvironmentFailureError as error:
         print(f"bench: {error}", file=sys.stderr)
@@ -105,6 +107,12 @@ def _beside_rivals(scale: measures.Scale, *, quick: bool) -> dict[str, Any]:
         rivals.keep(found, results)
     found.pop("rows", None)
     return found
+
+
+def _keep(found: dict[str, Any]) -> None:
+    """What docs/performance.md is made of, beside the rivals' figures."""
+    kept = {name: one for name, one in found.items() if name != "rows"}
+    (rivals.RESULTS / "costs.json").write_text(json.dumps(kept, indent=1) + "\n")
 
 
 def _page(found: dict[str, Any]) -> str:

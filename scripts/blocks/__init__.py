@@ -5,11 +5,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from scripts.blocks import faults, house, limits, octets, overview, pictures, proof, soak, states, vectors
+from scripts.blocks import (
+    costs,
+    faults,
+    house,
+    limits,
+    octets,
+    overview,
+    pictures,
+    proof,
+    soak,
+    states,
+    vectors,
+)
 
 BLOCKS: Mapping[str, Callable[[], str]] = {
     "answer-octets": octets.answer_octets,
     "answer-payload-octets": octets.answer_payload_octets,
+    "costs": costs.reached,
+    "costs-growth": costs.growth,
+    "costs-page": costs.page,
+    "costs-rivals-bars": costs.rivals_bars,
+    "costs-rivals-load": costs.rivals_load,
+    "costs-rivals-machine": costs.machine,
+    "costs-rivals-time": costs.rivals_time,
     "faults": faults.catalogue,
     "faults-measured": faults.measured,
     "faults-put-back": faults.put_back,
