@@ -30,6 +30,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "costs-rivals-machine": costs.machine,
     "costs-rivals-time": costs.rivals_time,
     "faults": faults.catalogue,
+    "faults-elsewhere": faults.elsewhere,
     "faults-measured": faults.measured,
     "faults-put-back": faults.put_back,
     "files": house.files,

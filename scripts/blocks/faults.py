@@ -9,7 +9,10 @@ from typing import Any
 from bench.chaos.faults import FAULTS
 from scripts.blocks.tables import table
 
-RESULTS = Path(__file__).parents[2] / "bench" / "results" / "chaos.json"
+RESULTS = Path(__file__).parents[2] / "bench" / "results"
+HERE = "chaos.json"
+ELSEWHERE = ("chaos-bridge.json", "chaos-host.json")
+BAR_SECONDS = 1.0
 
 
 def measured() -> str:
@@ -52,8 +55,33 @@ def put_back() -> str:
     )
 
 
-def _found() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(RESULTS.read_text())
+def elsewhere() -> str:
+    """The other placements: all faults of a run in one row."""
+    heads = (
+        "placement",
+        "faults",
+        "gap s, the longest",
+        "over the bar",
+        "lost",
+        "doubled",
+        "altered",
+        "rules back s",
+    )
+    return table(heads, (_summary(_found(name)) for name in ELSEWHERE))
+
+
+def _summary(found: dict[str, Any]) -> list[object]:
+    rows = found["faults"]
+    longest = max(rows, key=lambda row: row["gap_s"])
+    over = [f"`{row['name']}` {row['gap_s']:.2f}" for row in rows if row["gap_s"] > BAR_SECONDS]
+    counts = [sum(row[key] for row in rows) for key in ("lost", "doubled", "altered")]
+    back = max(row.get("put_back_s", 0.0) for row in rows)
+    gap = f"{longest['gap_s']:.2f} (`{longest['name']}`)"
+    return [found["placement"], len(rows), gap, ", ".join(over) or "none", *counts, f"at most {back:.2f}"]
+
+
+def _found(name: str = HERE) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / name).read_text())
     return found
 
 
