@@ -116,7 +116,13 @@ fault("route-removed", "our routing table is emptied", PUT_BACK, quick=True, bre
 )
 
 
-@fault("rules-down-and-up", "`nightmail down`, and `nightmail up`", "the operator's own hand", seconds=2.0)
+@fault(
+    "rules-down-and-up",
+    "`nightmail down`, and `nightmail up`",
+    "the operator's own hand",
+    seconds=2.0,
+    breaks_on_host=NOT_TURNED,
+)
 @on_daemon("a")
 def _down_and_up(world: World, service: Service) -> Iterator[None]:
     command = gateways.nightmail_command("--config", str(service.gateway.configuration))
