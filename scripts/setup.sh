@@ -50,9 +50,13 @@ fi
 
 stamp=.venv/.nightmail-$extra
 wanted=$(cat pyproject.toml constraints.txt | sha256sum)
-# The extra dev holds the extra lab; bench has more than both of them need.
-also=$([ "$extra" = lab ] && echo .venv/.nightmail-dev || true)
-made() { [ -x .venv/bin/nightmail ] && grep -qxF "$wanted" "$stamp" $also 2>/dev/null; }
+# The extra dev holds the extra bench, whose figures have tests, and that holds the extra lab.
+case "$extra" in
+lab) also=(.venv/.nightmail-bench .venv/.nightmail-dev) ;;
+bench) also=(.venv/.nightmail-dev) ;;
+*) also=() ;;
+esac
+made() { [ -x .venv/bin/nightmail ] && grep -qxF "$wanted" "$stamp" "${also[@]}" 2>/dev/null; }
 if ! made; then
     echo "setup: making the virtual environment in .venv" >&2
     [ -x .venv/bin/python ] || /usr/bin/python3 -m venv .venv

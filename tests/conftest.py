@@ -1,4 +1,6 @@
-"""How hypothesis searches: the same cases in every run by default, other ones with NIGHTMAIL_TESTS=deep.
+"""What holds of all tests: how hypothesis searches, and what becomes of a test that needs root.
+
+Hypothesis searches the same cases in every run by default, other ones with NIGHTMAIL_TESTS=deep.
 
 A run that judges a change must not depend on luck or on how busy the machine is; a run that looks for new
 faults must. One that only asks whether something fails (tests/mutants) does not look for the smallest case.
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 settings.register_profile(
@@ -24,3 +27,9 @@ settings.register_profile(
     phases=[Phase.explicit, Phase.generate],
 )
 settings.load_profile(os.environ.get("NIGHTMAIL_TESTS", "steady"))
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """To scripts/test one that is skipped has not passed."""
+    if os.geteuid() != 0 and item.get_closest_marker("root"):
+        item.add_marker(pytest.mark.skip(reason="needs root"))

@@ -103,7 +103,6 @@ def test_the_switch_takes_the_padding_out_of_a_process_that_is_given_it() -> Non
 
 
 def test_the_forest_guesses_what_can_be_told_and_nothing_else() -> None:
-    pytest.importorskip("sklearn", reason="only the extra bench has it")
     chance = random.Random(3)
     labels = [number % 4 for number in range(200)]
     noise = [[chance.random() for _ in range(8)] for _ in labels]

@@ -149,7 +149,6 @@ def test_the_page_and_the_bars_are_of_everything_that_was_measured() -> None:
 
 
 def test_pictures_are_whole_svg_with_the_machine_under_each() -> None:
-    pytest.importorskip("matplotlib", reason="only the extra bench has it")
     from bench.rivals import plots
 
     found = measured()
@@ -176,7 +175,6 @@ def test_the_pictures_that_are_kept_are_of_the_run_whose_figures_are_kept() -> N
 
 
 def test_the_pictures_that_are_kept_are_drawn_from_the_figures_that_are_kept() -> None:
-    pytest.importorskip("matplotlib", reason="only the extra bench has it")
     from bench.rivals import plots
 
     drawn = plots.pictures(json.loads((RESULTS / "rivals.json").read_text()))

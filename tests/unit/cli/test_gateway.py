@@ -138,7 +138,7 @@ def namespace() -> Iterator[str]:
 
 
 @pytest.mark.kernel
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs network namespaces")
+@pytest.mark.root
 def test_rules_come_and_go(namespace: str, file: Path) -> None:
     def inside(*command: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(

@@ -39,7 +39,7 @@ def shared() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+@pytest.mark.root
 @pytest.mark.parametrize(
     "words",
     [
@@ -59,7 +59,7 @@ def test_who_is_not_root_is_told_so(shared: Path, words: str) -> None:
     )
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+@pytest.mark.root
 @pytest.mark.usefixtures("two_interfaces")
 def test_who_is_not_root_still_hears_what_can_be_seen(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel, "remarks", lambda config: [])

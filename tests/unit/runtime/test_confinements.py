@@ -19,8 +19,6 @@ from gateway.policy import limits
 from gateway.runtime import confinements, hardening, landlock, system_calls
 from gateway.runtime.hardening import Confinement, User, user_for
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-
 
 def test_a_user_that_exists_is_taken() -> None:
     entry = next(entry for entry in pwd.getpwall() if entry.pw_uid != 0)
@@ -62,7 +60,7 @@ def test_who_is_not_root_gives_nothing_away(monkeypatch: pytest.MonkeyPatch) -> 
     assert made.worker.uid is made.signer.uid is made.readers is None
 
 
-@needs_root
+@pytest.mark.root
 def test_readers_pass_through_the_state_folder_and_see_nothing_of_it(tmp_path: Path) -> None:
     confinements.share(tmp_path, 61_000)
     found = tmp_path.stat()
@@ -96,7 +94,7 @@ def test_a_folder_that_workers_cannot_pass_is_named(tmp_path: Path, monkeypatch:
     assert confinements.closed_to(user, config.state_dir) is None
 
 
-@needs_root
+@pytest.mark.root
 def test_a_reader_who_may_not_write_reads_what_is_written_then(tmp_path: Path) -> None:
     """Another process, of the readers' group: with the files that SQLite keeps beside the file."""
     let_pass(tmp_path)

@@ -79,14 +79,14 @@ def test_readable_by_others(made: Path, mode: int) -> None:
         load_or_make(made)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file away")
+@pytest.mark.root
 def test_foreign_owner(made: Path) -> None:
     os.chown(made, 12345, 0)
     with pytest.raises(EnvironmentFailureError, match="belongs to user 12345"):
         load_or_make(made)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
+@pytest.mark.root
 def test_root_makes_and_reads_it_for_the_owner_of_the_directory(path: Path) -> None:
     path.parent.mkdir(mode=0o700)
     os.chown(path.parent, 12345, 12345)

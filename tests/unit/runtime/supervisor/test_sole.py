@@ -104,7 +104,7 @@ def test_however_many_have_asked_the_next_one_is_answered(name: str, monkeypatch
     one.close()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
+@pytest.mark.root
 def test_somebody_else_keeps_nobody_from_starting(name: str) -> None:
     with held_by(name, user=NOBODY) as pid:
         assert there(name).take() == f"process {pid} of user {NOBODY} has taken the name to know that by"

@@ -1,0 +1,87 @@
+"""What scripts/test makes of what ran: what was skipped is no pass, and none of it is silent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scripts import run_tests
+from scripts.run_tests import Ran
+
+TESTS = """
+import pytest
+
+def test_passes(): pass
+
+@pytest.mark.root
+def test_of_root(): pass
+
+@pytest.mark.skip(reason="no lucky number")
+def test_that_is_marked(): pass
+
+@pytest.mark.parametrize("number", [3])
+def test_that_gives_up(number): pytest.skip("no moon")
+
+@pytest.mark.xfail(reason="never did", strict=True)
+def test_that_fails_as_expected(): assert False
+"""
+WITHOUT_A_MODULE = """
+import pytest
+pytest.importorskip("nobody_has_this", reason="no such extra")
+
+def test_nothing(): pass
+"""
+
+
+@pytest.fixture
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ran:
+    """A folder of tests, run as the unit tests are."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:cacheprovider")
+    Path("pytest.ini").write_text("[pytest]\nmarkers =\n  root: needs it\n")
+    Path("test_one.py").write_text(TESTS)
+    Path("test_other.py").write_text(WITHOUT_A_MODULE)
+    return run_tests.run_pytest("unit", ["."], "not root", as_root=False, at_once=1)
+
+
+def test_whatever_is_skipped_is_named_with_its_reason_and_fails_the_run(
+    ran: Ran, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert (ran.passed, ran.failed, len(ran.skipped)) == (1, 0, 4)
+    assert run_tests.summed_up([ran]) == 1
+    said = capfd.readouterr().out
+    for line in (
+        "skipped: test_one::test_that_is_marked: no lucky number",
+        "skipped: test_one::test_that_gives_up[3]: no moon",
+        "skipped: test_one::test_that_fails_as_expected: never did",
+        "no such extra",
+        "1 passed, 4 failed",
+    ):
+        assert line in said
+
+
+def test_what_may_be_skipped_is_named_and_fails_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    (test,) = run_tests.MAY_BE_SKIPPED
+    assert run_tests.summed_up([Ran("unit", 1, 0, skipped={test: "here"})]) == 0
+    assert f"skipped: {test}: here\n1 passed, 0 failed\n" in capsys.readouterr().out
+    fuzz = Ran("fuzz", 0, 0, skipped={"fuzz": "no wheel"}, may_be_skipped=True)
+    assert run_tests.summed_up([fuzz]) == 0
+
+
+@pytest.mark.parametrize("skipped", [{}, dict.fromkeys(run_tests.MAY_BE_SKIPPED, "here")])
+def test_where_none_passes_that_is_a_failure(skipped: dict[str, str]) -> None:
+    assert run_tests.summed_up([Ran("kernel", 0, 0, skipped=skipped)]) == 1
+
+
+def test_what_fails_fails_the_run() -> None:
+    assert run_tests.summed_up([Ran("unit", 5, 1), Ran("kernel", 7, 0)]) == 1
+    assert run_tests.summed_up([Ran("unit", 5, 0), Ran("kernel", 7, 0)]) == 0
+
+
+def test_what_may_be_skipped_is_there() -> None:
+    """Else it is a word that allows nothing, or one day another test."""
+    for test in run_tests.MAY_BE_SKIPPED:
+        module, _, name = test.partition("::")
+        source = Path(__file__).parents[2].joinpath(*module.split(".")).with_suffix(".py").read_text()
+        assert f"def {name.partition('[')[0]}(" in source
