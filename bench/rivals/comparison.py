@@ -1,4 +1,4 @@
-"""Rounds and times -> figures, ratios, and which of the bars they reach. Pure: no clock, no network.
+"""Rounds and times -> figures and ratios; `bench.bars` judges these. Pure: no clock, no network.
 
 Ratios are of pairs that were taken one right after the other, and the median of the pairs is what counts
 (`bench.figures`). Where one ratio stands for several loads it is the worst of them.
@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-from bench import figures
+from bench import bars, figures
 from bench.load import Anyway, Round
 from bench.rivals.variants import Rival
 
 Json = dict[str, Any]
 Turn = Mapping[Rival, Round]
-BUSY_LOADS: Final = ("20", "200")
-"""CPU per session is taken from these: with one session at a time the machine mostly waits."""
 
 
 # --- Sessions and bulk -----------------------------------------------------------------------------------
@@ -128,7 +125,7 @@ def ratios(results: Json) -> Json:
         }
         found["sessions_channel_vs_postfix_tls"] = _worst(loads, "sessions_channel_vs_postfix_tls", min)
         for name in ("cpu_channel_vs_stunnel", "cpu_clear_vs_haproxy", "cpu_dead_end_vs_direct"):
-            busy = {load: loads[load] for load in BUSY_LOADS if load in loads}
+            busy = {load: loads[load] for load in bars.PARALLEL if load in loads}
             found[name] = _worst(busy, name, max)
     if "bulk" in results:
         for other in ("stunnel", "direct"):
@@ -146,7 +143,7 @@ def ratios(results: Json) -> Json:
 
 def cpu_ms_added(results: Json) -> Json:
     """By one gateway to a session, the worse of the busy loads."""
-    loads = [results["sessions"][load] for load in BUSY_LOADS if load in results.get("sessions", {})]
+    loads = [results["sessions"][load] for load in bars.PARALLEL if load in results.get("sessions", {})]
     found = {}
     for variant, share, name in (
         ("clear", 1.0, "clear"),
@@ -169,84 +166,7 @@ def _worst(loads: Json, name: str, choose: Any) -> float | None:
     return choose(medians) if medians else None
 
 
-# --- Bars ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """What was to be reached, and what was. `at_most`: less is better."""
-
-    words: str
-    at_most: bool
-    wanted: float
-    reached: float | None
-    unit: str = ""
-
-    @property
-    def holds(self) -> bool:
-        if self.reached is None:
-            return False
-        return self.reached <= self.wanted if self.at_most else self.reached >= self.wanted
-
-    def as_json(self) -> Json:
-        reached = None if self.reached is None else round(self.reached, 4)
-        return {
-            "what": self.words,
-            "wanted": f"{'<=' if self.at_most else '>='} {self.wanted:g}{self.unit}",
-            "reached": reached,
-            "holds": self.holds,
-        }
-
-
-def bars(results: Json) -> list[Bar]:
-    """Those of what was measured."""
-    quotients, found = results["ratios"], []
-    if "sessions" in results:
-        by_load = quotients["sessions_channel_vs_stunnel"]
-        added = results["cpu_ms_added"]
-        found += [
-            Bar("CPU per session, channel to stunnel pair", True, 0.7, quotients["cpu_channel_vs_stunnel"]),
-            Bar("sessions/s at 200 parallel, channel to stunnel pair", False, 1.5, by_load.get("200")),
-            Bar("sessions/s at 20 parallel, channel to stunnel pair", False, 4.0, by_load.get("20")),
-            Bar("CPU added by a gateway in clear", True, 0.5, added.get("clear"), " ms"),
-            Bar(
-                "CPU added by each gateway in the channel", True, 0.8, added.get("channel_per_gateway"), " ms"
-            ),
-        ]
-        if "dead_end" in added:
-            found.append(Bar("CPU added by a remembered dead end", True, 0.03, added["dead_end"], " ms"))
-    if "bulk" in results:
-        found += [
-            Bar("bulk, channel to stunnel pair", False, 1.0, quotients["bulk_channel_vs_stunnel"]),
-            Bar("bulk, channel to direct", False, 0.65, quotients["bulk_channel_vs_direct"]),
-        ]
-    if "latency" in results:
-        found.append(
-            Bar("p99 of session time, channel to direct", True, 2.0, quotients["p99_channel_vs_direct"])
-        )
-    if "idle_bytes" in results:
-        idle = max(results["idle_bytes"]["channel"].values())
-        found.append(Bar("idle session in the channel", True, 20_000, idle, " octets"))
-    if "time_80ms_channel_vs_direct" in quotients:
-        times = [one for one in quotients["time_80ms_channel_vs_direct"].values() if one is not None]
-        found.append(Bar("delivery over 80 ms, channel to direct", True, 1.02, max(times, default=None)))
-    return found + growth_bars(results.get("growth", {}))
-
-
-def growth_bars(growth: Json) -> list[Bar]:
-    found = []
-    if "sessions" in growth:
-        found += [
-            Bar("exponent of all CPU over sessions open", True, 1.0, growth["sessions"]["cpu_exponent"]),
-            Bar("exponent of memory over sessions open", True, 1.05, growth["sessions"]["memory_exponent"]),
-        ]
-    if "workers" in growth:
-        found.append(Bar("CPU per session, 2 workers to 1", True, 1.1, growth["workers"]["cpu_2_vs_1"]))
-    if "peers" in growth:
-        found.append(
-            Bar("peers' look-up, most to fewest", True, 1.5, growth["peers"]["look_up_most_vs_fewest"])
-        )
-    return found
+# --- Curves ----------------------------------------------------------------------------------------------
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:

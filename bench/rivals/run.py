@@ -1,6 +1,7 @@
 """A run beside the rivals, from their start to the bars: the race, then how cost grows.
 
-Counterparts: `measures`, each of which is one of the race's; `growth`; `comparison`, which judges.
+Counterparts: `measures`, each of which is one of the race's; `growth`; `comparison`, which compares;
+`bars`, which judges.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from bench import load, planes, report
+from bench import bars, load, planes, report
 from bench.clock import Budget
 from bench.rivals import comparison, growth
 from bench.rivals.measures import MEASURES, Race, Scale
@@ -45,7 +46,8 @@ def _compare(found: dict[str, Any]) -> None:
     found["ratios"] = comparison.ratios(found)
     if "sessions" in found:
         found["cpu_ms_added"] = comparison.cpu_ms_added(found)
-    found["bars"] = [bar.as_json() for bar in comparison.bars(found)]
+    reached = bars.beside_rivals(found) + bars.of_growth(found.get("growth", {}))
+    found["bars"] = [bar.as_json() for bar in reached]
 
 
 def _raced(names: list[str], scale: Scale, budget: Budget) -> dict[str, Any]:

@@ -1,32 +1,22 @@
-"""What `scripts/bench` measured last (bench/results/costs.json and rivals.json), beside what was wanted."""
+"""What `scripts/bench` measured last (bench/results/costs.json, rivals.json), and what `bench.bars` wants."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bench import report
+from bench import bars, report
 from bench.rivals.report import label
 from scripts.blocks.tables import table
 
 RESULTS = Path(__file__).parents[2] / "bench" / "results"
-PARALLEL = ("20", "200")
-WANTED_MS = {"clear": 0.8, "channel_per_gateway": 1.3}
-WANTED_BULK = 0.4
-WANTED_IDLE_OCTETS = 60_000
-WANTED_DELIVERY = 1.03
-WORDS = {"clear": "by a gateway in clear", "channel_per_gateway": "by each gateway in the channel"}
-SIZES = ("1KB", "100KB", "1MB", "10MB")
-GROWTH = ("exponent of all CPU", "exponent of memory", "CPU per session, 2 workers", "peers' look-up")
-"""How the bars of how cost grows begin."""
 
 
 def reached() -> str:
     """Our own four measurements, the headline of each."""
-    found = _found("costs")
-    return table(("", "wanted", "reached", ""), _headlines(found))
+    return _bars(bars.of_our_own(_found("costs")))
 
 
 def page() -> str:
@@ -38,7 +28,7 @@ def machine() -> str:
     """Whose figures these are."""
     found = _found("rivals")
     described = found["machine"]
-    other = max(found["sessions"][parallel]["strangers_share"]["median"] for parallel in PARALLEL)
+    other = max(found["sessions"][parallel]["strangers_share"]["median"] for parallel in bars.PARALLEL)
     return (
         f"{described['cpus']} CPUs ({described['cpu']}), Linux {described['kernel']}, Python "
         f"{described['python']}; other work took {other:.2f} of the CPUs meanwhile. Ratios are of pairs "
@@ -51,11 +41,13 @@ def rivals_load() -> str:
     found = _found("rivals")
     by_parallel = found["sessions"]
     heads = ["4 KB mails", *(f"sessions/s at {parallel}" for parallel in by_parallel)]
-    heads += [f"CPU ms per session at {parallel}" for parallel in PARALLEL] + ["octets of an idle session"]
+    heads += [f"CPU ms per session at {parallel}" for parallel in bars.PARALLEL] + [
+        "octets of an idle session"
+    ]
     rows: list[list[object]] = []
     for variant in by_parallel["1"]["sessions_per_second"]:
         rates = [f"{entry['sessions_per_second'][variant]['median']:.0f}" for entry in by_parallel.values()]
-        cpu = [f"{by_parallel[each]['cpu_ms_per_session'][variant]['median']:.2f}" for each in PARALLEL]
+        cpu = [f"{by_parallel[each]['cpu_ms_per_session'][variant]['median']:.2f}" for each in bars.PARALLEL]
         idle = " and ".join(f"{octets:,}" for octets in found["idle_bytes"].get(variant, {}).values())
         rows.append([label(variant), *rates, *cpu, idle])
     return table(heads, rows)
@@ -80,7 +72,7 @@ def rivals_time() -> str:
 
 def rivals_bars() -> str:
     """Beside the others: what was wanted, what was reached."""
-    return _bars([bar for bar in _found("rivals")["bars"] if not bar["what"].startswith(GROWTH)])
+    return _bars(bars.beside_rivals(_found("rivals")))
 
 
 def growth() -> str:
@@ -121,39 +113,12 @@ def growth() -> str:
             for one in found["workers"]["curve"]
         ),
     )
-    bars = _bars([bar for bar in _found("rivals")["bars"] if bar["what"].startswith(GROWTH)])
-    return "\n\n".join((peers, sessions, workers, bars))
+    return "\n\n".join((peers, sessions, workers, _bars(bars.of_growth(found))))
 
 
-def _headlines(found: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-    for key, most in WANTED_MS.items():
-        medians = [found["sessions"][each]["cpu_ms_added"][key]["median"] for each in PARALLEL]
-        shown = " and ".join(f"{each:.2f}" for each in medians)
-        what = f"CPU added to a session {WORDS[key]}, at 20 and 200 parallel"
-        yield what, f"at most {most:g} ms", f"{shown} ms", _verdict(max(medians) <= most)
-    bulk = found["bulk"]["ratios"]["channel_vs_direct"]["median"]
-    yield (
-        "bulk through the channel, of direct",
-        f"at least {WANTED_BULK:g}",
-        f"{bulk:.2f}",
-        _verdict(bulk >= WANTED_BULK),
-    )
-    idle = found["idle_bytes"]
-    most_idle = max(idle["clear"], idle["channel_sending"], idle["channel_receiving"])
-    shown = f"{idle['clear']:,} in clear, {idle['channel_sending']:,} and {idle['channel_receiving']:,}"
-    wanted = f"at most {WANTED_IDLE_OCTETS:,} octets"
-    yield "memory of an idle session", wanted, shown, _verdict(most_idle <= WANTED_IDLE_OCTETS)
-    by_size = found["delivery"]["80"]["by_size"]
-    for size in SIZES:
-        ratio = by_size[size]["ratios"]["channel_vs_direct"]
-        what = f"delivery of {size} over 80 ms, channel to direct, {ratio['count']} pairs"
-        verdict = _verdict(ratio["median"] <= WANTED_DELIVERY)
-        yield what, f"at most {WANTED_DELIVERY:g}", f"{ratio['median']:.3f}", verdict
-
-
-def _bars(bars: list[dict[str, Any]]) -> str:
+def _bars(reached: Iterable[bars.Bar]) -> str:
     rows = []
-    for bar in bars:
+    for bar in (each.as_json() for each in reached):
         wanted = bar["wanted"].replace("<=", "at most").replace(">=", "at least")
         got = "not measured" if bar["reached"] is None else _short(bar["reached"])
         rows.append((bar["what"], wanted, got, _verdict(bar["holds"])))
@@ -161,7 +126,7 @@ def _bars(bars: list[dict[str, Any]]) -> str:
 
 
 def _short(figure: float) -> str:
-    return f"{figure:,.0f}" if figure >= 1000 else f"{figure:.3g}" if figure < 1 else f"{figure:.2f}"
+    return f"{figure:,.0f}" if figure >= 1000 else f"{figure:.4g}"
 
 
 def _verdict(holds: bool) -> str:

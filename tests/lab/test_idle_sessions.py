@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import idle, load, planes
+from bench import bars, idle, load, planes
 from bench.planes import PAIRS, SOURCES, Plane, Variant
 from bench.rivals import growth, holding
 from tests.lab.probes import eventually
@@ -23,8 +23,6 @@ pytestmark = [
     pytest.mark.timeout(900),  # opening them takes longest
     pytest.mark.skipif(not load.SOURCE.exists(), reason="needs Postfix's smtp-source"),
 ]
-OCTETS = 20_000
-"""Of an idle session, in each gateway."""
 KEPT = 0.7
 MOST_OF_THEM = 0.98
 PARALLEL, SESSIONS = 20, 300
@@ -98,5 +96,5 @@ def test_idle_sessions_are_small_and_leave_others_their_rate(workers: int, sessi
         grown = {name: (now - without[name]) / counts[name] for name, now in octets(plane).items()}
         told = f"octets of one: {each}, after other mail {grown}; others keep {best:.2f} of {before:.0f}/s"
         print(told)
-        assert max(*each.values(), *grown.values()) <= OCTETS, told
+        assert max(*each.values(), *grown.values()) <= bars.IDLE_OCTETS, told
         assert best >= KEPT, told

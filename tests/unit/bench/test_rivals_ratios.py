@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bench import bars
 from bench.load import Anyway, Round
 from bench.rivals import comparison, report
 from bench.rivals.variants import Rival
@@ -71,7 +72,7 @@ def test_cpu_added_is_what_direct_does_not_use_shared_by_the_gateways() -> None:
 
 
 def test_bars_are_of_what_was_measured_and_say_whether_they_hold() -> None:
-    found = {bar.words: bar for bar in comparison.bars(results())}
+    found = {bar.words: bar for bar in bars.beside_rivals(results())}
     assert found["CPU per session, channel to stunnel pair"].holds
     assert found["sessions/s at 200 parallel, channel to stunnel pair"].holds
     assert not found["sessions/s at 20 parallel, channel to stunnel pair"].holds
@@ -79,8 +80,22 @@ def test_bars_are_of_what_was_measured_and_say_whether_they_hold() -> None:
     assert not any("p99" in words for words in found)
 
 
+def test_what_is_wanted_of_ourselves_is_wanted_beside_the_others() -> None:
+    """Whichever of the two runs it was that measured."""
+    kept = {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in ("costs", "rivals")}
+    own, beside = (
+        {bar.words: (bar.at_most, bar.wanted, bar.unit) for bar in found}
+        for found in (bars.of_our_own(kept["costs"]), bars.beside_rivals(kept["rivals"]))
+    )
+    both = own.keys() & beside.keys()
+    assert len(both) == 4
+    assert {words: own[words] for words in both} == {words: beside[words] for words in both}
+    over_a_line = [one for words, one in own.items() if "over 80 ms" in words]
+    assert set(over_a_line) == {beside["delivery over 80 ms, channel to direct"]}
+
+
 def test_what_could_not_be_measured_does_not_hold() -> None:
-    bar = comparison.Bar("something", True, 1.0, None)
+    bar = bars.Bar("something", True, 1.0, None)
     assert not bar.holds
     assert bar.as_json() == {"what": "something", "wanted": "<= 1", "reached": None, "holds": False}
 
@@ -140,7 +155,8 @@ def measured() -> dict[str, Any]:
 def test_the_page_and_the_bars_are_of_everything_that_was_measured() -> None:
     found = measured()
     found["ratios"] = comparison.ratios(found)
-    found["bars"] = [bar.as_json() for bar in comparison.bars(found)]
+    reached = bars.beside_rivals(found) + bars.of_growth(found["growth"])
+    found["bars"] = [bar.as_json() for bar in reached]
     page = report.text(found)
     for words in ("20 parallel", "p99 never", "80 ms round trip, 1MB", "1000 peers", "1000 open", "MISSED"):
         assert words in page
