@@ -67,7 +67,7 @@ def test_golden(name: str, kind: str) -> None:
 
 
 @EVERY_CONFIG
-def test_the_families_differ_in_names_of_icmp_only(config: Config) -> None:
+def test_the_families_differ_in_names_of_icmp_and_of_everybody_only(config: Config) -> None:
     config = replace(config, never=(), always=(), never_ipsets=())
     translated = texts(config)["v4.rules"]
     for v4, v6 in (
@@ -75,6 +75,7 @@ def test_the_families_differ_in_names_of_icmp_only(config: Config) -> None:
         ("icmp-net-unreachable", "icmp6-no-route"),
         ("icmp-admin-prohibited", "icmp6-adm-prohibited"),
         ("-p icmp ", "-p ipv6-icmp "),
+        ("BROADCAST", "ANYCAST"),
     ):
         translated = translated.replace(v4, v6)
     assert translated == texts(config)["v6.rules"]
