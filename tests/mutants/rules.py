@@ -54,6 +54,13 @@ RULES: Final[tuple[Mutant, ...]] = mutants_in(
                 "long",
             ),
         ],
+        "gateway/runtime/worker/dials.py": [
+            (
+                "mail of a client whose port is taken here goes by another one",
+                "        return self._dial_from_any_port(flow)\n\n    def _dial_from_any_port",
+                "            raise\n\n    def _dial_from_any_port",
+            ),
+        ],
         "gateway/intercept/kernel/__init__.py": [
             (
                 "the gate needs the workers that it sends SYNs to",
