@@ -104,6 +104,7 @@ class Reason(IdentityHashed):
 
     # The gate passed a connection by, or the gateway itself was in trouble.
     NOT_OURS = "not-ours"
+    DIAL_IMPOSSIBLE = "dial-impossible"
     DEAD_END = "dead-end"
     BYPASSED = "bypassed"
     WORKER_DIED = "worker-died"

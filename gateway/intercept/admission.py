@@ -27,6 +27,7 @@ class Limit(IdentityHashed):
     CONNECTS = "connects"
     AWAITED = "awaited"
     DESCRIPTORS = "descriptors"
+    PORTS = "ports"
 
 
 @dataclass(frozen=True, slots=True)

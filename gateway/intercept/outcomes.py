@@ -24,8 +24,10 @@ class DialOutcome(IdentityHashed):
     """Our own kernel sends nothing there (a blackhole route), and does with the SYN what it always did."""
     PORTS_BUSY = "ports-busy"
     """No port from which to reach this server is free; the client will try again."""
+    NO_DESCRIPTOR = "no-descriptor"
+    """Nor memory for a socket: as if we were not here."""
     LOCAL_TROUBLE = "local-trouble"
-    """No descriptor, no memory, no permission: as if we were not here."""
+    """This machine keeps us from dialling, or says nothing of the server: as if we were not here."""
 
 
 VERDICT_OF: Final = {
@@ -37,6 +39,7 @@ VERDICT_OF: Final = {
     DialOutcome.SILENT: Verdict.DROP,
     DialOutcome.SWALLOWED: Verdict.PASS,
     DialOutcome.PORTS_BUSY: Verdict.DROP,
+    DialOutcome.NO_DESCRIPTOR: Verdict.PASS,
     DialOutcome.LOCAL_TROUBLE: Verdict.PASS,
 }
 """Total."""

@@ -30,7 +30,15 @@ LOOPBACK: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 # Python passes only signed integers, and a mark may have its highest bit set.
 _MARK: Final = struct.Struct("=I")
 
+NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Or no memory for a socket."""
+_SHORT_OF: Final = {
+    **dict.fromkeys(NO_DESCRIPTOR, DialOutcome.NO_DESCRIPTOR),
+    errno.EADDRINUSE: DialOutcome.PORTS_BUSY,
+    errno.EADDRNOTAVAIL: DialOutcome.PORTS_BUSY,
+}
 _OUTCOMES: Final = {
+    **_SHORT_OF,
     0: DialOutcome.CONNECTED,
     errno.ECONNREFUSED: DialOutcome.REFUSED,
     errno.ECONNRESET: DialOutcome.REFUSED,
@@ -44,9 +52,11 @@ _OUTCOMES: Final = {
     errno.EACCES: DialOutcome.ADMIN_PROHIBITED,  # ICMPv6 administratively prohibited
     errno.ETIMEDOUT: DialOutcome.SILENT,
     errno.EINVAL: DialOutcome.SWALLOWED,  # a blackhole route
-    errno.EADDRINUSE: DialOutcome.PORTS_BUSY,
-    errno.EADDRNOTAVAIL: DialOutcome.PORTS_BUSY,
 }
+
+
+class NotDialledError(OSError):
+    """The socket could not be made, or not bound: its errno says nothing of the server."""
 
 
 def outcome_of(error_number: int) -> DialOutcome:
@@ -54,9 +64,17 @@ def outcome_of(error_number: int) -> DialOutcome:
     return _OUTCOMES.get(error_number, DialOutcome.LOCAL_TROUBLE)
 
 
-def connect_outcome(dialled: socket.socket) -> DialOutcome:
-    """The outcome of a started connect, once the socket is writable. Reads SO_ERROR, which clears it."""
-    return outcome_of(dialled.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+def outcome_of_failed(error: OSError) -> DialOutcome:
+    """What it says that `dial` raised this."""
+    number = error.errno or errno.EIO
+    if isinstance(error, NotDialledError):
+        return _SHORT_OF.get(number, DialOutcome.LOCAL_TROUBLE)
+    return outcome_of(number)
+
+
+def connect_error(dialled: socket.socket) -> int:
+    """The errno of a started connect, once the socket is writable: for `outcome_of`. Reading clears it."""
+    return dialled.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
 def listener(family: socket.AddressFamily, port: int, marks: MarkBits) -> socket.socket:
@@ -92,18 +110,30 @@ def dial(flow: Flow, marks: MarkBits, *, from_port: int | None = None) -> socket
     """A nonblocking socket whose connect, from the client's own address and port, has been started.
 
     `from_port` is another port than the client's, or ANY_PORT: where another socket owns the client's own.
-    Raises OSError where that fails at once: `outcome_of(error.errno)` says what to make of it.
+    Raises OSError where that fails at once: `outcome_of_failed` says what to make of it.
     """
-    made = _transparent(flow.family, marks.dialled)
     try:
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if from_port == ANY_PORT:
-            # Chosen at connect, when the destination is known: one port serves many destinations.
-            made.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-        made.bind((flow.source, flow.source_port if from_port is None else from_port))
+        made = _bound(flow, marks, flow.source_port if from_port is None else from_port)
+    except OSError as error:
+        raise NotDialledError(error.errno, error.strerror) from error
+    try:
         failed = made.connect_ex((flow.destination, flow.destination_port))
         if failed not in (0, errno.EINPROGRESS):
             raise OSError(failed, "connect")
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _bound(flow: Flow, marks: MarkBits, port: int) -> socket.socket:
+    made = _transparent(flow.family, marks.dialled)
+    try:
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if port == ANY_PORT:
+            # Chosen at connect, when the destination is known: one port serves many destinations.
+            made.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+        made.bind((flow.source, port))
     except BaseException:
         made.close()
         raise

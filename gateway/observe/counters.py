@@ -41,6 +41,7 @@ class Tally(IdentityHashed):
     OVER_CONNECTS = "over-connects"
     OVER_AWAITED = "over-awaited"
     OVER_DESCRIPTORS = "over-descriptors"
+    OVER_PORTS = "over-ports"
     OVER_HANDSHAKES = "over-handshakes"
     OVER_OCTETS = "over-octets"
     NOT_OURS = "not-ours"

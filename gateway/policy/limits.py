@@ -213,7 +213,7 @@ HELD_OCTETS_PER_SOURCE: Final = 64 * 1024 * 1024
 READ_WHEN_OVER_OCTETS: Final = 4 * 1024
 """One read of a session that is over it: what one read brings may have to wait as well."""
 OVERLOAD_TOLD_SECONDS: Final = 60.0
-"""A worker tells the supervisor of the same limit so often at most."""
+"""A worker tells the supervisor of the same limit, or of what keeps it from dialling, so often at most."""
 
 # Channels that break off ------------------------------------------------------------------------------
 

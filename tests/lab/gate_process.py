@@ -92,9 +92,9 @@ class Worker:
         try:
             dialled = tproxy.dial(flow, self.bits)
             await self.writable(dialled)
-            outcome = tproxy.connect_outcome(dialled)
+            outcome = tproxy.outcome_of(tproxy.connect_error(dialled))
         except OSError as error:
-            outcome = tproxy.outcome_of(error.errno or 0)
+            outcome = tproxy.outcome_of_failed(error)
         tell("dialled", flow=str(flow), outcome=outcome.value)
         if outcome is DialOutcome.CONNECTED:
             self.ready[flow] = dialled

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from gateway.intercept.marks import MarkBits
 from gateway.lab import postfix, processes
 from gateway.lab.postfix import Instance
 from tests.lab import two_sites
@@ -109,8 +110,33 @@ def test_a_route_of_the_gateways_machine_that_swallows_is_silence_and_no_alarm(
     assert not sites.alarms("a", "overloaded")
 
 
-def name(target: str) -> str:
-    return f"[{target}]:25" if ":" in target else f"{target}:25"
+@BOTH_FAMILIES
+def test_a_machine_that_keeps_the_gateway_from_dialling_lets_mail_pass_and_rings_for_what_it_is(
+    sites: Sites, v6: bool
+) -> None:
+    """By a policy of IPsec for what is sent from here: what is forwarded it does not mean."""
+    target = sites.address("mta-b", v6)
+    ours = MarkBits(0xFF000000).dialled
+    policy = f"dir out src ::/0 dst {target}" if v6 else f"dir out src 0.0.0.0/0 dst {target}"
+    mark = f"mark {ours:#x} mask {ours:#x}"
+    sites.sh("gw-a", f"ip xfrm policy add {policy} {mark} action block")
+    try:
+        with MailServer(sites, "mta-b", v6) as server:
+            assert mail(sites, "mta-a", server, target, b"past the gateway", port=41003) < 1.0
+    finally:
+        sites.sh("gw-a", f"ip xfrm policy delete {policy} {mark}")
+    client = (sites.address("mta-a", v6), 41003)
+    told = eventually(
+        lambda: [line for line in sites.log("a").splitlines() if f"source={name(*client)}" in line],
+        what="its line",
+    )
+    assert all("reason=dial-impossible" in line for line in told), told
+    assert "EPERM" in str(sites.alarms("a", "dial-impossible"))
+    assert not sites.alarms("a", "overloaded")
+
+
+def name(target: str, port: int = 25) -> str:
+    return f"[{target}]:{port}" if ":" in target else f"{target}:{port}"
 
 
 # --- Postfix: the next mail server is tried --------------------------------------------------------------

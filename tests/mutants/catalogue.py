@@ -161,6 +161,7 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/operator/identity.py": ("tests/unit/operator/test_identity.py",),
     "gateway/crypto/export.py": ("tests/unit/crypto/test_export.py",),
     "gateway/runtime/worker/intake.py": ("tests/unit/runtime/worker/test_intake.py",),
+    "gateway/runtime/worker/sessions.py": ("tests/unit/runtime/worker/test_sessions.py",),
     "gateway/runtime/worker/dials.py": ("tests/unit/runtime/worker/test_intake.py",),
     "gateway/policy/decision.py": (
         "tests/unit/policy/test_decision.py",

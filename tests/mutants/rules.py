@@ -60,6 +60,18 @@ RULES: Final[tuple[Mutant, ...]] = mutants_in(
                 "        return self._dial_from_any_port(flow)\n\n    def _dial_from_any_port",
                 "            raise\n\n    def _dial_from_any_port",
             ),
+            (
+                "what keeps the gateway from dialling rings",
+                "            self._asker.kept_from_dialling(flow, number)\n",
+                "            pass\n",
+            ),
+        ],
+        "gateway/runtime/worker/sessions.py": [
+            (
+                "a route that swallows what is for a peer rings",
+                "        if outcome is DialOutcome.SWALLOWED and ",
+                "        if False and ",
+            ),
         ],
         "gateway/intercept/kernel/__init__.py": [
             (

@@ -23,8 +23,6 @@ from gateway.policy import limits
 from gateway.runtime.loop import Cancellable, Loop
 from gateway.runtime.worker.poller import Poller
 
-NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-PORT_TAKEN: Final = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
 _RESET_ON_CLOSE: Final = b"\x01\x00\x00\x00\x00\x00\x00\x00"
 DialDone = Callable[[Flow, DialOutcome, socket.socket | None], None]
 
@@ -37,6 +35,9 @@ class Asker(Protocol):
 
     def cramped(self) -> bool:
         """No descriptor is left. Whether there are spare ones now."""
+
+    def kept_from_dialling(self, flow: Flow, number: int) -> None:
+        """By this machine, which says so with this errno."""
 
     def failed(self, flow: Flow, error: Exception) -> None:
         """A bug of ours, in whoever was told of an outcome."""
@@ -91,7 +92,7 @@ class Dials:
         try:
             return tproxy.dial(flow, self._marks)
         except OSError as error:
-            if error.errno not in PORT_TAKEN:
+            if not _is_port_taken(error):
                 raise
         return self._dial_from_any_port(flow)
 
@@ -107,7 +108,7 @@ class Dials:
             try:
                 return tproxy.dial(flow, self._marks, from_port=port)
             except OSError as error:
-                if error.errno not in PORT_TAKEN:
+                if not _is_port_taken(error):
                     raise
         return self._dial_from_any_port(flow)
 
@@ -116,26 +117,34 @@ class Dials:
         try:
             dialled = start()
         except OSError as error:
-            if error.errno in NO_DESCRIPTOR and self._asker.cramped():
+            outcome = tproxy.outcome_of_failed(error)
+            if outcome is DialOutcome.NO_DESCRIPTOR and self._asker.cramped():
                 self._dial(flow, done, start)
                 return
-            outcome = tproxy.outcome_of(error.errno or errno.EIO)
-            self._loop.call_soon(self._tell, flow, done, outcome, None)
+            self._loop.call_soon(self._tell_failure, flow, done, outcome, error.errno or errno.EIO)
             return
         give_up = self._loop.call_later(limits.DIAL_SECONDS, self._silent, flow, done)
         self._under_way[flow] = (dialled, give_up)
         self._poller.watch(dialled.fileno(), select.EPOLLOUT, lambda _: self._over(flow, done))
 
     def _over(self, flow: Flow, done: DialDone) -> None:
-        outcome = tproxy.connect_outcome(self._under_way[flow][0])
+        number = tproxy.connect_error(self._under_way[flow][0])
+        outcome = tproxy.outcome_of(number)
         dialled = self._taken_out(flow)
-        if outcome is not DialOutcome.CONNECTED:
-            dialled.close()
-        self._tell(flow, done, outcome, dialled if outcome is DialOutcome.CONNECTED else None)
+        if outcome is DialOutcome.CONNECTED:
+            self._tell(flow, done, outcome, dialled)
+            return
+        dialled.close()
+        self._tell_failure(flow, done, outcome, number)
 
     def _silent(self, flow: Flow, done: DialDone) -> None:
         self._taken_out(flow).close()
         self._tell(flow, done, DialOutcome.SILENT, None)
+
+    def _tell_failure(self, flow: Flow, done: DialDone, outcome: DialOutcome, number: int) -> None:
+        if outcome is DialOutcome.LOCAL_TROUBLE:
+            self._asker.kept_from_dialling(flow, number)
+        self._tell(flow, done, outcome, None)
 
     def _tell(self, flow: Flow, done: DialDone, outcome: DialOutcome, dialled: socket.socket | None) -> None:
         try:
@@ -150,6 +159,10 @@ class Dials:
         give_up.cancel()
         self._poller.forget(dialled.fileno())
         return dialled
+
+
+def _is_port_taken(error: OSError) -> bool:
+    return tproxy.outcome_of_failed(error) is DialOutcome.PORTS_BUSY
 
 
 def reset(sock: socket.socket) -> None:

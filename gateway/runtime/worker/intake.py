@@ -46,6 +46,7 @@ class Pairs(Protocol):
     def syn_refused(self, flow: Flow, reason: Reason) -> None: ...
     def is_known(self, flow: Flow, role: Role) -> bool: ...
     def over_limit(self, flow: Flow, limit: Limit) -> None: ...
+    def kept_from_dialling(self, flow: Flow, number: int) -> None: ...
     def flow_failed(self, flow: Flow, error: Exception) -> None: ...
 
 
@@ -54,7 +55,9 @@ _OVER = {
     Limit.CONNECTS: Tally.OVER_CONNECTS,
     Limit.AWAITED: Tally.OVER_AWAITED,
     Limit.DESCRIPTORS: Tally.OVER_DESCRIPTORS,
+    Limit.PORTS: Tally.OVER_PORTS,
 }
+_SHORT_OF = {DialOutcome.NO_DESCRIPTOR: Limit.DESCRIPTORS, DialOutcome.PORTS_BUSY: Limit.PORTS}
 
 
 class Intake:
@@ -191,6 +194,9 @@ class Intake:
         self._gate.has_room = False
         return self._reserve.give()
 
+    def kept_from_dialling(self, flow: Flow, number: int) -> None:
+        self._pairs.kept_from_dialling(flow, number)
+
     def failed(self, flow: Flow, error: Exception) -> None:
         """A bug of ours on the way to a session: nothing of this flow stays, its dial goes before its SYN."""
         self._dials.drop(flow)
@@ -300,16 +306,20 @@ class Intake:
             self._ready[flow] = dialled
         else:
             del self._flow_roles[flow]
-            self._pairs.dial_failed(flow, role, outcome)
-            if outcome is DialOutcome.LOCAL_TROUBLE:
-                self._counters.add(Tally.OVER_DESCRIPTORS)
-                self._pairs.over_limit(flow, Limit.DESCRIPTORS)
+            self._dial_failed(flow, role, outcome)
         if outcome is DialOutcome.CONNECTED and role is Role.RECEIVING:
             self._tell_answer(flow.server)
         if self._queue is not None:
             now = self._loop.time()
             told = self._icmp.tellable(outcome, flow.source, now)
             self._execute(self._gate.dial_finished(flow, told, now))
+
+    def _dial_failed(self, flow: Flow, role: Role, outcome: DialOutcome) -> None:
+        self._pairs.dial_failed(flow, role, outcome)
+        limit = _SHORT_OF.get(outcome)
+        if limit is not None:
+            self._counters.add(_OVER[limit])
+            self._pairs.over_limit(flow, limit)
 
     def _tell_answer(self, server: tuple[str, int]) -> None:
         """So that the other workers need no probe: theirs might be in the name of a forged source."""
@@ -365,7 +375,7 @@ class Intake:
                     self._tell_answer(flow.server)
                 self._pairs.pair_ready(flow, role, accepted, dialled)
                 return
-            self._pairs.dial_failed(flow, role, outcome)
+            self._dial_failed(flow, role, outcome)
         except Exception:
             reset(accepted)
             raise

@@ -12,7 +12,6 @@ from gateway.intercept import tproxy
 from gateway.intercept.syn import Flow
 from gateway.policy import limits
 from gateway.runtime.loop import Loop
-from gateway.runtime.worker.dials import NO_DESCRIPTOR
 
 
 class Taker(Protocol):
@@ -51,7 +50,7 @@ class Listeners:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                if error.errno not in NO_DESCRIPTOR:
+                if error.errno not in tproxy.NO_DESCRIPTOR:
                     return
                 if not self._taker.cramped():
                     self._rest(listener)

@@ -6,6 +6,7 @@ Counterparts: `intake`, which brings pairs of sockets; `surroundings`, which a s
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -44,7 +45,11 @@ _DIAL_REASON = {
     DialOutcome.HOST_UNREACHABLE: Reason.DIAL_UNREACHABLE,
     DialOutcome.NET_UNREACHABLE: Reason.DIAL_UNREACHABLE,
     DialOutcome.ADMIN_PROHIBITED: Reason.DIAL_UNREACHABLE,
+    DialOutcome.NO_DESCRIPTOR: Reason.OVERLOADED,
+    DialOutcome.PORTS_BUSY: Reason.OVERLOADED,
+    DialOutcome.LOCAL_TROUBLE: Reason.DIAL_IMPOSSIBLE,
 }
+"""Of all that are none."""
 
 
 class Dialler(Protocol):
@@ -80,7 +85,7 @@ class Sessions:
         self._sign = sign
         self._roles: dict[Connection, Role] = {}
         self._bank = Bank(config.held_octets, config.held_octets_per_source)
-        self._told_over: dict[str, float] = {}
+        self._rang_for: dict[str, float] = {}
         self.dialler: Dialler | None = None
         self.on_empty: Callable[[], None] | None = None
         loop.call_later(limits.STALL_LOOK_SECONDS, self._look)
@@ -130,7 +135,11 @@ class Sessions:
         return context
 
     def dial_failed(self, flow: Flow, role: Role, outcome: DialOutcome) -> None:
-        reason = _DIAL_REASON.get(outcome, Reason.INTERNAL)
+        reason = _DIAL_REASON[outcome]
+        if outcome is DialOutcome.SWALLOWED and role is Role.SENDING and self.is_known(flow, role):
+            # If it is only us whom the route does not let through, the mail has passed in clear.
+            reason = Reason.DIAL_IMPOSSIBLE
+            self._ring_for(reason, _server(flow), f"a route swallows it, {_latest(flow)}")
         self._counters.ended(_DIRECTION[role], reason)
         self._log.fact("gate", "dial-failed", reason=reason, source=_source(flow), to=_server(flow))
 
@@ -148,6 +157,11 @@ class Sessions:
         """This worker has enough of these: the SYN has passed as without us."""
         self._tell_over(limit.value, flow.source)
 
+    def kept_from_dialling(self, flow: Flow, number: int) -> None:
+        """The SYN has passed as without us, and its mail may be in clear."""
+        name = errno.errorcode.get(number, str(number))
+        self._ring_for(Reason.DIAL_IMPOSSIBLE, name, f"{os.strerror(number)}, {_latest(flow)}")
+
     def held_back(self, connection: Connection) -> None:
         self._counters.add(Tally.OVER_OCTETS)
         self._tell_over("octets", connection.flow.source)
@@ -157,15 +171,20 @@ class Sessions:
         return self._bank.held
 
     def _tell_over(self, what: str, source: str) -> None:
-        now = self._loop.time()
-        if now - self._told_over.get(what, -limits.OVERLOAD_TOLD_SECONDS) < limits.OVERLOAD_TOLD_SECONDS:
-            return
-        self._told_over[what] = now
         detail = f"the latest from {source}"
-        self._log.fact(
-            "gate", "over-limit", level=Level.NOTICE, reason=Reason.OVERLOADED, limit=what, detail=detail
-        )
-        self._tell({"alarm": {"reason": Reason.OVERLOADED.value, "subject": what, "detail": detail}})
+        if self._ring_for(Reason.OVERLOADED, what, detail):
+            self._log.fact(
+                "gate", "over-limit", level=Level.NOTICE, reason=Reason.OVERLOADED, limit=what, detail=detail
+            )
+
+    def _ring_for(self, reason: Reason, subject: str, detail: str) -> bool:
+        """Of one subject once in a while. Whether this time."""
+        now = self._loop.time()
+        if now - self._rang_for.get(subject, -limits.OVERLOAD_TOLD_SECONDS) < limits.OVERLOAD_TOLD_SECONDS:
+            return False
+        self._rang_for[subject] = now
+        self._tell({"alarm": {"reason": reason.value, "subject": subject, "detail": detail}})
+        return True
 
     # --- From the connections --------------------------------------------------------------------------
 
@@ -306,6 +325,10 @@ def _whereabouts(flow: Flow, cause: Reason | None) -> Message:
 
 def _source(flow: Flow) -> str:
     return str(Destination(flow.source, flow.source_port))
+
+
+def _latest(flow: Flow) -> str:
+    return f"the latest from {flow.source} to {_server(flow)}"
 
 
 def _server(flow: Flow) -> str:

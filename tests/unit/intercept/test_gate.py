@@ -44,6 +44,7 @@ OUTCOMES = [
     (DialOutcome.SILENT, Verdict.DROP),
     (DialOutcome.SWALLOWED, Verdict.PASS),
     (DialOutcome.PORTS_BUSY, Verdict.DROP),
+    (DialOutcome.NO_DESCRIPTOR, Verdict.PASS),
     (DialOutcome.LOCAL_TROUBLE, Verdict.PASS),
 ]
 

@@ -13,6 +13,7 @@ from gateway.errors import EnvironmentFailureError
 from gateway.intercept import tproxy
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.outcomes import DialOutcome
+from gateway.intercept.syn import Flow
 
 NOBODY = 65534
 
@@ -28,13 +29,39 @@ NOBODY = 65534
         (errno.ETIMEDOUT, DialOutcome.SILENT),
         (errno.EINVAL, DialOutcome.SWALLOWED),
         (errno.EADDRNOTAVAIL, DialOutcome.PORTS_BUSY),
-        (errno.EMFILE, DialOutcome.LOCAL_TROUBLE),
+        (errno.EMFILE, DialOutcome.NO_DESCRIPTOR),
+        (errno.ENOMEM, DialOutcome.NO_DESCRIPTOR),
         (errno.EPERM, DialOutcome.LOCAL_TROUBLE),
         (9999, DialOutcome.LOCAL_TROUBLE),
     ],
 )
 def test_outcomes(number: int, outcome: DialOutcome) -> None:
     assert tproxy.outcome_of(number) is outcome
+    assert tproxy.outcome_of_failed(OSError(number or errno.EIO, "")) is (
+        outcome if number else DialOutcome.LOCAL_TROUBLE
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "outcome"),
+    [
+        (errno.EADDRINUSE, DialOutcome.PORTS_BUSY),
+        (errno.ENFILE, DialOutcome.NO_DESCRIPTOR),
+        (errno.EACCES, DialOutcome.LOCAL_TROUBLE),
+        (errno.EINVAL, DialOutcome.LOCAL_TROUBLE),
+        (errno.ENETDOWN, DialOutcome.LOCAL_TROUBLE),
+    ],
+)
+def test_what_came_before_the_connect_says_nothing_of_the_server(number: int, outcome: DialOutcome) -> None:
+    """A client must not hear that a server is prohibited because this machine refuses a socket."""
+    assert tproxy.outcome_of_failed(tproxy.NotDialledError(number, "")) is outcome
+
+
+@pytest.mark.usefixtures("as_nobody")
+def test_a_socket_that_may_not_be_made_is_no_answer_of_a_server() -> None:
+    with pytest.raises(tproxy.NotDialledError) as refused:
+        tproxy.dial(Flow("127.0.0.1", 40025, "127.0.0.1", 25), MarkBits(0xFF000000))
+    assert refused.value.errno == errno.EPERM
 
 
 def test_the_outcome_of_a_started_connect() -> None:
@@ -42,7 +69,7 @@ def test_the_outcome_of_a_started_connect() -> None:
         nobody.bind(("127.0.0.1", 0))
         dialled.setblocking(False)
         dialled.connect_ex(nobody.getsockname())
-        assert tproxy.connect_outcome(dialled) is DialOutcome.REFUSED
+        assert tproxy.outcome_of(tproxy.connect_error(dialled)) is DialOutcome.REFUSED
 
 
 @pytest.fixture

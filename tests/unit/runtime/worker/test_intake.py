@@ -77,6 +77,10 @@ class World:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.pairs: list[tuple[Flow, socket.socket, socket.socket]] = []
         self.failures: list[tuple[Flow, str]] = []
+        self.outcomes: list[DialOutcome] = []
+        self.over: list[Limit] = []
+        self.kept: list[int] = []
+        """Errnos of this machine's."""
         self.loop = loop
         self.listeners = [socket.create_server(("127.0.0.1", 0))]
         self.others: list[socket.socket] = []
@@ -99,9 +103,16 @@ class World:
     def pair_ready(self, flow: Flow, role: Role, accepted: socket.socket, dialled: socket.socket) -> None:
         self.pairs.append((flow, accepted, dialled))
 
-    def dial_failed(self, flow: Flow, role: Role, outcome: DialOutcome) -> None: ...
+    def dial_failed(self, flow: Flow, role: Role, outcome: DialOutcome) -> None:
+        self.outcomes.append(outcome)
+
     def syn_refused(self, flow: Flow, reason: object) -> None: ...
-    def over_limit(self, flow: Flow, limit: Limit) -> None: ...
+
+    def over_limit(self, flow: Flow, limit: Limit) -> None:
+        self.over.append(limit)
+
+    def kept_from_dialling(self, flow: Flow, number: int) -> None:
+        self.kept.append(number)
 
     def flow_failed(self, flow: Flow, error: Exception) -> None:
         self.failures.append((flow, str(error)))
@@ -224,6 +235,59 @@ def test_where_the_clients_port_is_taken_it_is_dialled_from_another_one(
     monkeypatch.setattr(tproxy, "dial", dial)
     goes_well(world, 1000)
     assert dialled_from == [None, tproxy.ANY_PORT]
+    nothing_is_left(world, 1000)
+
+
+def fails(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    def dial(*_: object, **__: object) -> socket.socket:
+        raise error
+
+    monkeypatch.setattr(tproxy, "dial", dial)
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict", "outcome", "over", "kept"),
+    [
+        (OSError(errno.EMFILE, ""), "pass", DialOutcome.NO_DESCRIPTOR, [Limit.DESCRIPTORS], []),
+        (OSError(errno.EADDRNOTAVAIL, ""), "drop", DialOutcome.PORTS_BUSY, [Limit.PORTS], []),
+        (OSError(errno.EPERM, ""), "pass", DialOutcome.LOCAL_TROUBLE, [], [errno.EPERM]),
+        (
+            tproxy.NotDialledError(errno.EINVAL, ""),
+            "pass",
+            DialOutcome.LOCAL_TROUBLE,
+            [],
+            [errno.EINVAL],
+        ),
+        (OSError(errno.EINVAL, ""), "pass", DialOutcome.SWALLOWED, [], []),
+    ],
+    ids=["descriptors", "ports", "refused-here", "not-made", "swallowed"],
+)
+def test_what_keeps_us_from_dialling_is_told_as_what_it_is(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    error: OSError,
+    verdict: str,
+    outcome: DialOutcome,
+    over: list[Limit],
+    kept: list[int],
+) -> None:
+    fails(monkeypatch, error)
+    monkeypatch.setattr(world.intake._reserve, "give", lambda: False)
+    world.queue.arrives(syn(1000))
+    world.loop.run_until_complete(asyncio.wait_for(world.queue.judged.wait(), 5))
+    assert (world.queue.verdicts, world.outcomes) == ([verdict], [outcome])
+    assert (world.over, world.kept) == (over, kept)
+    nothing_is_left(world, 1000)
+
+
+def test_what_a_started_connect_says_of_this_machine_is_told_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tproxy, "connect_error", lambda dialled: errno.EPROTO)
+    world.queue.arrives(syn(1000))
+    world.loop.run_until_complete(asyncio.wait_for(world.queue.judged.wait(), 5))
+    assert (world.queue.verdicts, world.outcomes) == (["pass"], [DialOutcome.LOCAL_TROUBLE])
+    assert (world.over, world.kept) == ([], [errno.EPROTO])
     nothing_is_left(world, 1000)
 
 

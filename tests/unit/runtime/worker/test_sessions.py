@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 
 from gateway.config import Config
 from gateway.errors import Reason
+from gateway.intercept.outcomes import DialOutcome
 from gateway.intercept.syn import Flow
 from gateway.peers.sources import Sender, Source, SourceSeen, after_upgrade
 from gateway.policy import limits
@@ -205,6 +207,61 @@ def test_a_bug_on_the_way_to_a_session_is_told_with_the_addresses(worker: Worker
     worker.sessions._log.flush()
     assert f"gate failed source={CLIENT}:40000 to=203.0.113.7:25" in worker.log.read_text()
     assert [said["alarm"]["reason"] for said in worker.said] == ["internal"]
+
+
+SERVER = "203.0.113.7:25"
+
+
+def rung(worker: Worker) -> list[tuple[str, str, str]]:
+    alarms = [said["alarm"] for said in worker.said]
+    return [(alarm["reason"], alarm["subject"], alarm["detail"]) for alarm in alarms]
+
+
+def test_every_dial_that_fails_has_a_reason_of_its_own(worker: Worker) -> None:
+    """None is called a fault of ours."""
+    failed = [outcome for outcome in DialOutcome if outcome is not DialOutcome.CONNECTED]
+    for outcome in failed:
+        worker.sessions.dial_failed(flow(CLIENT), Role.SENDING, outcome)
+    worker.sessions._log.flush()
+    lines = worker.log.read_text().splitlines()
+    assert len(lines) == len(failed)
+    assert not [line for line in lines if "reason=internal" in line]
+    assert worker.said == []
+
+
+def test_what_keeps_us_from_dialling_rings_by_its_name_once_in_a_while(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(worker.sessions._loop, "time", lambda: now[0])
+    for number in (errno.EPERM, errno.EPERM, errno.ENODEV):
+        worker.sessions.kept_from_dialling(flow(CLIENT), number)
+    latest = f"the latest from {CLIENT} to {SERVER}"
+    assert rung(worker) == [
+        ("dial-impossible", "EPERM", f"Operation not permitted, {latest}"),
+        ("dial-impossible", "ENODEV", f"No such device, {latest}"),
+    ]
+    now[0] += limits.OVERLOAD_TOLD_SECONDS
+    worker.sessions.kept_from_dialling(flow(CLIENT), errno.EPERM)
+    assert len(worker.said) == 3
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("known", [True, False])
+def test_a_route_that_swallows_what_is_for_a_peer_rings(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, role: Role, known: bool
+) -> None:
+    """Where it is for us alone, the client's SYN has gone on, and the mail of a peer is in clear."""
+    monkeypatch.setattr(worker.sessions, "is_known", lambda flow, role: known)
+    worker.sessions.dial_failed(flow(CLIENT), role, DialOutcome.SWALLOWED)
+    worker.sessions._log.flush()
+    rings = known and role is Role.SENDING
+    assert rung(worker) == (
+        [("dial-impossible", SERVER, f"a route swallows it, the latest from {CLIENT} to {SERVER}")]
+        if rings
+        else []
+    )
+    assert ("reason=dial-impossible" if rings else "reason=dial-silent") in worker.log.read_text()
 
 
 @pytest.mark.parametrize(
