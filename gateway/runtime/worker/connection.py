@@ -233,6 +233,12 @@ class Connection:
         self._redialling = False  # a redial that is still under way finds nobody
         self._set_timer(None)
         self._surroundings.connection_over(self)
+        self._loop.call_soon(self._let_go)
+
+    def _let_go(self) -> None:
+        """Endpoints and owner hold each other. Now all memory of this session is free, still warm, for the
+        next one, and the collector finds nothing to do."""
+        del self._near, self._far
 
     # --- What the redial tells -------------------------------------------------------------------------
 

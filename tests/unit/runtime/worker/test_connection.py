@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import weakref
 
 import pytest
 
@@ -40,6 +42,25 @@ def test_a_dialogue_then_an_end_each_way() -> None:
         assert world.connection.end_reason(Role.SENDING) is Reason.CLOSED
 
     run(body)
+
+
+def test_what_an_ended_session_had_is_free_without_the_collector() -> None:
+    async def body(loop: CountingLoop) -> None:
+        machine = Scripted(relaying)
+        world, kept = World(loop, machine), weakref.ref(machine)
+        await world.sends(world.far, b"220 hello\r\n")
+        await read_exactly(loop, world.near, 11)
+        world.near.shutdown(socket.SHUT_WR)
+        world.far.shutdown(socket.SHUT_WR)
+        await world.finish()
+        del machine, world.connection
+        assert kept() is None
+
+    gc.disable()
+    try:
+        run(body)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("first", ["near", "far"])
