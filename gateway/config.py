@@ -66,6 +66,10 @@ class Config:
     bridge_table: int = 2526
     unfiltered: tuple[int, ...] = ()
     """Of a bridge: families whose frames met no packet filter before us. The machine knows, not the file."""
+    untagged_vlan: int = 0
+    """Likewise: in which VLAN frames without a tag are, where it tells VLANs apart; else 0."""
+    vlan_asked: bool = False
+    """Likewise: whether nft can ask that of each frame."""
     first_queue: int = 2500
     first_listen_port: int = 12525
     workers: int = 2

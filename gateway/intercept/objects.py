@@ -65,6 +65,7 @@ class BridgeLift:
 
     Frames for `mac` leave the bridge by `port` and arrive at `interface` as packets of this machine; what
     leaves by `interface` comes into the bridge as a frame. If there is no `bridge`, one is made from `ports`.
+    `vlan`: that of frames without a tag, where the bridge tells VLANs apart; else 0.
     """
 
     bridge: str
@@ -72,6 +73,7 @@ class BridgeLift:
     port: str
     interface: str
     mac: str
+    vlan: int = 0
 
 
 @dataclass(frozen=True, slots=True)

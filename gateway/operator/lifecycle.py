@@ -48,7 +48,7 @@ def discover() -> list[FoundInterface]:
 def resolved(config: Config) -> Config:
     """`config` with both sides named. Raises ConfigurationError where they cannot be told."""
     named = with_interfaces(config, discover())
-    return replace(named, unfiltered=kernel.unfiltered(named))
+    return kernel.as_found(named)
 
 
 # --- Up and down -------------------------------------------------------------------------------------

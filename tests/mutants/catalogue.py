@@ -114,6 +114,8 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/runtime/supervisor/peer_memory.py": ("tests/unit/runtime/supervisor/test_hearing.py",),
     "gateway/intercept/ruleset.py": ("tests/unit/intercept/test_ruleset.py",),
     "gateway/intercept/kernel/__init__.py": ("tests/unit/intercept/test_kernel.py",),
+    "gateway/intercept/kernel/lifts.py": ("tests/unit/intercept/test_vlans.py",),
+    "gateway/intercept/placements/bridge.py": ("tests/unit/intercept/test_vlans.py",),
     "gateway/intercept/kernel/iptables.py": ("tests/unit/intercept/test_kernel.py",),
     "gateway/intercept/kernel/nft.py": (
         "tests/unit/intercept/test_kernel.py",

@@ -27,6 +27,30 @@ RULES: Final[tuple[Mutant, ...]] = mutants_in(
                 "                except EnvironmentFailureError:\n                    self._kernel.remove()",
                 "                except EnvironmentFailureError:\n                    pass",
             ),
+            (
+                "in other VLANs the gate takes nothing, whoever begins to serve",
+                "        live = [] if self._passes else self._live()\n",
+                "        live = self._live()\n",
+            ),
+            (
+                "rules that stand are not taken away for ones that would be refused",
+                "            raise EnvironmentFailureError(refusal)\n",
+                "            pass\n",
+            ),
+        ],
+        "gateway/intercept/kernel/lifts.py": [
+            (
+                "a bridge whose ports are in other VLANs than ours is refused",
+                "    vlans.require(ip, bridge, links, lift)\n",
+                "",
+            ),
+        ],
+        "gateway/intercept/placements/bridge.py": [
+            (
+                "what comes in another VLAN than ours passes, from that moment on",
+                "(str(config.untagged_vlan),) if config.vlan_asked else ()",
+                "()",
+            ),
         ],
         "gateway/intercept/kernel/iptables.py": [
             (

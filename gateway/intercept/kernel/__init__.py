@@ -3,6 +3,7 @@
 kind      the form of all the others: what is missing, make it, take it away
 lifts     the way out of a bridge and back into it, and the bridge itself if need be
 made      whether that is still ours
+vlans     in which VLAN frames without a tag are, where the bridge tells VLANs apart
 routing   routing rules and routes
 nft       our tables of nft
 dead_ends servers whose SYNs pass without being judged
@@ -21,12 +22,12 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.config import Config, Network
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import ruleset
-from gateway.intercept.kernel import commands, lifts, nft, routing
+from gateway.intercept.kernel import commands, lifts, nft, routing, vlans
 from gateway.intercept.kernel.dead_ends import add_dead_end, dead_end_count, is_dead_end, remove_dead_end
 from gateway.intercept.kernel.fitness import notes, remarks, require_taken
 from gateway.intercept.kernel.iptables import Iptables, gate_counts, is_in_ipset, passed_counts
@@ -35,6 +36,7 @@ from gateway.intercept.kernel.lifts import Lifts
 from gateway.intercept.kernel.nft import NftTables
 from gateway.intercept.kernel.routing import Routing, families, keep_open, let_go, with_routes
 from gateway.intercept.kernel.sysctls import Sysctls, icmp_seconds_apart
+from gateway.intercept.kernel.vlans import OtherVlansError
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.objects import LOOPBACK, BridgeLift, NftTable, Sysctl, queues_served
 from gateway.intercept.placements import InsideNetworks, layout_of
@@ -44,7 +46,9 @@ from gateway.policy import limits
 __all__ = [
     "KernelRules",
     "Mended",
+    "OtherVlansError",
     "add_dead_end",
+    "as_found",
     "bridge_refusal",
     "changes",
     "dead_end_count",
@@ -64,7 +68,6 @@ __all__ = [
     "require_interfaces",
     "require_taken",
     "reset_was_odd",
-    "unfiltered",
     "with_routes",
 ]
 
@@ -285,9 +288,16 @@ def require_interfaces(config: Config) -> None:
                 raise EnvironmentFailureError(f"{key}: no interface {name!r}; there are {known}")
 
 
-def unfiltered(config: Config) -> tuple[int, ...]:
-    """Families whose frames met no packet filter before us, on this placement's bridge, if it has one."""
-    return tuple(family for lift in _lifts(config) for family in lifts.unfiltered(lift))
+def as_found(config: Config) -> Config:
+    """With what only this machine knows of this placement's bridge, if it has one."""
+    for lift in _lifts(config):
+        config = replace(
+            config,
+            unfiltered=lifts.unfiltered(lift),
+            untagged_vlan=lifts.vlan(lift),
+            vlan_asked=vlans.can_ask(),
+        )
+    return config
 
 
 def bridge_refusal(config: Config) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Final
 from pyroute2.netlink.exceptions import NetlinkError
 
 from gateway.errors import EnvironmentFailureError
-from gateway.intercept.kernel import commands, iptables, made, sysctls
+from gateway.intercept.kernel import commands, iptables, made, sysctls, vlans
 from gateway.intercept.kernel.routing import families, with_routes
 from gateway.intercept.objects import FAMILIES, BridgeLift, KernelObject
 
@@ -121,6 +121,20 @@ def unfiltered(lift: BridgeLift) -> tuple[int, ...]:
     return with_routes(asked)
 
 
+def vlan(lift: BridgeLift) -> int:
+    """The VLAN of frames without a tag; 0 where the bridge tells none apart, is not there, or is refused."""
+
+    def asked(ip: Any) -> int:
+        links = _links(ip)
+        if lift.bridge not in links or _kind(links[lift.bridge]) != "bridge":
+            return 0
+        with contextlib.suppress(vlans.OtherVlansError):
+            return vlans.of(ip, links[lift.bridge], links, lift)
+        return 0
+
+    return with_routes(asked)
+
+
 def refusal(lift: BridgeLift) -> str:
     """Why `put` would refuse this bridge, or these ports of it; empty where it would not."""
     try:
@@ -218,6 +232,8 @@ def _missing(ip: Any, lift: BridgeLift) -> list[str]:
     if bridge is None or not _is_attached(links, lift):
         flags = " ".join(f"{flag.replace('unicast_', '')} off" for flag in _PORT_FLAGS)
         lines.append(f"ip link set {lift.port} master {lift.bridge}; bridge link set dev {lift.port} {flags}")
+    if lift.vlan and (lift.port not in links or not vlans.is_joined(ip, links[lift.port], lift.vlan)):
+        lines.append(f"bridge vlan add vid {lift.vlan} dev {lift.port} pvid untagged")
     if lift.port not in links or not _has_entry(ip, links, lift):
         lines.append(f"bridge fdb replace {lift.mac} dev {lift.port} master static")
     return lines
@@ -247,7 +263,10 @@ def _is_attached(links: Links, lift: BridgeLift) -> bool:
 def _has_entry(ip: Any, links: Links, lift: BridgeLift) -> bool:
     port, hardware = links[lift.port]["index"], lift.mac
     return any(
-        entry["ifindex"] == port and entry.get_attr("NDA_LLADDR") == hardware and entry.get_attr("NDA_MASTER")
+        entry["ifindex"] == port
+        and entry.get_attr("NDA_LLADDR") == hardware
+        and entry.get_attr("NDA_MASTER")
+        and (entry.get_attr("NDA_VLAN") or 0) == lift.vlan
         for entry in ip.get_neighbours(family=socket.AF_BRIDGE)
     )
 
@@ -262,7 +281,7 @@ def _require(ip: Any, links: Links, lift: BridgeLift) -> None:
         if port not in links:
             raise EnvironmentFailureError(f"interfaces: no interface {port} here")
     if lift.bridge in links:
-        _require_bridge(links, lift, is_made_by_us=former is not None and _is_made(links, former))
+        _require_bridge(ip, links, lift, is_made_by_us=former is not None and _is_made(links, former))
         return
     if former is not None and former.bridge == lift.bridge and not former.made:
         # Who took down a bridge of the site's makes it again, as the site wants it, and would find ours.
@@ -280,7 +299,7 @@ def _require(ip: Any, links: Links, lift: BridgeLift) -> None:
             )
 
 
-def _require_bridge(links: Links, lift: BridgeLift, *, is_made_by_us: bool) -> None:
+def _require_bridge(ip: Any, links: Links, lift: BridgeLift, *, is_made_by_us: bool) -> None:
     bridge = links[lift.bridge]
     if _kind(bridge) != "bridge":
         raise EnvironmentFailureError(f"bridge.name: {lift.bridge} is no bridge")
@@ -292,6 +311,7 @@ def _require_bridge(links: Links, lift: BridgeLift, *, is_made_by_us: bool) -> N
     for port in lift.ports:
         if _master(links, port) != bridge["index"] and not is_made_by_us:
             raise EnvironmentFailureError(f"interfaces: {port} is no port of the bridge {lift.bridge}")
+    vlans.require(ip, bridge, links, lift)
 
 
 # --- Changing ----------------------------------------------------------------------------------------
@@ -369,10 +389,12 @@ def _set_up(ip: Any, lift: BridgeLift) -> None:
     port, interface = links[lift.port]["index"], links[lift.interface]["index"]
     mtu = ip.get_links(bridge["index"])[0].get_attr("IFLA_MTU")
     ip.link("set", index=port, master=bridge["index"])
+    vlans.join(ip, port, lift.vlan)
     # Flushed of whatever was learned there before: no station of a cable is behind it.
     ip.brport("set", index=port, **_PORT_FLAGS, IFLA_BRPORT_FLUSH=None)
     for index in (port, interface):
         ip.link("set", index=index, mtu=mtu, state="up")
+    # In each VLAN of the port.
     ip.fdb("replace", ifindex=port, lladdr=lift.mac, state=_NUD_NOARP, flags=_NTF_MASTER)
 
 

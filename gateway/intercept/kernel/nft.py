@@ -167,6 +167,15 @@ def _complaint_here(table: NftTable) -> str | None:
     return None
 
 
+def is_taken(text: str) -> bool:
+    """Whether nft and the kernel would take this, which has no hook: nobody's packets are dropped for it."""
+    try:
+        run(_TRIAL, text)
+    except EnvironmentFailureError:
+        return False
+    return True
+
+
 # --- Notes -------------------------------------------------------------------------------------------
 
 

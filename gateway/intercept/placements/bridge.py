@@ -40,7 +40,7 @@ def layout(config: Config) -> Layout:
         has_every_slot=False,
         bridged=True,
         objects=(
-            BridgeLift(config.bridge, ports, config.bridge_port, config.bridge_interface, LIFT_MAC),
+            _lift(config, ports),
             *_routing(config),
         ),
         values={
@@ -60,10 +60,18 @@ def layout(config: Config) -> Layout:
             "mac_stations": str(limits.MAC_STATIONS),
         },
         repeated={
-            f"unfiltered{family}": (config.bridge,) if family in config.unfiltered else ()
-            for family in FAMILIES
+            "vlan": (str(config.untagged_vlan),) if config.vlan_asked else (),
+            **{
+                f"unfiltered{family}": (config.bridge,) if family in config.unfiltered else ()
+                for family in FAMILIES
+            },
         },
     )
+
+
+def _lift(config: Config, ports: tuple[str, ...]) -> BridgeLift:
+    ends = (config.bridge_port, config.bridge_interface)
+    return BridgeLift(config.bridge, ports, *ends, LIFT_MAC, config.untagged_vlan)
 
 
 def _routing(config: Config) -> tuple[PolicyRule | LocalRoute | InterfaceRoute, ...]:

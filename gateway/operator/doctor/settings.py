@@ -56,7 +56,8 @@ def bridge_able(seen: Snapshot) -> Iterator[Trouble]:
         yield Trouble(
             f"no gateway in this bridge: {seen.bridge_refused}",
             "the daemon does not put its rules in, and mail passes in clear",
-            f"bridge link  # which port is in which bridge; what {seen.config_path} names has to fit",
+            "bridge link; bridge vlan"
+            f"  # which port is in which bridge and VLAN; {seen.config_path} has to fit",
         )
 
 

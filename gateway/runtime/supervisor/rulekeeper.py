@@ -39,6 +39,7 @@ class RuleKeeper:
         bypassed: int = 0,
     ) -> None:
         self._config = config
+        self._slots = slots
         self._rules = ruleset.render(config, slots)
         self._kernel = kernel.KernelRules(config)
         self._live = live
@@ -55,6 +56,8 @@ class RuleKeeper:
         self.guarded = asyncio.Event()
         """Mail has come before a worker's eyes once; from then on."""
         self._stands = False
+        self._passes = False
+        """What the gate would take would get nowhere: it takes nothing."""
         self._not_ours_from = 0
         self._passed_lately = 0
         self._bypassed_before = 0
@@ -233,7 +236,7 @@ class RuleKeeper:
         self.missing = []
 
     def _swap(self) -> None:
-        live = self._live()
+        live = [] if self._passes else self._live()
         self._kernel.swap_gate(live)
         self.queues = live
         if self._hung():
@@ -250,16 +253,19 @@ class RuleKeeper:
                     self._kernel.remove()
                 except EnvironmentFailureError:
                     self._kernel.remove()  # `nightmail down` removes at the same time: now what it has left
-                self._stands = False
+                self._stands = self._passes = False
                 self.queues = []
                 self._log.fact("rules", "down", level=Level.NOTICE)
             return
-        if not self._stands:
-            self._apply()
+        if self._passes or not self._stands:
+            self._apply_as_found()
             self._log.fact("rules", "up", level=Level.NOTICE)
             return
         try:
             mended = self._kernel.mend()
+        except kernel.OtherVlansError:
+            self._let_pass()
+            raise
         except EnvironmentFailureError:
             if not self._taken_down_meanwhile():
                 self._put_back_whole()
@@ -288,6 +294,23 @@ class RuleKeeper:
             self._tell_missing(self.missing)
             self._apply()
             self._log.fact("rules", "put-back", level=Level.NOTICE, count=count)
+
+    def _let_pass(self) -> None:
+        """All other rules stay: without them half of each session would cross the bridge in clear."""
+        self._passes = True
+        self._swap()
+
+    def _apply_as_found(self) -> None:
+        """For the bridge as it is by now. Raises as long as that cannot be had, and then changes nothing."""
+        config = kernel.as_found(self._config)
+        refusal = kernel.bridge_refusal(config)
+        if refusal:
+            if self.queues:  # the gate could not be switched before
+                self._swap()
+            raise EnvironmentFailureError(refusal)
+        self._config, self._rules = config, ruleset.render(config, self._slots)
+        self._passes = False
+        self._apply()
 
     def _tell_missing(self, missing: Sequence[str]) -> None:
         detail = f"{len(missing)} of ours were removed, first: {missing[0]}"

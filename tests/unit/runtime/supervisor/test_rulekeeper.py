@@ -189,6 +189,96 @@ def test_what_cannot_be_mended_is_put_in_as_a_whole(world: World, monkeypatch: p
     assert [reason for reason, _ in world.rung] == [Reason.RULES_MISSING]
 
 
+# --- A bridge whose VLANs change --------------------------------------------------------------------------
+
+
+class Bridge:
+    """What the keeper is told of it; `refusal`: why no rules are for it, if so."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.refusal = "bridge.name: br0 tells VLANs apart"
+        self.applied: list[list[int]] = []
+        self._moved = True
+        world.keeper.queues = [7, 8]
+        monkeypatch.setattr(world.kernel, "mend", self._mend)
+        monkeypatch.setattr(world.kernel, "apply", self._apply, raising=False)
+        monkeypatch.setattr(kernel, "as_found", lambda config: config)
+        monkeypatch.setattr(kernel, "bridge_refusal", lambda config: self.refusal)
+        monkeypatch.setattr(kernel, "passed_counts", dict)
+
+    def _mend(self) -> Mended:
+        if self._moved:
+            raise kernel.OtherVlansError("bridge.name: in VLAN 10 now")
+        return Mended()
+
+    def _apply(self, rules: object, live: Iterable[int], _: object) -> None:
+        assert not self.refusal, "what stands is not taken away for rules that are refused"
+        self.applied.append(list(live))
+        self._moved = False
+
+
+@pytest.mark.parametrize("fails", [0, 1])
+def test_in_other_vlans_mail_passes_until_rules_for_them_stand(
+    world: World, monkeypatch: pytest.MonkeyPatch, fails: int
+) -> None:
+    """All rules but the gate stay: they keep what is under way from the wire."""
+    bridge = Bridge(world, monkeypatch)
+    world.kernel.fails = fails
+    for _ in range(3):
+        with pytest.raises(EnvironmentFailureError):
+            world.keeper._look()
+    assert world.kernel.gates == [[]]
+    assert (world.keeper.queues, bridge.applied) == ([], [])
+    world.keeper._swap()
+    assert world.kernel.gates == [[], []], "nor by a worker that begins to serve"
+    bridge.refusal = ""
+    world.keeper._look()
+    assert (world.keeper.queues, bridge.applied) == ([7, 8], [[7, 8]])
+    world.keeper._look()
+    world.keeper._swap()
+    assert (world.kernel.gates[2:], len(bridge.applied)) == ([[7, 8]], 1)
+
+
+def test_other_vlans_are_an_alarm(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    Bridge(world, monkeypatch)
+    rung: list[tuple[Reason, str]] = []
+
+    async def until_it_rings_twice() -> None:
+        twice = asyncio.Event()
+
+        def alarm(reason: Reason, subject: str, detail: str) -> None:
+            rung.append((reason, detail))
+            if len(rung) == 2:
+                twice.set()
+
+        monkeypatch.setattr(world.keeper, "_alarm", alarm)
+        keeping = asyncio.create_task(world.keeper.keep())
+        await asyncio.wait_for(twice.wait(), 5)
+        keeping.cancel()
+
+    asyncio.run(until_it_rings_twice())
+    assert rung[:2] == [
+        (Reason.RULES_MISSING, "bridge.name: in VLAN 10 now"),
+        (Reason.RULES_MISSING, "bridge.name: br0 tells VLANs apart"),
+    ]
+    assert world.keeper.missing == ["bridge.name: br0 tells VLANs apart"], "what `status` says"
+
+
+def test_vlans_that_change_while_the_rules_are_down_are_found_with_the_next_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge = Bridge(world, monkeypatch)
+    with pytest.raises(EnvironmentFailureError):
+        world.keeper._look()
+    monkeypatch.setattr(world.kernel, "remove", lambda: None, raising=False)
+    record_word(world.config.wanted_file, Word(Wanted.DOWN))
+    world.keeper._look()
+    bridge.refusal = ""
+    record_word(world.config.wanted_file, Word(Wanted.UP))
+    world.keeper._look()
+    assert (world.keeper.queues, bridge.applied) == ([7, 8], [[7, 8]])
+
+
 # --- Beside `nightmail down`, which writes what is wanted and then removes --------------------------------
 
 
