@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
+from collections.abc import Iterator
 
 import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Dot1Q, Ether
 
 from gateway.config import Placement
-from gateway.lab import gateways, processes
+from gateway.lab import gateways, network, processes
 from gateway.lab.topology import BRIDGE
 from tests.lab.bridges import Cable, decided, is_mail, mac_of, reaches
 from tests.lab.in_any_placement import reached_the_gate
@@ -124,6 +126,73 @@ def test_a_smaller_path_is_found_by_both_halves(sites: Sites, v6: bool) -> None:
 
 
 PMTU_SECONDS = 5.0
+
+
+# --- A port that nobody has named -----------------------------------------------------------------------
+
+UNNAMED = "unnamed"
+STATION, STATION_MAC = "10.12.0.77", "02:00:00:00:00:77"
+
+
+@pytest.fixture
+def station(sites: Sites) -> Iterator[str]:
+    """The namespace of one that is behind a third port of gateway b's bridge, as a virtual machine may be."""
+    namespace = sites.namespace("mta-c")
+    sites.sh(
+        "gw-b",
+        f"ip link add {UNNAMED} type veth peer name third address {STATION_MAC} netns {namespace}",
+        f"ip link set {UNNAMED} master {BRIDGE} up",
+    )
+    sites.sh(
+        "mta-c",
+        "sysctl -qw net.ipv4.conf.third.rp_filter=0 net.ipv4.conf.all.rp_filter=0",
+        "ip link set third up",
+        f"ip addr add {STATION}/24 dev third",
+        "ip route add 10.11.0.0/24 via 10.12.0.254 dev third",
+    )
+    yield namespace
+    sites.sh("gw-b", f"ip link del {UNNAMED}")
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["known", "silent-for-long"])
+def test_mail_to_a_station_behind_a_port_that_nobody_has_named_passes(
+    sites: Sites, station: str, silent: bool
+) -> None:
+    """Its answers do not come to the gateway, so nobody may be dialled there for a client."""
+    assert_served(station, STATION, sites.namespace("mta-a"), 587, within=5.0)
+    if silent:
+        sites.sh("gw-b", "nft flush set bridge nightmail other_macs")
+    gated = reached_the_gate(sites, "b")
+    assert_served(station, STATION, sites.namespace("mta-a"), 25, within=5.0 if silent else 0.9)
+    assert (reached_the_gate(sites, "b") > gated) == silent
+
+
+def test_mail_from_a_station_behind_a_port_that_nobody_has_named_passes(sites: Sites, station: str) -> None:
+    gated = reached_the_gate(sites, "b")
+    server = sites.address("mta-a", False)
+    assert_served(sites.namespace("mta-a"), server, station, 25, within=5.0, source=STATION)
+    assert reached_the_gate(sites, "b") == gated
+
+
+def assert_served(
+    server: str, address: str, client: str, port: int, *, within: float, source: str = ""
+) -> None:
+    """What one says to the other arrives."""
+    with (
+        network.socket_in(server, socket.AF_INET, socket.SOCK_STREAM) as listener,
+        network.socket_in(client, socket.AF_INET, socket.SOCK_STREAM) as made,
+    ):
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, port))
+        listener.listen()
+        made.bind((source, 0))
+        made.settimeout(within)
+        made.connect((address, port))
+        listener.settimeout(5.0)
+        accepted, _ = listener.accept()
+        with accepted:
+            accepted.sendall(b"220 mx.test ESMTP\r\n")
+            assert made.recv(100) == b"220 mx.test ESMTP\r\n"
 
 
 # --- A site with filters of its own --------------------------------------------------------------------
