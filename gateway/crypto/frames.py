@@ -8,12 +8,12 @@ waited for. Counterparts: `handshake` (0x81), `records` (0x82).
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import Final
 
 from gateway.crypto.messages import OfferForm
 from gateway.crypto.primitives import AEAD_TAG_OCTETS
 from gateway.errors import LocalMisuseError, PeerProtocolError, Reason
+from gateway.immutable import immutable
 from gateway.policy.limits import FRAME_BODY_OCTETS
 
 FRAME_HEADER_OCTETS: Final = 3
@@ -30,7 +30,7 @@ class FrameKind(enum.IntEnum):
     RECORD = 0x82
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Frame:
     """One whole frame without its header."""
 

@@ -7,10 +7,11 @@ what a parameter means is the session's. Counterpart: `records`.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from gateway.errors import LocalMisuseError, PeerProtocolError, Reason
+from gateway.immutable import immutable
 from gateway.policy.limits import PARAMS_VERSION_OCTETS, RECORD_CONTENT_OCTETS
 
 _HEADER_OCTETS: Final = 3
@@ -26,7 +27,7 @@ class ParamType(enum.IntEnum):
     WILLING = 0x05
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Params:
     """What one side tells the other about itself; every field may be missing (None)."""
 

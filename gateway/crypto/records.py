@@ -17,6 +17,7 @@ from gateway.crypto.keys import IdentityPublic
 from gateway.crypto.messages import AnswerFlags, OfferFlags, OfferForm
 from gateway.crypto.primitives import AEAD_TAG_OCTETS, Octets
 from gateway.errors import LocalMisuseError, PeerProtocolError, Reason
+from gateway.immutable import immutable
 from gateway.policy.limits import (
     RECORD_CONTENT_OCTETS,
     RECORD_SEND_OCTETS,
@@ -71,7 +72,7 @@ _KINDS: Final = {int(kind): kind for kind in RecordType if kind not in _RESERVED
 """Every type that may come in now; what is missing is an error."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Record:
     """One verified record; the content of an ignorable one is dropped."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
+
+from gateway.immutable import immutable
 
 if TYPE_CHECKING:
     from gateway.crypto.records import VerifiedPeer
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from gateway.session.events import Side
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class SendOctets:
     """Write these octets to this side."""
 
@@ -25,57 +27,57 @@ class SendOctets:
     """The next command ends this direction: its FIN may travel in the same segment."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class SendEnd:
     """Close this side for writing (FIN) once all octets given to it are out."""
 
     side: Side
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class SendReset:
     """Reset this side at once (RST)."""
 
     side: Side
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class CloseBoth:
     """Both directions have ended: close both sides once what was given to them is out."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class PauseReading:
     """Read no more from this side until `ResumeReading`."""
 
     side: Side
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class ResumeReading:
     """Read from this side again."""
 
     side: Side
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class RelayInClear:
     """From here on move octets, ends and resets between the sides as they come; the machine is done."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Redial:
     """Reset the far connection and make a new one to the same destination, from the same source."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class SignOffer:
     """Have the site's identity sign this as an offer; the answer is `OfferSigned`."""
 
     to_sign: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class RememberPeer:
     """Store this peer under the dialled destination, with the statement that it has shown."""
 
@@ -87,7 +89,7 @@ class RememberPeer:
     """The session has rung for what it saw; else whoever stores a stranger beside others does."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class NoteSource:
     """What there is to learn about the client of a receiving gateway; said only where it is news."""
 
@@ -99,7 +101,7 @@ class NoteSource:
     epoch: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class NoteDecision:
     """Log and count what was decided; `alarm` also rings the bell."""
 
@@ -113,7 +115,7 @@ class NoteDecision:
     """The cause, where the session can name it itself."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class NoteFact:
     """Log one fact; `detail` holds words of ours or escaped ones, never a secret or a person's address."""
 

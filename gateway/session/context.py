@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gateway.crypto.keys import EndorsedStatic, EndorsementCache, Ephemerals, IdentityPublic
 from gateway.crypto.messages import DialledAddress
 from gateway.errors import Reason
+from gateway.immutable import immutable
 from gateway.peers.pins import Pin
 from gateway.peers.sources import NOBODY, Sender, Source
 
@@ -21,7 +22,7 @@ class GatewayKeys:
     endorsed: EndorsedStatic
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class SendingContext:
     """Surroundings of one session at the sending gateway."""
 
@@ -38,7 +39,7 @@ class SendingContext:
     """Why no upgrade is tried: NEVER (the operator's list), RECENTLY_FAILED (a path that never upgraded)."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class ReceivingContext:
     """Surroundings of one session at the receiving gateway."""
 

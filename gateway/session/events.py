@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from gateway.errors import IdentityHashed
+from gateway.immutable import immutable
 
 
 class Side(IdentityHashed):
@@ -18,7 +17,7 @@ class Side(IdentityHashed):
         return Side.FAR if self is Side.NEAR else Side.NEAR
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class OctetsReceived:
     """Octets came in; never empty."""
 
@@ -26,36 +25,36 @@ class OctetsReceived:
     octets: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class EndReceived:
     """A FIN came in: this side will send no more, and may still read."""
 
     side: Side
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class ResetReceived:
     """This side's connection is gone (RST, or an error of the kernel's)."""
 
     side: Side
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class DeadlineReached:
     """The time in `deadline` has come."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Redialled:
     """A new far connection stands in the place of the old one."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class RedialFailed:
     """No new far connection could be had."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class OfferSigned:
     """The answer to `SignOffer`; None where there is no signature to be had now."""
 

@@ -6,15 +6,14 @@ name and EHLO reply (less the offer) are equal octet for octet may the session g
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from gateway.immutable import immutable
 from gateway.smtp.capability import host_name, split_offer
 from gateway.smtp.dialogue import Stage
 from gateway.smtp.events import EhloReply, Passed, Role, Unparsed
 from gateway.smtp.observer import Observer
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class FirstLook:
     """What the first dial has shown: the sender knows it, and every other dial must show the same."""
 
@@ -26,7 +25,7 @@ class FirstLook:
     """The EHLO reply without its offer."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Same:
     """The same server said the same; `offer` is the fresh offer, None where there is none."""
 
@@ -34,12 +33,12 @@ class Same:
     offer: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Differs:
     """Another greeting code, host name or reply, or something that is no reply to an EHLO at all."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Continue:
     """Not complete yet; `say` goes to the far side (the EHLO, once)."""
 

@@ -15,10 +15,10 @@ import base64
 import binascii
 import enum
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from gateway.errors import LocalMisuseError
+from gateway.immutable import immutable
 from gateway.policy import limits
 from gateway.smtp import grammar
 
@@ -53,7 +53,7 @@ class OfferSize(enum.Enum):
 _OFFER_OCTETS: Final = frozenset(size.octets for size in OfferSize)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class SplitReply:
     """An EHLO reply without its offer lines, and the offer; untouched where there is none."""
 

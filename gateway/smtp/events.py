@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.errors import IdentityHashed
+from gateway.immutable import immutable
 
 if TYPE_CHECKING:
     from gateway.errors import Reason
@@ -18,7 +18,7 @@ class Role(IdentityHashed):
     RECEIVING = "receiving"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Passed:
     """Octets that go on now, unaltered and in order; never empty."""
 
@@ -26,14 +26,14 @@ class Passed:
     octets: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class EhloReply:
     """The complete, well-formed 250 reply to the first EHLO. It has not passed: the caller passes it."""
 
     octets: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Unparsed:
     """This session is never upgraded. What was held has been released just before; relay raw from here."""
 
