@@ -115,7 +115,7 @@ _pressure.lacks(
 _connection = Room("gateway/runtime/worker/connection.py")
 _connection.lacks(
     "a session over the limit is not read",
-    "        if other.pending > self._account.allowance:",
+    "        if other.pending and other.pending > self._account.allowance:",
     "        if other.pending > limits.WRITE_BUFFER_OCTETS:",
 )
 _endpoint = Room("gateway/runtime/worker/endpoint.py")

@@ -179,18 +179,17 @@ class Connection:
     # --- What the endpoints tell ----------------------------------------------------------------------
 
     def octets_received(self, endpoint: Endpoint, octets: memoryview) -> None:
-        near = endpoint is self._near
-        if near:
+        if endpoint is self._near:
+            side, other = Side.NEAR, self._far
             self.near_octets += len(octets)
-            other = self._far
         else:
+            side, other = Side.FAR, self._near
             self.far_octets += len(octets)
-            other = self._near
         if self._relayed:
             other.write(octets)
         else:
-            self._handle(OctetsReceived(Side.NEAR if near else Side.FAR, bytes(octets)))
-        if other.pending > self._account.allowance:
+            self._handle(OctetsReceived(side, bytes(octets)))
+        if other.pending and other.pending > self._account.allowance:
             endpoint.hold(Hold.BY_PRESSURE)
             if other.pending <= limits.WRITE_BUFFER_OCTETS:
                 self._surroundings.held_back(self)

@@ -23,6 +23,8 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _READ: Final = select.EPOLLIN
 _WRITE: Final = select.EPOLLOUT
 _BROKEN: Final = select.EPOLLERR | select.EPOLLHUP
+_READ_OR_BROKEN: Final = _READ | _BROKEN
+_WRITE_OR_BROKEN: Final = _WRITE | _BROKEN
 _NOT_AT_ALL: Final = -1
 # One buffer for all reads of the process: the loop is single-threaded and every owner takes what it needs
 # before it returns.
@@ -146,7 +148,17 @@ class Endpoint:
 
     def _ready(self, events: int) -> None:
         try:
-            self._told(events)
+            if self._buffer and events & _WRITE_OR_BROKEN:
+                self._flush()
+            if self._watched == _NOT_AT_ALL:
+                return
+            if self._watched & _READ:
+                if events & _READ_OR_BROKEN:
+                    self._readable()
+            elif not self._watched and events & _BROKEN:
+                self._hold |= Hold.RESET
+                self._watch()
+                self._owner.reset_received(self)
         except Exception as error:
             self._owner.failed(error)
 
@@ -156,19 +168,6 @@ class Endpoint:
             callback(*args)
         except Exception as error:
             self._owner.failed(error)
-
-    def _told(self, events: int) -> None:
-        if events & (_WRITE | _BROKEN) and self._buffer:
-            self._flush()
-        if self._watched == _NOT_AT_ALL:
-            return
-        if self._watched & _READ:
-            if events & (_READ | _BROKEN):
-                self._readable()
-        elif not self._watched and events & _BROKEN:
-            self._hold |= Hold.RESET
-            self._watch()
-            self._owner.reset_received(self)
 
     def is_stuck(self, fed: int, now: float) -> bool:
         """Whether octets wait, and nothing has moved for `limits.STALLED_SECONDS`; asked once in a while.
