@@ -1,6 +1,6 @@
 """Floods a mail server, at a bounded rate and until it is ended: `python -m tests.lab.flooder KIND TARGET...`
 
-    syns         SYNs with forged sources, SYNS_PER_SECOND, in turn to each target
+    syns N       SYNs with forged sources, N a second, in turn to each target
     connections  as many connections as CONNECTIONS, opened and held, greeting read
     offers       connections that say EHLO, read the reply, and go, OFFERS_PER_SECOND
     dribbles     SLOW connections that say a line without end, an octet each tenth of a second
@@ -23,7 +23,6 @@ import time
 
 from tests.lab.forged import FORGED, FORGED_HOSTS, syn
 
-SYNS_PER_SECOND = 4000
 OFFERS_PER_SECOND = 250
 CONNECTIONS = 1500
 AT_ONCE = 64
@@ -33,15 +32,16 @@ POURED_PER_SECOND = 8_000_000
 PATIENCE = 20.0
 
 
-def syns(targets: list[str]) -> None:
+def syns(words: list[str]) -> None:
     """Batches of 10 ms; packets are made beforehand, each from another address or port."""
+    per_second, targets = int(words[0]), words[1:]
     v6 = ":" in targets[0]
     packets = [
         (syn(FORGED[v6].format(1 + n % FORGED_HOSTS), 1024 + (n * 7919) % 60000, target), target)
         for n in range(20_000)
         for target in (targets[n % len(targets)],)
     ]
-    batch = SYNS_PER_SECOND // 100
+    batch = per_second // 100
     with socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
         say_begun()
         due, at = time.monotonic(), 0
@@ -49,7 +49,7 @@ def syns(targets: list[str]) -> None:
             for packet, target in packets[at : at + batch]:
                 raw.sendto(packet, (target, 0))
             at = (at + batch) % len(packets)
-            due += 0.01
+            due = max(due + 0.01, time.monotonic() - 0.1)
             time.sleep(max(0.0, due - time.monotonic()))
 
 
