@@ -102,7 +102,7 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
         (["ping", "192.0.2.7", "--seconds", "nan"], 2, "nan is no number of seconds"),
         (["ping", "192.0.2.7", "--seconds", "1e12"], 2, "not in the range"),
         (["audit", "--interface", "lo", "--seconds", "inf"], 2, "not in the range"),
-        (["audit", "--interface", "\udcff"], 1, "here; there are: "),
+        pytest.param(["audit", "--interface", "\udcff"], 1, "here; there are: ", marks=pytest.mark.root),
         (["status", "--watch", "--every", "nan"], 2, "nan is no number of seconds"),
         (["identity", "rotate", "--now", "--announce-days", "3"], 2, "--announce-days is for"),
         (["identity", "rotate", "--undo", "--announce-days", "14"], 2, "--announce-days is for"),

@@ -42,7 +42,7 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ran:
     Path("pytest.ini").write_text("[pytest]\nmarkers =\n  root: needs it\n")
     Path("test_one.py").write_text(TESTS)
     Path("test_other.py").write_text(WITHOUT_A_MODULE)
-    return run_tests.run_pytest("unit", ["."], "not root", as_root=False, at_once=1)
+    return run_tests._pytest("unit", [".", "-m", "not root"], as_root=False)
 
 
 def test_whatever_is_skipped_is_named_with_its_reason_and_fails_the_run(

@@ -149,6 +149,7 @@ def taken() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+@pytest.mark.root
 def test_port_taken(tmp_path: Path, taken: int) -> None:
     assert not needs.is_free(taken)
     found = list(check._listen_ports(Config(first_listen_port=taken, workers=1, run_dir=tmp_path)))

@@ -265,6 +265,7 @@ def folder(tmp_path: Path) -> Iterator[Config]:
     yield Config(inside=("lo",), outside=("lo",), state_dir=tmp_path / "state", run_dir=tmp_path / "run")
 
 
+@pytest.mark.root
 def test_a_machine_without_anything_is_read(folder: Config, tmp_path: Path) -> None:
     seen = machine.snapshot(folder, tmp_path / "none.toml", is_default=False)
     assert seen.daemon.pid is None

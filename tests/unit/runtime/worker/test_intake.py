@@ -132,6 +132,7 @@ class World:
     def close(self) -> None:
         self.intake.stop_taking()
         self.intake._ticker.cancel()
+        self.intake._reserve.give()
         for listener in self.listeners:
             self.loop.remove_reader(listener.fileno())
         for one in (*self.listeners, *self.others):
