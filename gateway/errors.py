@@ -59,6 +59,7 @@ class Reason(IdentityHashed):
 
     # A handshake or a channel failed: what exactly.
     BAD_OFFER = "bad-offer"
+    TICKET_UNKNOWN = "ticket-unknown"
     BAD_SIGNATURE = "bad-signature"
     BAD_KEY = "bad-key"
     BAD_TAG = "bad-tag"

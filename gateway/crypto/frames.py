@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-from gateway.crypto.messages import OfferForm
+from gateway.crypto.messages import RESUMED_ANSWER_OCTETS, OfferForm
 from gateway.crypto.primitives import AEAD_TAG_OCTETS
 from gateway.errors import LocalMisuseError, PeerProtocolError, Reason
 from gateway.immutable import immutable
@@ -20,7 +20,7 @@ FRAME_HEADER_OCTETS: Final = 3
 _LOWEST_TYPE: Final = 0x80
 _RECORD_INNER_HEADER_OCTETS: Final = 3
 _SHORTEST_RECORD: Final = _RECORD_INNER_HEADER_OCTETS + AEAD_TAG_OCTETS
-_ANSWER_LENGTHS: Final = frozenset(form.answer_octets for form in OfferForm)
+_ANSWER_LENGTHS: Final = frozenset((*(form.answer_octets for form in OfferForm), RESUMED_ANSWER_OCTETS))
 
 
 class FrameKind(enum.IntEnum):

@@ -2,7 +2,8 @@
 
 R (`ReceivingHandshake`) writes the offer and reads the answer; S (`SendingHandshake`) reads the offer and
 writes the answer. Each serves one offer and one answer; after an error it is dead. Says nothing to anybody:
-what goes on the wire when a handshake fails is the session's. Counterparts: `noise`, `messages`, `records`.
+what goes on the wire when a handshake fails is the session's.
+Counterparts: `noise`, `messages`, `records`; `resumption`, which is the same with a ticket.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from gateway.crypto.messages import (
     prologue,
 )
 from gateway.crypto.noise import IX, IXHFS, CipherState, HandshakeState, NoiseRole, Pattern
+from gateway.crypto.tickets import Ticket
 from gateway.errors import IdentityHashed, LocalMisuseError, PeerProtocolError, Reason
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "OfferedPeer",
     "ReceivingHandshake",
     "SendingHandshake",
+    "finish",
     "prologue",
 ]
 
@@ -88,11 +91,49 @@ class HandshakeResult:
     """Where S believes it dialled: at R to be compared, at S what it said."""
     handshake_hash: bytes
     ciphers: TrafficCiphers
+    ticket: Ticket | None
+    """Where both sides keep one. At S not before the peer has proven itself."""
+    resumed: bool
+    """Made with a ticket; then `form` is that of the handshake which the ticket goes back to."""
     proof: InitVar[object]
 
     def __post_init__(self, proof: object) -> None:
         if proof is not _PROOF:
             raise LocalMisuseError("a HandshakeResult is made by a handshake")
+
+
+def finish(
+    noise: HandshakeState,
+    peer: OfferedPeer,
+    flags: OfferFlags | AnswerFlags,
+    dialled: DialledAddress,
+    *,
+    keeps_ticket: bool,
+    used: Ticket | None = None,
+) -> HandshakeResult:
+    """What a handshake that is read and written to its end leaves; it raises for any other.
+
+    `flags`: the peer's; `keeps_ticket`: both sides have said so; `used`: the ticket that it was made with.
+    """
+    ticket = None
+    if keeps_ticket and peer.form is OfferForm.FULL:
+        root = None if used is None else used.root
+        ticket = Ticket.of(noise, peer.identity, peer.epoch, root)
+    handshake_hash = noise.h
+    of_initiator, of_responder = noise.split()
+    ours, theirs = (of_initiator, of_responder) if noise.is_initiator else (of_responder, of_initiator)
+    return HandshakeResult(
+        identity=peer.identity,
+        epoch=peer.epoch,
+        flags=flags,
+        form=peer.form,
+        dialled=dialled,
+        handshake_hash=handshake_hash,
+        ciphers=TrafficCiphers(ours, theirs),
+        ticket=ticket,
+        resumed=used is not None,
+        proof=_PROOF,
+    )
 
 
 class ReceivingState(IdentityHashed):
@@ -125,6 +166,7 @@ class ReceivingHandshake:
         self._noise: HandshakeState | None = None
         self._keys_told = b""
         self._values: dict[str, bytes | int] = {}
+        self._keeps_ticket = False
         self.state = ReceivingState.START
 
     def to_sign(self, form: OfferForm, flags: OfferFlags = OfferFlags.NONE) -> bytes:
@@ -142,6 +184,7 @@ class ReceivingHandshake:
             "epoch": self._static.epoch,
             "flags": int(flags),
         }
+        self._keeps_ticket = OfferFlags.KEEPS_TICKET in flags
         self._noise, self._form, self.state = noise, form, ReceivingState.TO_SIGN
         return OFFER_SIGNED.encode({"hash": noise.h, **self._values})
 
@@ -167,16 +210,13 @@ class ReceivingHandshake:
         epoch, not_after = _number(values, "epoch"), _number(values, "not_after")
         endorsement = _octets(values, "endorsement")
         check_endorsement(identity, noise.rs, (epoch, not_after), endorsement, today, self._endorsements)
-        sending, receiving = noise.split()
-        return HandshakeResult(
-            identity=identity,
-            epoch=epoch,
-            flags=AnswerFlags(_number(values, "flags")),
-            form=self._form,
-            dialled=DialledAddress(_octets(values, "address"), _number(values, "port")),
-            handshake_hash=noise.h,
-            ciphers=TrafficCiphers(sending, receiving),
-            proof=_PROOF,
+        flags = AnswerFlags(_number(values, "flags"))
+        return finish(
+            noise,
+            OfferedPeer(identity, epoch, OfferFlags.NONE, self._form),
+            flags,
+            DialledAddress(_octets(values, "address"), _number(values, "port")),
+            keeps_ticket=self._keeps_ticket and AnswerFlags.KEEPS_TICKET in flags,
         )
 
 
@@ -248,18 +288,8 @@ class SendingHandshake:
             }
         )
         message = self._tokens + noise.write_payload(payload)
-        receiving, sending = noise.split()
-        result = HandshakeResult(
-            identity=offered.identity,
-            epoch=offered.epoch,
-            flags=offered.flags,
-            form=offered.form,
-            dialled=dialled,
-            handshake_hash=noise.h,
-            ciphers=TrafficCiphers(sending, receiving),
-            proof=_PROOF,
-        )
-        return message, result
+        keeps_ticket = OfferFlags.KEEPS_TICKET in offered.flags and AnswerFlags.KEEPS_TICKET in flags
+        return message, finish(noise, offered, offered.flags, dialled, keeps_ticket=keeps_ticket)
 
 
 def _octets(values: dict[str, bytes | int], name: str) -> bytes:

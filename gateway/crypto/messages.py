@@ -117,6 +117,24 @@ ANSWER_PAYLOAD: Final = Layout(
     Reason.BAD_FRAME,
 )
 
+# --- The resumed form: both messages have one payload each, both encrypted ------------------------------
+
+TICKET_NAME_OCTETS: Final = 16
+TICKET_SECRET_OCTETS: Final = 32
+
+RESUMED_OFFER_PAYLOAD: Final = Layout(
+    "resumed offer payload", (Field("flags", _U16, "number"),), Reason.BAD_OFFER
+)
+RESUMED_ANSWER_PAYLOAD: Final = Layout(
+    "resumed answer payload",
+    (Field("flags", _U16, "number"), Field("address", 16), Field("port", _U16, "number")),
+    Reason.BAD_FRAME,
+)
+RESUMED_OFFER_OCTETS: Final = (
+    TICKET_NAME_OCTETS + X25519_OCTETS + RESUMED_OFFER_PAYLOAD.octets + AEAD_TAG_OCTETS
+)
+RESUMED_ANSWER_OCTETS: Final = X25519_OCTETS + RESUMED_ANSWER_PAYLOAD.octets + AEAD_TAG_OCTETS
+
 # --- STATEMENT record: the old identity leads to the new one -------------------------------------------
 
 STATEMENT: Final = Layout(
@@ -133,7 +151,10 @@ STATEMENT: Final = Layout(
 
 
 class OfferForm(IdentityHashed):
-    """Which offer: with the ML-KEM key or without. It follows from the length, nothing else says it."""
+    """Which signed offer: with the ML-KEM key or without. It follows from the length, nothing else says it.
+
+    A resumed handshake is of the form of the one that it goes back to.
+    """
 
     FULL = "full"
     SHORT = "short"
@@ -166,6 +187,8 @@ class OfferFlags(enum.IntFlag):
     NONE = 0
     STATEMENT_FOLLOWS = 0x0001
     """R will send a STATEMENT: its identity has been rolled over."""
+    KEEPS_TICKET = 0x0002
+    """R keeps a ticket of this handshake, if S does."""
     UNUSED = 0x8000
     """Means nothing, for ever; set now and then so that ignoring unknown flags stays tested."""
 
@@ -174,6 +197,8 @@ class AnswerFlags(enum.IntFlag):
     """Flags of S; unknown bits are kept and mean nothing."""
 
     NONE = 0
+    KEEPS_TICKET = 0x0002
+    """S keeps a ticket of this handshake, if R does."""
     UNUSED = 0x8000
     """Means nothing, for ever."""
 

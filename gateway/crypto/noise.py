@@ -1,7 +1,8 @@
 """The Noise Protocol Framework (revision 34) as far as this protocol uses it; names are the specification's.
 
 CipherState, SymmetricState and HandshakeState stand in the order of its section 5, for 25519, ChaChaPoly
-and SHA512, with the KEM tokens of the hybrid forward secrecy extension (revision 1). Patterns are data.
+and SHA512, with the KEM tokens of the hybrid forward secrecy extension (revision 1), and with section 9's
+pre-shared key. Patterns are data.
 Knows nothing of mail, identities or signatures: payloads are octets. A handshake that raised is dead.
 Counterpart: `handshake`, which fills the payloads and checks them.
 """
@@ -25,6 +26,7 @@ from gateway.crypto.primitives import (
     Octets,
     X25519Private,
     hkdf,
+    hkdf_three,
     mlkem_encapsulate,
     sha512,
 )
@@ -32,7 +34,7 @@ from gateway.errors import IdentityHashed, LocalMisuseError, PeerProtocolError, 
 
 
 class Token(IdentityHashed):
-    """Message tokens: section 7.1, and section 4 of the extension for `e1` and `ekem1`."""
+    """Message tokens: sections 7.1 and 9, and section 4 of the extension for `e1` and `ekem1`."""
 
     E = "e"
     E1 = "e1"
@@ -41,6 +43,7 @@ class Token(IdentityHashed):
     EKEM1 = "ekem1"
     SE = "se"
     ES = "es"
+    PSK = "psk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class Pattern:
 
     protocol_name: bytes
     messages: tuple[tuple[Token, ...], ...]
+    has_psk: bool = False
 
 
 IX: Final = Pattern(
@@ -64,6 +68,14 @@ IXHFS: Final = Pattern(
         (Token.E, Token.E1, Token.S),
         (Token.E, Token.EE, Token.EKEM1, Token.SE, Token.S, Token.ES),
     ),
+)
+NNPSK0: Final = Pattern(
+    b"Noise_NNpsk0_25519_ChaChaPoly_SHA512",
+    (
+        (Token.PSK, Token.E),
+        (Token.E, Token.EE),
+    ),
+    has_psk=True,
 )
 
 
@@ -132,6 +144,11 @@ class SymmetricState:
         self._ck, temporary = hkdf(self._ck, input_key_material)
         self._cipher = CipherState(temporary[:AEAD_KEY_OCTETS])
 
+    def mix_key_and_hash(self, input_key_material: bytes) -> None:
+        self._ck, hashed, temporary = hkdf_three(self._ck, input_key_material)
+        self.mix_hash(hashed)
+        self._cipher = CipherState(temporary[:AEAD_KEY_OCTETS])
+
     def mix_hash(self, data: bytes) -> None:
         self.h = sha512(self.h + data)
 
@@ -149,6 +166,10 @@ class SymmetricState:
     def tag_octets(self) -> int:
         """How much longer than its plaintext the next field is."""
         return AEAD_TAG_OCTETS if self._cipher else 0
+
+    def derived(self, label: bytes) -> tuple[bytes, bytes]:
+        """Two secrets of 64 octets beside those of `split`, which has no label."""
+        return hkdf(self._ck, label + self.h)
 
     def split(self) -> tuple[bytes, bytes]:
         """Initiator's sending key, then the responder's."""
@@ -212,8 +233,9 @@ Encapsulate = Callable[[bytes], tuple[bytes, bytes]]
 class HandshakeState:
     """One side of one handshake of two messages.
 
-    `s` static, `e` ephemeral; `e1` the initiator's KEM key where the pattern has one. Writing and reading
-    raise LocalMisuseError out of turn, PeerProtocolError for what the peer did; then it is dead.
+    `s` static, `e` ephemeral; `e1` the initiator's KEM key, `psk` the shared one, where the pattern has them.
+    Writing and reading raise LocalMisuseError out of turn, PeerProtocolError for what the peer did; then it
+    is dead.
     """
 
     def __init__(
@@ -221,14 +243,15 @@ class HandshakeState:
         pattern: Pattern,
         role: NoiseRole,
         prologue: bytes,
-        s: X25519Private,
+        s: X25519Private | None,
         e: X25519Private,
         e1: MlKemPrivate | None = None,
         encapsulate: Encapsulate = mlkem_encapsulate,
+        psk: bytes | None = None,
     ) -> None:
         self._pattern = pattern
         self._role = role
-        self._s, self._e, self._e1 = s, e, e1
+        self._s, self._e, self._e1, self._psk = s, e, e1, psk
         self._encapsulate = encapsulate
         self._re1 = b""
         self.re = b""
@@ -261,6 +284,16 @@ class HandshakeState:
         self._begin(Step.READ_PAYLOAD)
         return self._done(Step.READ_PAYLOAD, self._symmetric.decrypt_and_hash(sealed))
 
+    def derived(self, label: bytes) -> tuple[bytes, bytes]:
+        """Two secrets of 64 octets that both sides have once all is read and written; before `split`."""
+        if self.step is not Step.SPLIT:
+            raise LocalMisuseError(f"secrets of a handshake that is at {self.step.value}")
+        return self._symmetric.derived(label)
+
+    @property
+    def is_initiator(self) -> bool:
+        return self._role is NoiseRole.INITIATOR
+
     def split(self) -> tuple[bytes, bytes]:
         """Initiator's sending key, then the responder's; once."""
         self._begin(Step.SPLIT)
@@ -287,25 +320,25 @@ class HandshakeState:
     def _write(self, token: Token) -> bytes:
         symmetric = self._symmetric
         if token is Token.E:
-            symmetric.mix_hash(self._e.public)
+            self._mix_e(self._e.public)
             return self._e.public
         if token is Token.E1:
             return symmetric.encrypt_and_hash(self._kem().public)
         if token is Token.S:
-            return symmetric.encrypt_and_hash(self._s.public)
+            return symmetric.encrypt_and_hash(self._static().public)
         if token is Token.EKEM1:
             ciphertext, shared = self._encapsulate(self._re1)
             sealed = symmetric.encrypt_and_hash(ciphertext)
             symmetric.mix_key(shared)
             return sealed
-        self._mix_exchange(token)
+        self._mix_secret(token)
         return b""
 
     def _read(self, token: Token, message: bytes) -> bytes:
         symmetric = self._symmetric
         if token is Token.E:
             self.re, message = _cut(message, X25519_OCTETS)
-            symmetric.mix_hash(self.re)
+            self._mix_e(self.re)
         elif token is Token.E1:
             sealed, message = _cut(message, MLKEM_PUBLIC_OCTETS + symmetric.tag_octets)
             self._re1 = symmetric.decrypt_and_hash(sealed)
@@ -316,14 +349,30 @@ class HandshakeState:
             sealed, message = _cut(message, MLKEM_CIPHERTEXT_OCTETS + symmetric.tag_octets)
             symmetric.mix_key(self._kem().decapsulate(symmetric.decrypt_and_hash(sealed)))
         else:
-            self._mix_exchange(token)
+            self._mix_secret(token)
         return message
 
-    def _mix_exchange(self, token: Token) -> None:
-        """7.1: `ee`, `es`, `se`: which of the two keys each side uses depends on its role."""
-        ours = self._s if (token, self._role) in _LOCAL_S else self._e
+    def _mix_e(self, public: bytes) -> None:
+        """9.2: with a pre-shared key the ephemeral goes into the key, too: no two handshakes share one."""
+        self._symmetric.mix_hash(public)
+        if self._pattern.has_psk:
+            self._symmetric.mix_key(public)
+
+    def _mix_secret(self, token: Token) -> None:
+        """9: `psk`; 7.1: `ee`, `es`, `se`: which of the two keys each side uses depends on its role."""
+        if token is Token.PSK:
+            if self._psk is None:
+                raise LocalMisuseError("this pattern needs a pre-shared key")
+            self._symmetric.mix_key_and_hash(self._psk)
+            return
+        ours = self._static() if (token, self._role) in _LOCAL_S else self._e
         theirs = self.rs if (token, self._role) in _REMOTE_S else self.re
         self._symmetric.mix_key(ours.exchange(theirs))
+
+    def _static(self) -> X25519Private:
+        if self._s is None:
+            raise LocalMisuseError("this pattern needs a static key")
+        return self._s
 
     def _kem(self) -> MlKemPrivate:
         if self._e1 is None:

@@ -210,6 +210,12 @@ def hkdf(chaining_key: bytes, input_key_material: bytes) -> tuple[bytes, bytes]:
     return both[:HASH_OCTETS], both[HASH_OCTETS:]
 
 
+def hkdf_three(chaining_key: bytes, input_key_material: bytes) -> tuple[bytes, bytes, bytes]:
+    """The same with three outputs."""
+    out = HKDF(_SHA512, 3 * HASH_OCTETS, chaining_key, None).derive(input_key_material)
+    return out[:HASH_OCTETS], out[HASH_OCTETS : 2 * HASH_OCTETS], out[2 * HASH_OCTETS :]
+
+
 def argon2id(passphrase: bytes, salt: bytes, passes: int, octets: int) -> bytes:
     """An AEAD key (RFC 9106). `octets` of memory are used for the time; fails as MemoryError without them."""
     _must_measure("Argon2id salt", salt, ARGON2_SALT_OCTETS)

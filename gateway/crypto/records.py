@@ -89,6 +89,8 @@ class VerifiedPeer:
     form: OfferForm
     flags: OfferFlags | AnswerFlags
     proof: InitVar[object]
+    resumed: bool = False
+    """By a ticket; then `form` is that of the handshake which the ticket goes back to."""
 
     def __post_init__(self, proof: object) -> None:
         if proof is not _PROOF:
@@ -231,7 +233,7 @@ class RecordLayer:
 
     def _verified(self) -> VerifiedPeer:
         result = self._result
-        return VerifiedPeer(result.identity, result.epoch, result.form, result.flags, _PROOF)
+        return VerifiedPeer(result.identity, result.epoch, result.form, result.flags, _PROOF, result.resumed)
 
     def __repr__(self) -> str:
         return f"<RecordLayer sends={self.sends.value} receives={self.receives.value}: redacted>"

@@ -65,6 +65,19 @@ he has no gateway, and nobody's first sessions are without an offer;"""
 OFFERS_REST_ONE_IN: Final = 4
 """of its further sessions one in so many has an offer: a gateway that is installed there is found by its
 fourth session, before S takes R for a dead end (`DEAD_END_AFTER_SESSIONS`)."""
+TICKET_SECONDS: Final = 600.0
+"""A ticket serves so long: busy pairs use theirs within seconds, others gain nothing by them."""
+TICKET_ROOT_SECONDS: Final = 3600.0
+"""So long after a full handshake there is another one, however busy the pair: whoever was to learn a ticket
+in one of two machines, and then stands in the middle, is shaken off."""
+TICKET_GRACE_SECONDS: Final = 60.0
+"""S keeps a ticket so much longer than R: what R has offered in its last second must not come too late."""
+TICKETS_REST_SECONDS: Final = 600.0
+"""So long a source gets no offer with a ticket, behind one that its client did not take: a gateway that was
+started anew dials twice, and several behind one address (NAT), which get each other's, once in this time."""
+TICKETS_FORGIVEN: Final = 6
+"""So many offers of a session with a ticket that S does not have cost it a dial, and are no failures: behind
+one address there may be several R, each with a ticket of an S that was started anew since."""
 PARAMS_VERSION_OCTETS: Final = 64
 """A software version in PARAMS; it ends up in one log line."""
 FLIGHT_FLOOR_OCTETS: Final = 512
@@ -92,6 +105,10 @@ EHLO_REPLY_OCTETS: Final = 16 * 1024
 """Held for inspection; the longest seen in public is below 2 KB. Beyond: passes, never upgraded."""
 IGNORABLE_BELOW: Final = 16
 """Of 256: so often a first flight carries a record of an ignorable type, so that ignoring stays tested."""
+TICKETS_KEPT: Final = 4096
+"""By one worker as R, and as many as S: under 2 MB each."""
+TICKETS_OF_A_PAIR: Final = 64
+"""As R, of one source at one destination: as many sessions as it begins at the same moment."""
 EPHEMERALS_AHEAD: Final = 32
 """Key pairs drawn in idle time, so that an offer costs no key generation in the session."""
 EPHEMERALS_AT_ONCE: Final = 8

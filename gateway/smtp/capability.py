@@ -40,10 +40,12 @@ _LAST_OFFER_LINE = re.compile(rb"250 " + KEYWORD + rb" " + _VERSION + rb" ([1-9]
 
 
 class OfferSize(enum.Enum):
-    """The two forms of an offer, by the octets of their message 1."""
+    """The forms of an offer, by their octets."""
 
     FULL = 1350
     SHORT = 166
+    RESUMED = 66
+    """Where a full one has room, and both sides have a ticket."""
 
     @property
     def octets(self) -> int:
@@ -72,7 +74,7 @@ def room_for(reply: bytes, offer_octets: int) -> bool:
 
 
 def offer_fits(reply: bytes) -> OfferSize | None:
-    """The size rule: the largest offer that has room behind the receiver's own reply, or None.
+    """The size rule: the largest signed offer that has room behind the receiver's own reply, or None.
 
     Both sides ask it. The sending gateway passes the stripped reply, and so knows whether a short offer was
     short by the rule or was made short on the way.

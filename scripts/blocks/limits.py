@@ -23,6 +23,7 @@ _UNITS = {
     "ROW": "times",
     "SHOWN": "statements",
     "BELOW": "of 256",
+    "KEPT": "tickets",
 }
 
 OWN = (
@@ -31,6 +32,8 @@ OWN = (
     "EHLO_REPLY_OCTETS",
     "REDIAL_SECONDS",
     "IGNORABLE_BELOW",
+    "TICKETS_KEPT",
+    "TICKETS_OF_A_PAIR",
 )
 
 

@@ -10,13 +10,18 @@ from gateway.crypto.handshake import PATTERNS
 from gateway.crypto.messages import (
     ANSWER_PAYLOAD,
     OFFER_PAYLOAD,
+    RESUMED_ANSWER_OCTETS,
+    RESUMED_ANSWER_PAYLOAD,
+    RESUMED_OFFER_OCTETS,
+    RESUMED_OFFER_PAYLOAD,
     STATEMENT,
+    TICKET_NAME_OCTETS,
     AnswerFlags,
     Layout,
     OfferFlags,
     OfferForm,
 )
-from gateway.crypto.noise import IXHFS, Token
+from gateway.crypto.noise import IXHFS, NNPSK0, Token
 from gateway.crypto.primitives import (
     AEAD_TAG_OCTETS,
     MLKEM_CIPHERTEXT_OCTETS,
@@ -70,6 +75,7 @@ _STATEMENT_WORDS = {
 }
 _FLAG_WORDS = {
     "STATEMENT_FOLLOWS": "R will send a STATEMENT ([10.3](#103-rollover))",
+    "KEEPS_TICKET": "the writer keeps a ticket of it, if the other side does ([4.6](#46-tickets))",
     "UNUSED": "nothing, for ever",
 }
 _RECORD_WORDS = {
@@ -169,6 +175,36 @@ def answer_octets() -> str:
     return _both_forms(forms[OfferForm.FULL], forms[OfferForm.SHORT], sizes)
 
 
+def resumed_offer_octets() -> str:
+    name: Row = ("name", "of the ticket", TICKET_NAME_OCTETS)
+    words: Mapping[object, str] = {Token.E: "ephemeral X25519 key of R"}
+    payload = _sealed(RESUMED_OFFER_PAYLOAD, "flags, encrypted, tag", "u16 ([4.3](#43-message-1-the-offer))")
+    return _one_form([name, *_message(NNPSK0.messages[0], [payload], words, True)], RESUMED_OFFER_OCTETS)
+
+
+def resumed_answer_octets() -> str:
+    words: Mapping[object, str] = {Token.E: "ephemeral X25519 key of S"}
+    fields = "flags u16, address 16, port u16, each as in [4.4](#44-message-2-the-answer)"
+    payload = _sealed(RESUMED_ANSWER_PAYLOAD, "payload, encrypted, tag", fields)
+    return _one_form(_message(NNPSK0.messages[1], [payload], words, True), RESUMED_ANSWER_OCTETS)
+
+
+def _sealed(layout: Layout, name: str, meaning: str) -> Row:
+    return (name, meaning, layout.octets + AEAD_TAG_OCTETS)
+
+
+def _one_form(message: list[Row], size: int) -> str:
+    rows: list[list[object]] = []
+    at = 0
+    for name, meaning, octets in message:
+        rows.append([octets, name, meaning, at])
+        at += octets
+    if at != size:
+        raise ValueError(f"{at} octets, and the code says {size}")
+    rows.append(["", "**in all**", "", f"**{at}**"])
+    return table(["octets", "field", "meaning", "at"], rows)
+
+
 def answer_payload_octets() -> str:
     return _layout(ANSWER_PAYLOAD, _ANSWER_PAYLOAD_WORDS)
 
@@ -198,7 +234,7 @@ def flags() -> str:
 
 
 def frame_types() -> str:
-    lengths = " or ".join(f"{form.answer_octets:,}" for form in OfferForm)
+    lengths = ", ".join(f"{form.answer_octets:,}" for form in OfferForm) + f" or {RESUMED_ANSWER_OCTETS}"
     shortest = INNER_HEADER_OCTETS + AEAD_TAG_OCTETS
     words = {
         FrameKind.ANSWER: (
@@ -287,12 +323,14 @@ def message_sizes() -> str:
         ]
         for form in OfferForm
     ]
+    name = f"`{NNPSK0.protocol_name.decode()}`"
+    rows.append(["resumed", str(RESUMED_OFFER_OCTETS), str(RESUMED_ANSWER_OCTETS), name])
     return table(["form", "offer, octets", "answer, octets", "Noise protocol name"], rows)
 
 
 def noise_patterns() -> str:
     lines = []
-    for pattern in (PATTERNS[form] for form in OfferForm):
+    for pattern in (*(PATTERNS[form] for form in OfferForm), NNPSK0):
         lines += [pattern.protocol_name.decode()]
         for arrow, tokens in zip(("->", "<-"), pattern.messages, strict=True):
             lines.append(f"  {arrow} {', '.join(token.value for token in tokens)}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.model.queries import left_out, queries
+from tests.model.asking import left_out
+from tests.model.queries import queries
 
 
 def claims() -> str:

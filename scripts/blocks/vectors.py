@@ -31,6 +31,22 @@ _STEPS = (
 )
 
 
+_BEFORE = (("handshake_hash", "h behind message 2 of the full handshake"),)
+_RESUMED = (
+    ("ticket_secret", "the ticket's secret"),
+    ("ticket_name", "the ticket's name"),
+    ("r_ephemeral", "R's e"),
+    ("s_ephemeral", "S's e"),
+    ("offer", "offer"),
+    ("verb_and_answer", "verb and answer's frame"),
+    ("handshake_hash", "h behind message 2"),
+    ("key_r_to_s", "first key of Split, R to S"),
+    ("key_s_to_r", "second key of Split, S to R"),
+    ("next_ticket_secret", "the next ticket's secret"),
+    ("next_ticket_name", "the next ticket's name"),
+)
+
+
 def _all() -> dict[str, Any]:
     read: dict[str, Any] = json.loads(_FILE.read_text())
     return read
@@ -50,7 +66,7 @@ def _hex(vector: dict[str, Any], names: tuple[tuple[str, str], ...]) -> list[str
 
 
 def surroundings() -> str:
-    """What both handshakes have in common. `\\r\\n` stands for CRLF."""
+    """What the handshakes have in common. `\\r\\n` stands for CRLF."""
     vector = _handshake("full")
     rows = [
         ["greeting", f"`{_visible(vector['greeting'])}`"],
@@ -60,7 +76,7 @@ def surroundings() -> str:
         ["not-after", vector["not_after"]],
         ["dialled address", f"`{vector['dialled_address']}`"],
         ["dialled port", vector["dialled_port"]],
-        ["flags", "0 in both messages"],
+        ["flags", "0 in both messages; where there are tickets, KEEPS_TICKET in both"],
     ]
     return table(["", "value"], rows)
 
@@ -75,11 +91,18 @@ def short() -> str:
 
 def _form(form: str) -> str:
     vector = _handshake(form)
-    lines = [*_hex(vector, _KEYS), *_hex(vector, _STEPS)]
-    lines += ["offer lines"]
-    lines += [f"  {line}" for line in vector["offer_lines"].split("\r\n")[:-1]]
-    lines += [_record(entry) for entry in vector["records"]]
-    return _fenced(lines)
+    return _fenced([*_hex(vector, _KEYS), *_hex(vector, _STEPS), *_lines_and_records(vector)])
+
+
+def resumed() -> str:
+    """With the ticket that the full handshake leaves where both sides keep one."""
+    vector = _all()["resumed"]
+    return _fenced([*_hex(vector["before"], _BEFORE), *_hex(vector, _RESUMED), *_lines_and_records(vector)])
+
+
+def _lines_and_records(vector: dict[str, Any]) -> list[str]:
+    lines = [f"  {line}" for line in vector["offer_lines"].split("\r\n")[:-1]]
+    return ["offer lines", *lines, *(_record(entry) for entry in vector["records"])]
 
 
 def _record(entry: dict[str, Any]) -> str:

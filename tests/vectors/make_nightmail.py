@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,19 @@ from gateway.crypto import handshake
 from gateway.crypto.frames import FrameKind, frame
 from gateway.crypto.handshake import (
     PATTERNS,
+    HandshakeResult,
     SendingHandshake,
-    TrafficCiphers,
     prologue,
 )
-from gateway.crypto.keys import Ephemerals, IdentityKey, StaticKey, endorse
-from gateway.crypto.messages import DialledAddress, OfferForm
+from gateway.crypto.keys import EndorsedStatic, Ephemerals, IdentityKey, StaticKey, endorse
+from gateway.crypto.messages import AnswerFlags, DialledAddress, OfferFlags, OfferForm
 from gateway.crypto.noise import HandshakeState, NoiseRole
 from gateway.crypto.padding import flight_padding
 from gateway.crypto.primitives import MlKemPrivate, X25519Private
 from gateway.crypto.records import RecordLayer, RecordType
+from gateway.crypto.resumption import ReceivingResumption, SendingResumption
 from gateway.crypto.statement import make_statement
+from gateway.crypto.tickets import Ticket
 from gateway.policy.limits import REKEY_AFTER_RECORDS
 from gateway.smtp.capability import VERB_LINE, append_offer
 from tests.holding import HoldingHandshake
@@ -57,68 +60,156 @@ FLIGHTS = (
 SERIAL = 1_795_000_000
 
 
-def _vector(form: OfferForm) -> dict[str, Any]:
-    keys = {
-        name: octets(f"nightmail vector {form.value} {name}", size)
-        for name, size in (
-            ("r_identity_seed", 32),
-            ("r_static", 32),
-            ("r_ephemeral", 32),
-            ("kem_seed_d_z", 64),
-            ("s_identity_seed", 32),
-            ("s_static", 32),
-            ("s_ephemeral", 32),
-            ("m", 32),
-        )
-    }
-    seen = prologue(GREETING + REPLY, EHLO)
+@dataclass(frozen=True)
+class Shaken:
+    """One handshake, read and made by the gateway."""
+
+    offer: bytes
+    answer: bytes
+    at_receiving: HandshakeResult
+    at_sending: HandshakeResult
+    split: tuple[bytes, bytes]
+
+
+def _keys(form: str, *names: tuple[str, int]) -> dict[str, bytes]:
+    return {name: octets(f"nightmail vector {form} {name}", size) for name, size in names}
+
+
+_ALL_KEYS = (
+    ("r_identity_seed", 32),
+    ("r_static", 32),
+    ("r_ephemeral", 32),
+    ("kem_seed_d_z", 64),
+    ("s_identity_seed", 32),
+    ("s_static", 32),
+    ("s_ephemeral", 32),
+    ("m", 32),
+)
+SEEN = prologue(GREETING + REPLY, EHLO)
+
+
+def _endorsed(keys: dict[str, bytes]) -> EndorsedStatic:
+    identity = IdentityKey.from_seed(keys["s_identity_seed"])
+    return endorse(identity, StaticKey(X25519Private(keys["s_static"]), TODAY), TODAY)
+
+
+def _shaken(form: OfferForm, keys: dict[str, bytes], flags: int = 0) -> Shaken:
     r_static = StaticKey(X25519Private(keys["r_static"]), TODAY)
     s_identity = IdentityKey.from_seed(keys["s_identity_seed"])
-    endorsed = endorse(s_identity, StaticKey(X25519Private(keys["s_static"]), TODAY), TODAY)
     r_ephemerals = Ephemerals(X25519Private(keys["r_ephemeral"]), MlKemPrivate(keys["kem_seed_d_z"]))
-    one = HoldingHandshake(IdentityKey.from_seed(keys["r_identity_seed"]), r_static, r_ephemerals, seen)
-    other = SendingHandshake(
-        s_identity.public, endorsed, Ephemerals(X25519Private(keys["s_ephemeral"])), seen
-    )
-    offer = one.make_offer(form)
+    one = HoldingHandshake(IdentityKey.from_seed(keys["r_identity_seed"]), r_static, r_ephemerals, SEEN)
+    s_ephemerals = Ephemerals(X25519Private(keys["s_ephemeral"]))
+    other = SendingHandshake(s_identity.public, _endorsed(keys), s_ephemerals, SEEN)
+    offer = one.make_offer(form, OfferFlags(flags))
     with encapsulating(keys["m"]):
         other.read_offer(offer)
-    split: list[bytes] = []
-    honest = HandshakeState.split
+    with splitting() as split:
+        answer, at_sending = other.write_answer(DIALLED, AnswerFlags(flags))
+    return Shaken(offer, answer, one.read_answer(answer, TODAY), at_sending, split[0])
 
-    def listening(self: HandshakeState) -> tuple[bytes, bytes]:
-        split[:] = honest(self)
-        return split[0], split[1]
 
-    HandshakeState.split = listening  # type: ignore[method-assign]
-    answer, at_sending = other.write_answer(DIALLED)
-    result = one.read_answer(answer, TODAY)
-    HandshakeState.split = honest  # type: ignore[method-assign]
-    assert isinstance(result.ciphers, TrafficCiphers)
+def _resumed_with(ticket: Ticket, keys: dict[str, bytes]) -> Shaken:
+    e, other_e = (Ephemerals(X25519Private(keys[name])) for name in ("r_ephemeral", "s_ephemeral"))
+    one, other = ReceivingResumption(ticket, e, SEEN), SendingResumption(ticket, other_e, SEEN)
+    offer = one.offer(OfferFlags.KEEPS_TICKET)
+    other.read_offer(offer)
+    with splitting() as split:
+        answer, at_sending = other.write_answer(DIALLED, AnswerFlags.KEEPS_TICKET)
+    return Shaken(offer, answer, one.read_answer(answer, TODAY), at_sending, split[0])
+
+
+def _surroundings() -> dict[str, Any]:
+    return {
+        "greeting": GREETING.decode(),
+        "reply": REPLY.decode(),
+        "from_sender": EHLO.decode(),
+        "prologue": SEEN.hex(),
+        "dialled_address": DIALLED.address16.hex(),
+        "dialled_port": DIALLED.port,
+    }
+
+
+def _steps(shaken: Shaken) -> dict[str, Any]:
+    return {
+        "offer": shaken.offer.hex(),
+        "offer_lines": append_offer(REPLY, shaken.offer)[len(REPLY) :].decode(),
+        "answer": shaken.answer.hex(),
+        "verb_and_answer": (VERB_LINE + frame(FrameKind.ANSWER, shaken.answer)).hex(),
+        "handshake_hash": shaken.at_receiving.handshake_hash.hex(),
+        "key_r_to_s": shaken.split[0].hex(),
+        "key_s_to_r": shaken.split[1].hex(),
+    }
+
+
+def _vector(form: OfferForm) -> dict[str, Any]:
+    keys = _keys(form.value, *_ALL_KEYS)
+    shaken = _shaken(form, keys)
+    endorsed = _endorsed(keys)
     return {
         "form": form.value,
         "today": TODAY,
         **{name: value.hex() for name, value in keys.items()},
         "kem_seed_d_z": keys["kem_seed_d_z"].hex() if form is OfferForm.FULL else None,
         "m": keys["m"].hex() if form is OfferForm.FULL else None,
-        "greeting": GREETING.decode(),
-        "reply": REPLY.decode(),
-        "from_sender": EHLO.decode(),
-        "prologue": seen.hex(),
-        "dialled_address": DIALLED.address16.hex(),
-        "dialled_port": DIALLED.port,
+        **_surroundings(),
         "not_after": endorsed.not_after,
-        "hash_signed": _hash_signed(form, keys, seen).hex(),
-        "offer": offer.hex(),
-        "offer_lines": append_offer(REPLY, offer)[len(REPLY) :].decode(),
+        "hash_signed": _hash_signed(form, keys, SEEN).hex(),
         "endorsement": endorsed.endorsement.hex(),
-        "answer": answer.hex(),
-        "verb_and_answer": (VERB_LINE + frame(FrameKind.ANSWER, answer)).hex(),
-        "handshake_hash": result.handshake_hash.hex(),
-        "key_r_to_s": split[0].hex(),
-        "key_s_to_r": split[1].hex(),
-        "records": _records({"R": RecordLayer(result), "S": RecordLayer(at_sending)}),
+        **_steps(shaken),
+        "records": _records({"R": RecordLayer(shaken.at_receiving), "S": RecordLayer(shaken.at_sending)}),
     }
+
+
+def _resumed() -> dict[str, Any]:
+    """A full handshake that leaves a ticket, and the one that is made with it and leaves another."""
+    before = _shaken(OfferForm.FULL, _keys("full", *_ALL_KEYS), OfferFlags.KEEPS_TICKET)
+    keys = _keys("resumed", ("r_ephemeral", 32), ("s_ephemeral", 32))
+    shaken = _resumed_with(_ticket(before), keys)
+    return {
+        "form": "resumed",
+        "flags": int(OfferFlags.KEEPS_TICKET),
+        **_surroundings(),
+        "before": {
+            "offer": before.offer.hex(),
+            "answer": before.answer.hex(),
+            "handshake_hash": before.at_receiving.handshake_hash.hex(),
+        },
+        **_secret_and_name(before),
+        **{name: value.hex() for name, value in keys.items()},
+        **_steps(shaken),
+        "records": _records({"R": RecordLayer(shaken.at_receiving), "S": RecordLayer(shaken.at_sending)}),
+        **{f"next_{name}": value for name, value in _secret_and_name(shaken).items()},
+    }
+
+
+def _ticket(shaken: Shaken) -> Ticket:
+    at_receiving, at_sending = shaken.at_receiving.ticket, shaken.at_sending.ticket
+    assert at_receiving is not None
+    assert at_sending is not None
+    assert (at_receiving.secret, at_receiving.name) == (at_sending.secret, at_sending.name)
+    return at_receiving
+
+
+def _secret_and_name(shaken: Shaken) -> dict[str, str]:
+    ticket = _ticket(shaken)
+    return {"ticket_secret": ticket.secret.hex(), "ticket_name": ticket.name.hex()}
+
+
+@contextmanager
+def splitting() -> Iterator[list[tuple[bytes, bytes]]]:
+    """What Split gives, which leaves the handshake inside of ciphers only."""
+    heard: list[tuple[bytes, bytes]] = []
+    honest = HandshakeState.split
+
+    def listening(self: HandshakeState) -> tuple[bytes, bytes]:
+        heard.append(honest(self))
+        return heard[-1]
+
+    HandshakeState.split = listening  # type: ignore[method-assign]
+    try:
+        yield heard
+    finally:
+        HandshakeState.split = honest  # type: ignore[method-assign]
 
 
 @contextmanager
@@ -183,6 +274,7 @@ def made() -> dict[str, Any]:
     """All of the file."""
     return {
         "vectors": [_vector(form) for form in OfferForm],
+        "resumed": _resumed(),
         "statement": _statement(),
         "padding": [[n, d, n + d + flight_padding(d, n)] for n, d in FLIGHTS],
     }

@@ -344,6 +344,8 @@ def test_results_are_made_by_handshakes_alone() -> None:
             dialled=done.dialled,
             handshake_hash=done.handshake_hash,
             ciphers=TrafficCiphers(bytes(32), bytes(32)),
+            ticket=None,
+            resumed=False,
             proof=object(),
         )
 

@@ -9,6 +9,7 @@ import pytest
 from gateway.crypto.noise import (
     IX,
     IXHFS,
+    NNPSK0,
     STEPS,
     CipherState,
     HandshakeState,
@@ -30,11 +31,12 @@ def _ours(entries: list[dict[str, Any]], pattern: Pattern) -> list[dict[str, Any
 
 
 IX_VECTORS = _ours(vectors("noise_ix.json")["vectors"], IX)
+NNPSK0_VECTORS = _ours(vectors("noise_nnpsk0.json")["vectors"], NNPSK0)
 IXHFS_VECTORS = _ours(vectors("noise_hfs.json")["computed_ixhfs_mlkem768"], IXHFS)
 
 
 def test_there_are_vectors() -> None:
-    assert (len(IX_VECTORS), len(IXHFS_VECTORS)) == (3, 2)
+    assert (len(IX_VECTORS), len(NNPSK0_VECTORS), len(IXHFS_VECTORS)) == (3, 1, 2)
 
 
 def _written(state: HandshakeState, message: dict[str, str]) -> None:
@@ -82,6 +84,44 @@ def test_ix_vectors(vector: dict[str, Any]) -> None:
     keys = initiator.split()
     assert keys == responder.split()
     _transport(transport, keys)
+
+
+@pytest.mark.parametrize("vector", NNPSK0_VECTORS, ids=lambda vector: str(vector["source"]))
+def test_nnpsk0_vectors(vector: dict[str, Any]) -> None:
+    initiator, responder = (
+        HandshakeState(
+            NNPSK0,
+            role,
+            unhex(vector[f"{name}_prologue"]),
+            None,
+            X25519Private(unhex(vector[f"{name}_ephemeral"])),
+            psk=unhex(vector["psk"]),
+        )
+        for role, name in ((NoiseRole.INITIATOR, "init"), (NoiseRole.RESPONDER, "resp"))
+    )
+    first, second, *transport = vector["messages"]
+    _written(initiator, first)
+    _read(responder, first)
+    _written(responder, second)
+    _read(initiator, second)
+    assert initiator.h == responder.h == unhex(vector["handshake_hash"])
+    keys = initiator.split()
+    assert keys == responder.split()
+    _transport(transport, keys)
+
+
+@pytest.mark.parametrize("role", NoiseRole, ids=lambda role: str(role.value))
+@pytest.mark.parametrize("pattern", [IX, NNPSK0], ids=lambda pattern: pattern.protocol_name.decode())
+def test_a_pattern_without_a_key_that_it_needs(pattern: Pattern, role: NoiseRole) -> None:
+    """Ours to give: no peer can leave it out."""
+    e = X25519Private(octets("e", 32))
+    state = HandshakeState(pattern, role, b"", None, e)
+    with pytest.raises(LocalMisuseError):
+        if role is NoiseRole.INITIATOR:
+            state.write_tokens()
+        else:
+            state.read_payload(state.read_tokens(2 * e.public))
+            state.write_tokens()
 
 
 @pytest.mark.parametrize("vector", IXHFS_VECTORS, ids=lambda vector: f"{len(vector['prologue'])}")

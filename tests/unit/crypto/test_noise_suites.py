@@ -17,7 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gateway.crypto import noise
-from gateway.crypto.noise import IX, IXHFS, HandshakeState, NoiseRole, Pattern, SymmetricState
+from gateway.crypto.noise import IX, IXHFS, NNPSK0, HandshakeState, NoiseRole, Pattern, SymmetricState
 from gateway.crypto.primitives import Aead, MlKemPrivate, X25519Private
 from tests.unit.crypto.listening import ListeningKey
 from tests.unit.crypto.pairs import vectors
@@ -61,6 +61,11 @@ def suite(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
             first = hmac.digest(temporary, b"\x01", hashed)
             return first, hmac.digest(temporary, first + b"\x02", hashed)
 
+        def hkdf_three(chaining_key: bytes, material: bytes) -> tuple[bytes, bytes, bytes]:
+            first, second = hkdf(chaining_key, material)
+            temporary = hmac.digest(chaining_key, material, hashed)
+            return first, second, hmac.digest(temporary, second + b"\x03", hashed)
+
         class Symmetric(SymmetricState):
             """5.2: a name longer than the hash is hashed; none of ours is."""
 
@@ -73,6 +78,7 @@ def suite(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
         monkeypatch.setattr(noise, "sha512", lambda data: hashed(data).digest())
         monkeypatch.setattr(noise, "hkdf", hkdf)
+        monkeypatch.setattr(noise, "hkdf_three", hkdf_three)
         monkeypatch.setattr(noise, "Aead", AesGcm if cipher == "AESGCM" else Aead)
         monkeypatch.setattr(noise, "SymmetricState", Symmetric)
 
@@ -82,8 +88,9 @@ def suite(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 def _state(role: NoiseRole, pattern: Pattern, vector: dict[str, Any], **more: Any) -> HandshakeState:
     side = "init" if role is NoiseRole.INITIATOR else "resp"
     prologue = vector[f"{side}_prologue"] if f"{side}_prologue" in vector else vector["prologue"]
-    s, e = (X25519Private(unhex(vector[f"{side}_{kind}"])) for kind in ("static", "ephemeral"))
-    named = Pattern(vector["protocol_name"].encode(), pattern.messages)
+    e = X25519Private(unhex(vector[f"{side}_ephemeral"]))
+    s = X25519Private(unhex(vector[f"{side}_static"])) if f"{side}_static" in vector else None
+    named = Pattern(vector["protocol_name"].encode(), pattern.messages, pattern.has_psk)
     return HandshakeState(named, role, unhex(prologue), s, e, **more)
 
 
@@ -115,9 +122,22 @@ def test_every_vector_of_ix(vector: dict[str, Any], suite: Callable[[str], None]
         assert initiator.h == unhex(vector["handshake_hash"])
 
 
+NNPSK0_VECTORS = vectors("noise_nnpsk0.json")["vectors"]
+
+
+@pytest.mark.parametrize("vector", NNPSK0_VECTORS, ids=lambda one: str(one["protocol_name"]))
+def test_every_vector_of_nnpsk0(vector: dict[str, Any], suite: Callable[[str], None]) -> None:
+    suite(vector["protocol_name"])
+    psk = unhex(vector["psk"])
+    initiator, responder = (_state(role, NNPSK0, vector, psk=psk) for role in NoiseRole)
+    _replay(initiator, responder, vector["messages"])
+    assert initiator.h == unhex(vector["handshake_hash"])
+
+
 def test_those_are_all_of_them() -> None:
-    assert len(IX_VECTORS) == 18
+    assert (len(IX_VECTORS), len(NNPSK0_VECTORS)) == (18, 6)
     assert len({vector["protocol_name"] for vector in IX_VECTORS}) == 6
+    assert len({vector["protocol_name"] for vector in NNPSK0_VECTORS}) == 6
 
 
 @pytest.mark.parametrize("vector", vectors("noise_hfs.json")["computed_ixhfs_mlkem768"])
