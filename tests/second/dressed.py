@@ -86,14 +86,16 @@ class Dressed:
         return COMMANDS[verb](SIDES[side])
 
 
-def second_s(seed: bytes = SEED_S, **more: Any) -> Dressed:
+def second_s(seed: bytes = SEED_S, dialled: tuple[bytes, int] = HERE, **more: Any) -> Dressed:
     drawn = entropy_for_testing_only("second S")
-    return Dressed(Sending(drawn, seed, STATIC_S, TODAY, HERE, **more))
+    return Dressed(Sending(drawn, seed, STATIC_S, TODAY, dialled, **more))
 
 
-def second_r(label: str = "", seed: bytes = SEED_R, **more: Any) -> Dressed:
+def second_r(
+    label: str = "", seed: bytes = SEED_R, reached_as: tuple[bytes, int] = HERE, **more: Any
+) -> Dressed:
     drawn = entropy_for_testing_only(f"second R {label}")
-    return Dressed(Receiving(drawn, seed, STATIC_R, TODAY, HERE, **more))
+    return Dressed(Receiving(drawn, seed, STATIC_R, TODAY, reached_as, **more))
 
 
 Machine = SendingSession | ReceivingSession | Dressed
@@ -111,6 +113,7 @@ class Alone:
         self.ended: set[Side] = set()
         self.dials = 1
         self.remembered: list[c.RememberPeer] = []
+        self.facts: list[c.NoteFact] = []
         self._decisions: list[c.NoteDecision] = []
 
     def happens(self, event: Event) -> Alone:
@@ -139,6 +142,8 @@ class Alone:
             self.relays = True
         elif isinstance(command, c.RememberPeer):
             self.remembered.append(command)
+        elif isinstance(command, c.NoteFact):
+            self.facts.append(command)
         elif isinstance(command, c.NoteDecision):
             self._decisions.append(command)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 VERB = b"XNIGHTMAIL\r\n"
-FULL_OCTETS, SHORT_OCTETS = 1350, 166
+FULL_OCTETS, SHORT_OCTETS, RESUMED_OCTETS = 1350, 166, 66
 LAST_LINE_BEFORE, MORE_LINES = 2000, 1380
 LONGEST_REPLY, LONGEST_EHLO = 8192, 512
 
@@ -18,6 +18,7 @@ FULL_OFFER = re.compile(
     + rb"250 XNIGHTMAIL 1 4/4 (%s{489})\r\n" % B64
 )
 SHORT_OFFER = re.compile(rb"250 XNIGHTMAIL 1 1/1 (%s{222})\r\n" % B64)
+RESUMED_OFFER = re.compile(rb"250 XNIGHTMAIL 1 1/1 (%s{88})\r\n" % B64)
 
 
 def first_reply(octets: bytes, code: bytes) -> bytes | None:
@@ -84,7 +85,7 @@ def add_offer(reply: bytes, message: bytes) -> bytes:
     text = base64.urlsafe_b64encode(message).rstrip(b"=")
     last = reply.rindex(b"\r\n", 0, -2) + 2 if reply.count(b"\r\n") > 1 else 0
     begun = reply[:last] + b"250-" + reply[last + 4 :]
-    if len(message) == SHORT_OCTETS:
+    if len(message) in (SHORT_OCTETS, RESUMED_OCTETS):
         return begun + b"250 XNIGHTMAIL 1 1/1 " + text + b"\r\n"
     more = [b"250-XNIGHTMAIL 1 %d/4 %s\r\n" % (k + 1, text[437 * k :][:437]) for k in range(3)]
     return begun + b"".join(more) + b"250 XNIGHTMAIL 1 4/4 " + text[3 * 437 :] + b"\r\n"
@@ -93,7 +94,7 @@ def add_offer(reply: bytes, message: bytes) -> bytes:
 def take_offer(reply: bytes) -> tuple[bytes, bytes] | None:
     """(stripped reply, message 1), or None where no offer is (3.4). The reply is well formed."""
     lines = reply.splitlines(keepends=True)
-    for form, count in ((FULL_OFFER, 4), (SHORT_OFFER, 1)):
+    for form, count in ((FULL_OFFER, 4), (SHORT_OFFER, 1), (RESUMED_OFFER, 1)):
         if len(lines) <= count or not (found := form.fullmatch(b"".join(lines[-count:]))):
             continue
         text = b"".join(found.groups())

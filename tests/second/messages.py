@@ -13,7 +13,7 @@ from tests.second.lines import FULL_OCTETS, SHORT_OCTETS
 from tests.second.noise import Initiator, Refused, Responder
 
 STATEMENT_FOLLOWS, UNUSED = 0x0001, 0x8000
-ANSWER_OCTETS = {"full": 1324, "short": 220}
+ANSWER_OCTETS = {"full": 1324, "short": 220, "resumed": 68}
 LONGEST_ENDORSEMENT = 14
 
 

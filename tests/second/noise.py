@@ -1,4 +1,4 @@
-"""Noise, revision 34, as far as IX and IXhfs need it (docs/protocol.md, 4.1)."""
+"""Noise, revision 34, as far as IX, IXhfs and NNpsk0 need it (docs/protocol.md, 4.1)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tests.second.curve25519 import x25519, x25519_public
 
 FULL = b"Noise_IXhfs_25519+MLKEM768_ChaChaPoly_SHA512"
 SHORT = b"Noise_IX_25519_ChaChaPoly_SHA512"
+RESUMED = b"Noise_NNpsk0_25519_ChaChaPoly_SHA512"
 
 
 class Refused(Exception):
@@ -19,9 +20,16 @@ class Refused(Exception):
 
 def hkdf(chaining: bytes, material: bytes) -> tuple[bytes, bytes]:
     """Noise's HKDF with two outputs, each of 64 octets (which is RFC 5869 with an empty info)."""
+    first, second, _ = hkdf3(chaining, material)
+    return first, second
+
+
+def hkdf3(chaining: bytes, material: bytes) -> tuple[bytes, bytes, bytes]:
+    """The same with three."""
     secret = hmac.digest(chaining, material, "sha512")
     first = hmac.digest(secret, b"\1", "sha512")
-    return first, hmac.digest(secret, first + b"\2", "sha512")
+    second = hmac.digest(secret, first + b"\2", "sha512")
+    return first, second, hmac.digest(secret, second + b"\3", "sha512")
 
 
 def nonce(number: int) -> bytes:
@@ -58,6 +66,11 @@ class Symmetric:
         self.ck, k = hkdf(self.ck, material)
         self.k, self.n = k[:32], 0
 
+    def mix_key_and_hash(self, psk: bytes) -> None:
+        self.ck, h, k = hkdf3(self.ck, psk)
+        self.mix_hash(h)
+        self.k, self.n = k[:32], 0
+
     def encrypt_and_hash(self, plaintext: bytes) -> bytes:
         sealed = plaintext
         if self.k is not None:
@@ -80,6 +93,11 @@ class Symmetric:
         """The keys (initiator to responder, responder to initiator): R to S, S to R."""
         first, second = hkdf(self.ck, b"")
         return first[:32], second[:32]
+
+    def ticket(self) -> tuple[bytes, bytes]:
+        """(secret, name), behind message 2 (4.6)."""
+        first, second = hkdf(self.ck, b"nightmail ticket\0" + self.h)
+        return first[:32], second[:16]
 
 
 @dataclass

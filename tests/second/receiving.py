@@ -11,6 +11,7 @@ from tests.second.gateway import Gateway, Phase
 from tests.second.messages import ANSWER_OCTETS, STATEMENT_FOLLOWS, Answer, read_answer, tlv, write_offer
 from tests.second.noise import Initiator, Refused
 from tests.second.records import ANSWER, CLOSE, FULL_RECORD, PARAMS, REKEY_AFTER, RESET, STATEMENT, Frames
+from tests.second.tickets import KEEPS_TICKET, ResumingInitiator, Ticket, TicketsOfR, ticket_of
 
 ANSWER_WITHIN = 20.0
 
@@ -29,9 +30,16 @@ class Receiving(Gateway):
     """Records to send behind PARAMS."""
     rekey_after: int = REKEY_AFTER
     full_record: int = FULL_RECORD
+    source: bytes = b""
+    tickets: TicketsOfR | None = None
+    """None: it keeps none."""
 
     peer: Answer | None = field(default=None, init=False)
-    noise: Initiator = field(init=False)
+    form: str | None = field(default=None, init=False)
+    """Of the offer."""
+    noise: Initiator | ResumingInitiator = field(init=False)
+    _ticket: Ticket | None = field(default=None, init=False)
+    """What this handshake leaves."""
     _receiver: bytes = field(default=b"", init=False)
     """What the receiver has said: the greeting, then what is held of the reply."""
     _greeting: bytes = field(default=b"", init=False)
@@ -81,13 +89,34 @@ class Receiving(Gateway):
         if behind or lines.has_our_keyword(reply) or form is None:
             self._give_up(passing=reply + behind)
             return
-        kem_seed = self.draw(64) if form == "full" else None
         said = lines.prologue(self._greeting + reply, self._ehlo)
-        self.noise = Initiator(said, self.static, self.draw(32), kem_seed)
-        flags = self.flags | (STATEMENT_FOLLOWS if self.statements else 0)
-        message = write_offer(self.noise, self.seed, self.today, flags)
+        message = self._resumed_offer(said) if form == "full" else None
+        if message is None:
+            self.form = form
+            kem_seed = self.draw(64) if form == "full" else None
+            self.noise = Initiator(said, self.static, self.draw(32), kem_seed)
+            message = write_offer(self.noise, self.seed, self.today, self._flags(form))
         self.say("far", lines.add_offer(reply, message))
         self.phase = Phase.OFFERED
+
+    def _flags(self, form: str) -> int:
+        follows = STATEMENT_FOLLOWS if self.statements and form != "resumed" else 0
+        return self.flags | follows | (KEEPS_TICKET if self.tickets is not None and form != "short" else 0)
+
+    def _resumed_offer(self, said: bytes) -> bytes | None:
+        pair = self.source, self.reached_as
+        used = self.tickets.use(pair, self.now) if self.tickets is not None else None
+        if used is None:
+            return None
+        self.form = "resumed"
+        self.noise = ResumingInitiator(said, used, self.draw(32))
+        return self.noise.offer(self._flags("resumed"))
+
+    def _not_taken(self) -> None:
+        """The client has gone on in clear or is gone, or its answer is refused."""
+        void = self.phase is Phase.OFFERED and (self._spoke or self._near_ended)
+        if self.form == "resumed" and not void and self.tickets is not None:
+            self.tickets.not_taken(self.source, self.now)
 
     def _give_up(self, passing: bytes) -> None:
         self.say("far", passing)
@@ -115,11 +144,13 @@ class Receiving(Gateway):
                 self._refuse()
                 return
             self.phase, self._deadline = Phase.ANSWERED, self.now + ANSWER_WITHIN
-            length = ANSWER_OCTETS["full" if self.noise.kem_seed else "short"]
+            assert self.form is not None
+            length = ANSWER_OCTETS[self.form]
             self.frames = Frames({ANSWER: range(length, length + 1)})
             self._answer(self._verb[len(lines.VERB) :])
         elif not lines.VERB.startswith(self._verb):
             self.say("near", self._verb)
+            self._not_taken()
             self.clear()
 
     def _answer(self, octets: bytes) -> None:
@@ -128,7 +159,7 @@ class Receiving(Gateway):
             frame = self.frames.next()
             if frame is None:
                 return
-            self.peer = read_answer(self.noise, frame[1], ed25519_public(self.seed), self.today)
+            self.peer = self._read_answer(frame[1])
         except Refused as error:
             self.refused = str(error)
             self._refuse()
@@ -140,7 +171,8 @@ class Receiving(Gateway):
         confirmed = (self.peer.address, self.peer.port) == self.reached_as
         if not confirmed:
             self.say("notice", "dialled address is not ours")
-        shown = [(STATEMENT, statement) for statement in self.statements]
+        statements = self.statements if self.form != "resumed" else ()
+        shown = [(STATEMENT, statement) for statement in statements]
         self.say("far", self.writer.small((PARAMS, tlv(2, bytes([confirmed]))), *shown, *self.extra))
         if self._waiting:
             self.near_in_channel(self._waiting)
@@ -148,7 +180,27 @@ class Receiving(Gateway):
             self.end_in_channel(CLOSE)
         self.far_in_channel(behind)
 
+    def _read_answer(self, message: bytes) -> Answer:
+        before = None
+        if isinstance(self.noise, Initiator):
+            peer = read_answer(self.noise, message, ed25519_public(self.seed), self.today)
+        else:
+            before = self.noise.ticket
+            flags, address, port = self.noise.read_answer(message)
+            peer = Answer(before.identity, before.epoch, before.epoch, flags, address, port)
+        if self.tickets is not None and self.form != "short" and peer.flags & KEEPS_TICKET:
+            self._ticket = ticket_of(self.noise.state, self.now, peer.identity, peer.epoch, before)
+        return peer
+
+    def take_record(self, type_: int, content: bytes) -> None:
+        # S sends no end in a record before it has confirmed R: now it has the ticket, too.
+        if type_ in (CLOSE, RESET) and self._ticket is not None and self.tickets is not None:
+            self.tickets.keep((self.source, self.reached_as), self._ticket)
+            self._ticket = None
+        super().take_record(type_, content)
+
     def _refuse(self) -> None:
+        self._not_taken()
         # Behind the receiver's end, which has passed, there is nothing to say any more.
         if self.phase is not Phase.OFFERED or not self._near_ended:
             self.say("far", b"454 4.7.0 No mail this way now\r\n")
@@ -190,12 +242,15 @@ class Receiving(Gateway):
     def _ended_early(self) -> None:
         """An end before the verb: what is held passes."""
         if self.phase is Phase.OFFERED:
+            self._not_taken()
             self.say("near", self._verb)
         elif self.phase is Phase.OPENING and self._greeting:
             self.say("far", self._receiver)
         self.clear()
 
     def far_was_reset(self) -> None:
+        if self.phase in (Phase.OFFERED, Phase.ANSWERED):
+            self._not_taken()
         if self.phase is not Phase.DEAD and not (self._read_ended and self._write_ended):
             self.say("reset near")
         self.phase = Phase.DEAD

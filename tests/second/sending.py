@@ -30,9 +30,18 @@ from tests.second.records import (
     REKEY_AFTER,
     RESET,
 )
+from tests.second.tickets import (
+    KEEPS_TICKET,
+    NAME,
+    UNKNOWN_TICKET,
+    ResumingResponder,
+    Ticket,
+    TicketsOfS,
+    ticket_of,
+)
 
 CONFIRMED_WITHIN = 10.0
-DIALS = 3
+DIALS, TICKETS_FORGIVEN = 3, 6
 FIRST_FLIGHT = 65536
 LONGEST_ENDORSEMENT = 14
 
@@ -51,11 +60,15 @@ class Sending(Gateway):
     """Records to send behind PARAMS."""
     rekey_after: int = REKEY_AFTER
     full_record: int = FULL_RECORD
+    tickets: TicketsOfS | None = None
+    """None: it keeps none."""
 
     offer: Offer | None = field(default=None, init=False)
     word: str | None = field(default=None, init=False)
     failures: list[str] = field(default_factory=list, init=False)
-    noise: Responder = field(init=False)
+    noise: Responder | ResumingResponder = field(init=False)
+    _ticket: Ticket | None = field(default=None, init=False)
+    """What this handshake leaves."""
     _ehlo: bytes = field(default=b"", init=False)
     _kept: bytes = field(default=b"", init=False)
     """All octets of the sender behind its EHLO line, while they may have to be sent again."""
@@ -240,7 +253,8 @@ class Sending(Gateway):
         if not again:
             self.say("near", stripped)
             self._shown = self._greeting, stripped
-        if taken is None or len(self.failures) == DIALS - 1:
+        forgiven = min(self.failures.count(UNKNOWN_TICKET), TICKETS_FORGIVEN)
+        if taken is None or len(self.failures) - forgiven == DIALS - 1:
             self._without()
         elif not self.pin.identities and self.path.rests(self.now):
             self._stay_clear()
@@ -270,27 +284,65 @@ class Sending(Gateway):
 
     def _take(self, stripped: bytes, message: bytes) -> None:
         said = lines.prologue(self._greeting + stripped, self._ehlo)
-        self.noise = Responder(said, self.static, self.draw(32), self.draw(32))
         self._room = lines.fits(len(stripped))
-        own, not_after = ed25519_public(self.seed), self.today + LONGEST_ENDORSEMENT
         try:
-            self.offer = read_offer(self.noise, message)
-            if self.offer.identity == own:
-                self.say("alarm" if self.pin.identities else "notice", "OWN IDENTITY")
-                self._stay_clear()
-                return
-            answer = Answer(own, self.today, not_after, self.flags, *self.dialled)
-            endorsement = endorse(self.seed, x25519_public(self.static), self.today, not_after)
-            self._answer = self.noise.answer(answer_payload(answer, endorsement))
+            if len(message) == lines.RESUMED_OCTETS:
+                self._resume(said, message)
+            else:
+                self._answer_to(said, message)
         except Refused as error:
             self._failed(str(error))
             return
-        self.word = self.pin.word(self.offer, self._room)
+        assert self.offer is not None
+        if self.offer.identity == ed25519_public(self.seed):
+            self.say("alarm" if self.pin.identities else "notice", "OWN IDENTITY")
+            self._stay_clear()
+            return
         self.phase, self._receiver = Phase.OFFERED, b""
         if self._kept:
             self._send_verb()
         elif self._near_ended:
             self._stay_clear()
+
+    def _answer_to(self, said: bytes, message: bytes) -> None:
+        """A full or a short offer."""
+        self.noise = Responder(said, self.static, self.draw(32), self.draw(32))
+        self.offer = read_offer(self.noise, message)
+        own, not_after = ed25519_public(self.seed), self.today + LONGEST_ENDORSEMENT
+        if self.offer.identity == own:
+            return
+        self.word = self.pin.word(self.offer, self._room)
+        flags = self.flags | (self._keeps(self.offer) if self.offer.full else 0)
+        answer = Answer(own, self.today, not_after, flags, *self.dialled)
+        endorsement = endorse(self.seed, x25519_public(self.static), self.today, not_after)
+        self._answer = self.noise.answer(answer_payload(answer, endorsement))
+        self._leave_ticket(flags, None)
+
+    def _resume(self, said: bytes, message: bytes) -> None:
+        if self.tickets is None:
+            raise Refused(UNKNOWN_TICKET)
+        used = self.tickets.use(message[:NAME], self.now)
+        self.noise = ResumingResponder(said, used, self.draw(32))
+        self.offer = Offer(used.identity, used.epoch, self.noise.read_offer(message), full=True)
+        word = self.pin.word(self.offer, self._room)
+        # The epoch was right when the ticket was made, and is not judged again.
+        self.word = "SAME" if word == "OLD" else word
+        if self.word not in ("NEW", "SAME"):
+            raise Refused(f"a ticket of {self.word}")
+        flags = self.flags | self._keeps(self.offer)
+        self._answer = self.noise.answer(flags, self.dialled)
+        self._leave_ticket(flags, used)
+
+    def _keeps(self, offer: Offer) -> int:
+        """KEEPS_TICKET, or nothing."""
+        wants = self.tickets is not None and self.tickets.has_room(self.now)
+        return KEEPS_TICKET if wants and self.word in ("NEW", "SAME") and offer.flags & KEEPS_TICKET else 0
+
+    def _leave_ticket(self, flags: int, used: Ticket | None) -> None:
+        assert self.offer is not None
+        both = flags & self.offer.flags & KEEPS_TICKET and self.tickets is not None
+        args = self.noise.state, self.now, self.offer.identity, self.offer.epoch, used
+        self._ticket = ticket_of(*args) if both else None
 
     def _send_verb(self) -> None:
         assert self.offer is not None
@@ -344,6 +396,8 @@ class Sending(Gateway):
         if self.failures:
             self.say("notice", "HANDSHAKE FAILED")
         self.pin.remember(self.offer, accepted=led or self.word == "NEW")
+        if self._ticket is not None and self.tickets is not None and self.word in ("NEW", "SAME") and not led:
+            self.tickets.keep(self._ticket)
         self.path = Failures()
         rest = self._kept if self._waits else self._flight.rest()
         self.phase, self._waits, self._deadline, self._kept = Phase.CHANNEL, False, None, b""

@@ -23,7 +23,8 @@ from gateway.session.sending import SendingSession
 from tests.pair import Pair, Receiver, Sender
 from tests.playbook import EHLO, GREETING, LONG_REPLY, REPLY, always_ignorable, receiving, sending
 from tests.second import lines
-from tests.second.dressed import Alone, Dressed, Machine, second_r, second_s
+from tests.second.dressed import Alone, Dressed, second_r, second_s
+from tests.second.line import Line, frames
 from tests.second.records import FULL_RECORD, PAD, padme
 from tests.spoken import MAIL, Steps, dialogues, directly, seen
 
@@ -140,55 +141,8 @@ def test_what_is_to_be_ignored_is_ignored(way: Way) -> None:
 # --- Two gateways without mail servers ----------------------------------------------------------------------
 
 
-class Line:
-    """S and R, each alone, and what is on the wire between them; nothing is cut."""
-
-    def __init__(self, s: Machine, r: Machine, reply: bytes = REPLY) -> None:
-        self.s, self.r = Alone(s), Alone(r)
-        self.r.from_near(GREETING)
-        self.back()
-        self.s.from_near(EHLO)
-        self.forth()
-        self.r.from_near(reply)
-        self.back()
-
-    def forth(self) -> bytes:
-        """What S has sent; R gets it."""
-        return self._carry(self.s, self.r)
-
-    def back(self) -> bytes:
-        return self._carry(self.r, self.s)
-
-    def opened(self, first: bytes = b"MAIL\r\n") -> Line:
-        """Both have confirmed each other."""
-        self.s.from_near(first)
-        self.forth()
-        self.back()
-        return self
-
-    @staticmethod
-    def _carry(a: Alone, b: Alone) -> bytes:
-        said, a.far = a.far, b""
-        if said:
-            b.from_far(said)
-        for side, event in ((a.ended, b.far_ends),):
-            if Side.FAR in side:
-                side.discard(Side.FAR)
-                event()
-        return said
-
-
 def line_of(way: Way, reply: bytes = REPLY) -> Line:
     return Line(way.s(), way.r(), reply)
-
-
-def frames(octets: bytes) -> list[int]:
-    """The lengths of the frames, headers included."""
-    lengths, at = [], 0
-    while at < len(octets):
-        lengths.append(3 + int.from_bytes(octets[at + 1 : at + 3], "big"))
-        at += lengths[-1]
-    return lengths
 
 
 @BOTH_WAYS
@@ -446,7 +400,7 @@ def test_only_the_same_mail_server_will_do(way: Way, then: bytes, same: bool) ->
 def test_the_product_has_no_part_in_the_second_implementation() -> None:
     """Neither code of `gateway` nor its libraries of primitives."""
     here = Path(__file__).parent
-    theirs = ("dressed", "crafted")
+    theirs = ("dressed", "crafted", "line", "resuming", "meeting")
     own = [path for path in here.glob("*.py") if not path.stem.startswith(("test_", *theirs))]
     assert len(own) >= 9
     for path in own:
