@@ -33,6 +33,7 @@ from tests.model.messages import (
     to_r,
     to_s,
 )
+from tests.model.tickets import kept_by_s, resumption
 from tests.model.world import Check, World
 
 _PLACES = ("-> honest(r1)", "-> honest(r2)", "-> serves(r1,a1)", "-> serves(r2,a2)")
@@ -46,6 +47,8 @@ def rules(world: World, goal: str) -> Iterator[str]:
     yield from sending_gateway(world)
     if "remembered(" in goal:
         yield _remembers(world)
+    if world.tickets:
+        yield from resumption(world)
     yield from world.rules
 
 
@@ -206,4 +209,7 @@ def _starts(world: World, full: bool) -> Iterator[str]:
         yield f"{state} -> know({part})"
         yield f"{state} -> sent({part})"
     wire = "know" if world.active else "sent"
-    yield f"{state} & {wire}(aead({receives},params,M)) -> confirmed(A,V,N,F,Q,X,{written.chain})"
+    confirmed = f"confirmed(A,V,N,F,Q,X,{written.chain})"
+    yield f"{state} & {wire}(aead({receives},params,M)) -> {confirmed}"
+    if world.tickets and (full or not world.has(Check.TICKET_OF_FULL)):
+        yield kept_by_s(world, confirmed, written.chain)

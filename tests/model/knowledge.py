@@ -41,6 +41,9 @@ _AFTERWARDS: Final = (
 )
 """When all sessions have ended there is nobody left to talk to: keys and recordings are all that counts."""
 
+_TICKETS: Final = ("know(K) -> know(ticket(K))",)
+_TICKETS_AFTERWARDS: Final = ("later(K) -> later(ticket(K))",)
+
 _QUANTUM: Final = ("later(pub(X)) -> later(X)", "later(vk(I)) -> later(I)")
 
 _SECRET_FIELDS: Final = ("identity", "endorsement")
@@ -59,9 +62,11 @@ def attacker(world: World, asks_later: bool) -> Iterator[str]:
     yield from (f"-> know({secret})" for secret in (*OWN, *world.stolen))
     yield from _PRIMITIVES
     yield from _payload("know")
+    yield from _TICKETS if world.tickets else ()
     if not asks_later:
         return
     yield from _AFTERWARDS
+    yield from _TICKETS_AFTERWARDS if world.tickets else ()
     yield from (rule for rule in _payload("later") if rule.startswith("later"))
     yield from _QUANTUM if world.quantum_later else ()
     yield from (f"-> later({secret})" for secret in world.stolen_later)

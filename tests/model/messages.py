@@ -23,6 +23,10 @@ ANSWER: Final = ("identity", "epoch", "not_after", "flags", "endorsement", "addr
 ENDORSED: Final = ("s", "epoch", "not_after")
 STATEMENT: Final = ("old", "new", "serial", "by_old", "by_new")
 STATEMENT_SIGNED: Final = ("old", "new", "serial")
+RESUMED_1: Final = ("psk", "e")
+RESUMED_2: Final = ("e", "ee")
+RESUMED_OFFER: Final = ("flags",)
+RESUMED_ANSWER: Final = ("flags", "address", "port")
 SPLIT: Final = ("toS", "toR")
 """Which keys Split gives, in order: the first is R's to S."""
 
@@ -36,6 +40,9 @@ LABELS: Final = {
 
 NOTHING: Final = "zero"
 """Stands where a check is missing and a field is therefore not bound."""
+
+UNKEYED: Final = "none"
+"""A chain that begins with no secret: everybody knows it."""
 
 Terms = Mapping[str, str]
 
@@ -121,6 +128,42 @@ def answer(world: World, keys: Keys, message_1: str, payload: str) -> Answer:
             chain = f"mix({chain},{secret})" if chain else secret
     parts.append(f"aead({chain},{transcript},{payload})")
     return Answer(tuple(parts), chain)
+
+
+def ticket(chain: str) -> str:
+    """The secret of the ticket that a handshake leaves. The real one depends on its transcript, too."""
+    return f"ticket({chain})"
+
+
+def resumed(world: World, secret: str, x: str, y: str) -> tuple[str, str]:
+    """The chains behind messages 1 and 2 of the handshake with a ticket; `x`, `y` are its ephemerals.
+
+    With a pre-shared key each `e` enters the chain as well.
+    """
+    mixed = {"psk": secret, "ee": f"dh({x},{y})"}
+    chains, chain = [], UNKEYED
+    for e, tokens in ((x, RESUMED_1), (y, RESUMED_2)):
+        for token in tokens:
+            if token == "e":
+                chain = f"mix({chain},pub({e}))"
+            elif world.has_token(token):
+                chain = mixed[token] if chain == UNKEYED else f"mix({chain},{mixed[token]})"
+        chains.append(chain)
+    return chains[0], chains[1]
+
+
+def resumed_offer(world: World, key: str, said: str, e: str, flags: str) -> str:
+    """Its sealed payload. That is public, and so stands with what the tag covers."""
+    payload = message("again", RESUMED_OFFER, {"flags": flags})
+    covered = f"h_again({said if world.has(Check.PROLOGUE) else NOTHING},{e},{payload})"
+    return f"aead({key},{covered},none)"
+
+
+def resumed_answer(world: World, key: str, said: str, es: tuple[str, str], payload: Terms) -> str:
+    """The same of message 2; `es` are the two ephemeral keys."""
+    sealed = message("answered", RESUMED_ANSWER, payload)
+    covered = f"tr_again({said if world.has(Check.PROLOGUE) else NOTHING},{','.join(es)},{sealed})"
+    return f"aead({key},{covered},none)"
 
 
 def to_s(world: World, chain: str) -> str:

@@ -2,49 +2,35 @@
 
 A query asks whether a fact follows from the rules. Beside the claims that hold stand the variants with a
 check left out in which the same fact must follow: a model that cannot fail proves nothing. Their names say
-`without`. Counterpart: `spass`, which answers.
+`without`. Counterparts: `spass`, which answers; `queries_of_tickets`, the claims about resumed handshakes.
 """
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
+from tests.model.asking import (
+    ALL_KEYS,
+    EPHEMERALS,
+    FIRST_CONTACT,
+    KEYS_OF_R,
+    KEYS_OF_S,
+    PASSIVE,
+    PINNED,
+    Query,
+    Verdict,
+    attack,
+    holds,
+    know,
+    later,
+    name_of,
+    without,
+)
 from tests.model.gateways import issued, statement
+from tests.model.queries_of_tickets import queries_of_tickets
 from tests.model.world import Check, World
-
-
-class Verdict(enum.Enum):
-    """What the prover found."""
-
-    HOLDS = "holds"
-    """The fact does not follow: there is no such attack."""
-    ATTACK = "attack"
-    """The fact follows: the attacker gets there."""
-    REACHED = "reached"
-    """The fact follows, and it is what the gateways are for: an honest run."""
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """`claim` is its name, unique; `goal` the fact that is asked about."""
-
-    claim: str
-    goal: str
-    expected: Verdict
-    world: World
-
-
-ALL_KEYS: Final = ("id(r1)", "st(r1)", "id(s1)", "st(s1)")
-KEYS_OF_S: Final = ("id(s1)", "st(s1)")
-KEYS_OF_R: Final = ("id(r1)", "st(r1)")
-EPHEMERALS: Final = ("ex(r1,c)", "kx(r1,c)")
-
-PINNED: Final = World()
-FIRST_CONTACT: Final = World(pinned=False)
-PASSIVE: Final = World(active=False, pinned=False)
 
 FLIGHT: Final = "flight(a1,V)"
 S_TO_R: Final = "second(a1,V)"
@@ -80,52 +66,9 @@ def queries() -> tuple[Query, ...]:
         _replay(),
         _weaker(),
         _rollover(),
+        queries_of_tickets(),
     )
     return tuple(query for group in groups for query in group)
-
-
-def left_out(query: Query) -> str:
-    """The checks that this query goes without, in words."""
-    return ", ".join(sorted(check.value for check in query.world.without))
-
-
-# --- What the groups of claims are made of --------------------------------------------------------
-
-
-def _holds(claim: str, goal: str, world: World) -> Query:
-    return Query(claim, goal, Verdict.HOLDS, world)
-
-
-def _attack(claim: str, goal: str, world: World) -> Query:
-    return Query(claim, goal, Verdict.ATTACK, world)
-
-
-def _without(
-    query: Query, check: Check, *, stolen: tuple[str, ...] = (), stolen_later: tuple[str, ...] = ()
-) -> Query:
-    """The same question in a world that lacks `check`; the attack must be found there.
-
-    What is stolen is that of `query`, or other things where the attack needs them.
-    """
-    world = replace(
-        query.world,
-        without=query.world.without | {check},
-        stolen=stolen or query.world.stolen,
-        stolen_later=stolen_later or query.world.stolen_later,
-    )
-    return Query(f"{query.claim}/without-{_name(check)}", query.goal, Verdict.ATTACK, world)
-
-
-def _name(check: Check) -> str:
-    return check.name.lower().replace("_", "-")
-
-
-def _know(secret: str) -> str:
-    return f"know({secret})"
-
-
-def _later(secret: str) -> str:
-    return f"later({secret})"
 
 
 def _sanity() -> Iterator[Query]:
@@ -140,106 +83,104 @@ def _sanity() -> Iterator[Query]:
 def _secrecy() -> Iterator[Query]:
     """What S sends before and behind R's first record, and what R sends."""
     for what, secret in (("first-flight", FLIGHT), ("s-to-r", S_TO_R), ("r-to-s", R_TO_S)):
-        yield _holds(f"{what}/passive", _know(secret), PASSIVE)
-        yield _holds(f"{what}/passive/quantum-later", _later(secret), replace(PASSIVE, quantum_later=True))
+        yield holds(f"{what}/passive", know(secret), PASSIVE)
+        yield holds(f"{what}/passive/quantum-later", later(secret), replace(PASSIVE, quantum_later=True))
         stolen = replace(PASSIVE, stolen=ALL_KEYS)
-        yield _holds(f"{what}/passive/all-keys-stolen", _later(secret), stolen)
-        yield _holds(f"{what}/pinned", _know(secret), PINNED)
+        yield holds(f"{what}/passive/all-keys-stolen", later(secret), stolen)
+        yield holds(f"{what}/pinned", know(secret), PINNED)
         kept = replace(PINNED, stolen_later=ALL_KEYS)
-        yield _holds(f"{what}/pinned/all-keys-leak-later", _later(secret), kept)
-        yield _holds(f"{what}/pinned/quantum-later", _later(secret), replace(PINNED, quantum_later=True))
-    yield _attack("first-flight/first-contact", _know(FLIGHT), FIRST_CONTACT)
-    yield _attack("s-to-r/first-contact", _know(S_TO_R), FIRST_CONTACT)
-    yield _attack("r-to-s/first-contact", _know("answer(r1,C,vk(id(eve)))"), FIRST_CONTACT)
+        yield holds(f"{what}/pinned/all-keys-leak-later", later(secret), kept)
+        yield holds(f"{what}/pinned/quantum-later", later(secret), replace(PINNED, quantum_later=True))
+    yield attack("first-flight/first-contact", know(FLIGHT), FIRST_CONTACT)
+    yield attack("s-to-r/first-contact", know(S_TO_R), FIRST_CONTACT)
+    yield attack("r-to-s/first-contact", know("answer(r1,C,vk(id(eve)))"), FIRST_CONTACT)
     yield from _exchanges()
     yield from _names()
 
 
 def _exchanges() -> Iterator[Query]:
     """Each exchange of message 2 carries something that the others do not."""
-    recorded = _holds(
-        "first-flight/passive/quantum-later", _later(FLIGHT), replace(PASSIVE, quantum_later=True)
+    recorded = holds(
+        "first-flight/passive/quantum-later", later(FLIGHT), replace(PASSIVE, quantum_later=True)
     )
-    yield _without(recorded, Check.EKEM1)
+    yield without(recorded, Check.EKEM1)
     short = replace(PASSIVE, short_sent=True, without=frozenset({Check.FULL_OFFER}), stolen_later=ALL_KEYS)
-    kept = _holds("first-flight/passive/short/all-keys-leak-later", _later(FLIGHT), short)
+    kept = holds("first-flight/passive/short/all-keys-leak-later", later(FLIGHT), short)
     yield kept
-    yield _without(kept, Check.EE)
-    leaked = _holds("first-flight/pinned/ephemerals-leak", _know(FLIGHT), replace(PINNED, stolen=EPHEMERALS))
+    yield without(kept, Check.EE)
+    leaked = holds("first-flight/pinned/ephemerals-leak", know(FLIGHT), replace(PINNED, stolen=EPHEMERALS))
     yield leaked
-    yield _without(leaked, Check.SE)
+    yield without(leaked, Check.SE)
 
 
 def _names() -> Iterator[Query]:
-    yield _holds("name-of-s/passive", _know("vk(id(s1))"), PASSIVE)
-    yield _holds(
-        "name-of-s/passive/quantum-later", _later("vk(id(s1))"), replace(PASSIVE, quantum_later=True)
-    )
-    yield _holds("name-of-s/pinned", _know("vk(id(s1))"), PINNED)
-    yield _attack("name-of-s/first-contact", _know("vk(id(s1))"), FIRST_CONTACT)
-    yield _attack("name-of-r/passive", _know("vk(id(r1))"), PASSIVE)
+    yield holds("name-of-s/passive", know("vk(id(s1))"), PASSIVE)
+    yield holds("name-of-s/passive/quantum-later", later("vk(id(s1))"), replace(PASSIVE, quantum_later=True))
+    yield holds("name-of-s/pinned", know("vk(id(s1))"), PINNED)
+    yield attack("name-of-s/first-contact", know("vk(id(s1))"), FIRST_CONTACT)
+    yield attack("name-of-r/passive", know("vk(id(r1))"), PASSIVE)
 
 
 def _stolen_keys() -> Iterator[Query]:
     """What the thief of one key can do, and what it cannot."""
-    first, static = _know(FLIGHT), ("st(r1)",)
-    yield _attack("thief/r-identity/first-flight", first, replace(PINNED, stolen=("id(r1)",)))
-    yield _attack("thief/r-identity/s-to-r", _know(S_TO_R), replace(PINNED, stolen=("id(r1)",)))
-    query = _holds("thief/r-static/first-flight", first, replace(PINNED, stolen=static))
+    first, static = know(FLIGHT), ("st(r1)",)
+    yield attack("thief/r-identity/first-flight", first, replace(PINNED, stolen=("id(r1)",)))
+    yield attack("thief/r-identity/s-to-r", know(S_TO_R), replace(PINNED, stolen=("id(r1)",)))
+    query = holds("thief/r-static/first-flight", first, replace(PINNED, stolen=static))
     yield query
-    yield _without(query, Check.CONNECTION_SIGNED)
-    query = _holds("thief/r-static-later/first-flight", _later(FLIGHT), replace(PINNED, stolen_later=static))
+    yield without(query, Check.CONNECTION_SIGNED)
+    query = holds("thief/r-static-later/first-flight", later(FLIGHT), replace(PINNED, stolen_later=static))
     yield query
-    yield _without(query, Check.CONNECTION_SIGNED)
-    yield _holds("thief/r-static/s-to-r", _know(S_TO_R), replace(PINNED, stolen=static))
-    yield _holds("thief/r-static/as-r", S_BELIEVES_R, replace(R_NEVER_MET_S, stolen=static))
-    yield _holds("thief/s-both/first-flight", first, replace(PINNED, stolen=KEYS_OF_S))
-    yield _holds("thief/s-both/s-to-r", _know(S_TO_R), replace(PINNED, stolen=KEYS_OF_S))
-    yield _holds("thief/s-both/as-r", S_BELIEVES_R, replace(R_NEVER_MET_S, stolen=KEYS_OF_S))
-    query = _holds("thief/r-both/as-s", R_BELIEVES_S, replace(S_NEVER_MET_R, stolen=KEYS_OF_R))
+    yield without(query, Check.CONNECTION_SIGNED)
+    yield holds("thief/r-static/s-to-r", know(S_TO_R), replace(PINNED, stolen=static))
+    yield holds("thief/r-static/as-r", S_BELIEVES_R, replace(R_NEVER_MET_S, stolen=static))
+    yield holds("thief/s-both/first-flight", first, replace(PINNED, stolen=KEYS_OF_S))
+    yield holds("thief/s-both/s-to-r", know(S_TO_R), replace(PINNED, stolen=KEYS_OF_S))
+    yield holds("thief/s-both/as-r", S_BELIEVES_R, replace(R_NEVER_MET_S, stolen=KEYS_OF_S))
+    query = holds("thief/r-both/as-s", R_BELIEVES_S, replace(S_NEVER_MET_R, stolen=KEYS_OF_R))
     yield query
-    yield _without(query, Check.ES)
-    yield _attack("thief/s-identity/as-s", R_BELIEVES_S, replace(S_NEVER_MET_R, stolen=("id(s1)",)))
-    yield _attack("thief/s-static/as-s", R_BELIEVES_S, replace(S_NEVER_MET_R, stolen=("st(s1)",)))
-    query = _holds("thief/s-static-of-yesterday/as-s", R_BELIEVES_S, YESTERDAYS_KEY)
+    yield without(query, Check.ES)
+    yield attack("thief/s-identity/as-s", R_BELIEVES_S, replace(S_NEVER_MET_R, stolen=("id(s1)",)))
+    yield attack("thief/s-static/as-s", R_BELIEVES_S, replace(S_NEVER_MET_R, stolen=("st(s1)",)))
+    query = holds("thief/s-static-of-yesterday/as-s", R_BELIEVES_S, YESTERDAYS_KEY)
     yield query
-    yield _without(query, Check.DATES_CHECKED)
+    yield without(query, Check.DATES_CHECKED)
     unsigned = "sign(id(s1),static(pub(st_old(s1)),zero,zero))"
-    yield _without(query, Check.DATES_SIGNED, stolen=("st_old(s1)", unsigned))
+    yield without(query, Check.DATES_SIGNED, stolen=("st_old(s1)", unsigned))
 
 
 def _agreement() -> Iterator[Query]:
     """Who believes in a session has had it, with the same peer, and the mail servers saw the same."""
-    query = _holds("agreement/r-believes-s", R_BELIEVES_S, S_NEVER_MET_R)
+    query = holds("agreement/r-believes-s", R_BELIEVES_S, S_NEVER_MET_R)
     yield query
-    yield _without(query, Check.ES)
-    yield _without(query, Check.ENDORSEMENT)
-    query = _holds("agreement/s-believes-r", S_BELIEVES_R, R_NEVER_MET_S)
+    yield without(query, Check.ES)
+    yield without(query, Check.ENDORSEMENT)
+    query = holds("agreement/s-believes-r", S_BELIEVES_R, R_NEVER_MET_S)
     yield query
-    yield _without(query, Check.SIGNATURE)
-    yield _without(query, Check.TWO_KEYS)
+    yield without(query, Check.SIGNATURE)
+    yield without(query, Check.TWO_KEYS)
     both = "confirmed(A,vk(id(eve)),N,F,Q,X,K) & accepted(r1,C,P,vk(id(s1)),B,K)"
-    query = _holds("agreement/same-peer", both, FIRST_CONTACT)
+    query = holds("agreement/same-peer", both, FIRST_CONTACT)
     yield query
-    yield _without(query, Check.PAYLOAD_HASHED)
-    query = _holds("agreement/s-starts-on-the-receivers-reply", _started(reply="stripped"), PINNED)
+    yield without(query, Check.PAYLOAD_HASHED)
+    query = holds("agreement/s-starts-on-the-receivers-reply", _started(reply="stripped"), PINNED)
     yield query
-    yield _without(query, Check.PROLOGUE)
+    yield without(query, Check.PROLOGUE)
     tampered = "accepted(r1,C,pro(Q,stripped),vk(id(s1)),A,K)"
-    query = _holds("agreement/r-accepts-after-the-senders-ehlo", tampered, PINNED)
+    query = holds("agreement/r-accepts-after-the-senders-ehlo", tampered, PINNED)
     yield query
-    yield _without(query, Check.PROLOGUE)
+    yield without(query, Check.PROLOGUE)
     swapped = "accepted(r2,C,P,vk(id(s1)),A,K)"
-    query = _holds("agreement/swapped-offers", swapped, FIRST_CONTACT)
+    query = holds("agreement/swapped-offers", swapped, FIRST_CONTACT)
     yield query
-    yield _without(query, Check.ADDRESS)
+    yield without(query, Check.ADDRESS)
     pinned = replace(PINNED, without=frozenset({Check.ADDRESS}))
-    yield _holds("agreement/swapped-offers/pinned-needs-no-address", swapped, pinned)
+    yield holds("agreement/swapped-offers/pinned-needs-no-address", swapped, pinned)
     own = replace(PINNED, without=frozenset({Check.ADDRESS}), rules=("-> honest(s1)",))
-    query = _holds("agreement/reflected-offer", "confirmed(a1,vk(id(s1)),N,F,Q,X,K)", own)
+    query = holds("agreement/reflected-offer", "confirmed(a1,vk(id(s1)),N,F,Q,X,K)", own)
     yield query
-    yield _without(query, Check.OWN_IDENTITY)
-    yield _without(_holds("first-flight/pinned", _know(FLIGHT), PINNED), Check.SIGNATURE)
+    yield without(query, Check.OWN_IDENTITY)
+    yield without(holds("first-flight/pinned", know(FLIGHT), PINNED), Check.SIGNATURE)
 
 
 def _started(epoch: str = "N", flags: str = "F", reply: str = "Q") -> str:
@@ -248,50 +189,50 @@ def _started(epoch: str = "N", flags: str = "F", reply: str = "Q") -> str:
 
 def _epochs() -> Iterator[Query]:
     """What an offer says beside its keys, and that nothing of it is remembered too early."""
-    query = _holds("offer/epoch", _started(epoch="n2"), PINNED)
+    query = holds("offer/epoch", _started(epoch="n2"), PINNED)
     yield query
-    yield _without(query, Check.EPOCH_SIGNED)
-    query = _holds("offer/flags", _started(flags="f2"), PINNED)
+    yield without(query, Check.EPOCH_SIGNED)
+    query = holds("offer/flags", _started(flags="f2"), PINNED)
     yield query
-    yield _without(query, Check.FLAGS_SIGNED)
+    yield without(query, Check.FLAGS_SIGNED)
     unsigned = replace(PINNED, without=frozenset({Check.EPOCH_SIGNED}))
     remembered = "remembered(A,vk(id(r1)),n2)"
-    query = _holds("memory/false-epoch", remembered, unsigned)
+    query = holds("memory/false-epoch", remembered, unsigned)
     yield query
-    yield _without(query, Check.CONFIRMED_FIRST)
-    query = _holds("memory/r-was-never-there", "remembered(a1,vk(id(r1)),N)", R_NEVER_MET_S)
+    yield without(query, Check.CONFIRMED_FIRST)
+    query = holds("memory/r-was-never-there", "remembered(a1,vk(id(r1)),N)", R_NEVER_MET_S)
     yield query
-    yield _without(query, Check.CONFIRMED_FIRST)
+    yield without(query, Check.CONFIRMED_FIRST)
 
 
 def _replay() -> Iterator[Query]:
-    yield _attack("replay/offer-is-started", _started(), OLD_OFFER)
-    yield _holds("replay/offer-is-confirmed", S_BELIEVES_R, OLD_OFFER)
-    query = _holds("replay/answer-is-accepted", R_BELIEVES_S, OLD_OFFER)
+    yield attack("replay/offer-is-started", _started(), OLD_OFFER)
+    yield holds("replay/offer-is-confirmed", S_BELIEVES_R, OLD_OFFER)
+    query = holds("replay/answer-is-accepted", R_BELIEVES_S, OLD_OFFER)
     yield query
-    yield _without(query, Check.FRESH_E)
-    kept = _holds("first-flight/pinned/all-keys-leak-later", _later(FLIGHT), PINNED)
+    yield without(query, Check.FRESH_E)
+    kept = holds("first-flight/pinned/all-keys-leak-later", later(FLIGHT), PINNED)
     spent = (*ALL_KEYS, "ex(r1,stale)", "kx(r1,stale)")
-    yield _without(kept, Check.FRESH_E, stolen_later=spent)
+    yield without(kept, Check.FRESH_E, stolen_later=spent)
 
 
 def _weaker() -> Iterator[Query]:
     """A short offer gives way to a quantum computer, so none may be put in a full one's place."""
     quantum = replace(PINNED, quantum_later=True)
-    recorded = _later(FLIGHT)
-    query = _holds("first-flight/pinned/quantum-later", recorded, quantum)
-    yield _without(query, Check.E1_SIGNED)
+    recorded = later(FLIGHT)
+    query = holds("first-flight/pinned/quantum-later", recorded, quantum)
+    yield without(query, Check.E1_SIGNED)
     takes_short = replace(quantum, without=frozenset({Check.FULL_OFFER}))
-    query = _holds("downgrade/r-never-sends-short", recorded, takes_short)
+    query = holds("downgrade/r-never-sends-short", recorded, takes_short)
     yield query
-    yield _without(query, Check.E1_SIGNED)
-    query = _holds("downgrade/s-takes-full-only", recorded, replace(quantum, short_sent=True))
+    yield without(query, Check.E1_SIGNED)
+    query = holds("downgrade/s-takes-full-only", recorded, replace(quantum, short_sent=True))
     yield query
-    yield _without(query, Check.FULL_OFFER)
+    yield without(query, Check.FULL_OFFER)
     short = replace(PASSIVE, short_sent=True, without=frozenset({Check.FULL_OFFER}))
-    yield _holds("first-flight/passive/short", _know(FLIGHT), short)
+    yield holds("first-flight/passive/short", know(FLIGHT), short)
     short = replace(short, quantum_later=True)
-    yield _attack("first-flight/passive/short/quantum-later", recorded, short)
+    yield attack("first-flight/passive/short/quantum-later", recorded, short)
 
 
 def _rollover() -> Iterator[Query]:
@@ -301,7 +242,7 @@ def _rollover() -> Iterator[Query]:
     def following(claim: str, goal: str, old: str, issues: tuple[str, ...], *checks: Check) -> Query:
         world = replace(PINNED, without=frozenset(checks))
         rules = (*issues, statement(world, old))
-        name = "".join(f"/without-{_name(check)}" for check in checks)
+        name = "".join(f"/without-{name_of(check)}" for check in checks)
         expected = Verdict.ATTACK if checks else Verdict.HOLDS
         return Query(claim + name, goal, expected, replace(world, rules=rules))
 

@@ -13,12 +13,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from tests.model.asking import Query, Verdict
 from tests.model.gateways import rules
-from tests.model.queries import Query, Verdict
 
 PROVER: Final = "SPASS"
-STRATEGIES: Final = (("-Sorts=0", 120), ("-Select=2", 120))
-"""An option and seconds; the second is for what the first gives up. Most queries need under one."""
+STRATEGIES: Final = (("-Sorts=0", 300), ("-Select=2", 300))
+"""Options and seconds; the second is for what the first gives up. Most queries need under one."""
 
 _HEADER: Final = """\
 begin_problem(Nightmail).
@@ -45,8 +45,16 @@ def ask(query: Query) -> str:
     with tempfile.NamedTemporaryFile("w", suffix=".dfg") as file:
         file.write(problem(query))
         file.flush()
-        for option, seconds in STRATEGIES:
-            command = [PROVER, "-PGiven=0", "-PProblem=0", option, f"-TimeLimit={seconds}", file.name]
+        own = [(query.option, STRATEGIES[0][1])] * bool(query.option)
+        for option, seconds in (*own, *STRATEGIES):
+            command = [
+                PROVER,
+                "-PGiven=0",
+                "-PProblem=0",
+                *option.split(),
+                f"-TimeLimit={seconds}",
+                file.name,
+            ]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if "SPASS beiseite: Completion found" in done.stdout:
                 return str(Verdict.HOLDS.value)

@@ -31,9 +31,15 @@ class Check(enum.Enum):
     CONFIRMED_FIRST = "nothing is remembered before R's first record"
     OLD_SIGNS = "a statement is signed by the old identity"
     NEW_SIGNS = "a statement is signed by the new identity"
+    PSK = "the ticket is in the chain of a resumed handshake"
+    TICKET_TAG = "S verifies the tag of a resumed offer"
+    TICKET_PEER = "a ticket serves for the identity that it was made with"
+    TICKET_OF_FULL = "a ticket is made in handshakes of the full form alone"
+    TICKET_ROLE = "a ticket serves in the role that it was made in"
+    TICKET_ONCE = "a ticket serves once"
 
 
-_TOKENS = {"ee": Check.EE, "ekem1": Check.EKEM1, "se": Check.SE, "es": Check.ES}
+_TOKENS = {"ee": Check.EE, "ekem1": Check.EKEM1, "se": Check.SE, "es": Check.ES, "psk": Check.PSK}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,12 @@ class World:
     """Honest R accepts only where this holds of C, the connection."""
     r_meets: str = "J"
     """Whose identity key honest R accepts: anybody's, or one named here."""
+    tickets: bool = False
+    """Both keep tickets, and R makes resumed offers as well."""
+    kept_only: str = ""
+    """A ticket is kept only where this holds of X, R's ephemeral in the handshake that made it."""
+    never_again: frozenset[str] = frozenset()
+    """Who has no resumed handshake: s1 does not start one, r1 and r2 accept none."""
     rules: tuple[str, ...] = ()
     """Further rules."""
 

@@ -17,6 +17,8 @@ from gateway.crypto.keys import Ephemerals, IdentityKey, Label, StaticKey, endor
 from gateway.crypto.messages import (
     ANSWER_PAYLOAD,
     OFFER_PAYLOAD,
+    RESUMED_ANSWER_PAYLOAD,
+    RESUMED_OFFER_PAYLOAD,
     STATEMENT,
     DialledAddress,
     Layout,
@@ -28,7 +30,8 @@ from gateway.crypto.statement import make_statement
 from tests.holding import HoldingHandshake
 from tests.model import messages as model
 from tests.model import spass
-from tests.model.queries import Verdict, queries
+from tests.model.asking import Verdict
+from tests.model.queries import queries
 from tests.model.world import Check, World
 
 TODAY = 20_000
@@ -58,10 +61,18 @@ def verify(identity: IdentityKey, label: str, body: bytes, signature: bytes) -> 
 # --- Order ---------------------------------------------------------------------------------------------
 
 
-def test_the_tokens_are_those_of_the_pattern() -> None:
-    first, second = noise.IXHFS.messages
-    assert tuple(token.value for token in first) == model.MESSAGE_1
-    assert tuple(token.value for token in second) == model.MESSAGE_2
+@pytest.mark.parametrize(
+    ("ours", "pattern"),
+    [
+        ((model.MESSAGE_1, model.MESSAGE_2), noise.IXHFS),
+        ((model.RESUMED_1, model.RESUMED_2), noise.NNPSK0),
+    ],
+    ids=["full", "resumed"],
+)
+def test_the_tokens_are_those_of_the_pattern(
+    ours: tuple[tuple[str, ...], ...], pattern: noise.Pattern
+) -> None:
+    assert ours == tuple(tuple(token.value for token in message) for message in pattern.messages)
 
 
 def test_the_short_form_is_the_full_one_without_the_kem() -> None:
@@ -72,8 +83,14 @@ def test_the_short_form_is_the_full_one_without_the_kem() -> None:
 
 @pytest.mark.parametrize(
     ("ours", "layout"),
-    [(model.OFFER, OFFER_PAYLOAD), (model.ANSWER, ANSWER_PAYLOAD), (model.STATEMENT, STATEMENT)],
-    ids=["offer", "answer", "statement"],
+    [
+        (model.OFFER, OFFER_PAYLOAD),
+        (model.ANSWER, ANSWER_PAYLOAD),
+        (model.STATEMENT, STATEMENT),
+        (model.RESUMED_OFFER, RESUMED_OFFER_PAYLOAD),
+        (model.RESUMED_ANSWER, RESUMED_ANSWER_PAYLOAD),
+    ],
+    ids=["offer", "answer", "statement", "resumed-offer", "resumed-answer"],
 )
 def test_the_fields_are_those_of_the_layout(ours: tuple[str, ...], layout: Layout) -> None:
     assert ours == tuple(field.name for field in layout.fields)
@@ -195,3 +212,10 @@ def test_a_check_left_out_changes_the_rules() -> None:
 def test_the_answer_walks_the_tokens() -> None:
     keys = model.Keys(x="x", u="u", y="y", z="z", kem="k", ciphertext="c")
     assert model.answer(World(), keys, "m", "p").chain == "mix(mix(mix(dh(x,y),k),dh(u,y)),dh(x,z))"
+
+
+def test_the_resumed_handshake_walks_the_tokens() -> None:
+    """With a pre-shared key every `e` is mixed into the key, too."""
+    opening, chain = model.resumed(World(), "t", "x", "y")
+    assert opening == "mix(t,pub(x))"
+    assert chain == "mix(mix(mix(t,pub(x)),pub(y)),dh(x,y))"
