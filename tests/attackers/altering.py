@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from gateway.smtp.capability import append_offer, split_offer
+from gateway.smtp.capability import OfferSize, append_offer, split_offer
 from tests.attackers.attack import Act, Always, Attack, End, Kind, Piece, Say, altered, without_offer
 
 E, E1, S, IDENTITY, EPOCH = 32, 1184, 32, 32, 4
@@ -168,6 +168,15 @@ class ChangeOffer(Attack):
             split = split_offer(piece.octets)
             assert split.offer is not None
             return [Say(End.S, append_offer(split.stripped, self.offer(split.offer)))]
+        return super().piece(piece)
+
+
+class MadeUpTicket(Always):
+    """Shows an offer with a ticket that nobody has, in the place of the one that comes."""
+
+    def piece(self, piece: Piece) -> list[Act]:
+        if piece.kind is Kind.REPLY:
+            return [Say(End.S, append_offer(without_offer(piece.octets), bytes(OfferSize.RESUMED.octets)))]
         return super().piece(piece)
 
 

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway.policy import limits
 from tests.attackers.altering import (
     ChangeLarge,
     ChangeLetter,
     ChangeOctet,
     EhloRefused,
     HeloInstead,
+    MadeUpTicket,
     MaskGreeting,
     OfferInTheDomainLine,
     OtherIdentity,
@@ -35,6 +37,7 @@ from tests.attackers.attack import Attack, End, Kind
 from tests.attackers.cutting import Cut, CutInContent, How
 from tests.attackers.impersonating import OwnKeys
 from tests.attackers.injecting import COMMANDS, REPLIES, AnswerVerb, Inject, InjectAtEnd
+from tests.attackers.parties import REPLY
 from tests.attackers.replaying import ContentTurned, Later, Twice
 from tests.playbook import identity
 
@@ -89,10 +92,17 @@ class Row:
     thinks: float = 0.0
     his_own: bool = False
     """The receiver gets a mail of his too, as it would from anybody."""
+    ticket: bool = False
+    """R's first offer is made with one."""
 
 
 CHUNK = 200
 """An octet of the first offer line that lies within the offer's own octets (behind the receiver's lines)."""
+LINE = len(REPLY) + len(b"250 XNIGHTMAIL 1 1/1 ")
+MADE_UP = limits.TICKETS_FORGIVEN + limits.DIALS_PER_SESSION - 1
+"""Failures of a session whose offers are all made with tickets that nobody has."""
+NAME, SEALED = LINE + 4, LINE + 40
+"""Octets of an offer with a ticket: in the name, and behind it. A full one's first line reaches over both."""
 
 
 def lost(name: str, does: str, attack: Callable[[], Attack]) -> list[Row]:
@@ -312,6 +322,40 @@ def _repeated() -> list[Row]:
     ]  # fmt: skip
 
 
+def _with_ticket() -> list[Row]:
+    """Where R's first offer is one with a ticket. The second dial's never is."""
+    clear_octets, silence = "clear-octets-in-channel", How.SILENCE
+
+    def again(name: str, does: str, attack: Callable[[], Attack] | None, failure: str) -> Row:
+        return retried(f"{name}, with a ticket", does, attack, failure, ticket=True)
+
+    return [
+        again("octet of the offer", "changes one octet of the offer", lambda: ChangeLetter(SEALED),
+              "bad-offer"),
+        again("octet of the name", "changes the ticket's name", lambda: ChangeLetter(NAME), "ticket-unknown"),
+        Row("octet of the offer, always, with a ticket", "the same on each connection",
+            lambda: ChangeLetter(SEALED, 9), True, Mail.DELIVERED, Seen.BY_ALL, "handshake-failed",
+            alarm=True, failures=("bad-offer", "bad-signature"), ticket=True),
+        Row("made-up tickets", "shows offers with tickets of his own making", MadeUpTicket, True,
+            Mail.DELIVERED, Seen.BY_ALL, "handshake-failed", alarm=True,
+            failures=("ticket-unknown",) * MADE_UP, ticket=True),
+        Row("strip the offer, with a ticket", "takes the offer line out of the reply", StripOffer, True,
+            Mail.DELIVERED, Seen.BY_ALL, "offer-missing", alarm=True, ticket=True),
+        again("octet of the EHLO", "changes one octet of the sender's EHLO",
+              lambda: ChangeOctet(End.S, Kind.EHLO, 7), "bad-offer"),
+        again("octet of message 2", "changes one octet of message 2",
+              lambda: ChangeOctet(End.S, Kind.ANSWER, 50), clear_octets),
+        again("octet of R's first record", "changes one octet of the record that confirms R",
+              lambda: ChangeOctet(End.R, Kind.RECORD, 9), "bad-tag"),
+        again("stall before R's first record", "lets nothing of R through",
+              lambda: Cut(End.R, Kind.RECORD, 0, how=silence), "handshake-timeout"),
+        again("stall behind the verb", "lets nothing behind the verb through",
+              lambda: Cut(End.S, Kind.ANSWER, 0, how=silence), "handshake-timeout"),
+        again("offer from before", "shows the offer of an earlier session", None, "ticket-unknown"),
+        again("message 2 from before", "shows R the message 2 of an earlier session", None, clear_octets),
+    ]  # fmt: skip
+
+
 def _impersonated() -> list[Row]:
     return [
         Row("own keys, first contact", "stands in the middle with keys of his own", lambda: OwnKeys("first"),
@@ -344,7 +388,8 @@ def _staged() -> list[Row]:
     ]  # fmt: skip
 
 
-ROWS = [*_taken_out(), *_changed(), *_cut(), *_injected(), *_repeated(), *_impersonated(), *_staged()]
+ROWS = [*_taken_out(), *_changed(), *_cut(), *_injected(), *_repeated(), *_impersonated(), *_staged(),
+        *_with_ticket()]  # fmt: skip
 BY_NAME = {row.name: row for row in ROWS}
 
 

@@ -1,8 +1,9 @@
 """The lab of the attackers: two real gateways, the proxy on the wire between them, scripted mail servers.
 
 The receiving site has thousands of addresses, so each trial can have a destination, a pin and an alarm bell's
-cause of its own, on one lab, at the same time. What came of a trial is taken from all places: what sender and
-receiver saw, what was on the wire on both sides of the attacker, and what both gateways have logged.
+cause of its own, on one lab, at the same time; so has the sending site, where it is about tickets. What came
+of a trial is taken from all places: what sender and receiver saw, what was on the wire on both sides of the
+attacker, and what both gateways have logged.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -29,6 +30,8 @@ from tests.lab.probes import eventually
 
 Answer = TypeVar("Answer")
 MANY_ADDRESSES = "10.99.0.0/16"
+MANY_SOURCES = "10.98.0.0/16"
+NO_TICKETS = "\n[channel]\ntickets = false\n"
 AT_ONCE = 48
 PATIENCE = 45.0
 """Of the scripted sender, for one reply: longer than two handshakes that time out."""
@@ -92,6 +95,8 @@ class Trial:
     patience: float = PATIENCE
     thinks: float = 0.0
     led_to: str = ""
+    home: str = ""
+    """The sender's address; empty: that of all."""
     source: Address = ("", 0)
     sent: Sent = field(default_factory=Sent)
     received: list[Received] = field(default_factory=list)
@@ -131,6 +136,7 @@ class Ground:
         self._spare: list[socket.socket] = []
         self._ports = itertools.cycle(range(FIRST_PORT, LAST_PORT))
         self._targets = (f"10.99.{high}.{low}" for high in range(256) for low in range(1, 255))
+        self._sources = (f"10.98.{high}.{low}" for high in range(256) for low in range(1, 255))
         self._home = lab.mail_server("a").node.home.v4
         self._names = itertools.count()
 
@@ -152,15 +158,15 @@ class Ground:
         return asyncio.run_coroutine_threadsafe(task, self.loop).result(seconds)
 
     def _add_addresses(self) -> None:
-        topology = self.lab.topology
-        home = topology.nodes["mta-b"].home.v4
-        gateway = topology.nodes["gw-b"].addresses["wire"].v4
-        for node, words in (
-            ("mta-b", f"ip route add local {MANY_ADDRESSES} dev lo"),
-            ("gw-b", f"ip route add {MANY_ADDRESSES} via {home}"),
-            ("wire", f"ip route add {MANY_ADDRESSES} via {gateway} dev gw-b"),
-        ):
-            processes.run_in(self.lab.namespace(node), words.split())
+        nodes = self.lab.topology.nodes
+        for letter, many in (("a", MANY_SOURCES), ("b", MANY_ADDRESSES)):
+            home, gateway = nodes[f"mta-{letter}"].home.v4, nodes[f"gw-{letter}"].addresses["wire"].v4
+            for node, words in (
+                (f"mta-{letter}", f"ip route add local {many} dev lo"),
+                (f"gw-{letter}", f"ip route add {many} via {home}"),
+                ("wire", f"ip route add {many} via {gateway} dev gw-{letter}"),
+            ):
+                processes.run_in(self.lab.namespace(node), words.split())
 
     async def _open(self) -> None:
         await self.wire.open()
@@ -188,14 +194,22 @@ class Ground:
         """A destination that nobody has written to yet."""
         return next(self._targets)
 
+    def source(self) -> str:
+        """A sender's address that nobody has met yet."""
+        return next(self._sources)
+
     def trial(self, attack: Callable[[], Attack], target: str, **words: Any) -> Trial:
         name = f"n{next(self._names)}x"
         return Trial(attack, target, words.pop("mail", None) or mail(name), **words)
 
-    def meet(self, targets: Iterable[str]) -> None:
-        """Let the sending gateway pin these destinations by an honest mail to each."""
+    def meet(self, targets: Iterable[str], homes: Mapping[str, str] | None = None) -> None:
+        """Let the sending gateway pin these destinations by an honest mail to each.
+
+        `homes`: from which sender's address, where it matters.
+        """
         wanted = set(targets)
-        for trial in self.attempt([self.trial(Attack, target) for target in wanted]):
+        homes = homes or {}
+        for trial in self.attempt([self.trial(Attack, one, home=homes.get(one, "")) for one in wanted]):
             assert trial.at_s.decided in ("upgraded-new-peer", "upgraded"), str(trial)
         eventually(lambda: wanted <= self.pinned(), what="all pins")
 
@@ -242,7 +256,7 @@ class Ground:
 
         async def one(trial: Trial) -> None:
             async with free:
-                trial.source = (self._home, next(self._ports))
+                trial.source = (trial.home or self._home, next(self._ports))
                 self.wire.attacks[trial.source] = trial.attack
                 self.wire.sessions.pop(trial.source, None)
                 if trial.led_to:
@@ -320,11 +334,15 @@ def _sender_socket() -> socket.socket:
 
 
 @contextlib.contextmanager
-def opened(lab: Lab, *, scripted: bool = True) -> Iterator[Ground]:
+def opened(lab: Lab, *, scripted: bool = True, tickets: bool = False) -> Iterator[Ground]:
     """The ground on a lab that is built, and whose gateways do not run yet.
 
-    `scripted`: with mail servers of its own; else the lab has real ones.
+    `scripted`: with mail servers of its own; else the lab has real ones. `tickets`: sessions leave some; else
+    each has a whole handshake, whatever was before it.
     """
+    if not tickets:
+        for one in lab.gateways:
+            one.configuration.write_text(one.configuration.read_text() + NO_TICKETS)
     made = Ground(lab, scripted=scripted)
     made.open()
     try:
