@@ -84,6 +84,8 @@ class Config:
     """0: every session is looked at."""
     offers_rest: bool = True
     """False: also those get an offer in each session who have ignored many."""
+    tickets: bool = True
+    """False: each session has a whole handshake."""
     alarm_again_hours: int = 24
     alarm_command: tuple[str, ...] = ()
     alarm_mail_to: str = ""
@@ -246,6 +248,7 @@ KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "log.to": ("log_to", outlets.log_place),
     "dead_ends.minutes": ("dead_end_minutes", values.whole_number(0, 1440)),
     "offers.rest": ("offers_rest", values.yes_or_no),
+    "channel.tickets": ("tickets", values.yes_or_no),
     "limits.sessions": ("sessions", values.whole_number(1, 1_000_000)),
     "limits.sessions_per_source": ("sessions_per_source", values.whole_number(1, 1_000_000)),
     "limits.handshakes_per_second": ("handshakes_per_second", values.whole_number(1, 100_000)),

@@ -23,6 +23,7 @@ from gateway.crypto.keys import Ephemerals, IdentityKey, StaticKey, endorse
 from gateway.crypto.messages import DialledAddress, OfferFlags
 from gateway.crypto.params import Params
 from gateway.crypto.records import Record, RecordLayer, RecordType
+from gateway.crypto.tickets import HeldTickets, TicketsOfPair
 from gateway.errors import Reason
 from gateway.peers.pins import Pin
 from gateway.peers.sources import NOBODY, Sender, Source
@@ -103,10 +104,11 @@ def sending(
     keys: GatewayKeys = S_KEYS,
     dialled: DialledAddress = DIALLED,
     entropy: Callable[[int], bytes] | None = None,
+    tickets: HeldTickets | None = None,
 ) -> SendingSession:
     drawn = entropy or entropy_for_testing_only("S session")
     draw = partial(Ephemerals.draw_for_answer, drawn)
-    return SendingSession(SendingContext(keys, dialled, pin, TODAY, drawn, draw, refusal))
+    return SendingSession(SendingContext(keys, dialled, pin, TODAY, drawn, draw, tickets, refusal))
 
 
 def receiving(
@@ -124,6 +126,7 @@ def receiving(
     overloaded: bool = False,
     offers_ignored: Callable[[], bool] = lambda: False,
     sender_of: Callable[[bytes], Sender] = Sender,
+    tickets: TicketsOfPair | None = None,
 ) -> ReceivingSession:
     drawn = entropy or entropy_for_testing_only(label)
     return HoldingSession(
@@ -141,6 +144,7 @@ def receiving(
             overloaded=overloaded,
             offers_ignored=offers_ignored,
             sender_of=sender_of,
+            tickets=tickets,
         )
     )
 

@@ -34,6 +34,7 @@ class Tally(IdentityHashed):
     OCTETS_PROTECTED = "octets-protected"
     OCTETS_CLEAR = "octets-clear"
     REDIALS = "redials"
+    RESUMED = "resumed"
     ACCEPTED_FIRST = "accepted-first"
     VERDICTS_GIVEN = "verdicts-given"
     PASSED_UNMARKED = "passed-unmarked"

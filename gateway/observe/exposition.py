@@ -28,6 +28,7 @@ _TALLIES: Final[Mapping[Tally, str]] = {
     Tally.OCTETS_CLEAR: "Octets of sessions in clear, both ways.",
     Tally.CALLBACKS_FAILED: "Callbacks of a worker that a bug of ours has ended, outside of any session.",
     Tally.REDIALS: "Second dials after a failed handshake.",
+    Tally.RESUMED: "Channels that were made with a ticket of an earlier one.",
     Tally.ACCEPTED_FIRST: "Connections accepted before the destination was asked.",
     Tally.VERDICTS_GIVEN: "Verdicts given on held connections.",
     Tally.PASSED_UNMARKED: "Connections let by without a session.",

@@ -45,6 +45,11 @@ class Channel:
         reads them, and they stay where nobody does."""
 
     @property
+    def far_closed(self) -> bool:
+        """Whether the peer has ended its direction in a record, CLOSE or RESET."""
+        return self._far_closed
+
+    @property
     def deadline(self) -> float | None:
         """When `silence` wants to be called."""
         return None if self.finished else self._flights.deadline
@@ -136,7 +141,7 @@ class Channel:
             self._far_closed = True
             return [SendEnd(Side.NEAR), *self._finish_if_over()]
         if record.kind is RecordType.RESET:
-            self.finished = True
+            self._far_closed = self.finished = True
             self.broke = False
             return [SendReset(Side.NEAR), CloseBoth()]
         if record.kind is RecordType.PARAMS:

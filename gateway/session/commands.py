@@ -113,6 +113,8 @@ class NoteDecision:
     """Where something went wrong: what there was to see of it, so that its cause can be named."""
     likely: Reason | None = None
     """The cause, where the session can name it itself."""
+    resumed: bool = False
+    """Upgraded with a ticket."""
 
 
 @immutable

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gateway.crypto.keys import EndorsedStatic, EndorsementCache, Ephemerals, IdentityPublic
 from gateway.crypto.messages import DialledAddress
+from gateway.crypto.tickets import HeldTickets, TicketsOfPair
 from gateway.errors import Reason
 from gateway.immutable import immutable
 from gateway.peers.pins import Pin
@@ -35,6 +36,8 @@ class SendingContext:
     """Days since 1970-01-01 UTC."""
     entropy: Callable[[int], bytes]
     draw_ephemerals: Callable[[], Ephemerals]
+    tickets: HeldTickets | None = None
+    """Those of this worker as S; None where the operator wants none."""
     refusal: Reason | None = None
     """Why no upgrade is tried: NEVER (the operator's list), RECENTLY_FAILED (a path that never upgraded)."""
 
@@ -51,6 +54,10 @@ class ReceivingContext:
     today: int
     entropy: Callable[[int], bytes]
     draw_ephemerals: Callable[[], Ephemerals]
+    tickets: TicketsOfPair | None = None
+    """Those of this connection's two addresses; None where the operator wants none."""
+    draw_for_ticket: Callable[[], Ephemerals] | None = None
+    """X25519 alone, which is all that an offer with a ticket needs; None: as for any other offer."""
     endorsements: EndorsementCache | None = None
     """Endorsements of sending gateways that have verified, so that each costs one verification a day."""
     statements: tuple[bytes, ...] = ()

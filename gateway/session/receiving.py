@@ -16,6 +16,8 @@ from gateway.crypto.handshake import HandshakeResult, OfferForm, ReceivingHandsh
 from gateway.crypto.messages import OfferFlags
 from gateway.crypto.params import Params
 from gateway.crypto.records import RecordLayer, RecordType
+from gateway.crypto.resumption import ReceivingResumption
+from gateway.crypto.tickets import Ticket
 from gateway.errors import IdentityHashed, PeerProtocolError, Reason
 from gateway.peers.sources import (
     CAME_IN_CLEAR,
@@ -85,9 +87,11 @@ class ReceivingSession(Machine):
     def __init__(self, context: ReceivingContext) -> None:
         super().__init__(Observer(Role.RECEIVING))
         self._context = context
-        self._handshake: ReceivingHandshake | None = None
+        self._handshake: ReceivingHandshake | ReceivingResumption | None = None
         self._frames = FrameReader()
         self._reply = b""
+        self._ticket: Ticket | None = None
+        self._answered_at = 0.0
         self._pending = b""
         self._receiver_is_silent = False
         """Its end has passed: nothing more can go to the client."""
@@ -110,21 +114,38 @@ class ReceivingSession(Machine):
         if size is None or refusal is not None:
             return [SendOctets(Side.FAR, reply), *self._relay(refusal or Reason.NO_ROOM_FOR_OFFER)]
         context = self._context
+        transcript = prologue(self._observer.greeting + reply, self._observer.seen_from_sender)
+        flags = OfferFlags.UNUSED if now_and_then(context.entropy) else OfferFlags.NONE
+        if context.tickets is not None and size is OfferSize.FULL:
+            flags |= OfferFlags.KEEPS_TICKET
+            ticket = context.tickets.take(now)
+            if ticket is not None:
+                return self._offer_with(ticket, flags, reply, transcript)
         self._handshake = ReceivingHandshake(
             context.keys.identity,
             context.keys.endorsed.static,
             context.draw_ephemerals(),
-            prologue(self._observer.greeting + reply, self._observer.seen_from_sender),
+            transcript,
             context.endorsements,
         )
         form = OfferForm.FULL if size is OfferSize.FULL else OfferForm.SHORT
-        flags = OfferFlags.STATEMENT_FOLLOWS if context.statements else OfferFlags.NONE
-        if now_and_then(context.entropy):
-            flags |= OfferFlags.UNUSED
+        if context.statements:
+            flags |= OfferFlags.STATEMENT_FOLLOWS
         self._reply = reply
         self.state = State.SIGNING
         self.deadline = now + limits.SIGN_SECONDS
         return [SignOffer(self._handshake.to_sign(form, flags))]
+
+    def _offer_with(
+        self, ticket: Ticket, flags: OfferFlags, reply: bytes, transcript: bytes
+    ) -> list[Command]:
+        """An offer that needs no signature: it leaves at once."""
+        context = self._context
+        draw = context.draw_for_ticket or context.draw_ephemerals
+        handshake = ReceivingResumption(ticket, draw(), transcript)
+        self._handshake = handshake
+        self.state = State.OFFERED
+        return [SendOctets(Side.FAR, append_offer(reply, handshake.offer(flags)))]
 
     def _why_no_offer(self, reply: bytes, size: OfferSize | None) -> Reason | None:
         context = self._context
@@ -146,7 +167,7 @@ class ReceivingSession(Machine):
         """The reply goes on with its offer, or as it came where there is no signature to be had."""
         if event.signature is None:
             return [*self._release_reply(), *self._relay(Reason.SIGNER_SILENT)]
-        assert self._handshake is not None
+        assert isinstance(self._handshake, ReceivingHandshake)
         self.state = State.OFFERED
         self.deadline = None
         reply, self._reply = self._reply, b""
@@ -175,11 +196,12 @@ class ReceivingSession(Machine):
         if verb is None:
             return []
         if not verb:
+            self._ticket_not_taken(now)
             return [*self._release_pending(), *self._went_on(), *self._relay(Reason.NO_VERB)]
         frames, self._pending = self._pending[len(VERB_LINE) :], b""
         self.state = State.ANSWERING
         self.deadline = now + limits.VERB_HANDSHAKE_SECONDS
-        commands = self._answer(frames) if frames else []
+        commands = self._answer(frames, now) if frames else []
         if self.state is State.ANSWERING:
             # The receiver is not read before its words can be sealed.
             commands += self._pause_near()
@@ -205,7 +227,7 @@ class ReceivingSession(Machine):
         if verb is None:
             return []
         if verb:
-            return self._cannot_go_on(Reason.NO_VERB, "receiver spoke or ended unasked")
+            return self._cannot_go_on(Reason.NO_VERB, now, "receiver spoke or ended unasked")
         return [*self._release_pending(), *self._relay(Reason.NO_VERB)]
 
     def _release_pending(self) -> list[Command]:
@@ -215,9 +237,9 @@ class ReceivingSession(Machine):
     # --- Answering: message 2 ------------------------------------------------------------------------
 
     def _more_answer(self, event: OctetsReceived, now: float) -> list[Command]:
-        return self._answer(event.octets)
+        return self._answer(event.octets, now)
 
-    def _answer(self, octets: bytes) -> list[Command]:
+    def _answer(self, octets: bytes, now: float) -> list[Command]:
         try:
             frames = self._frames.feed(octets)
             if not frames:
@@ -227,7 +249,8 @@ class ReceivingSession(Machine):
             assert self._handshake is not None
             result = self._handshake.read_answer(frames[0].body, self._context.today)
         except PeerProtocolError as error:
-            return self._cannot_go_on(error.reason, error.detail)
+            return self._cannot_go_on(error.reason, now, error.detail)
+        self._ticket, self._answered_at = result.ticket, now
         return self._open_channel(result, frames[1:])
 
     def _open_channel(self, result: HandshakeResult, frames: Sequence[Frame]) -> list[Command]:
@@ -242,7 +265,7 @@ class ReceivingSession(Machine):
         self.deadline = None
         params = Params(dialled_address_confirmed=confirmed)
         flights.add(RecordType.PARAMS, params.encode())
-        for statement in self._context.statements:
+        for statement in () if result.resumed else self._context.statements:
             flights.add(RecordType.STATEMENT, statement)
         if now_and_then(self._context.entropy):
             flights.add(RecordType.IGNORABLE)
@@ -253,8 +276,11 @@ class ReceivingSession(Machine):
     def _upgraded(self, result: HandshakeResult) -> list[Command]:
         context = self._context
         sender = context.sender_of(result.identity.octets)
-        reason = Reason.UPGRADED_OLD_EPOCH if result.epoch < sender.epoch else Reason.UPGRADED
-        decision = NoteDecision(True, reason, detail=f"form={result.form.value}")
+        # A ticket's epoch was judged when it was made; the day may have changed since.
+        is_old = result.epoch < sender.epoch and not result.resumed
+        reason = Reason.UPGRADED_OLD_EPOCH if is_old else Reason.UPGRADED
+        form = "resumed" if result.resumed else result.form.value
+        decision = NoteDecision(True, reason, detail=f"form={form}", resumed=result.resumed)
         name = greeting_name(self._observer.seen_from_sender)
         known = after_upgrade(context.source, name, context.today) is context.source
         if known and after_endorsement(sender, result.epoch, context.today) is sender:
@@ -263,13 +289,14 @@ class ReceivingSession(Machine):
         return [decision, met]
 
     def _answer_late(self, event: DeadlineReached, now: float) -> list[Command]:
-        return self._cannot_go_on(Reason.HANDSHAKE_TIMEOUT)
+        return self._cannot_go_on(Reason.HANDSHAKE_TIMEOUT, now)
 
     def _answer_ended(self, event: EndReceived, now: float) -> list[Command]:
-        return self._cannot_go_on(Reason.FAR_CLOSED_DURING_HANDSHAKE)
+        return self._cannot_go_on(Reason.FAR_CLOSED_DURING_HANDSHAKE, now)
 
-    def _cannot_go_on(self, reason: Reason, detail: str = "") -> list[Command]:
+    def _cannot_go_on(self, reason: Reason, now: float, detail: str = "") -> list[Command]:
         """Say so in words that a mail server would also understand, and end both connections."""
+        self._ticket_not_taken(now)
         self._end()
         return [
             NoteDecision(
@@ -282,24 +309,48 @@ class ReceivingSession(Machine):
             CloseBoth(),
         ]
 
+    def _channelled(self, commands: list[Command]) -> list[Command]:
+        self._keep_ticket()
+        return super()._channelled(commands)
+
+    def _keep_ticket(self) -> None:
+        """Not before S has ended its direction in a record, which it does not do before it has confirmed us.
+
+        Until then S may fail and dial again, and must not find an offer with a ticket that it does not have.
+        """
+        proven = self._channel is not None and self._channel.far_closed
+        if proven and self._ticket is not None and self._context.tickets is not None:
+            self._context.tickets.keep(self._ticket, self._answered_at)
+            self._ticket = None
+
     # --- Ends and resets outside of a channel ---------------------------------------------------------
 
     def _ended_early(self, event: EndReceived, now: float) -> list[Command]:
         """A half-close before the decision: nobody will upgrade this; it passes as what it was."""
         offered = self.state in (State.OFFERED, State.OFFER_VOID)
         reason = Reason.NO_VERB if offered else Reason.ENDED_BEFORE_DECISION
-        dropped = self._dropped(event.side)
+        dropped = self._dropped(event.side, now)
         held = [*self._release_observed(), *self._release_reply(), *self._release_pending()]
         commands = [*dropped, *held]
         return [*commands, SendEnd(event.side.other), *self._in_clear(NoteDecision(False, reason))]
 
     def _reset_early(self, event: ResetReceived, now: float) -> list[Command]:
-        return [*self._dropped(event.side), *self._pass_reset(event)]
+        return [*self._dropped(event.side, now), *self._pass_reset(event)]
 
-    def _dropped(self, side: Side) -> list[Command]:
+    def _dropped(self, side: Side, now: float) -> list[Command]:
         """The client went away right behind our offer: it may have choked on it."""
+        if side is Side.FAR:
+            self._ticket_not_taken(now)
         offered = self.state is State.OFFERED and side is Side.FAR and not self._pending
         return [NoteSource(SourceSeen.DROPPED)] if offered and not self._context.source.has_upgraded else []
+
+    def _ticket_not_taken(self, now: float) -> None:
+        """Whoever is there has lost its tickets, or cannot answer with one: its next dial must find an offer
+        that it can take. A receiver that speaks unasked is no fault of the ticket's."""
+        out = self.state in (State.OFFERED, State.ANSWERING)
+        with_ticket = out and isinstance(self._handshake, ReceivingResumption)
+        if with_ticket and self._context.tickets is not None:
+            self._context.tickets.not_taken(now)
 
     def _went_on(self) -> list[Command]:
         return [NoteSource(SourceSeen.WENT_ON)] if self._context.source.drops else []
@@ -353,7 +404,7 @@ class ReceivingSession(Machine):
     }
     _NEXT: ClassVar[dict[Handler, set[State]]] = {
         _observe_client: {State.OBSERVING, State.RELAYED},
-        _observe_receiver: {State.OBSERVING, State.SIGNING, State.RELAYED},
+        _observe_receiver: {State.OBSERVING, State.SIGNING, State.OFFERED, State.RELAYED},
         _signed: {State.OFFERED, State.RELAYED},
         _not_signed: {State.RELAYED},
         _client_did_not_wait: {State.RELAYED},

@@ -1,7 +1,8 @@
 """A redial's greeting and EHLO reply, compared with what the sender has seen of the first dial.
 
 Says the sender's EHLO again once the greeting is complete, never before it. Only where greeting code, host
-name and EHLO reply (less the offer) are equal octet for octet may the session go on over the new connection.
+name and EHLO reply (less the offer) are equal octet for octet may the session go on over the new connection;
+where the sender has seen no reply yet, that of any server will do.
 """
 
 from __future__ import annotations
@@ -27,10 +28,14 @@ class FirstLook:
 
 @immutable
 class Same:
-    """The same server said the same; `offer` is the fresh offer, None where there is none."""
+    """The same server said the same; `offer` is the fresh offer, None where there is none.
+
+    `look`: what it has shown; the one that it was held against, unless the sender has seen none.
+    """
 
     greeting: bytes
     offer: bytes | None
+    look: FirstLook
 
 
 @immutable
@@ -46,11 +51,12 @@ class Continue:
 
 
 class SecondLook:
-    """Feed it what the far side says."""
+    """Feed it what the far side says. `unshown`: the sender has seen no reply; then nothing is compared."""
 
-    def __init__(self, seen: FirstLook) -> None:
+    def __init__(self, seen: FirstLook, *, unshown: bool = False) -> None:
         self._observer = Observer(Role.SENDING)
         self._seen = seen
+        self._unshown = unshown
         self._said = False
 
     def receiver_octets(self, octets: bytes) -> Same | Differs | Continue:
@@ -70,6 +76,5 @@ class SecondLook:
     def _compare(self, reply: bytes) -> Same | Differs:
         greeting = self._observer.greeting
         split = split_offer(reply)
-        if host_name(greeting) != self._seen.host or split.stripped != self._seen.reply:
-            return Differs()
-        return Same(greeting, split.offer)
+        look = FirstLook(self._seen.ehlo, host_name(greeting), split.stripped)
+        return Same(greeting, split.offer, look) if self._unshown or look == self._seen else Differs()

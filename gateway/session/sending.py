@@ -44,7 +44,7 @@ from gateway.session.events import (
 from gateway.session.first_flight import FirstFlight
 from gateway.session.machine import Handler, Machine, Table, in_channel
 from gateway.session.rollover import announcement
-from gateway.session.second_look import Continue, Differs, FirstLook, SecondLook
+from gateway.session.second_look import Continue, Differs, FirstLook, Same, SecondLook
 from gateway.smtp.capability import host_name, split_offer
 from gateway.smtp.events import Role, Unparsed
 from gateway.smtp.observer import Observer
@@ -81,6 +81,11 @@ class SendingSession(Machine):
         self._attempt: Attempt | None = None
         self._flight = FirstFlight()
         self._dials = 1
+        self._dials_forgiven = 0
+        """Those whose ticket was not known: that is how a gateway that was started anew begins."""
+        self._reply_is_unshown = False
+        """It came with a ticket that is not known: the sender is shown that of the next dial instead, which a
+        farm may answer with another machine."""
         self._failure: Sighting | None = None
         """Of the last dial that has failed."""
         self._look: SecondLook | None = None
@@ -119,7 +124,7 @@ class SendingSession(Machine):
             return self._stay_clear(split.stripped, Decision.in_clear(context.refusal))
         self._seen = FirstLook(self._observer.seen_from_sender, host_name(greeting), split.stripped)
         try:
-            attempt = Attempt(context, self._seen, greeting, split.offer)
+            attempt = Attempt(context, self._seen, greeting, split.offer, now)
         except PeerProtocolError as error:
             return self._offer_is_none(error, now)
         if not attempt.decision.upgrade:
@@ -137,7 +142,8 @@ class SendingSession(Machine):
             return self._stay_clear(self._seen.reply, Decision.in_clear(error.reason, alarm=alarm))
         self._hold_early()
         failed = self._fail(error.reason, error.detail, now)
-        return [SendOctets(Side.NEAR, self._seen.reply), *failed]
+        self._reply_is_unshown = error.reason is Reason.TICKET_UNKNOWN
+        return failed if self._reply_is_unshown else [SendOctets(Side.NEAR, self._seen.reply), *failed]
 
     def _hold_early(self) -> bool:
         """What stood behind the EHLO unasked becomes the first octets of the first flight."""
@@ -226,6 +232,8 @@ class SendingSession(Machine):
         self.state = State.CHANNEL
         self.deadline = None
         self._channel, self._peer = proven.channel, proven.peer
+        if proven.ticket is not None and self._context.tickets is not None:
+            self._context.tickets.keep(proven.ticket, now)
         commands = self._confirmed(proven)
         if unsent:
             commands += self._channel.near_octets(unsent, now)
@@ -239,10 +247,13 @@ class SendingSession(Machine):
 
     def _confirmed(self, proven: Proven) -> list[Command]:
         decision, peer = proven.decision, proven.peer
-        detail = f"peer={peer.identity.fingerprint} form={peer.form.value} dials={self._dials}"
+        form = "resumed" if peer.resumed else peer.form.value
+        detail = f"peer={peer.identity.fingerprint} form={form} dials={self._dials}"
         look = look_of(self._seen.host, self._seen.reply)
         seen = Sighting(decision.reason, look) if decision.alarm else None
-        commands: list[Command] = [NoteDecision(True, decision.reason, decision.alarm, detail, seen)]
+        commands: list[Command] = [
+            NoteDecision(True, decision.reason, decision.alarm, detail, seen, resumed=peer.resumed)
+        ]
         if decision.remember:
             commands.append(RememberPeer(peer, proven.statement, look, decision.alarm))
         return commands
@@ -265,11 +276,16 @@ class SendingSession(Machine):
         self.state = State.REDIALLING
         self.deadline = now + limits.REDIAL_SECONDS
         told = f"{detail} dial={self._dials - 1}".strip()
-        return [NoteFact("handshake-failed", reason, told, self._failure), Redial()]
+        seen: Sighting | None = self._failure
+        if reason is Reason.TICKET_UNKNOWN:
+            # No trouble of the line's: nobody is to look for a cause.
+            self._dials_forgiven = min(self._dials_forgiven + 1, limits.TICKETS_FORGIVEN)
+            seen = None
+        return [NoteFact("handshake-failed", reason, told, seen), Redial()]
 
     def _redialled(self, event: Redialled, now: float) -> list[Command]:
         self.state = State.REOBSERVING
-        self._look = SecondLook(self._seen)
+        self._look = SecondLook(self._seen, unshown=self._reply_is_unshown)
         return []
 
     def _look_again(self, event: OctetsReceived, now: float) -> list[Command]:
@@ -279,15 +295,25 @@ class SendingSession(Machine):
             return [SendOctets(Side.FAR, look.say)] if look.say else []
         if isinstance(look, Differs):
             return self._defer(Reason.REDIAL_DIFFERS)
+        self._seen = look.look
+        judged = self._judge_again(look, now)
+        if not self._reply_is_unshown:
+            return judged
+        assert self._failure is not None
+        failed = self.state is State.REDIALLING
+        self._reply_is_unshown = failed and self._failure.failure is Reason.TICKET_UNKNOWN
+        return judged if self._reply_is_unshown else [SendOctets(Side.NEAR, self._seen.reply), *judged]
+
+    def _judge_again(self, look: Same, now: float) -> list[Command]:
         if look.offer is None:
             return self._give_up(Reason.OFFER_MISSING)
-        if self._dials >= limits.DIALS_PER_SESSION:
+        if self._dials - self._dials_forgiven >= limits.DIALS_PER_SESSION:
             return self._give_up(Reason.HANDSHAKE_FAILED)
         return self._upgrade_again(look.offer, look.greeting, now)
 
     def _upgrade_again(self, offer: bytes, greeting: bytes, now: float) -> list[Command]:
         try:
-            attempt = Attempt(self._context, self._seen, greeting, offer)
+            attempt = Attempt(self._context, self._seen, greeting, offer, now)
         except PeerProtocolError as error:
             return self._fail(error.reason, error.detail, now)
         if not attempt.decision.upgrade:

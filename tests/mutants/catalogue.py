@@ -16,10 +16,12 @@ from tests.mutants.rules import RULES
 from tests.mutants.seeing import SEEING
 from tests.mutants.session import SESSION
 from tests.mutants.smtp import SMTP
+from tests.mutants.tickets import TICKETS
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
     *CRYPTO,
     *CHANNEL,
+    *TICKETS,
     *SESSION,
     *SMTP,
     *MEMORY,
@@ -53,6 +55,8 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
         "tests/unit/crypto/test_handshake.py",
         "tests/unit/crypto/test_handshake_forged.py",
     ),
+    "gateway/crypto/tickets.py": ("tests/unit/crypto/test_tickets.py",),
+    "gateway/crypto/resumption.py": ("tests/unit/crypto/test_resumption.py",),
     "gateway/crypto/statement.py": ("tests/unit/crypto/test_statement.py",),
     "gateway/crypto/records.py": (
         "tests/unit/crypto/test_records.py",
@@ -77,15 +81,18 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/session/sending.py": (
         *_SENDING,
         "tests/unit/session/test_rollover.py",
+        "tests/unit/session/test_tickets.py",
     ),
     "gateway/session/attempt.py": (
         *_SENDING,
         "tests/unit/session/test_rollover.py",
+        "tests/unit/session/test_tickets.py",
     ),
     "gateway/session/unoffered.py": _SENDING,
     "gateway/session/receiving.py": (
         *_RECEIVING,
         "tests/unit/session/test_sources.py",
+        "tests/unit/session/test_tickets.py",
     ),
     "gateway/session/first_flight.py": _SENDING,
     "gateway/session/second_look.py": _SENDING,

@@ -14,8 +14,8 @@ _sending.lacks(
 )
 _sending.lacks(
     "the third dial goes on in clear",
-    "        if self._dials >= limits.DIALS_PER_SESSION:",
-    "        if self._dials > limits.DIALS_PER_SESSION:",
+    "        if self._dials - self._dials_forgiven >= limits.DIALS_PER_SESSION:",
+    "        if self._dials - self._dials_forgiven > limits.DIALS_PER_SESSION:",
 )
 _sending.lacks(
     "giving up rings",
@@ -74,7 +74,7 @@ _sending.lacks(
 )
 _sending.lacks(
     "a failed handshake never goes on over the same connection",
-    '        return [NoteFact("handshake-failed", reason, told, self._failure), Redial()]',
+    '        return [NoteFact("handshake-failed", reason, told, seen), Redial()]',
     "        return self._relay(Decision.in_clear(reason))",
 )
 _sending.lacks(
@@ -89,8 +89,8 @@ _sending.lacks(
 )
 _sending.lacks(
     "a redial's handshake binds that dial's greeting",
-    "            attempt = Attempt(self._context, self._seen, greeting, offer)",
-    "            attempt = Attempt(self._context, self._seen, self._observer.greeting, offer)",
+    "            attempt = Attempt(self._context, self._seen, greeting, offer, now)",
+    "            attempt = Attempt(self._context, self._seen, self._observer.greeting, offer, now)",
 )
 
 _attempt = Room("gateway/session/attempt.py")
@@ -141,7 +141,7 @@ _receiving.lacks(
 _receiving.lacks(
     "no answer where the receiver has spoken behind the reply",
     """        if verb:
-            return self._cannot_go_on(Reason.NO_VERB, "receiver spoke or ended unasked")
+            return self._cannot_go_on(Reason.NO_VERB, now, "receiver spoke or ended unasked")
 """,
     "",
 )
@@ -191,8 +191,8 @@ _look.lacks(
 )
 _look.lacks(
     "a redial's reply is compared",
-    "        if host_name(greeting) != self._seen.host or split.stripped != self._seen.reply:",
-    "        if host_name(greeting) != self._seen.host:",
+    "self._unshown or look == self._seen else",
+    "self._unshown or look.host == self._seen.host else",
 )
 _look.lacks(
     "a redial's greeting must be one",

@@ -72,6 +72,8 @@ to = "journal"
 minutes = 5
 [offers]
 rest = false
+[channel]
+tickets = false
 [limits]
 sessions = 100
 sessions_per_source = 10
@@ -115,6 +117,7 @@ listen = "unix:/run/nm/metrics.sock"
         log_to="journal",
         dead_end_minutes=5,
         offers_rest=False,
+        tickets=False,
         alarm_again_hours=1,
         alarm_command=("/usr/local/bin/tell", "--all", "two words"),
         alarm_mail_to="postmaster@a.example",
@@ -215,6 +218,7 @@ BAD = [
     ("dead_ends.minutes", "-1", "from 0 to 1440"),
     ("offers.rest", "1", "true or false"),
     ("offers.rest", '"no"', "true or false"),
+    ("channel.tickets", '"yes"', "true or false"),
     ("alarms.command", '"/bin/tell me"', "a list of words"),
     ("alarms.command", '["tell"]', "an absolute path"),
     ("alarms.command", '["/bin/../tell"]', "an absolute path"),

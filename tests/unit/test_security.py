@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.model.queries import Verdict, queries
+from tests.model.asking import Verdict
+from tests.model.queries import queries
 
 TESTS = Path(__file__).parents[1]
 TEXT = (TESTS.parent / "docs" / "security.md").read_text()

@@ -104,6 +104,7 @@ class Sessions:
         now = self._loop.time()
         for connection in list(self._roles):
             connection.look(now)
+        self._surroundings.forget_old_tickets(now)
 
     # --- From the intake -------------------------------------------------------------------------------
 
@@ -212,6 +213,8 @@ class Sessions:
     def note_decision(self, connection: Connection, note: NoteDecision) -> None:
         direction = _DIRECTION[self._roles[connection]]
         self._counters.decided(direction, note.upgraded, note.reason)
+        if note.resumed:
+            self._counters.add(Tally.RESUMED)
         level = Level.NOTICE if note.alarm or note.reason in _NOTICES else Level.INFO
         cause = note.likely or self._likely(connection, direction, note.seen)
         self._fact(

@@ -14,6 +14,7 @@ from typing import Protocol
 from gateway.config import Config, Network
 from gateway.crypto.keys import EndorsementCache, Ephemerals
 from gateway.crypto.messages import DialledAddress
+from gateway.crypto.tickets import HeldTickets, OfferedTickets, TicketsOfPair
 from gateway.errors import Reason
 from gateway.intercept.syn import Flow
 from gateway.peers.looks import Look
@@ -62,17 +63,29 @@ class Surroundings:
         self._for_offers = Ahead(lambda: Ephemerals.draw(os.urandom))
         self._for_answers = Ahead(lambda: Ephemerals.draw_for_answer(os.urandom))
         self._handshakes = HandshakeBudget(config.handshakes_per_second, config.handshakes_per_source, began)
-        self.present(presented)
+        self._held, self._offered = HeldTickets(), OfferedTickets()
+        self._keys, self._statements = presented.keys, presented.statements
 
     def present(self, presented: Presented) -> None:
         """Who the site is, for sessions that begin from now on."""
-        self._keys = presented.keys
-        self._statements = presented.statements
+        keys = presented.keys
+        if keys.identity != self._keys.identity:
+            self._held.forget_all()
+            self._offered.forget_all()
+        if presented.statements != self._statements:
+            # They are shown in whole handshakes only, and nobody has seen the new ones.
+            self._offered.forget_all()
+        self._keys, self._statements = keys, presented.statements
 
     def draw_ahead(self) -> None:
         """In idle time."""
         self._for_offers.draw_one()
         self._for_answers.draw_one()
+
+    def forget_old_tickets(self, now: float) -> None:
+        """Once in a while; `now` as in `receiving`."""
+        self._held.forget_old(now)
+        self._offered.forget_old(now)
 
     def sending(self, flow: Flow) -> SendingContext:
         destination = Destination(flow.destination, flow.destination_port)
@@ -90,6 +103,7 @@ class Surroundings:
             today=_today(),
             entropy=os.urandom,
             draw_ephemerals=self._for_answers.take,
+            tickets=self._held if self._config.tickets else None,
             refusal=refusal,
         )
 
@@ -106,6 +120,10 @@ class Surroundings:
             today=_today(),
             entropy=os.urandom,
             draw_ephemerals=self._for_offers.take,
+            tickets=TicketsOfPair(self._offered, flow.source, flow.destination)
+            if self._config.tickets
+            else None,
+            draw_for_ticket=self._for_answers.take,
             endorsements=self._endorsements,
             statements=self._statements,
             may_offer=always or not _concerned(unwanted, flow),
