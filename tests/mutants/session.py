@@ -186,8 +186,8 @@ _flight.lacks(
 _look = Room("gateway/session/second_look.py")
 _look.lacks(
     "a redial's host name is compared",
-    "        if host_name(greeting) != self._seen.host or split.stripped != self._seen.reply:",
-    "        if split.stripped != self._seen.reply:",
+    "self._unshown or look == self._seen else",
+    "self._unshown or look.reply == self._seen.reply else",
 )
 _look.lacks(
     "a redial's reply is compared",

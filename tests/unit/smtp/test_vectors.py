@@ -192,8 +192,10 @@ TAMPERING: dict[str, Callable[[bytes], bytes]] = {
 def test_a_stripped_or_altered_offer_is_no_offer(name: str, size: OfferSize) -> None:
     for before in BEFORE:
         made = append_offer(before, OFFERS[size])
-        if name == "add before last" and size is OfferSize.SHORT:
+        if name == "add before last" and size is not OfferSize.FULL:
             continue  # its only line is still whole: the next test's case
+        if name == "long lines cut" and size is OfferSize.RESUMED:
+            continue  # it has no long line
         assert split_offer(made).offer == OFFERS[size]
         tampered = TAMPERING[name](made)
         assert tampered != made
