@@ -20,10 +20,11 @@ from gateway.crypto.handshake import (
     prologue,
 )
 from gateway.crypto.keys import Ephemerals, IdentityKey, StaticKey, endorse
-from gateway.crypto.messages import DialledAddress, OfferFlags
+from gateway.crypto.messages import AnswerFlags, DialledAddress, OfferFlags
 from gateway.crypto.params import Params
 from gateway.crypto.records import Record, RecordLayer, RecordType
-from gateway.crypto.tickets import HeldTickets, TicketsOfPair
+from gateway.crypto.resumption import ReceivingResumption, SendingResumption, ticket_name
+from gateway.crypto.tickets import HeldTickets, Ticket, TicketsOfPair
 from gateway.errors import Reason
 from gateway.peers.pins import Pin
 from gateway.peers.sources import NOBODY, Sender, Source
@@ -306,15 +307,18 @@ class FarReceivingGateway:
         ehlo: bytes = EHLO,
         form: OfferForm = OfferForm.FULL,
         flags: OfferFlags = OfferFlags.NONE,
+        ticket: Ticket | None = None,
     ) -> None:
         self.greeting = greeting
-        self._handshake = HoldingHandshake(
-            keys.key,
-            keys.endorsed.static,
-            Ephemerals.draw(entropy_for_testing_only(f"far R {label}")),
-            prologue(greeting + reply, ehlo),
-        )
-        self.offer = self._handshake.make_offer(form, flags)
+        self._handshake: HoldingHandshake | ReceivingResumption
+        ephemerals = Ephemerals.draw(entropy_for_testing_only(f"far R {label}"))
+        seen = prologue(greeting + reply, ehlo)
+        if ticket is None:
+            signed = HoldingHandshake(keys.key, keys.endorsed.static, ephemerals, seen)
+            self._handshake, self.offer = signed, signed.make_offer(form, flags)
+        else:
+            resumed = ReceivingResumption(ticket, ephemerals, seen)
+            self._handshake, self.offer = resumed, resumed.offer(flags)
         self.reply = append_offer(reply, self.offer)
         self._buffer = b""
         self._frames = FrameReader()
@@ -377,19 +381,23 @@ class FarSendingGateway:
         greeting: bytes = GREETING,
         ehlo: bytes = EHLO,
         answer_as: GatewayKeys | None = None,
+        flags: AnswerFlags = AnswerFlags.NONE,
+        ticket: Ticket | None = None,
     ) -> None:
         split = split_offer(reply)
         assert split.offer is not None, "no offer"
-        self._handshake = SendingHandshake(
-            keys.identity,
-            keys.endorsed,
-            Ephemerals.draw_for_answer(entropy_for_testing_only("far S")),
-            prologue(greeting + split.stripped, ehlo),
-        )
+        self._handshake: SendingHandshake | SendingResumption
+        ephemerals = Ephemerals.draw_for_answer(entropy_for_testing_only("far S"))
+        seen = prologue(greeting + split.stripped, ehlo)
+        if ticket is not None and ticket_name(split.offer) == ticket.name:
+            self._handshake = SendingResumption(ticket, ephemerals, seen)
+        else:
+            self._handshake = SendingHandshake(keys.identity, keys.endorsed, ephemerals, seen)
         self.offered = self._handshake.read_offer(split.offer)
         if answer_as is not None:  # says that it is somebody else
+            assert isinstance(self._handshake, SendingHandshake), "a ticket says who it is"
             self._handshake._endorsed = answer_as.endorsed
-        message, result = self._handshake.write_answer(dialled)
+        message, result = self._handshake.write_answer(dialled, flags)
         self.message = message
         self.answer = VERB_LINE + frame(FrameKind.ANSWER, message)
         self.layer = RecordLayer(result)

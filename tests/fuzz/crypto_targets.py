@@ -8,12 +8,25 @@ from __future__ import annotations
 from gateway.crypto.frames import FRAME_HEADER_OCTETS, FrameKind, FrameReader, frame, frame_header
 from gateway.crypto.handshake import PATTERNS, OfferForm
 from gateway.crypto.keys import Ephemerals, IdentityPublic, Label, StaticKey
-from gateway.crypto.messages import ANSWER_PAYLOAD, OFFER_PAYLOAD, STATEMENT
-from gateway.crypto.noise import CipherState, HandshakeState, NoiseRole
+from gateway.crypto.messages import (
+    ANSWER_PAYLOAD,
+    OFFER_PAYLOAD,
+    RESUMED_ANSWER_OCTETS,
+    RESUMED_ANSWER_PAYLOAD,
+    RESUMED_OFFER_OCTETS,
+    RESUMED_OFFER_PAYLOAD,
+    STATEMENT,
+    TICKET_NAME_OCTETS,
+    AnswerFlags,
+    OfferFlags,
+)
+from gateway.crypto.noise import NNPSK0, CipherState, HandshakeState, NoiseRole
 from gateway.crypto.params import Params
-from gateway.crypto.primitives import X25519Private
+from gateway.crypto.primitives import X25519_OCTETS, X25519Private
 from gateway.crypto.records import Direction, Record, RecordLayer, RecordType
+from gateway.crypto.resumption import ReceivingResumption, SendingResumption, ticket_name
 from gateway.crypto.statement import read_statement
+from gateway.crypto.tickets import Ticket
 from gateway.errors import PeerProtocolError, Reason
 from tests.fuzz.target import Cursor, Target, allowed, pieces
 from tests.unit.crypto.pairs import (
@@ -178,6 +191,82 @@ def message2(octets: bytes) -> None:
         assert len(str(result.dialled)) > 0
 
 
+_NAME, _SECRET = drawn("name of a ticket", 16), drawn("secret of a ticket", 32)
+R_TICKET = Ticket(_NAME, _SECRET, S_IDENTITY.public, TODAY, None)
+S_TICKET = Ticket(_NAME, _SECRET, R_IDENTITY.public, TODAY, None)
+_OTHER = Ticket(drawn("name of another", 16), drawn("secret of another", 32), R_IDENTITY.public, TODAY, None)
+
+
+def e_of_r() -> Ephemerals:
+    return Ephemerals.draw_for_answer(entropy_for_testing_only("resumed R"))
+
+
+def e_of_s() -> Ephemerals:
+    return Ephemerals.draw_for_answer(entropy_for_testing_only("resumed S"))
+
+
+def _psk(role: NoiseRole, secret: bytes, ephemerals: Ephemerals, public: bytes) -> HandshakeState:
+    """Noise, which may tell an ephemeral key that is not its own: of small order, say."""
+    e, _ = ephemerals.take()
+    e.public = public if len(public) == X25519_OCTETS else e.public
+    return HandshakeState(NNPSK0, role, PROLOGUE, None, e, psk=secret)
+
+
+def _true_offer(ticket: Ticket = R_TICKET, flags: OfferFlags = OfferFlags.KEEPS_TICKET) -> bytes:
+    return ReceivingResumption(ticket, e_of_r(), PROLOGUE).offer(flags)
+
+
+_OFFER = _true_offer()
+
+
+def resumed1(octets: bytes) -> None:
+    """An offer with a ticket: any octets, or any payload made with the ticket that S has, or with another."""
+    at = Cursor(octets)
+    choice = at.u8()
+    said = at.rest()
+    offer = said
+    if choice & 1:
+        ticket = R_TICKET if choice & 2 else _OTHER
+        payload = said[: RESUMED_OFFER_PAYLOAD.octets] if choice & 4 else said
+        named = _OTHER if choice & 32 else R_TICKET if choice & 8 else ticket
+        public = said[RESUMED_OFFER_PAYLOAD.octets :] if choice & 16 else b""
+        noise = _psk(NoiseRole.INITIATOR, ticket.secret, e_of_r(), public)
+        offer = named.name + noise.write_tokens() + noise.write_payload(payload)
+    read = allowed(lambda: SendingResumption(S_TICKET, e_of_s(), PROLOGUE).read_offer(offer))
+    if read is not None:
+        assert choice & 3 == 3 or offer == _OFFER, "nobody else has the ticket"
+        assert ticket_name(offer) == S_TICKET.name and len(offer) == RESUMED_OFFER_OCTETS
+        assert (read.identity, read.epoch, read.form) == (R_IDENTITY.public, TODAY, OfferForm.FULL)
+        assert choice & 1 == 0 or read.flags == int.from_bytes(payload, "big")
+
+
+def resumed2(octets: bytes) -> None:
+    """An answer with a ticket, likewise; also to another offer than R's of now."""
+    at = Cursor(octets)
+    choice = at.u8()
+    said = at.rest()
+    flags = OfferFlags.NONE if choice & 8 else OfferFlags.KEEPS_TICKET
+    at_r = ReceivingResumption(R_TICKET, e_of_r(), PROLOGUE)
+    offer = at_r.offer(flags)
+    answer = said
+    if choice & 1:
+        ticket = R_TICKET if choice & 2 else _OTHER
+        payload = said[: RESUMED_ANSWER_PAYLOAD.octets] if choice & 4 else said
+        public = said[RESUMED_ANSWER_PAYLOAD.octets :] if choice & 16 else b""
+        noise = _psk(NoiseRole.RESPONDER, ticket.secret, e_of_s(), public)
+        read = _true_offer(ticket, OfferFlags.UNUSED) if choice & 32 or ticket is _OTHER else offer
+        noise.read_payload(noise.read_tokens(read[TICKET_NAME_OCTETS:]))
+        answer = noise.write_tokens() + noise.write_payload(payload)
+    result = allowed(lambda: at_r.read_answer(answer, TODAY))
+    if result is not None:
+        assert choice & 35 == 3 or not choice & 1, "nobody else has ticket and offer"
+        assert (result.identity, result.form, result.resumed) == (S_IDENTITY.public, OfferForm.FULL, True)
+        assert len(answer) == RESUMED_ANSWER_OCTETS and len(str(result.dialled)) > 0
+        both = not choice & 8 and AnswerFlags.KEEPS_TICKET in result.flags
+        assert (result.ticket is not None) == both
+        assert result.ticket is None or result.ticket.name != R_TICKET.name
+
+
 def identity(octets: bytes) -> None:
     """Any octets as an Ed25519 identity, and as a fingerprint."""
     public = allowed(lambda: IdentityPublic(octets))
@@ -186,7 +275,7 @@ def identity(octets: bytes) -> None:
         allowed(lambda: public.verify(Label.OFFER, octets, octets + octets))
 
 
-_NOISE = "gateway.crypto.noise"
+_NOISE, _RESUMPTION = "gateway.crypto.noise", "gateway.crypto.resumption"
 TARGETS = (
     Target(
         "frame", frames, ("gateway.crypto.frames",), words=(b"\x81\x05\x2c", b"\x81\x00\xdc", b"\x82\x00\x13")
@@ -208,6 +297,8 @@ TARGETS = (
     Target(
         "message2", message2, ("gateway.crypto.handshake", _NOISE, "gateway.crypto.keys"), most_octets=2048
     ),
+    Target("resumed1", resumed1, (_RESUMPTION, _NOISE), most_octets=256),
+    Target("resumed2", resumed2, (_RESUMPTION, _NOISE), most_octets=256),
     Target("identity", identity, ("gateway.crypto.keys",), most_octets=64),
 )
 assert FRAME_HEADER_OCTETS == 3

@@ -14,11 +14,14 @@ from pathlib import Path
 
 from gateway.crypto.frames import FrameKind, frame
 from gateway.crypto.handshake import OfferForm
+from gateway.crypto.messages import AnswerFlags, OfferFlags
 from gateway.crypto.params import Params
+from gateway.crypto.resumption import ReceivingResumption, SendingResumption
 from gateway.crypto.statement import make_statement
 from gateway.smtp.capability import append_offer
-from tests.playbook import EHLO, REPLY, FarReceivingGateway
-from tests.unit.crypto.pairs import R_IDENTITY, S_IDENTITY, handshaken
+from tests.fuzz.crypto_targets import R_TICKET, S_TICKET, e_of_r, e_of_s
+from tests.playbook import EHLO, LONG_REPLY, REPLY, FarReceivingGateway
+from tests.unit.crypto.pairs import DIALLED, PROLOGUE, R_IDENTITY, S_IDENTITY, handshaken
 
 _VECTORS = Path(__file__).parents[1] / "vectors"
 
@@ -26,6 +29,7 @@ _VECTORS = Path(__file__).parents[1] / "vectors"
 def seeds() -> Iterator[tuple[str, bytes]]:
     yield from _smtp()
     yield from _crypto()
+    yield from _resumed()
     yield from _sessions()
     example = Path(__file__).parents[2] / "packaging" / "nightmail.toml.example"
     text = example.read_bytes() if example.exists() else b'version = 1\n[interfaces]\ninside = ["eth1"]\n'
@@ -54,6 +58,10 @@ def _smtp() -> Iterator[tuple[str, bytes]]:
     for form in OfferForm:
         yield "offer", b"\0" + append_offer(REPLY, bytes(at % 251 for at in range(form.octets)))
         yield "offer", b"\0" + FarReceivingGateway(form=form).reply
+    resumed = ReceivingResumption(R_TICKET, e_of_r(), PROLOGUE).offer()
+    yield "offer", b"\0" + append_offer(REPLY, resumed)
+    yield "offer", b"\0" + append_offer(LONG_REPLY, resumed)
+    yield "offer", b"\7" + bytes(80)
     yield "offer", b"\1" + bytes(1400)
     yield "offer", b"\3" + bytes(200)
     for number, said in enumerate(
@@ -96,6 +104,24 @@ def _crypto() -> Iterator[tuple[str, bytes]]:
     yield "identity", bytes(32)
 
 
+def _resumed() -> Iterator[tuple[str, bytes]]:
+    """True ones, whole; then choice, payload and, where the choice asks for it, an ephemeral key."""
+    r, s = ReceivingResumption(R_TICKET, e_of_r(), PROLOGUE), SendingResumption(S_TICKET, e_of_s(), PROLOGUE)
+    offer = r.offer(OfferFlags.KEEPS_TICKET)
+    s.read_offer(offer)
+    answer, _ = s.write_answer(DIALLED, AnswerFlags.KEEPS_TICKET)
+    flags = int(OfferFlags.KEEPS_TICKET).to_bytes(2, "big")
+    told = flags + DIALLED.address16 + DIALLED.port.to_bytes(2, "big")
+    for name, message, payload in (("resumed1", offer, flags), ("resumed2", answer, told)):
+        yield name, b"\0" + message
+        for choice in (0b0001, 0b0011, 0b0101, 0b0111, 0b1001, 0b1111, 0b101111):
+            yield name, bytes((choice,)) + payload
+        for ephemeral in (bytes(32), b"\x09" + bytes(31)):
+            yield name, bytes((0b10111,)) + payload + ephemeral
+        yield name, b"\3" + payload[1:]
+        yield name, b"\7" + bytes(len(payload))
+
+
 def _sessions() -> Iterator[tuple[str, bytes]]:
     """Choice, then steps of (what, chunk size)."""
     upgrade = bytes((1, 0, 0, 0, 2, 0))
@@ -118,8 +144,14 @@ def _sessions() -> Iterator[tuple[str, bytes]]:
     for choice in (2, 4, 8, 12):
         yield "sending", bytes((choice,)) + upgrade + statement
     yield "sending", bytes((12,)) + upgrade + bytes((3, 0, 0, 21, 0, 9, 12, 0))
+    # With tickets: S has R's, S has it not and dials anew, S keeps another one.
+    again = bytes((13, 0, 1, 0, 2, 0))
+    mail = bytes((3, 0, 0, 4, 0, 5, 0, 2)) + b"ok"
+    for choice in (0x70, 0xF0, 0x30, 0x20, 0xB0, 0x90, 0x72, 0x74, 0x7C, 0xF1):
+        yield "sending", bytes((choice,)) + upgrade + mail + bytes((15, 0, 8, 0))
+        yield "sending", bytes((choice,)) + upgrade + again + mail + bytes((15, 0, 8, 0))
     answer = bytes((1, 0, 0, 0, 2, 0, 3, 0))
-    for choice in (0, 1, 2):
+    for choice in (0, 1, 2, 4, 0x0C, 0x1C, 0x3C, 0x24, 0x3D):
         yield (
             "receiving",
             bytes((choice,)) + answer + bytes((4, 0, 4)) + b"NOOP" + bytes((19, 0, 13, 0, 8, 0)),

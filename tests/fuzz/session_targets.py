@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway.crypto.handshake import OfferForm
-from gateway.crypto.messages import OfferFlags
+from gateway.crypto.messages import RESUMED_OFFER_OCTETS, AnswerFlags, OfferFlags
 from gateway.crypto.records import Direction, RecordType
 from gateway.crypto.statement import make_statement
+from gateway.crypto.tickets import HeldTickets, OfferedTickets, Ticket, TicketsOfPair
 from gateway.errors import PeerProtocolError
 from gateway.peers.pins import Acceptance, Destination, Pin, PinnedIdentity
+from gateway.session.commands import NoteDecision
 from gateway.session.events import (
     EndReceived,
     OctetsReceived,
@@ -32,11 +34,13 @@ from tests.playbook import (
     OTHER_KEYS,
     R_KEYS,
     REPLY,
+    S_KEYS,
     TODAY,
     FarReceivingGateway,
     FarSendingGateway,
     Playbook,
     flip,
+    octets,
     receiving,
     sending,
 )
@@ -125,20 +129,41 @@ _PINS = (None, _pin(R_KEYS.identity.octets), _pin(OTHER_KEYS.identity.octets))
 _STATEMENT = make_statement(OTHER_KEYS.key, R_KEYS.key, 7)
 
 
+_NAME, _SECRET = octets("name of a ticket", 16), octets("secret of a ticket", 32)
+_OF_R = Ticket(_NAME, _SECRET, S_KEYS.identity, TODAY, None)
+"""R's, which names S; and S's, which names R."""
+_OF_S = Ticket(_NAME, _SECRET, R_KEYS.identity, TODAY, None)
+
+
+def _upgraded(book: Playbook) -> bool:
+    return any(decision.upgraded for decision in book.all_of(NoteDecision))
+
+
 class _Sending(_Session):
-    """S under test; the script is R."""
+    """S under test; the script is R, whose first offer may be with a ticket, which S may not have."""
 
     def __init__(self, at: Cursor, choice: int) -> None:
-        super().__init__(Playbook(sending(pin=_PINS[(choice >> 1) % 3])), at)
+        self.held = HeldTickets() if choice & 16 else None
+        super().__init__(Playbook(sending(pin=_PINS[(choice >> 1) % 3], tickets=self.held)), at)
+        if self.held is not None and choice & 64:
+            self.held.keep(_OF_S, self.book.now)
+        self.tickets = 0 if self.held is None else len(self.held)
+        self.ticket: Ticket | None = _OF_R if choice & 32 else None
         self.flags = OfferFlags.STATEMENT_FOLLOWS if choice & 8 else OfferFlags.NONE
+        self.flags |= OfferFlags.KEEPS_TICKET if choice & 128 else OfferFlags.NONE
         self.form = OfferForm.SHORT if choice & 1 else OfferForm.FULL
         self.reply = LONG_REPLY if choice & 1 else REPLY
         self.dial()
 
     def dial(self) -> None:
         self.far = FarReceivingGateway(
-            f"dial {self.book.redials}", reply=self.reply, form=self.form, flags=self.flags
+            f"dial {self.book.redials}",
+            reply=self.reply,
+            form=self.form,
+            flags=self.flags,
+            ticket=self.ticket,
         )
+        self.ticket = None
         self.broken = False
         self.sealed = b""
         self.base: int | None = None
@@ -219,6 +244,10 @@ class _Sending(_Session):
 
     def check(self) -> None:
         book = self.book
+        if self.held is not None:
+            assert _upgraded(book) or len(self.held) <= self.tickets, "a ticket of a peer that is not proven"
+            resumed = self.verb_said and len(self.far.offer) == RESUMED_OFFER_OCTETS
+            assert not resumed or self.held.take(_NAME, 0.0) is None, "a ticket that was used is there still"
         if self.verb_said and self.base is None:
             self.base = len(book.to_near)
         if self.base is not None:
@@ -237,10 +266,17 @@ class _Sending(_Session):
 
 
 class _Receiving(_Session):
-    """R under test; the script is S."""
+    """R under test; the script is S, who may not have the ticket that R has."""
 
     def __init__(self, at: Cursor, choice: int) -> None:
-        super().__init__(Playbook(receiving(may_offer=not choice & 2)), at)
+        self.offered = OfferedTickets()
+        pair = TicketsOfPair(self.offered, "192.0.2.1", "192.0.2.25") if choice & 4 else None
+        super().__init__(Playbook(receiving(may_offer=not choice & 2, tickets=pair)), at)
+        if pair is not None and choice & 8:
+            pair.keep(_OF_R, self.book.now)
+        self.tickets = len(self.offered)
+        self.ticket = _OF_S if choice & 16 else None
+        self.flags = AnswerFlags.KEEPS_TICKET if choice & 32 else AnswerFlags.NONE
         self.reply = LONG_REPLY if choice & 1 else REPLY
         self.far: FarSendingGateway | None = None
         self.sealed = b""
@@ -259,10 +295,14 @@ class _Receiving(_Session):
         seen = self.book.to_far
         if self.far is not None or not seen.startswith(GREETING) or self.far_said != EHLO:
             return b""
-        if split_offer(seen[len(GREETING) :]).offer is None:
+        offer = split_offer(seen[len(GREETING) :]).offer
+        if offer is None:
             return b""
+        if len(offer) == RESUMED_OFFER_OCTETS:
+            self.tickets = 0
         try:
-            self.far = FarSendingGateway(seen[len(GREETING) :])
+            reply = seen[len(GREETING) :]
+            self.far = FarSendingGateway(reply, flags=self.flags, ticket=self.ticket)
         except PeerProtocolError:
             return b""
         self.true = True
@@ -330,6 +370,8 @@ class _Receiving(_Session):
 
     def check(self) -> None:
         book = self.book
+        ended = self.far is not None and self.far.layer.sends is not Direction.RUNNING
+        assert ended or len(self.offered) <= self.tickets, "a ticket before S has shown that it goes on"
         if self.true and b"XNIGHTMAIL" not in book.to_near and not book.relayed:
             through = book.to_near.removeprefix(EHLO)
             assert self.sealed.startswith(through), "the receiver heard what no record said"

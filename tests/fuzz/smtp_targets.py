@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from gateway.crypto.messages import OfferForm
 from gateway.smtp.capability import (
     VERB_LINE,
+    OfferSize,
     append_offer,
     carries_keyword,
     host_name,
@@ -34,6 +34,7 @@ _WORDS = (
     b"XNIGHTMAIL",
     b"XNIGHTMAIL\r\n",
 )
+_OFFER_OCTETS = {size.octets for size in OfferSize}
 _MOST_HELD = 16 * 1024 + 64 * 1024
 """An observer stops being fed at its limits; one input is far below this."""
 
@@ -145,11 +146,11 @@ def offers(octets: bytes) -> None:
     choice = at.u8()
     reply = at.rest()
     if choice & 1:  # a true layout around any octets
-        offer = reply[: (1350, 166, len(reply), 0)[choice >> 1 & 3]]
+        offer = reply[: (1350, 166, len(reply), 66)[choice >> 1 & 3]]
         if offer and room_for(REPLY, len(offer)):
             made = append_offer(REPLY, offer)
             split = split_offer(made)
-            known = len(offer) in (1350, 166)
+            known = len(offer) in _OFFER_OCTETS
             assert (split.stripped, split.offer) == ((REPLY, offer) if known else (made, None))
         reply = REPLY + reply
     split = split_offer(reply)
@@ -158,7 +159,7 @@ def offers(octets: bytes) -> None:
         assert split.stripped == reply
         return
     assert not carries_keyword(split.stripped)
-    assert len(split.offer) == OfferForm.of_offer(split.offer).octets
+    assert len(split.offer) in _OFFER_OCTETS
     last = split.stripped.rfind(b"\n", 0, len(split.stripped) - 1) + 1
     assert reply.startswith(split.stripped[:last] + b"250-" + split.stripped[last + 4 :])
     if room_for(split.stripped, len(split.offer)):
