@@ -24,6 +24,7 @@ from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.strangers import Strangers, await_known_at_b, pass_a_by
 from tests.lab.two_sites import BOTH_FAMILIES, Sites
 
+NO_TICKETS = "\n[channel]\ntickets = false\n"
 _UNDO = (
     "nft delete table ip attacker",
     "ip rule del fwmark 1 lookup 100",
@@ -33,7 +34,8 @@ _UNDO = (
 
 @pytest.fixture(scope="module")
 def sites() -> Iterator[Sites]:
-    with two_sites.built() as sites:
+    """Without tickets: the attacks here are on whole offers and answers."""
+    with two_sites.built(configuration=NO_TICKETS) as sites:
         pass_a_by(sites)
         yield sites
 
