@@ -367,7 +367,9 @@ def test_s_refuses_a_changed_offer_before_its_verb(way: tuple[str, str], at: int
         return lines.add_offer(REPLY, flip(taken[1], at))
 
     line = two.line(changed=changed)
-    assert line.s.near == GREETING + REPLY
+    # Another name is that of a ticket which S does not have: it may keep that reply from the sender.
+    shown = (GREETING, GREETING + REPLY) if at < 16 else (GREETING + REPLY,)
+    assert line.s.near in shown
     line.s.from_near(b"MAIL\r\n")
     assert (line.s.dials, line.s.far) == (2, b"")
 
