@@ -3,7 +3,8 @@
 #   vagrant/lab.sh run vagrant/prove-vlan.sh nightmail-lab.box
 # gw-a stands as a bridge between mta-a and the wire; mta-a and gw-b speak to each other without a tag, and with that of a
 # VLAN. First the bridge is of the two cards: frames with a tag pass it as they are. Then it is of the VLAN's interfaces on
-# them: mail of that VLAN is sealed, and its frames keep their tag. As prove.sh else.
+# them: mail of that VLAN is sealed, and its frames keep their tag. At last it is of the cards again, and tells VLANs apart: in
+# whichever frames without a tag are, mail in them is sealed, unless they have a tag on one side. As prove.sh else.
 . "$(dirname "$0")/proof.sh"
 
 VLAN=7
@@ -34,7 +35,7 @@ on mta-b "sudo ip addr add 10.12.0.17/24 dev \$(ip -o -4 addr show to 10.12.0.10
     sudo ip route add 192.0.2.0/24 via 10.12.0.254
     sudo postconf -e \"\$(sudo postconf mydestination), vlan.b.test\"; sudo systemctl reload postfix"
 
-bridge() { # NAME INSIDE OUTSIDE: a bridge of the two on gw-a, and Nightmail on it
+bridge() { # NAME INSIDE OUTSIDE [COMMANDS]: a bridge of the two on gw-a, after these commands Nightmail on it
     on gw-a "cat >/tmp/bridge.sh; sudo bash -eu /tmp/bridge.sh" <<B
 nightmail down
 systemctl stop nightmail
@@ -42,6 +43,7 @@ ip link add $1 type bridge stp_state 0 forward_delay 0
 ip link set $2 master $1 up
 ip link set $3 master $1 up
 ip link set $1 up
+${4:-}
 cat >/etc/nightmail/nightmail.toml <<'TOML'
 placement = "bridge"
 [interfaces]
@@ -203,6 +205,73 @@ verdict "bridge of VLAN $VLAN: words on the wire" "$seen" "of 3" "$seen" = 0
 verdict "bridge of VLAN $VLAN: octets with its tag there" "$heard" octets "$heard" -gt 20000
 seen=$(read_on_wire "$word")
 verdict "bridge of VLAN $VLAN: words without a tag there" "$seen" "of 3" "$arrived$seen" = 23
+
+# --- A bridge that tells VLANs apart ----------------------------------------------------------------------------
+moved() { # VLAN: both ports of br0 are in it, without a tag; what has one passes as before
+    for device in $inside $outside; do
+        echo "bridge vlan del vid 1-4000 dev $device; bridge vlan add vid $1 dev $device pvid untagged"
+        echo "bridge vlan add vid $VLAN dev $device"
+    done
+}
+say_it_is_no_more() { # GATEWAY: waits until `status` says that mail is not protected
+    on "$1" "while sudo nightmail status >/dev/null; do [ \$SECONDS -lt $PROTECT_SECONDS ] || exit 1; sleep 1; done"
+}
+says_why() { # COMMAND of nightmail, which fails then
+    local told
+    told=$(on gw-a "sudo nightmail $1" 2>&1) || :
+    grep -c 'tells VLANs apart' <<<"$told" || :
+}
+on gw-a "sudo nightmail down; sudo systemctl stop nightmail
+    for name in br$VLAN $inside.$VLAN $outside.$VLAN br0; do sudo ip link del \$name; done" 2>&1 | told
+bridge br0 "$inside" "$outside" "ip link set br0 type bridge vlan_filtering 1; $(moved 100)" 2>&1 | told
+protecting=0
+if protects gw-a; then protecting=1; fi
+verdict "gateway protects (bridge that tells VLANs apart)" $protecting "of 1" $protecting = 1
+listen wire "$work/wire.pcap"
+was=$(sealed)
+arrived=0 equal=0
+whole b.test
+count=$(($(sealed) - was))
+seen=$(read_on_wire "$word")
+verdict "ports in VLAN 100: mail arrives, octet for octet" $equal "of 1" $arrived$equal = 11
+verdict "ports in VLAN 100: sessions sealed" "$count" "of 1" "$count" = 1
+verdict "ports in VLAN 100: words on the wire" "$seen" "of 3" "$seen" = 0
+arrived=0 equal=0
+whole vlan.b.test
+verdict "ports in VLAN 100: mail with the tag of VLAN $VLAN arrives" $equal "of 1" $arrived$equal = 11
+
+on gw-a "sudo bash -c '$(moved 200)'"
+gap=$(connects_after b.test)
+verdict "ports moved to VLAN 200: next connection after" "$gap" ms "$gap" -ge 0 -a "$gap" -le $CONNECT_LIMIT_MS
+on gw-a "until sudo nft list table bridge nightmail | grep -q 'ibrpvid != 200'; do
+    [ \$SECONDS -lt $PROTECT_SECONDS ] || exit 1; sleep 1; done" || say "no rules for VLAN 200"
+protects gw-a || say "mail is not protected again"
+was=$(sealed)
+arrived=0 equal=0
+whole b.test
+count=$(($(sealed) - was))
+verdict "ports moved to VLAN 200: mail arrives, sealed" "$count" "of 1" $arrived$equal$count = 111
+
+# As for a virtual machine: its own frames have no tag, and outside is a trunk on which they have one.
+on mta-a "sudo ip link del $site.$VLAN; sudo ip addr add 192.0.2.10/24 dev $site
+    sudo ip route replace 10.12.0.17 via 192.0.2.12 src 192.0.2.10"
+on gw-a "sudo bash -c '$(moved 1); bridge vlan add vid $VLAN dev $inside pvid untagged'"
+gap=$(connects_after vlan.b.test)
+verdict "outside a trunk: next connection after" "$gap" ms "$gap" -ge 0 -a "$gap" -le $CONNECT_LIMIT_MS
+said=0
+if say_it_is_no_more gw-a; then said=1; fi
+verdict "outside a trunk: status says that mail is in clear" $said "of 1" $said = 1
+said=$(says_why doctor)
+verdict "outside a trunk: doctor says why" "$said" "of 1" "$said" = 1
+arrived=0 equal=0
+whole vlan.b.test
+seen=$(read_on_wire "$word")
+verdict "outside a trunk: mail arrives, octet for octet" $equal "of 1" $arrived$equal = 11
+verdict "outside a trunk: words on the wire" "$seen" "of 3" "$seen" = 3
+on gw-a "sudo nightmail down; sudo systemctl stop nightmail" 2>&1 | told
+refused=$(($(says_why plan) + $(says_why up)))
+verdict "outside a trunk: plan and up refuse the bridge" $refused "of 2" $refused = 2
+deaf
 
 for guest in gw-a gw-b mta-a mta-b; do hang_up $guest; done
 vagrant destroy -f 2>&1 | told
