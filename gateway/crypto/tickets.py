@@ -89,9 +89,6 @@ class HeldTickets:
         for name in [name for name, kept in self._of.items() if kept.until <= now]:
             del self._of[name]
 
-    def forget_all(self) -> None:
-        self._of.clear()
-
 
 class OfferedTickets:
     """R's, by source and destination. Bounded: the source that has been silent longest loses its own."""
@@ -151,10 +148,6 @@ class OfferedTickets:
             del self._of[source]
         for source in [source for source, until in self._resting.items() if until <= now]:
             del self._resting[source]
-
-    def forget_all(self) -> None:
-        self._of.clear()
-        self._count = 0
 
     def _rests(self, source: str, now: float) -> bool:
         return now < self._resting.get(source, now)

@@ -252,6 +252,7 @@ class _Session:
         assert self._far is not None
         self._far.close()
         self._verb_sent = False
+        self._clear = b""
         try:
             self._far = self._dialled()
         except OSError:

@@ -250,6 +250,7 @@ class ReceivingSession(Machine):
             result = self._handshake.read_answer(frames[0].body, self._context.today)
         except PeerProtocolError as error:
             return self._cannot_go_on(error.reason, now, error.detail)
+        self._handshake = None  # and with it the ticket that has served
         self._ticket, self._answered_at = result.ticket, now
         return self._open_channel(result, frames[1:])
 
@@ -341,7 +342,8 @@ class ReceivingSession(Machine):
         """The client went away right behind our offer: it may have choked on it."""
         if side is Side.FAR:
             self._ticket_not_taken(now)
-        offered = self.state is State.OFFERED and side is Side.FAR and not self._pending
+        with_ticket = isinstance(self._handshake, ReceivingResumption)  # so it has read offers before
+        offered = self.state is State.OFFERED and side is Side.FAR and not self._pending and not with_ticket
         return [NoteSource(SourceSeen.DROPPED)] if offered and not self._context.source.has_upgraded else []
 
     def _ticket_not_taken(self, now: float) -> None:

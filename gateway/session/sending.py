@@ -238,6 +238,7 @@ class SendingSession(Machine):
         if unsent:
             commands += self._channel.near_octets(unsent, now)
         self._flight = FirstFlight()
+        self._attempt = None  # and with it the ticket that has served, and a copy of the next one
         if self._near_ended:
             commands += self._channel.near_end()
         commands += self._resume_near()

@@ -55,6 +55,7 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
         "tests/unit/crypto/test_handshake.py",
         "tests/unit/crypto/test_handshake_forged.py",
     ),
+    "gateway/runtime/worker/surroundings.py": ("tests/unit/runtime/worker/test_surroundings.py",),
     "gateway/crypto/tickets.py": ("tests/unit/crypto/test_tickets.py",),
     "gateway/crypto/resumption.py": ("tests/unit/crypto/test_resumption.py",),
     "gateway/crypto/statement.py": ("tests/unit/crypto/test_statement.py",),

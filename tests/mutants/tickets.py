@@ -191,4 +191,23 @@ _receiving.lacks(
     "        if context.tickets is not None:",
 )
 
-TICKETS: Final[tuple[Mutant, ...]] = mutants_of(_tickets, _resumption, _attempt, _sending, _receiving)
+_surroundings = Room("gateway/runtime/worker/surroundings.py")
+_surroundings.lacks(
+    "the tickets of S end with its identity",
+    "            self._held = HeldTickets()\n        if is_another or",
+    "            pass\n        if is_another or",
+)
+_surroundings.lacks(
+    "the tickets of R end with its identity",
+    "        if is_another or presented.statements != self._statements:",
+    "        if presented.statements != self._statements:",
+)
+_surroundings.lacks(
+    "the tickets of R end with what it shows of statements",
+    "        if is_another or presented.statements != self._statements:",
+    "        if is_another:",
+)
+
+TICKETS: Final[tuple[Mutant, ...]] = mutants_of(
+    _tickets, _resumption, _attempt, _sending, _receiving, _surroundings
+)

@@ -35,7 +35,7 @@ def of(ip: Any, bridge: Any, links: Mapping[str, Any], lift: BridgeLift) -> int:
     do not agree: then there is none for all of them."""
     if not _tells_apart(bridge):
         return 0
-    here = [port for port in lift.ports if links[port].get_attr("IFLA_MASTER") == bridge["index"]]
+    here = [port for port in lift.ports if port in links and _is_in(links[port], bridge)]
     vlans = _untagged(ip)
     each = {port: vlans.get(links[port]["index"], 0) for port in here}
     agreed = set(each.values())
@@ -65,6 +65,10 @@ def is_joined(ip: Any, port: Any, vlan: int) -> bool:
 def join(ip: Any, index: int, vlan: int) -> None:
     if vlan:
         ip.vlan_filter("add", index=index, vlan_info={"vid": vlan, "flags": _BOTH_WAYS})
+
+
+def _is_in(port: Any, bridge: Any) -> bool:
+    return bool(port.get_attr("IFLA_MASTER") == bridge["index"])
 
 
 def _tells_apart(bridge: Any) -> bool:

@@ -69,12 +69,13 @@ class Surroundings:
     def present(self, presented: Presented) -> None:
         """Who the site is, for sessions that begin from now on."""
         keys = presented.keys
-        if keys.identity != self._keys.identity:
-            self._held.forget_all()
-            self._offered.forget_all()
-        if presented.statements != self._statements:
-            # They are shown in whole handshakes only, and nobody has seen the new ones.
-            self._offered.forget_all()
+        is_another = keys.identity != self._keys.identity
+        # New ones: what sessions under way still leave in the old ones, nobody will look for.
+        if is_another:
+            self._held = HeldTickets()
+        if is_another or presented.statements != self._statements:
+            # Statements are shown in whole handshakes only, and nobody has seen the new ones.
+            self._offered = OfferedTickets()
         self._keys, self._statements = keys, presented.statements
 
     def draw_ahead(self) -> None:

@@ -83,16 +83,6 @@ def test_old_ones_do_not_stay_in_memory() -> None:
     assert not tickets._of
 
 
-def test_all_go_at_once() -> None:
-    held, tickets = HeldTickets(), offered("one", "two")
-    held.keep(ticket(), NOW)
-    held.forget_all()
-    tickets.forget_all()
-    assert (len(held), len(tickets)) == (0, 0)
-    assert held.take(ticket().name, NOW) is None
-    assert tickets.take(SOURCE, HERE, NOW) is None
-
-
 # --- Both: the full handshake that a ticket goes back to ----------------------------------------------------
 @pytest.mark.parametrize("age", [0.0, 1000.0, limits.TICKET_ROOT_SECONDS - 100])
 def test_a_ticket_ends_with_the_hour_of_its_full_handshake(age: float) -> None:

@@ -194,3 +194,11 @@ def test_what_is_for_us_leaves_by_no_other_port(config: Any) -> None:
     (table,) = (each for each in ruleset.render(config, ()).of(NftTable) if each.family == "bridge")
     horizon = table.text[table.text.index("chain horizon") :]
     assert f'oifname != "{config.bridge_port}" ether daddr {LIFT.mac} counter drop' in horizon
+
+
+def test_a_named_port_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    bridge = Kernel(1, lan=((10, BOTH),), wan=((10, BOTH),))
+    del bridge.links["wan"]
+    monkeypatch.setattr(lifts, "with_routes", lambda ask: ask(bridge))
+    assert lifts.vlan(LIFT) == 10
+    assert lifts.refusal(LIFT) == "interfaces: no interface wan here"

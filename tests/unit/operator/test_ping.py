@@ -344,3 +344,16 @@ def test_the_limits_of_what_is_shown() -> None:
     many = b"250-mx\r\n" + b"".join(b"250-X%d%b\r\n" % (n, b"y" * 100) for n in range(100)) + b"250 END\r\n"
     line = next(one for one in telling.told(met(look=look_of(b"h" * 300, many))) if "server" in one)
     assert len(line) < (limits.PING_KEYWORDS + 1) * (limits.PING_TEXT_OCTETS + 1) + 50
+
+
+def test_an_offer_with_a_ticket_of_the_mail_server_s_gateway_is_not_taken_for_a_weaker_one(
+    tmp_path: Path,
+) -> None:
+    """On a mail server both come from one address: R offers the ticket, and the next dial's offer counts."""
+    ticket = append_offer(REPLY, b"x" * OfferSize.RESUMED.octets)
+    spoilt = append_offer(REPLY, b"x" * OfferSize.FULL.octets)
+    with server(mail_server(reply=ticket), mail_server(reply=spoilt)) as destination:
+        found = pinged(destination, tmp_path)
+    assert found.failures[0].reason is Reason.TICKET_UNKNOWN
+    assert found.offer is OfferSize.FULL
+    assert "WEAKER" not in "\n".join(telling.told(found))

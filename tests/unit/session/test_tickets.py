@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, field
+from types import FunctionType, ModuleType
 
 import pytest
 
@@ -573,3 +575,35 @@ def _another_ticket() -> Ticket:
     ticket = site.offered.take(SOURCE, HERE, 1000.0)
     assert ticket is not None
     return ticket
+
+
+def test_who_drops_an_offer_with_a_ticket_has_read_offers_before() -> None:
+    """A gateway that was started anew drops several at once: it must not rest for a day because of that."""
+    book, _ = _offered_with_a_ticket()
+    book.far_reset()
+    assert not [command for command in book.commands if isinstance(command, c.NoteSource)]
+
+
+def test_a_session_with_its_channel_holds_no_ticket_that_has_served() -> None:
+    """It may last for hours."""
+    site = Site()
+    site.meet()
+    assert site.held is not None
+    assert site.offered is not None
+    (held,), ((offered,),) = site.held._of.values(), site.offered._of[SOURCE].values()
+    pair = site.meet()
+    assert forms(pair) == RESUMED
+    assert not _reaches(pair.s, held.ticket)
+    assert not _reaches(pair.r, offered.ticket)
+
+
+def _reaches(start: object, wanted: object) -> bool:
+    seen, left = set[int](), [start]
+    while left:
+        one = left.pop()
+        if one is wanted:
+            return True
+        if id(one) not in seen and not isinstance(one, type | ModuleType | FunctionType):
+            seen.add(id(one))
+            left += gc.get_referents(one)
+    return False

@@ -65,3 +65,25 @@ def test_another_statement_is_shown_in_whole_handshakes_first(surroundings: Surr
     keep(surroundings)
     surroundings.present(replace(PRESENTED, statements=(b"another one",)))
     assert left(surroundings) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("presented", "as_s"),
+    [
+        (replace(PRESENTED, identity=OTHER_KEYS.identity.octets), False),
+        (replace(PRESENTED, statements=(b"another one",)), True),
+    ],
+    ids=["identity", "statements"],
+)
+def test_what_a_session_leaves_that_began_before_is_gone_too(
+    surroundings: Surroundings, presented: Presented, as_s: bool
+) -> None:
+    left(surroundings)  # takes what is there
+    of_pair = surroundings.receiving(flow(CLIENT), NOW).tickets
+    held = surroundings.sending(flow(CLIENT)).tickets
+    assert of_pair is not None
+    assert held is not None
+    surroundings.present(presented)
+    of_pair.keep(TICKET, NOW)
+    held.keep(TICKET, NOW)
+    assert left(surroundings) == (as_s, False)
