@@ -128,7 +128,13 @@ def _upgraded(plane: planes.Plane) -> dict[str, Any]:
     assert status is not None
     decided = status["counters"]["decided"]["out"]
     upgraded, clear = sum(decided["upgraded"].values()), sum(decided["clear"].values())
-    return {"upgraded": upgraded, "clear": clear, "share": upgraded / max(1, upgraded + clear)}
+    resumed = status["counters"]["tallies"].get("resumed", 0)
+    return {
+        "upgraded": upgraded,
+        "clear": clear,
+        "share": upgraded / max(1, upgraded + clear),
+        "resumed_share": resumed / max(1, upgraded),
+    }
 
 
 if __name__ == "__main__":

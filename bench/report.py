@@ -59,10 +59,10 @@ def text(report: Json) -> str:
         if name in report:
             lines += ["", *section(report[name])]
     if "upgraded" in report:
-        lines += [
-            "",
-            f"sessions of the channel's rounds that were upgraded: {report['upgraded']['share']:.2%}",
-        ]
+        told = report["upgraded"]
+        lines += ["", f"sessions of the channel's rounds that were upgraded: {told['share']:.2%}"]
+        if "resumed_share" in told:
+            lines[-1] += f", of these with a ticket: {told['resumed_share']:.2%}"
     return "\n".join(lines)
 
 
