@@ -27,11 +27,11 @@ from tests.attackers.attack import Attack
 from tests.attackers.parties import Address, Mail, Received, Receiver, Sender, Sent, mail
 from tests.attackers.wire import Session, Wire
 from tests.lab.probes import eventually
+from tests.lab.two_sites import NO_TICKETS
 
 Answer = TypeVar("Answer")
 MANY_ADDRESSES = "10.99.0.0/16"
 MANY_SOURCES = "10.98.0.0/16"
-NO_TICKETS = "\n[channel]\ntickets = false\n"
 AT_ONCE = 48
 PATIENCE = 45.0
 """Of the scripted sender, for one reply: longer than two handshakes that time out."""

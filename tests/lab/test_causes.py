@@ -22,9 +22,8 @@ from tests.attackers.wire import Wire
 from tests.lab import probes, two_sites
 from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.strangers import Strangers, await_known_at_b, pass_a_by
-from tests.lab.two_sites import BOTH_FAMILIES, Sites
+from tests.lab.two_sites import BOTH_FAMILIES, NO_TICKETS, Sites
 
-NO_TICKETS = "\n[channel]\ntickets = false\n"
 _UNDO = (
     "nft delete table ip attacker",
     "ip rule del fwmark 1 lookup 100",

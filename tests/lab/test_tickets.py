@@ -14,10 +14,9 @@ from gateway.config import Placement
 from tests.lab import two_sites
 from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.strangers import Strangers
-from tests.lab.two_sites import Sites
+from tests.lab.two_sites import NO_TICKETS, Sites
 
 MAILS = 6
-NO_TICKETS = "\n[channel]\ntickets = false\n"
 
 
 @pytest.fixture(scope="module", params=[Placement.ROUTER, Placement.BRIDGE], ids=lambda one: one.value)

@@ -42,6 +42,8 @@ Socket = socket.socket
 """By a name that the sites' own method does not take."""
 BOTH_FAMILIES: Final = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
 TOOLS: Final = ("iptables", "ip6tables")
+NO_TICKETS: Final = "\n[channel]\ntickets = false\n"
+"""More configuration: each session has a whole handshake, and one dial."""
 
 
 class Sites:
