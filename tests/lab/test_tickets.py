@@ -19,7 +19,10 @@ from tests.lab.two_sites import NO_TICKETS, Sites
 MAILS = 6
 
 
-@pytest.fixture(scope="module", params=[Placement.ROUTER, Placement.BRIDGE], ids=lambda one: one.value)
+BRIDGE = pytest.param(Placement.BRIDGE, marks=pytest.mark.long)
+
+
+@pytest.fixture(scope="module", params=[Placement.ROUTER, BRIDGE], ids=lambda one: one.value)
 def sites(request: pytest.FixtureRequest) -> Iterator[Sites]:
     with two_sites.built(placement=request.param) as sites:
         yield sites
