@@ -269,6 +269,9 @@ READS_BEHIND_ALIVE_SECONDS: Final = 0.2
 (one read of them takes about 60 ms) must not make a worker look hung, and mail pass it by."""
 EVENTS_PER_TURN: Final = 256
 """Sockets that are served in one turn of the loop, before its timers and other descriptors get theirs."""
+KEPT_IN_TURN_OCTETS: Final = 8 * 1024
+"""Octets for one socket that wait for such a turn's end, so that sending them interrupts nothing: commands,
+replies, small mails. Of more octets, most of the time is the sending."""
 CANCELLED_TIMERS: Final = 100
 """So many cancelled timers of a worker's are not worth looking for among the others."""
 GC_OBJECTS: Final = 20_000

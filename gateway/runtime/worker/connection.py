@@ -308,7 +308,7 @@ class Connection:
     # --- Commands ---------------------------------------------------------------------------------------
 
     def _send_octets(self, command: c.SendOctets) -> None:
-        self._endpoint(command.side).write(command.octets, last=command.last)
+        self._endpoint(command.side).write_in_turn(command.octets, last=command.last)
 
     def _send_end(self, command: c.SendEnd) -> None:
         self._endpoint(command.side).end()

@@ -69,6 +69,7 @@ class Endpoint:
         "_ending",
         "_fd",
         "_hold",
+        "_kept",
         "_linger",
         "_loop",
         "_mark",
@@ -102,6 +103,8 @@ class Endpoint:
         self._buffer: deque[memoryview] = deque()
         self.pending = 0
         """Octets given to `write` that the kernel has not taken yet."""
+        self._kept: bytes | bytearray = b""
+        """Of this turn of the poller, for its end; never there together with a buffer."""
         self._ending = False
         self._closing = False
         self._linger: Cancellable | None = None
@@ -191,6 +194,8 @@ class Endpoint:
         """
         if self.write_broken or self.is_closed or self._ending:
             return
+        if self._kept:
+            octets, self._kept = self._kept + octets, b""
         sent = 0
         if not self._buffer:
             try:
@@ -207,8 +212,32 @@ class Endpoint:
         self._wait_for(len(rest))
         self._watch()
 
+    def write_in_turn(self, octets: bytes | bytearray, *, last: bool = False) -> None:
+        """`write`; where the poller has others to tell in this turn, and these octets are few, at its end.
+
+        A send() wakes who waits for it, and that process takes our processor and its caches. So first comes
+        all that is to be computed in a turn, then all that is to be sent. Nobody may change `octets` then.
+        """
+        size = len(self._kept) + len(octets)
+        if last or self._buffer or not self._poller.is_crowded or size > limits.KEPT_IN_TURN_OCTETS:
+            self.write(octets, last=last)
+        elif self._kept:
+            self._kept += octets
+        else:
+            self._kept = octets
+            self._poller.at_end(self._write_kept)
+
+    def _write_kept(self) -> None:
+        if not self._kept:
+            return
+        try:
+            self.write(b"")
+        except Exception as error:
+            self._owner.failed(error)
+
     def end(self) -> None:
         """FIN, behind everything written so far."""
+        self._write_kept()
         if self._ending or self.is_closed:
             return
         self._ending = True
@@ -218,6 +247,7 @@ class Endpoint:
 
     def close(self) -> None:
         """Close in order once everything written is out (or the peer is gone)."""
+        self._write_kept()
         if self.is_closed or self._closing:
             return
         self._closing = True
@@ -229,6 +259,7 @@ class Endpoint:
 
     def reset(self) -> None:
         """RST, now; what was not sent is lost, as it is in TCP."""
+        self._write_kept()
         if self.is_closed:
             return
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
@@ -238,6 +269,9 @@ class Endpoint:
         """RST, after a bug of ours: whatever state this is in, the descriptor goes, and nobody is told."""
         if self.is_closed:
             return
+        if self._kept:
+            with contextlib.suppress(Exception):
+                self._socket.send(self._kept)
         self.is_closed = True
         with contextlib.suppress(OSError):
             self._poller.forget_if_watched(self._fd)

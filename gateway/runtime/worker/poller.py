@@ -36,6 +36,9 @@ class Poller:
         self._epoll = select.epoll()
         self._ready: dict[int, Ready] = {}
         self._left: list[tuple[int, Ready, int]] = []
+        self._at_end: list[Callable[[], object]] = []
+        self.is_crowded = False
+        """Whether the turn under way tells more than one of something: then there is an end to wait for."""
         self._until = math.inf
         if loop is not None:
             loop.add_reader(self._epoll.fileno(), self.turn)
@@ -83,6 +86,22 @@ class Poller:
         if not events:
             found = self._epoll.poll(seconds, limits.EVENTS_PER_TURN)
             events = [(fd, self._ready[fd], mask) for fd, mask in found if self._is_ours(fd)]
+        self.is_crowded = len(events) > 1
+        self._tell(events)
+        self.is_crowded = False
+        if self._at_end:
+            self._end_turn()
+
+    def at_end(self, callback: Callable[[], object]) -> None:
+        """`callback` once, when all have been told that this turn tells. It raises nothing."""
+        self._at_end.append(callback)
+
+    def _end_turn(self) -> None:
+        callbacks, self._at_end = self._at_end, []
+        for callback in callbacks:
+            callback()
+
+    def _tell(self, events: list[tuple[int, Ready, int]]) -> None:
         for done, (fd, ready, mask) in enumerate(events):
             if time.monotonic() > self._until:
                 self._left = events[done:]
