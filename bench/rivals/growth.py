@@ -35,6 +35,8 @@ HELD_PARALLEL: Final = 20
 WORKERS: Final = (1, 2)
 WORKERS_PARALLEL: Final = 200
 TURNS: Final = 2
+ROOM_LEFT: Final = 1000
+"""Fewer find room in memory that the load beside them has used and let go, so what they need is not seen."""
 HELD_BY_ONE: Final = 5000
 """Sessions in one driver: a process has so many descriptors."""
 IDLE_SECONDS: Final = 1.0
@@ -200,8 +202,8 @@ def _level(
 
 def _sessions_found(levels: list[Level], without: int) -> Json:
     counts = [level.held for level in levels]
-    # A handful of sessions is less than what the daemon's memory moves by itself.
-    tall = [level for level in levels if level.held >= 100] or levels
+    tall = [level for level in levels if level.held >= ROOM_LEFT]
+    tall = tall if len(tall) > 1 else levels[-2:]
     return {
         "parallel": HELD_PARALLEL,
         "workers": HELD_WORKERS,

@@ -28,3 +28,16 @@ def test_a_million_peers_have_a_million_addresses() -> None:
 @pytest.mark.parametrize(("sessions", "found"), [(10, [10]), (5000, [5000]), (12_000, [5000, 5000, 2000])])
 def test_sessions_are_shared_out_to_drivers(sessions: int, found: list[int]) -> None:
     assert growth.parts(sessions) == found
+
+
+def level(held: int, octets: int) -> growth.Level:
+    return growth.Level(held, 4.0, 0.3, 0.1, octets)
+
+
+def test_memory_grows_by_what_sessions_need_and_not_by_what_others_have_left() -> None:
+    """The first hundred have found room; each of 20,000 needs as much as each of 1,000, or twice as much."""
+    linear = [level(10, 0), level(100, 1), *(level(held, held * 12_000) for held in (1000, 5000, 20_000))]
+    assert growth._sessions_found(linear, 0)["memory_exponent"] == pytest.approx(1.0)
+    worse = [*linear[:-1], level(20_000, 20_000 * 24_000)]
+    assert growth._sessions_found(worse, 0)["memory_exponent"] > 1.2
+    assert growth._sessions_found(linear[1:3], 0)["memory_exponent"] > 5.0
