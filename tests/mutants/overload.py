@@ -104,13 +104,13 @@ _receiving.lacks(
 _pressure = Room("gateway/runtime/worker/pressure.py")
 _pressure.lacks(
     "octets that wait have a limit",
-    " or self._bank.held >= self._bank.most\n",
-    "\n",
+    "        bank.is_over = bank.held >= bank.most\n",
+    "",
 )
 _pressure.lacks(
     "octets that wait for one source have a limit",
-    "        return self.held >= self._bank.most_per_source or ",
-    "        return ",
+    "        self.is_over = self.held >= bank.most_per_source\n",
+    "",
 )
 _connection = Room("gateway/runtime/worker/connection.py")
 _connection.lacks(
@@ -121,7 +121,7 @@ _connection.lacks(
 _endpoint = Room("gateway/runtime/worker/endpoint.py")
 _endpoint.lacks(
     "a session over the limit is read in small pieces",
-    "self._socket.recv_into(_small_view if self._account.is_over else _read_buffer)",
+    "self._socket.recv_into(_small_view if is_over else _read_buffer)",
     "self._socket.recv_into(_read_buffer)",
 )
 

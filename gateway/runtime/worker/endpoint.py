@@ -299,7 +299,8 @@ class Endpoint:
 
     def _readable(self) -> None:
         try:
-            count = self._socket.recv_into(_small_view if self._account.is_over else _read_buffer)
+            is_over = self._account.is_over or self._account.bank.is_over
+            count = self._socket.recv_into(_small_view if is_over else _read_buffer)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -350,8 +351,9 @@ class Endpoint:
         self._account.add(octets)
 
     def _forget_waiting(self) -> None:
-        self._buffer.clear()
-        self._wait_for(-self.pending)
+        if self._buffer:
+            self._buffer.clear()
+            self._wait_for(-self.pending)
 
     def _break_write(self) -> None:
         """The peer is gone. What it said before is read first; then the reader finds the reset."""

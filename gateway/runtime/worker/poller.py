@@ -85,7 +85,8 @@ class Poller:
         events, self._left = self._left, []
         if not events:
             found = self._epoll.poll(seconds, limits.EVENTS_PER_TURN)
-            events = [(fd, self._ready[fd], mask) for fd, mask in found if self._is_ours(fd)]
+            ready = self._ready
+            events = [(fd, ready[fd], mask) for fd, mask in found if fd in ready or self._is_still_ours(fd)]
         self.is_crowded = len(events) > 1
         self._tell(events)
         self.is_crowded = False
@@ -113,10 +114,8 @@ class Poller:
                 except Exception as error:
                     self._failed(fd, ready, error)
 
-    def _is_ours(self, fd: int) -> bool:
-        """One that was closed before it was forgotten is a bug, of one session alone."""
-        if fd in self._ready:
-            return True
+    def _is_still_ours(self, fd: int) -> bool:
+        """No: one that was closed before it was forgotten is a bug, of one session alone."""
         with contextlib.suppress(OSError):
             self._epoll.unregister(fd)
         return False

@@ -14,26 +14,27 @@ from gateway.policy import limits
 class Account:
     """One source's. Shared by its sessions."""
 
-    __slots__ = ("_bank", "held", "sessions")
+    __slots__ = ("bank", "held", "is_over", "sessions")
 
     def __init__(self, bank: Bank) -> None:
-        self._bank = bank
+        self.bank = bank
         self.held = 0
+        self.is_over = False
+        """Whether its own are too many; of all the bank says it. Plain, as each read asks for both."""
         self.sessions = 0
 
     def add(self, octets: int) -> None:
         """So many more wait (or fewer)."""
+        bank = self.bank
         self.held += octets
-        self._bank.held += octets
-
-    @property
-    def is_over(self) -> bool:
-        return self.held >= self._bank.most_per_source or self._bank.held >= self._bank.most
+        bank.held += octets
+        self.is_over = self.held >= bank.most_per_source
+        bank.is_over = bank.held >= bank.most
 
     @property
     def allowance(self) -> int:
         """Octets that may wait for one socket before the other one is no longer read."""
-        return 0 if self.is_over else limits.WRITE_BUFFER_OCTETS
+        return 0 if self.is_over or self.bank.is_over else limits.WRITE_BUFFER_OCTETS
 
 
 class Bank:
@@ -44,6 +45,7 @@ class Bank:
     ) -> None:
         self.most, self.most_per_source = most, most_per_source
         self.held = 0
+        self.is_over = False
         self._accounts: dict[str, Account] = {}
 
     def opened(self, source: str) -> Account:

@@ -21,6 +21,7 @@ def test_accounts_are_of_a_source_and_end_with_its_last_session() -> None:
     one.add(10)
     assert one.is_over
     assert not other.is_over
+    assert (one.allowance, other.allowance) == (0, limits.WRITE_BUFFER_OCTETS)
     bank.closed("192.0.2.1")
     assert bank.opened("192.0.2.1") is one
     for _ in range(2):
@@ -33,10 +34,10 @@ def test_all_sources_together_are_over_the_total() -> None:
     one, other = bank.opened("192.0.2.1"), bank.opened("192.0.2.2")
     one.add(50)
     other.add(50)
-    assert one.is_over
-    assert other.is_over
-    assert one.allowance == 0
+    assert bank.is_over
+    assert one.allowance == other.allowance == 0
     other.add(-1)
+    assert not bank.is_over
     assert one.allowance == limits.WRITE_BUFFER_OCTETS
 
 
