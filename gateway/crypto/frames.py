@@ -8,6 +8,8 @@ waited for. Counterparts: `handshake` (0x81), `records` (0x82).
 from __future__ import annotations
 
 import enum
+import struct
+from collections.abc import Callable, Container, Mapping
 from typing import Final
 
 from gateway.crypto.messages import RESUMED_ANSWER_OCTETS, OfferForm
@@ -16,11 +18,11 @@ from gateway.errors import LocalMisuseError, PeerProtocolError, Reason
 from gateway.immutable import immutable
 from gateway.policy.limits import FRAME_BODY_OCTETS
 
-FRAME_HEADER_OCTETS: Final = 3
+_HEADER: Final = struct.Struct(">BH")
+FRAME_HEADER_OCTETS: Final = _HEADER.size
 _LOWEST_TYPE: Final = 0x80
 _RECORD_INNER_HEADER_OCTETS: Final = 3
 _SHORTEST_RECORD: Final = _RECORD_INNER_HEADER_OCTETS + AEAD_TAG_OCTETS
-_ANSWER_LENGTHS: Final = frozenset((*(form.answer_octets for form in OfferForm), RESUMED_ANSWER_OCTETS))
 
 
 class FrameKind(enum.IntEnum):
@@ -28,6 +30,18 @@ class FrameKind(enum.IntEnum):
 
     ANSWER = 0x81
     RECORD = 0x82
+
+
+_KINDS: Final[Mapping[int, FrameKind]] = {int(kind): kind for kind in FrameKind}
+_LENGTHS: Final[Mapping[FrameKind, Container[int]]] = {
+    FrameKind.ANSWER: frozenset((*(form.answer_octets for form in OfferForm), RESUMED_ANSWER_OCTETS)),
+    FrameKind.RECORD: range(_SHORTEST_RECORD, FRAME_BODY_OCTETS + 1),
+}
+"""Those that a body of each kind can have."""
+
+
+frame_header: Final[Callable[[FrameKind, int], bytes]] = _HEADER.pack
+"""Of a kind, for a body of so many octets."""
 
 
 @immutable
@@ -43,10 +57,6 @@ def frame(kind: FrameKind, body: bytes) -> bytes:
     if len(body) > FRAME_BODY_OCTETS:
         raise LocalMisuseError(f"frame body of {len(body)} octets")
     return frame_header(kind, len(body)) + body
-
-
-def frame_header(kind: FrameKind, body_octets: int) -> bytes:
-    return ((kind << 16) | body_octets).to_bytes(FRAME_HEADER_OCTETS, "big")
 
 
 class FrameReader:
@@ -70,7 +80,7 @@ class FrameReader:
         if self._dead:
             raise LocalMisuseError("this frame reader has failed before")
         self._dead = True
-        frames, at = self._begun(data)
+        frames, at = self._begun(data) if self._held else ([], 0)
         if not self._held:
             more, at, self._wanted = _cut(data, at)
             frames += more
@@ -106,18 +116,12 @@ def _cut(octets: bytes, at: int) -> tuple[list[Frame], int, int]:
             raise PeerProtocolError(Reason.CLEAR_OCTETS_IN_CHANNEL, f"octet 0x{octets[at]:02x} for a frame")
         if left < FRAME_HEADER_OCTETS:
             return frames, at, FRAME_HEADER_OCTETS
-        kind, length = _header(octets, at)
+        first, length = _HEADER.unpack_from(octets, at)
+        kind = _KINDS.get(first)
+        if kind is None or length not in _LENGTHS[kind]:
+            raise PeerProtocolError(Reason.BAD_FRAME, f"frame 0x{first:02x} of {length} octets")
         whole = FRAME_HEADER_OCTETS + length
         if left < whole:
             return frames, at, whole
         frames.append(Frame(kind, octets[at + FRAME_HEADER_OCTETS : at + whole]))
         at += whole
-
-
-def _header(octets: bytes, at: int) -> tuple[FrameKind, int]:
-    length = (octets[at + 1] << 8) | octets[at + 2]
-    if octets[at] == FrameKind.RECORD and length >= _SHORTEST_RECORD:
-        return FrameKind.RECORD, length
-    if octets[at] == FrameKind.ANSWER and length in _ANSWER_LENGTHS:
-        return FrameKind.ANSWER, length
-    raise PeerProtocolError(Reason.BAD_FRAME, f"frame 0x{octets[at]:02x} of {length} octets")

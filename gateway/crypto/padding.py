@@ -6,20 +6,22 @@ write as its last data (docs/protocol.md, "Padding"). Counterpart: `session.flig
 
 from __future__ import annotations
 
+from typing import Final
+
 from gateway.policy.limits import FLIGHT_FLOOR_OCTETS, FLIGHT_HELD_STEP_OCTETS
+
+_SIZE_BITS: Final = 64
+_STEPS: Final[tuple[int, ...]] = tuple(
+    1 << max(exponent - exponent.bit_length(), 0) for exponent in (0, *range(_SIZE_BITS))
+)
+"""For sizes of so many bits: Padme's sizes are multiples of it, as far as they are about as large."""
 
 
 def padme(octets: int) -> int:
     """The least size not below `octets` that Padme lets be seen: its low bits are zero, so that a size
     tells a listener O(log log n) bits. Nikitin et al., PETS 2019."""
-    mask = _step(octets) - 1
+    mask = _STEPS[octets.bit_length()] - 1
     return (octets + mask) & ~mask
-
-
-def _step(octets: int) -> int:
-    """Padme's sizes are multiples of it, as far as they are about as large as `octets`."""
-    exponent = max(octets.bit_length() - 1, 0)
-    return 1 << max(exponent - exponent.bit_length(), 0)
 
 
 def passed_step(octets: int) -> int:
@@ -29,7 +31,7 @@ def passed_step(octets: int) -> int:
     is finer than its steps, so that it does not hold too much.
     """
     below = octets - 1
-    return below & ~(min(_step(below), FLIGHT_HELD_STEP_OCTETS) - 1)
+    return below & ~(min(_STEPS[below.bit_length()], FLIGHT_HELD_STEP_OCTETS) - 1)
 
 
 def flight_padding(since: int, padded: int = 0) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable
 from typing import Final, NoReturn
 
 import nacl.bindings
@@ -158,14 +159,14 @@ def mlkem_encapsulate(public: bytes) -> tuple[bytes, bytes]:
 class Aead(_Secret):
     """ChaCha20-Poly1305 (RFC 8439) under one key. Nonces are the caller's care."""
 
-    __slots__ = ("_cipher",)
+    __slots__ = ("_cipher", "seal")
 
     def __init__(self, key: bytes) -> None:
-        _must_measure("AEAD key", key, AEAD_KEY_OCTETS)
+        if len(key) != AEAD_KEY_OCTETS:
+            raise LocalMisuseError(f"AEAD key must have {AEAD_KEY_OCTETS} octets, not {len(key)}")
         self._cipher = ChaCha20Poly1305(key)
-
-    def seal(self, nonce: bytes, plaintext: Octets, associated: bytes) -> bytes:
-        return self._cipher.encrypt(nonce, plaintext, associated)
+        self.seal: Callable[[bytes, Octets, bytes], bytes] = self._cipher.encrypt
+        """Nonce, plaintext, associated data -> ciphertext and tag: the library's own."""
 
     def seal_into(
         self, nonce: bytes, plaintext: Octets, associated: bytes, out: bytearray | memoryview

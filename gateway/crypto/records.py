@@ -8,6 +8,7 @@ record that fails it is dead. Reads no content: an SMTP octet is an octet. Count
 from __future__ import annotations
 
 import enum
+import struct
 from dataclasses import InitVar, dataclass
 from typing import Final
 
@@ -24,7 +25,8 @@ from gateway.policy.limits import (
     REKEY_AFTER_RECORDS,
 )
 
-INNER_HEADER_OCTETS: Final = 3
+_INNER_HEADER: Final = struct.Struct(">BH")
+INNER_HEADER_OCTETS: Final = _INNER_HEADER.size
 RECORD_OVERHEAD_OCTETS: Final = FRAME_HEADER_OCTETS + INNER_HEADER_OCTETS + AEAD_TAG_OCTETS
 """What a record adds to its content on the wire: 22."""
 
@@ -35,7 +37,6 @@ _FULL_HEADER: Final = frame_header(
 )
 
 _FULL_OCTETS: Final = RECORD_SEND_OCTETS + RECORD_OVERHEAD_OCTETS
-_FULL_INNER_HEADER: Final = b"\x01" + RECORD_SEND_OCTETS.to_bytes(2, "big")
 
 
 class RecordType(enum.IntEnum):
@@ -63,6 +64,7 @@ class Direction(enum.Enum):
     """A record failed."""
 
 
+_FULL_INNER_HEADER: Final = _INNER_HEADER.pack(RecordType.DATA, RECORD_SEND_OCTETS)
 _LAST: Final = frozenset((RecordType.CLOSE, RecordType.RESET))
 _RESERVED: Final = frozenset((RecordType.OPEN, RecordType.END))
 _WITHOUT_CONTENT: Final = frozenset((RecordType.PAD, RecordType.CLOSE, RecordType.RESET))
@@ -169,7 +171,7 @@ class RecordLayer:
         if inner_pad < 0 or length + inner_pad > RECORD_CONTENT_OCTETS:
             raise LocalMisuseError(f"record of {length} octets and {inner_pad} of padding")
         cipher = self._sending
-        inner = ((kind << 16) | length).to_bytes(INNER_HEADER_OCTETS, "big") + content
+        inner = _INNER_HEADER.pack(kind, length) + content
         if inner_pad:
             inner += bytes(inner_pad)
         header = frame_header(FrameKind.RECORD, len(inner) + AEAD_TAG_OCTETS)

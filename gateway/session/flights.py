@@ -67,9 +67,9 @@ class Flights:
         pad = flight_padding(since, self._padded)
         self._padded += since + pad
         self._since = 0
-        if kind == RecordType.DATA:
-            return ahead + self.records.seal_data(content, pad)
-        return ahead + self.records.seal_padded(kind, content, pad)
+        if frames == 1 or kind != RecordType.DATA:
+            return ahead + self.records.seal_padded(kind, content, pad)
+        return ahead + self.records.seal_data(content, pad)
 
     def turn(self) -> bytes:
         """The other side has spoken: what we say from now on is another flight."""
