@@ -31,11 +31,13 @@ class Channel:
     """One established channel. `finished` is True once both directions are over, however they ended."""
 
     def __init__(self, flights: Flights, frames: FrameReader) -> None:
-        self._flights = flights
+        self.flights = flights
+        """Ours; its `deadline` counts until the channel is finished."""
         self._records = flights.records
         self._frames = frames
         self._near_ended = False
-        self._far_closed = False
+        self.far_closed = False
+        """Whether the peer has ended its direction in a record, CLOSE or RESET."""
         self.finished = False
         self.broke: bool | None = None
         """Once it is finished: whether something between the gateways has ended it. None where that cannot be
@@ -44,29 +46,19 @@ class Channel:
         """Contents of the first STATEMENT records, empty where they cannot be one; only the sending gateway
         reads them, and they stay where nobody does."""
 
-    @property
-    def far_closed(self) -> bool:
-        """Whether the peer has ended its direction in a record, CLOSE or RESET."""
-        return self._far_closed
-
-    @property
-    def deadline(self) -> float | None:
-        """When `silence` wants to be called."""
-        return None if self.finished else self._flights.deadline
-
     def near_octets(self, octets: bytes, now: float) -> list[Command]:
-        sealed = self._flights.octets(octets, now)
+        sealed = self.flights.octets(octets, now)
         return [SendOctets(Side.FAR, sealed)] if sealed else []
 
     def silence(self, now: float) -> list[Command]:
-        """`deadline` has come: the near side has been silent since its last octets."""
-        sealed = self._flights.silence(now)
+        """The flights' deadline has come: the near side has been silent since its last octets."""
+        sealed = self.flights.silence(now)
         return [SendOctets(Side.FAR, sealed)] if sealed else []
 
     def near_end(self) -> list[Command]:
         """The near FIN travels as an authenticated CLOSE, then as a FIN."""
         self._near_ended = True
-        close = self._flights.last(RecordType.CLOSE)
+        close = self.flights.last(RecordType.CLOSE)
         return [SendOctets(Side.FAR, close, last=True), SendEnd(Side.FAR), *self._finish_if_over()]
 
     def near_reset(self) -> list[Command]:
@@ -74,7 +66,7 @@ class Channel:
         if self._near_ended:
             # CLOSE was our last record: a sender that closed and then met the receiver's last words.
             return [SendReset(Side.FAR)]
-        return [SendOctets(Side.FAR, self._flights.last(RecordType.RESET), last=True), CloseBoth()]
+        return [SendOctets(Side.FAR, self.flights.last(RecordType.RESET), last=True), CloseBoth()]
 
     def far_octets(self, octets: bytes) -> list[Command]:
         """Open what is complete. Octets behind the last record of the peer, or a bad record, are fatal."""
@@ -97,23 +89,25 @@ class Channel:
                 if record.kind is RecordType.DATA:
                     spoken.append(record.content)
                     continue
-                commands += self._spoken(spoken)
-                spoken = []
+                if spoken:
+                    commands += self._spoken(spoken)
+                    spoken = []
                 commands += self._opened(record)
-            commands += self._spoken(spoken)
+            if spoken:
+                commands += self._spoken(spoken)
         except PeerProtocolError as error:
             commands += self._spoken(spoken)
             commands += self.fail(error.reason, error.detail)
         return commands
 
     def far_end(self) -> list[Command]:
-        if self._far_closed:
+        if self.far_closed:
             return []
         return self.fail(Reason.END_WITHOUT_CLOSE)
 
     def far_reset(self) -> list[Command]:
         self.finished = True
-        self.broke = None if self._far_closed else True
+        self.broke = None if self.far_closed else True
         return [SendReset(Side.NEAR), SendReset(Side.FAR)]
 
     def fail(self, reason: Reason, detail: str = "") -> list[Command]:
@@ -138,10 +132,10 @@ class Channel:
         if record.kind is RecordType.DATA:
             return self._spoken([record.content])
         if record.kind is RecordType.CLOSE:
-            self._far_closed = True
+            self.far_closed = True
             return [SendEnd(Side.NEAR), *self._finish_if_over()]
         if record.kind is RecordType.RESET:
-            self._far_closed = self.finished = True
+            self.far_closed = self.finished = True
             self.broke = False
             return [SendReset(Side.NEAR), CloseBoth()]
         if record.kind is RecordType.PARAMS:
@@ -159,13 +153,13 @@ class Channel:
         if not octets:
             return []
         commands: list[Command] = [SendOctets(Side.NEAR, octets)]
-        sealed = self._flights.turn()
+        sealed = self.flights.turn()
         if sealed:
             commands.append(SendOctets(Side.FAR, sealed))
         return commands
 
     def _finish_if_over(self) -> list[Command]:
-        if not (self._near_ended and self._far_closed):
+        if not (self._near_ended and self.far_closed):
             return []
         self.finished = True
         self.broke = False

@@ -115,7 +115,7 @@ class Machine(ABC):
     def _channel_near_octets(self, event: OctetsReceived, now: float) -> list[Command]:
         assert self._channel is not None
         commands = self._channel.near_octets(event.octets, now)
-        self.deadline = self._channel.deadline
+        self.deadline = self._channel.flights.deadline
         return commands
 
     def _channel_silent(self, event: DeadlineReached, now: float) -> list[Command]:
@@ -137,11 +137,20 @@ class Machine(ABC):
         return self._channelled(self._channel.near_reset() if near else self._channel.far_reset())
 
     def _channelled(self, commands: list[Command]) -> list[Command]:
-        if self._channel is not None:
-            self.deadline = self._channel.deadline
-            if self._channel.finished:
-                self.state = self._OVER
+        channel = self._channel
+        assert channel is not None
+        if channel.far_closed or channel.statements:
+            commands = self._heard(channel, commands)
+        if channel.finished:
+            self._end()
+        else:
+            self.deadline = channel.flights.deadline
         return commands
+
+    @abstractmethod
+    def _heard(self, channel: Channel, commands: list[Command]) -> list[Command]:
+        """The peer has told something about itself, or has ended its direction. May be said again each time
+        that something happens; answers what is to be done in all, `commands` among it."""
 
     # --- The ways out of the machine -----------------------------------------------------------------
 

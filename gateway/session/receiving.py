@@ -310,19 +310,16 @@ class ReceivingSession(Machine):
             CloseBoth(),
         ]
 
-    def _channelled(self, commands: list[Command]) -> list[Command]:
-        self._keep_ticket()
-        return super()._channelled(commands)
-
-    def _keep_ticket(self) -> None:
-        """Not before S has ended its direction in a record, which it does not do before it has confirmed us.
+    def _heard(self, channel: Channel, commands: list[Command]) -> list[Command]:
+        """Keeps the ticket: not before S has ended its direction in a record, which it does not do before it
+        has confirmed us.
 
         Until then S may fail and dial again, and must not find an offer with a ticket that it does not have.
         """
-        proven = self._channel is not None and self._channel.far_closed
-        if proven and self._ticket is not None and self._context.tickets is not None:
+        if channel.far_closed and self._ticket is not None and self._context.tickets is not None:
             self._context.tickets.keep(self._ticket, self._answered_at)
             self._ticket = None
+        return commands
 
     # --- Ends and resets outside of a channel ---------------------------------------------------------
 

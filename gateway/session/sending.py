@@ -19,6 +19,7 @@ from gateway.policy.cause import Sighting
 from gateway.policy.decision import Decision
 from gateway.session import unoffered
 from gateway.session.attempt import Attempt, Proven
+from gateway.session.channel import Channel
 from gateway.session.commands import (
     CloseBoth,
     Command,
@@ -362,11 +363,9 @@ class SendingSession(Machine):
 
     # --- In the channel ------------------------------------------------------------------------------
 
-    def _channelled(self, commands: list[Command]) -> list[Command]:
-        if self._channel is not None and self._channel.statements:
-            # In front of what may be the end of the session: nothing is told behind that.
-            commands = self._learn_ahead(self._channel.statements) + commands
-        return super()._channelled(commands)
+    def _heard(self, channel: Channel, commands: list[Command]) -> list[Command]:
+        # In front of what may be the end of the session: nothing is told behind that.
+        return self._learn_ahead(channel.statements) + commands if channel.statements else commands
 
     def _learn_ahead(self, statements: list[bytes]) -> list[Command]:
         """The identity that the peer will have next, so that it is no stranger then."""

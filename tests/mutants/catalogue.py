@@ -98,6 +98,11 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
         "tests/unit/session/test_tickets.py",
         "tests/unit/session/test_tickets_unknown.py",
     ),
+    "gateway/session/machine.py": (
+        *_SENDING,
+        *_RECEIVING,
+        "tests/unit/session/test_tickets.py",
+    ),
     "gateway/session/first_flight.py": _SENDING,
     "gateway/session/second_look.py": _SENDING,
     "gateway/smtp/capability.py": ("tests/unit/smtp/test_capability.py",),

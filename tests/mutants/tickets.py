@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.mutants.mutant import Mutant, Room, mutants_of
+from tests.mutants.mutant import Edit, Mutant, Room, mutants_of
 
 _tickets = Room("gateway/crypto/tickets.py")
 _tickets.lacks(
@@ -166,11 +166,6 @@ _receiving.lacks(
     "",
 )
 _receiving.lacks(
-    "R offers with no ticket before S has confirmed it",
-    "        proven = self._channel is not None and self._channel.far_closed\n",
-    "        proven = True\n",
-)
-_receiving.lacks(
     "a ticket whose answer is refused is the last one for a while",
     "        self._ticket_not_taken(now)\n        self._end()\n",
     "        self._end()\n",
@@ -208,6 +203,24 @@ _surroundings.lacks(
     "        if is_another:",
 )
 
-TICKETS: Final[tuple[Mutant, ...]] = mutants_of(
-    _tickets, _resumption, _attempt, _sending, _receiving, _surroundings
+_UNCONFIRMED: Final = Mutant(
+    "R offers with no ticket before S has confirmed it",
+    (
+        Edit(
+            "gateway/session/receiving.py",
+            "        if channel.far_closed and self._ticket is not None",
+            "        if self._ticket is not None",
+        ),
+        Edit(
+            "gateway/session/machine.py",
+            "        if channel.far_closed or channel.statements:",
+            "        if True:",
+        ),
+    ),
+)
+"""The second one asks only whether there is anything to be heard."""
+
+TICKETS: Final[tuple[Mutant, ...]] = (
+    *mutants_of(_tickets, _resumption, _attempt, _sending, _receiving, _surroundings),
+    _UNCONFIRMED,
 )
