@@ -57,29 +57,32 @@ class LineBuffer:
         """The first octets of the current line, which need not be complete; fewer if there are no more."""
         return bytes(self._octets[self._line : self._line + size])
 
-    def next_line(self) -> bytes | None:
-        """The next line, CRLF included; None if more octets are needed.
+    def next_line(self, behind: bytes | None = None) -> bytes | None:
+        """The next line, CRLF included; None if more octets are needed. `behind`: lines that begin so are
+        passed over.
 
         Raises `PeerProtocolError` as soon as the octets can no longer become a line within the limit.
         """
-        octets, begin = self._octets, self._searched
-        cr = octets.find(b"\r", begin)
-        end = len(octets) if cr < 0 else cr
-        if octets.find(b"\n", begin, end) >= 0 or octets.find(b"\0", begin, end) >= 0:
-            raise PeerProtocolError(self._odd, "bare LF or NUL")
-        past = end + 2
-        if past > len(octets):  # no CR yet, or its LF is still to come
-            if len(octets) > self._limit:
+        octets = self._octets
+        while True:
+            begin = self._searched
+            cr = octets.find(b"\r", begin)
+            end = len(octets) if cr < 0 else cr
+            if octets.find(b"\n", begin, end) >= 0 or octets.find(b"\0", begin, end) >= 0:
+                raise PeerProtocolError(self._odd, "bare LF or NUL")
+            past = end + 2
+            if past > len(octets):  # no CR yet, or its LF is still to come
+                if len(octets) > self._limit:
+                    raise PeerProtocolError(self._odd, "too long")
+                self._searched = end
+                return None
+            if octets[end + 1] != _LF:
+                raise PeerProtocolError(self._odd, "bare CR")
+            if past > self._limit:
                 raise PeerProtocolError(self._odd, "too long")
-            self._searched = end
-            return None
-        if octets[end + 1] != _LF:
-            raise PeerProtocolError(self._odd, "bare CR")
-        if past > self._limit:
-            raise PeerProtocolError(self._odd, "too long")
-        line = bytes(octets[self._line : past])
-        self._line = self._searched = past
-        return line
+            line, self._line, self._searched = self._line, past, past
+            if behind is None or not octets.startswith(behind, line):
+                return bytes(octets[line:past])
 
     def take_rest(self) -> bytes:
         """Take out what stands behind the last complete line."""

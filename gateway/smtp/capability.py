@@ -11,9 +11,9 @@ Takes replies that `observer` found well-formed. Knows nothing of what an offer 
 
 from __future__ import annotations
 
-import base64
 import binascii
 import enum
+import functools
 import re
 from typing import Final
 
@@ -35,6 +35,10 @@ _CHUNK_MAX: Final = limits.OFFER_LINE_OCTETS - _CHUNK_AT - len(grammar.CRLF)
 _LINES_MAX: Final = 9
 """k and n are one digit each, so that every line has the same width of head."""
 
+_TO_URL: Final = bytes.maketrans(b"+/", b"-_")
+_FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
+"""RFC 4648 section 5: base64url has two other characters than base64."""
+
 _KEYWORD_LINE = re.compile(rb"^250[- ][ \t]*" + KEYWORD + grammar.KEYWORD_END, re.IGNORECASE | re.MULTILINE)
 _LAST_OFFER_LINE = re.compile(rb"250 " + KEYWORD + rb" " + _VERSION + rb" ([1-9])/\1 ")
 
@@ -47,9 +51,8 @@ class OfferSize(enum.Enum):
     RESUMED = 66
     """Where a full one has room, and both sides have a ticket."""
 
-    @property
-    def octets(self) -> int:
-        return self.value
+    def __init__(self, octets: int) -> None:
+        self.octets = octets
 
 
 _OFFER_OCTETS: Final = frozenset(size.octets for size in OfferSize)
@@ -131,19 +134,20 @@ def match_verb(data: bytes) -> bool | None:
     return None if VERB_LINE.startswith(data) else False
 
 
-def _chunk_widths(offer_octets: int) -> list[int]:
+@functools.lru_cache(maxsize=len(OfferSize))
+def _chunk_widths(offer_octets: int) -> tuple[int, ...]:
     """Characters of each line: the last as wide as a line may be, the others even, wider ones first."""
     characters = (offer_octets * 4 + 2) // 3
     if characters <= _CHUNK_MAX:
-        return [characters]
+        return (characters,)
     rest = characters - _CHUNK_MAX
     count = -(-rest // _CHUNK_MAX)
     width, wider = divmod(rest, count)
-    return [width + 1] * wider + [width] * (count - wider) + [_CHUNK_MAX]
+    return (width + 1,) * wider + (width,) * (count - wider) + (_CHUNK_MAX,)
 
 
 def _offer_lines(offer: bytes) -> bytes:
-    text = base64.urlsafe_b64encode(offer).rstrip(b"=")
+    text = binascii.b2a_base64(offer, newline=False).rstrip(b"=").translate(_TO_URL)
     widths = _chunk_widths(len(offer))
     count, at, lines = len(widths), 0, []
     for number, width in enumerate(widths, 1):
@@ -157,9 +161,9 @@ def _offer_lines(offer: bytes) -> bytes:
 
 def _read_chunks(lines: bytes) -> bytes | None:
     """Decode what stands where chunks would stand. The caller compares with what a true offer looks like."""
-    text = b"".join(line[_CHUNK_AT:] for line in lines.split(grammar.CRLF))
+    text = b"".join([line[_CHUNK_AT:] for line in lines.split(grammar.CRLF)])
     try:
-        return base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4)) or None
+        return binascii.a2b_base64(text.translate(_FROM_URL) + b"=" * (-len(text) % 4)) or None
     except binascii.Error:
         return None
 

@@ -69,7 +69,7 @@ class Observer:
 
     def give_up(self) -> list[Passed]:
         """Release what is held and watch no more: an end or a reset came in before the decision."""
-        self._move(Seen.GIVEN_UP)
+        self._stage = next_stage(self._role, self._stage, Seen.GIVEN_UP)
         return self._release()
 
     # --- The sender ----------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ class Observer:
             return self._not_understood(self._early(error.reason), Passed(_TO_RECEIVER, data), led=led)
         if line is None:
             return [Passed(_TO_RECEIVER, data)]
-        self._move(Seen.EHLO_COMPLETE)
+        self._stage = next_stage(self._role, self._stage, Seen.EHLO_COMPLETE)
         behind = self._ehlo.take_rest()
         if not behind:
             return [Passed(_TO_RECEIVER, data)]
@@ -106,7 +106,7 @@ class Observer:
         return self._stage is Stage.EHLO and not grammar.names_esmtp(self._greeting.octets)
 
     def _behind_ehlo_octets(self, data: bytes) -> list[Observation]:
-        self._move(Seen.BEHIND_EHLO)
+        self._stage = next_stage(self._role, self._stage, Seen.BEHIND_EHLO)
         if self._stage is not Stage.OPAQUE:
             self._behind_ehlo += data
             return []
@@ -127,7 +127,7 @@ class Observer:
             return self._not_understood(error.reason, Passed(_TO_SENDER, data), _code(error))
         if not complete:
             return [Passed(_TO_SENDER, data)]
-        self._move(Seen.GREETING_COMPLETE)
+        self._stage = next_stage(self._role, self._stage, Seen.GREETING_COMPLETE)
         rest = self._greeting.take_rest()
         if not rest:
             return [Passed(_TO_SENDER, data)]
@@ -148,7 +148,7 @@ class Observer:
             return self._not_understood(error.reason, None, _code(error))
         if self._reply.has_rest:
             return self._not_understood(Reason.ODD_REPLY)
-        self._move(Seen.REPLY_COMPLETE)
+        self._stage = next_stage(self._role, self._stage, Seen.REPLY_COMPLETE)
         return [EhloReply(self._reply.take_all())]
 
     # --- Both ----------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ class Observer:
     def _not_understood(
         self, reason: Reason, passed: Passed | None = None, code: int | None = None, *, led: bool = False
     ) -> list[Observation]:
-        self._move(Seen.NOT_UNDERSTOOD)
+        self._stage = next_stage(self._role, self._stage, Seen.NOT_UNDERSTOOD)
         return [*([passed] if passed else []), *self._release(), Unparsed(reason, code, led)]
 
     def _release(self) -> list[Passed]:
@@ -175,9 +175,6 @@ class Observer:
         self._greeting.take_all()
         self._ehlo.keep_only(limits.EHLO_LINE_OCTETS)
         return [passed for passed in held if passed.octets]
-
-    def _move(self, seen: Seen) -> None:
-        self._stage = next_stage(self._role, self._stage, seen)
 
     # The parser in force is chosen by the stage, never by looking at the octets first.
     _SENDER_SPEAKS: ClassVar[Mapping[Stage, Callable[[Observer, bytes], list[Observation]]]] = {
@@ -209,23 +206,19 @@ def _read_reply(lines: LineBuffer, code: bytes, refused: Reason, odd: Reason) ->
         return _read_closing(lines, refused)
     if lines.at_first_line:
         grammar.check_reply_head(lines.head(grammar.REPLY_HEAD_OCTETS), code, refused, odd)
-    more, last = code + b"-", code + b" "
-    while (line := lines.next_line()) is not None:
-        if line.startswith(last):
-            return True
-        if not line.startswith(more):
-            raise PeerProtocolError(odd, "a line of another kind within a reply")
-    grammar.check_reply_head(lines.head(grammar.REPLY_HEAD_OCTETS), code, odd, odd)
-    return False
+    last = lines.next_line(behind=code + b"-")
+    if last is None:
+        grammar.check_reply_head(lines.head(grammar.REPLY_HEAD_OCTETS), code, odd, odd)
+        return False
+    if not last.startswith(code + b" "):
+        raise PeerProtocolError(odd, "a line of another kind within a reply")
+    return True
 
 
 def _read_closing(lines: LineBuffer, refused: Reason) -> bool:
     """As `_read_reply`, but it ends in a refusal: at the last line, or at what is no line of a reply."""
-    more = b"%d-" % grammar.CLOSING
     try:
-        line = lines.next_line()
-        while line is not None and line.startswith(more):
-            line = lines.next_line()
+        line = lines.next_line(behind=b"%d-" % grammar.CLOSING)
     except PeerProtocolError:
         line = b""
     if line is None:

@@ -66,8 +66,8 @@ _buffer.lacks(
 _buffer.lacks("a bare CR is no line end", "        if octets[end + 1] != _LF:", "        if False:")
 _buffer.lacks(
     "what is held has a limit",
-    """            if len(octets) > self._limit:
-                raise PeerProtocolError(self._odd, "too long")
+    """                if len(octets) > self._limit:
+                    raise PeerProtocolError(self._odd, "too long")
 """,
     "",
 )
@@ -81,8 +81,8 @@ _observer.lacks(
 )
 _observer.lacks(
     "the lines of a reply are of one kind",
-    "        if not line.startswith(more):",
-    "        if False:",
+    '    if not last.startswith(code + b" "):',
+    "    if False:",
 )
 _observer.lacks(
     "the sender is read up to a limit",
