@@ -16,22 +16,25 @@ class FirstFlight:
 
     def __init__(self) -> None:
         self._octets = bytearray()
-        self._scan = ContentScan()
+        self._scan: ContentScan | None = None
         self.held = b""
 
+    def hold(self, octets: bytes) -> None:
+        """Octets of the sender while nothing may go out: no verb is."""
+        self._octets += octets
+
+    def begin(self) -> bytes:
+        """The verb goes out, on the first connection or on a new one; answers what may go with it."""
+        self._scan = ContentScan()
+        may_send, self.held = self._scan.feed(bytes(self._octets))
+        return may_send
+
     def add(self, octets: bytes) -> bytes:
-        """Take octets of the sender; answers what may go out now."""
+        """More of the sender, behind the verb; answers what may go out now."""
+        assert self._scan is not None, "more of a flight that has not begun"
         self._octets += octets
         may_send, self.held = self._scan.feed(octets)
         return may_send
-
-    def again(self) -> bytes:
-        """Start over on a new connection; answers what may go out there at once."""
-        octets = bytes(self._octets)
-        self._octets.clear()
-        self._scan = ContentScan()
-        self.held = b""
-        return self.add(octets) if octets else b""
 
     @property
     def everything(self) -> bytes:

@@ -150,13 +150,13 @@ class SendingSession(Machine):
         """What stood behind the EHLO unasked becomes the first octets of the first flight."""
         early = self._observer.held_from_sender
         if early:
-            self._flight.add(early)
+            self._flight.hold(early)
         return bool(early)
 
     # --- Ready: the verb waits for the sender's first command -----------------------------------------
 
     def _first_command(self, event: OctetsReceived, now: float) -> list[Command]:
-        self._flight.add(event.octets)
+        self._flight.hold(event.octets)
         return self._send_verb(now)
 
     def _send_verb(self, now: float) -> list[Command]:
@@ -164,7 +164,7 @@ class SendingSession(Machine):
         if self._attempt.waits_for_statement:
             self.state, may_send = State.AWAITING_STATEMENT, b""
         else:
-            self.state, may_send = State.CONFIRMING, self._flight.again()
+            self.state, may_send = State.CONFIRMING, self._flight.begin()
         self.deadline = now + limits.HANDSHAKE_SECONDS
         return [SendOctets(Side.FAR, self._attempt.verb(may_send)), *self._pause_if_full()]
 
@@ -358,7 +358,7 @@ class SendingSession(Machine):
         return self._defer(Reason.REDIAL_FAILED)
 
     def _hold_back(self, event: OctetsReceived, now: float) -> list[Command]:
-        self._flight.add(event.octets)
+        self._flight.hold(event.octets)
         return self._pause_if_full()
 
     # --- In the channel ------------------------------------------------------------------------------

@@ -169,6 +169,8 @@ _receiving.lacks(
 _flight = Room("gateway/session/first_flight.py")
 _flight.lacks(
     "no content leaves in the first flight",
+    "        may_send, self.held = self._scan.feed(bytes(self._octets))",
+    '        may_send, self.held = bytes(self._octets), b""',
     "        may_send, self.held = self._scan.feed(octets)",
     '        may_send, self.held = octets, b""',
 )
@@ -179,8 +181,8 @@ _flight.lacks(
 )
 _flight.lacks(
     "a redial sends again what had been sent",
-    '        return self.add(octets) if octets else b""',
-    '        return b""',
+    "        may_send, self.held = self._scan.feed(bytes(self._octets))",
+    "        may_send, self.held = self._scan.feed(bytes(self._octets))\n        self._octets.clear()",
 )
 
 _look = Room("gateway/session/second_look.py")

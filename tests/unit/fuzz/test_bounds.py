@@ -161,6 +161,7 @@ def test_a_first_flight_octet_by_octet() -> None:
     """64 KiB is all that it ever holds; half of it content that waits, which is copied for each octet."""
     for unit in (b"NOOP\r\n", b"BDAT 1 LAST\r\n"):
         flight = FirstFlight()
+        flight.begin()
         began = time.process_time()
         for piece in pieces(unit * (limits.FIRST_FLIGHT_OCTETS // len(unit) + 1), 1):
             if not flight.is_full:
