@@ -9,7 +9,7 @@ Counterparts: `noise`, `messages`, `records`; `resumption`, which is the same wi
 from __future__ import annotations
 
 from dataclasses import InitVar, dataclass
-from typing import Final, cast
+from typing import Final
 
 from gateway.crypto.keys import (
     EndorsedStatic,
@@ -204,18 +204,18 @@ class ReceivingHandshake:
         if len(message) != self._form.answer_octets:
             raise PeerProtocolError(Reason.BAD_FRAME, f"message 2 of {len(message)} octets")
         values = ANSWER_PAYLOAD.decode(noise.read_payload(noise.read_tokens(message)))
-        identity = IdentityPublic(_octets(values, "identity"))
+        identity = IdentityPublic(values["identity"])
         if identity == self._identity:
             raise PeerProtocolError(Reason.OWN_IDENTITY, "our own identity answers")
-        epoch, not_after = _number(values, "epoch"), _number(values, "not_after")
-        endorsement = _octets(values, "endorsement")
+        epoch, not_after = values["epoch"], values["not_after"]
+        endorsement = values["endorsement"]
         check_endorsement(identity, noise.rs, (epoch, not_after), endorsement, today, self._endorsements)
-        flags = AnswerFlags(_number(values, "flags"))
+        flags = AnswerFlags(values["flags"])
         return finish(
             noise,
             OfferedPeer(identity, epoch, OfferFlags.NONE, self._form),
             flags,
-            DialledAddress(_octets(values, "address"), _number(values, "port")),
+            DialledAddress(values["address"], values["port"]),
             keeps_ticket=self._keeps_ticket and AnswerFlags.KEEPS_TICKET in flags,
         )
 
@@ -256,15 +256,15 @@ class SendingHandshake:
         signed_hash = noise.h
         payload = noise.read_payload(sealed)
         values = OFFER_PAYLOAD.decode(payload)
-        identity = IdentityPublic(_octets(values, "identity"))
+        identity = IdentityPublic(values["identity"])
         signed = signed_hash + payload[: OFFER_PAYLOAD.octets_before("signature")]
-        identity.verify(Label.OFFER, signed, _octets(values, "signature"))
+        identity.verify(Label.OFFER, signed, values["signature"])
         if identity == self._endorsed.identity:
             raise PeerProtocolError(Reason.OWN_IDENTITY, "our own identity offers")
         # Now, not in write_answer: unusable keys are refused before the verb, and the sender's first
         # command does not wait for the arithmetic.
         self._tokens = noise.write_tokens()
-        offered = OfferedPeer(identity, _number(values, "epoch"), OfferFlags(_number(values, "flags")), form)
+        offered = OfferedPeer(identity, values["epoch"], OfferFlags(values["flags"]), form)
         self._noise, self._offered, self.state = noise, offered, SendingState.READ
         return offered
 
@@ -290,11 +290,3 @@ class SendingHandshake:
         message = self._tokens + noise.write_payload(payload)
         keeps_ticket = OfferFlags.KEEPS_TICKET in offered.flags and AnswerFlags.KEEPS_TICKET in flags
         return message, finish(noise, offered, offered.flags, dialled, keeps_ticket=keeps_ticket)
-
-
-def _octets(values: dict[str, bytes | int], name: str) -> bytes:
-    return cast("bytes", values[name])
-
-
-def _number(values: dict[str, bytes | int], name: str) -> int:
-    return cast("int", values[name])

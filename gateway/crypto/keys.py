@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import enum
+import functools
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from gateway.crypto.primitives import (
     sha512,
 )
 from gateway.errors import CryptoRefusedError, LocalMisuseError, Reason
-from gateway.policy.limits import ENDORSEMENT_DAYS, VERIFIED_ENDORSEMENTS
+from gateway.policy.limits import ENDORSEMENT_DAYS, FINGERPRINTS_KEPT, VERIFIED_ENDORSEMENTS
 
 Entropy = Callable[[int], bytes]
 """So many octets from the system's generator; handed in by `runtime`."""
@@ -46,6 +47,7 @@ _FINGERPRINT_OCTETS: Final = 20
 _FINGERPRINT_GROUP: Final = 4
 
 
+@functools.lru_cache(maxsize=FINGERPRINTS_KEPT)
 def fingerprint_of(identity: bytes) -> str:
     """Eight groups of four letters or digits: 160 bits of a hash, to be read out on the telephone."""
     digest = sha512(_FINGERPRINT_LABEL + identity)[:_FINGERPRINT_OCTETS]

@@ -9,8 +9,8 @@ from __future__ import annotations
 import enum
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
 
 from gateway.crypto.primitives import (
     AEAD_TAG_OCTETS,
@@ -43,42 +43,46 @@ class Layout:
     name: str
     fields: tuple[Field, ...]
     refusal: Reason
+    octets: int = field(init=False)
+    names: frozenset[str] = field(init=False)
 
-    @property
-    def octets(self) -> int:
-        return sum(field.octets for field in self.fields)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "octets", sum(one.octets for one in self.fields))
+        object.__setattr__(self, "names", frozenset(one.name for one in self.fields))
 
     def octets_before(self, name: str) -> int:
         """Where a field begins; what is signed usually ends there."""
-        names = [field.name for field in self.fields]
-        return sum(field.octets for field in self.fields[: names.index(name)])
+        names = [one.name for one in self.fields]
+        return sum(one.octets for one in self.fields[: names.index(name)])
 
     def encode(self, values: Mapping[str, bytes | int]) -> bytes:
         """All fields, in order. A value that does not fit its field is our own mistake."""
-        if values.keys() != {field.name for field in self.fields}:
+        if values.keys() != self.names:
             raise LocalMisuseError(f"{self.name}: fields are {', '.join(values)}")
-        return b"".join(self._encode_field(field, values[field.name]) for field in self.fields)
+        parts = []
+        for one in self.fields:
+            value = values[one.name]
+            if isinstance(value, int):
+                if one.kind != "number" or not 0 <= value < 1 << 8 * one.octets:
+                    raise LocalMisuseError(f"{self.name}: {one.name} does not hold {value}")
+                value = value.to_bytes(one.octets, "big")
+            elif one.kind != "octets" or len(value) != one.octets:
+                raise LocalMisuseError(f"{self.name}: {one.name} does not hold {len(value)} octets")
+            parts.append(value)
+        return b"".join(parts)
 
-    def decode(self, message: bytes) -> dict[str, bytes | int]:
-        """All fields by name; raises `PeerProtocolError` if the length is another."""
+    def decode(self, message: bytes) -> dict[str, Any]:
+        """All fields by name, octets or a number as the table says; raises `PeerProtocolError` if the length
+        is another."""
         if len(message) != self.octets:
             raise PeerProtocolError(self.refusal, f"{self.name} of {len(message)} octets")
         values: dict[str, bytes | int] = {}
         at = 0
-        for field in self.fields:
-            raw = message[at : at + field.octets]
-            values[field.name] = raw if field.kind == "octets" else int.from_bytes(raw, "big")
-            at += field.octets
+        for one in self.fields:
+            raw = message[at : at + one.octets]
+            values[one.name] = raw if one.kind == "octets" else int.from_bytes(raw, "big")
+            at += one.octets
         return values
-
-    def _encode_field(self, field: Field, value: bytes | int) -> bytes:
-        if isinstance(value, int):
-            if field.kind != "number" or not 0 <= value < 1 << 8 * field.octets:
-                raise LocalMisuseError(f"{self.name}: {field.name} does not hold {value}")
-            return value.to_bytes(field.octets, "big")
-        if field.kind != "octets" or len(value) != field.octets:
-            raise LocalMisuseError(f"{self.name}: {field.name} does not hold {len(value)} octets")
-        return value
 
 
 # --- Message 1, the offer: R to S, in the EHLO reply, unencrypted --------------------------------------

@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha512
 from typing import Final
 
 from gateway.crypto.primitives import (
@@ -28,7 +29,6 @@ from gateway.crypto.primitives import (
     hkdf,
     hkdf_three,
     mlkem_encapsulate,
-    sha512,
 )
 from gateway.errors import IdentityHashed, LocalMisuseError, PeerProtocolError, Reason
 
@@ -150,7 +150,7 @@ class SymmetricState:
         self._cipher = CipherState(temporary[:AEAD_KEY_OCTETS])
 
     def mix_hash(self, data: bytes) -> None:
-        self.h = sha512(self.h + data)
+        self.h = sha512(self.h + data).digest()
 
     def encrypt_and_hash(self, plaintext: bytes) -> bytes:
         ciphertext = self._cipher.encrypt_with_ad(self.h, plaintext) if self._cipher else plaintext
@@ -266,23 +266,32 @@ class HandshakeState:
         return self._symmetric.h
 
     def write_tokens(self) -> bytes:
-        tokens = self._tokens(Step.WRITE_TOKENS)
-        written = b"".join([self._write(token) for token in tokens])
-        return self._done(Step.WRITE_TOKENS, written)
+        after = self._begin(Step.WRITE_TOKENS)
+        written = b""
+        for token in self._pattern.messages[_MESSAGE_OF[self._role][Step.WRITE_TOKENS]]:
+            written += self._write(token)
+        self.step = after
+        return written
 
     def write_payload(self, payload: bytes) -> bytes:
-        self._begin(Step.WRITE_PAYLOAD)
-        return self._done(Step.WRITE_PAYLOAD, self._symmetric.encrypt_and_hash(payload))
+        after = self._begin(Step.WRITE_PAYLOAD)
+        sealed = self._symmetric.encrypt_and_hash(payload)
+        self.step = after
+        return sealed
 
     def read_tokens(self, message: bytes) -> bytes:
         """Reads the tokens at the message's head; returns the rest, which is the payload, still sealed."""
-        for token in self._tokens(Step.READ_TOKENS):
+        after = self._begin(Step.READ_TOKENS)
+        for token in self._pattern.messages[_MESSAGE_OF[self._role][Step.READ_TOKENS]]:
             message = self._read(token, message)
-        return self._done(Step.READ_TOKENS, message)
+        self.step = after
+        return message
 
     def read_payload(self, sealed: bytes) -> bytes:
-        self._begin(Step.READ_PAYLOAD)
-        return self._done(Step.READ_PAYLOAD, self._symmetric.decrypt_and_hash(sealed))
+        after = self._begin(Step.READ_PAYLOAD)
+        payload = self._symmetric.decrypt_and_hash(sealed)
+        self.step = after
+        return payload
 
     def derived(self, label: bytes) -> tuple[bytes, bytes]:
         """Two secrets of 64 octets that both sides have once all is read and written; before `split`."""
@@ -304,18 +313,12 @@ class HandshakeState:
 
     # A step leaves `step` at OVER until it is done: whatever raises in between leaves a dead machine.
 
-    def _begin(self, step: Step) -> None:
+    def _begin(self, step: Step) -> Step:
+        """Answers which step comes behind it."""
         if self.step is not step:
             raise LocalMisuseError(f"{step.value} in a handshake that is at {self.step.value}")
         self.step = Step.OVER
-
-    def _done(self, step: Step, value: bytes) -> bytes:
-        self.step = STEPS[self._role][step]
-        return value
-
-    def _tokens(self, step: Step) -> tuple[Token, ...]:
-        self._begin(step)
-        return self._pattern.messages[_MESSAGE_OF[self._role][step]]
+        return STEPS[self._role][step]
 
     def _write(self, token: Token) -> bytes:
         symmetric = self._symmetric

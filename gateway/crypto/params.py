@@ -7,7 +7,6 @@ what a parameter means is the session's. Counterpart: `records`.
 from __future__ import annotations
 
 import enum
-from dataclasses import replace
 from typing import Final
 
 from gateway.errors import LocalMisuseError, PeerProtocolError, Reason
@@ -56,31 +55,38 @@ class Params:
     @classmethod
     def decode(cls, content: bytes) -> Params:
         """Raises PeerProtocolError (BAD_PARAMS): cut off, one type twice, or a known one malformed."""
-        params = cls()
+        confirmed, limit, software = None, None, None
         seen: set[int] = set()
         for kind, value in _split(content):
             if kind in seen:
                 raise PeerProtocolError(Reason.BAD_PARAMS, f"parameter {kind} twice")
             seen.add(kind)
-            params = _with(params, kind, value)
-        return params
+            if kind == ParamType.ADDRESS_CONFIRMED:
+                confirmed = _read_confirmed(value)
+            elif kind == ParamType.RECORD_LIMIT:
+                limit = _read_limit(value)
+            elif kind == ParamType.SOFTWARE:
+                software = _read_version(value)
+        return cls(confirmed, limit, software)
 
 
-def _with(params: Params, kind: int, value: bytes) -> Params:
-    if kind == ParamType.ADDRESS_CONFIRMED:
-        if value not in (b"\x00", b"\x01"):
-            raise PeerProtocolError(Reason.BAD_PARAMS, "address confirmation")
-        return replace(params, dialled_address_confirmed=value == b"\x01")
-    if kind == ParamType.RECORD_LIMIT:
-        limit = int.from_bytes(value, "big")
-        if len(value) != 2 or not 0 < limit <= RECORD_CONTENT_OCTETS:
-            raise PeerProtocolError(Reason.BAD_PARAMS, "record limit")
-        return replace(params, record_limit=limit)
-    if kind == ParamType.SOFTWARE:
-        if not _is_version(value):
-            raise PeerProtocolError(Reason.BAD_PARAMS, "software version")
-        return replace(params, software=value.decode("ascii"))
-    return params
+def _read_confirmed(value: bytes) -> bool:
+    if value not in (b"\x00", b"\x01"):
+        raise PeerProtocolError(Reason.BAD_PARAMS, "address confirmation")
+    return value == b"\x01"
+
+
+def _read_limit(value: bytes) -> int:
+    limit = int.from_bytes(value, "big")
+    if len(value) != 2 or not 0 < limit <= RECORD_CONTENT_OCTETS:
+        raise PeerProtocolError(Reason.BAD_PARAMS, "record limit")
+    return limit
+
+
+def _read_version(value: bytes) -> str:
+    if not _is_version(value):
+        raise PeerProtocolError(Reason.BAD_PARAMS, "software version")
+    return value.decode("ascii")
 
 
 def _split(content: bytes) -> list[tuple[int, bytes]]:

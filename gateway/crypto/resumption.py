@@ -7,7 +7,7 @@ that it is used once, and for whom, is `tickets`. Counterpart: `handshake`, the 
 
 from __future__ import annotations
 
-from typing import Final, cast
+from typing import Final
 
 from gateway.crypto.handshake import HandshakeResult, OfferedPeer, finish
 from gateway.crypto.keys import Ephemerals
@@ -61,12 +61,12 @@ class ReceivingResumption:
         if len(message) != RESUMED_ANSWER_OCTETS:
             raise PeerProtocolError(Reason.BAD_FRAME, f"message 2 of {len(message)} octets")
         values = RESUMED_ANSWER_PAYLOAD.decode(noise.read_payload(noise.read_tokens(message)))
-        flags = AnswerFlags(cast("int", values["flags"]))
+        flags = AnswerFlags(values["flags"])
         return finish(
             noise,
             OfferedPeer(self._ticket.identity, self._ticket.epoch, OfferFlags.NONE, _FORM),
             flags,
-            DialledAddress(cast("bytes", values["address"]), cast("int", values["port"])),
+            DialledAddress(values["address"], values["port"]),
             keeps_ticket=self._keeps_ticket and AnswerFlags.KEEPS_TICKET in flags,
             used=self._ticket,
         )
@@ -102,7 +102,7 @@ class SendingResumption:
         values = RESUMED_OFFER_PAYLOAD.decode(payload)
         # Now, not in write_answer: as in `handshake.SendingHandshake`.
         self._tokens = noise.write_tokens()
-        flags = OfferFlags(cast("int", values["flags"]))
+        flags = OfferFlags(values["flags"])
         self._offered = OfferedPeer(self._ticket.identity, self._ticket.epoch, flags, _FORM)
         self._noise = noise
         return self._offered

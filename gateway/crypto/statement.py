@@ -7,7 +7,7 @@ take over. Serials and what a statement leads to are the memory's to judge. Coun
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 from gateway.crypto.keys import IdentityKey, IdentityPublic, Label
 from gateway.crypto.messages import STATEMENT
@@ -50,17 +50,17 @@ def claims(content: bytes) -> tuple[bytes, bytes, int] | None:
         values = STATEMENT.decode(content)
     except PeerProtocolError:
         return None
-    return cast("bytes", values["old"]), cast("bytes", values["new"]), cast("int", values["serial"])
+    return values["old"], values["new"], values["serial"]
 
 
 def read_statement(content: bytes) -> Statement:
     """Verify one. Raises PeerProtocolError (form) or CryptoRefusedError (keys, signatures)."""
     values = STATEMENT.decode(content)
-    old = IdentityPublic(cast("bytes", values["old"]))
-    new = IdentityPublic(cast("bytes", values["new"]))
+    old = IdentityPublic(values["old"])
+    new = IdentityPublic(values["new"])
     if old == new:
         raise PeerProtocolError(Reason.BAD_RECORD, "statement leads nowhere")
     signed = content[:_SIGNED_OCTETS]
-    old.verify(Label.STATEMENT_OLD, signed, cast("bytes", values["by_old"]))
-    new.verify(Label.STATEMENT_NEW, signed, cast("bytes", values["by_new"]))
-    return Statement(old, new, cast("int", values["serial"]))
+    old.verify(Label.STATEMENT_OLD, signed, values["by_old"])
+    new.verify(Label.STATEMENT_NEW, signed, values["by_new"])
+    return Statement(old, new, values["serial"])

@@ -53,9 +53,12 @@ class _Kept:
 
 def _kept(ticket: Ticket, now: float, grace: float = 0.0) -> _Kept:
     """With its end: so long after it was made, and so long after the full handshake."""
-    root = now if ticket.root is None else ticket.root
+    root = ticket.root
+    if root is None:
+        root = now
+        ticket = Ticket(ticket.name, ticket.secret, ticket.identity, ticket.epoch, root)
     until = min(now + limits.TICKET_SECONDS, root + limits.TICKET_ROOT_SECONDS) + grace
-    return _Kept(Ticket(ticket.name, ticket.secret, ticket.identity, ticket.epoch, root), until)
+    return _Kept(ticket, until)
 
 
 class HeldTickets:

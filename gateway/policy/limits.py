@@ -116,6 +116,9 @@ EPHEMERALS_AT_ONCE: Final = 8
 waits for all of them."""
 VERIFIED_ENDORSEMENTS: Final = 1024
 """Endorsements known to have verified, kept by one worker: about 220 octets each."""
+FINGERPRINTS_KEPT: Final = 1024
+"""Fingerprints of identities as text, kept by one process: about 250 octets each. A log line of each session
+has one."""
 LOOKS_CACHED: Final = 512
 """Replies, and lines of clients, that were taken apart and are kept: up to 2 KB each."""
 NAME_OCTETS: Final = 255

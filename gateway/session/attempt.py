@@ -31,6 +31,8 @@ from gateway.smtp.capability import VERB_LINE, OfferSize, offer_fits
 
 _PLAIN: Final = frozenset({Reason.UPGRADED, Reason.UPGRADED_NEW_PEER})
 """What may be upgraded with a ticket: a peer that is as it was."""
+_PARAMS: Final = Params().encode()
+"""S has nothing to tell."""
 _NEVER_OLD: Final = 0xFFFF_FFFF
 """An epoch that no memory is ahead of."""
 
@@ -85,7 +87,7 @@ class Attempt:
         self._ticket = result.ticket
         self._records = RecordLayer(result)
         self._flights = Flights(self._records)
-        self._flights.add(RecordType.PARAMS, Params().encode())
+        self._flights.add(RecordType.PARAMS, _PARAMS)
         if odd:
             self._flights.add(RecordType.IGNORABLE)
         return VERB_LINE + frame(FrameKind.ANSWER, answer) + self._flights.at_once(may_send)

@@ -9,7 +9,7 @@ Counterpart: `session.sending`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from gateway.crypto.frames import Frame, FrameKind, FrameReader
 from gateway.crypto.handshake import HandshakeResult, OfferForm, ReceivingHandshake, prologue
@@ -62,6 +62,7 @@ from gateway.smtp.capability import (
 from gateway.smtp.events import Role, Unparsed
 from gateway.smtp.observer import Observer
 
+_PARAMS: Final = {sure: Params(dialled_address_confirmed=sure).encode() for sure in (True, False)}
 CANNOT_GO_ON = b"454 4.7.0 Encrypted channel could not be set up, please try again\r\n"
 
 
@@ -264,8 +265,7 @@ class ReceivingSession(Machine):
         self._channel = Channel(flights, self._frames)
         self.state = State.CHANNEL
         self.deadline = None
-        params = Params(dialled_address_confirmed=confirmed)
-        flights.add(RecordType.PARAMS, params.encode())
+        flights.add(RecordType.PARAMS, _PARAMS[confirmed])
         for statement in () if result.resumed else self._context.statements:
             flights.add(RecordType.STATEMENT, statement)
         if now_and_then(self._context.entropy):

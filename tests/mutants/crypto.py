@@ -142,7 +142,7 @@ _keys.lacks(
 _handshake = Room("gateway/crypto/handshake.py")
 _handshake.lacks(
     "the offer's signature is verified",
-    '        identity.verify(Label.OFFER, signed, _octets(values, "signature"))\n',
+    '        identity.verify(Label.OFFER, signed, values["signature"])\n',
     "",
 )
 _SIGNED = 'OFFER_SIGNED.encode({"hash": noise.h, **self._values})'
@@ -229,8 +229,8 @@ _noise.lacks(
 )
 _noise.lacks(
     "a handshake that raised is dead",
-    "        self.step = Step.OVER\n\n    def _done",
-    "\n    def _done",
+    "        self.step = Step.OVER\n        return",
+    "        return",
 )
 _noise.lacks(
     "no nonce serves twice",
@@ -253,12 +253,12 @@ _noise.lacks(
 _statement = Room("gateway/crypto/statement.py")
 _statement.lacks(
     "a statement is signed by the old identity",
-    '    old.verify(Label.STATEMENT_OLD, signed, cast("bytes", values["by_old"]))\n',
+    '    old.verify(Label.STATEMENT_OLD, signed, values["by_old"])\n',
     "",
 )
 _statement.lacks(
     "a statement is signed by the new identity",
-    '    new.verify(Label.STATEMENT_NEW, signed, cast("bytes", values["by_new"]))\n',
+    '    new.verify(Label.STATEMENT_NEW, signed, values["by_new"])\n',
     "",
 )
 _statement.lacks("a statement leads somewhere", "    if old == new:", "    if False:")
