@@ -93,18 +93,21 @@ def line(
 ) -> str:
     """The whole line without its end. A field that is None is left out; what does not fit is cut."""
     head = "" if at is None else f"{_second(int(at))}.{int(at % 1 * 1000):03}Z "
-    head += f"{level.value} "
+    head += f"{_choice(level)} "
     if session:
-        head += f"session={escaped(session)} "
+        head += f"session={_word(session)} "
     head += f"{_word(subsystem)} {_word(event)}"
-    tail = "" if reason is None else f" reason={reason.value}"
+    tail = "" if reason is None else f" reason={_choice(reason)}"
     room = limits.LOG_LINE_OCTETS - len(head) - len(tail) - len(_CUT_FIELD)
     middle = ""
     for key, value in fields.items() if fields else ():
         if value is None:
             continue
-        # Whole numbers are the most common values, and nothing in them needs escaping.
-        part = f" {_word(key)}={value if type(value) is int else escaped(value)}"
+        if type(value) is int:  # the most common ones, and nothing in them needs escaping
+            token = str(value)
+        else:
+            token = _choice(value) if isinstance(value, (enum.Enum, bool)) else escaped(value)
+        part = f" {_word(key)}={token}"
         if len(middle) + len(part) > room:
             middle += _CUT_FIELD
             break
@@ -147,6 +150,12 @@ def _escape(character: str) -> str:
 def _word(word: str) -> str:
     """Words are ours, so this is a net: one that is none is shown escaped, and breaks no line."""
     return word if _WORD.fullmatch(word) else escaped(word)
+
+
+@lru_cache(maxsize=256, typed=True)
+def _choice(value: enum.Enum | bool) -> str:
+    """One of a few that there are: its token is made once."""
+    return escaped(value)
 
 
 class Entry(NamedTuple):
