@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import astuple
 from typing import Final
 
 from gateway.peers.history import TROUBLES, Happening, History, PeerEvent, appended
@@ -25,7 +24,7 @@ _LASTS: Final = """
 
 def read(connection: sqlite3.Connection, destination: Destination) -> History:
     """Oldest first."""
-    rows = connection.execute(_READ, astuple(destination)).fetchall()
+    rows = connection.execute(_READ, destination).fetchall()
     return tuple(
         PeerEvent(_happening(event), at, until, times, identity) for event, at, until, times, identity in rows
     )
@@ -37,13 +36,12 @@ def add(connection: sqlite3.Connection, destination: Destination, events: Histor
         after = appended(after, event)
     if after is before:
         return
-    where = astuple(destination)
-    connection.execute(f"DELETE FROM events WHERE {_HERE}", where)  # noqa: S608
+    connection.execute(f"DELETE FROM events WHERE {_HERE}", destination)  # noqa: S608
     connection.executemany(
         "INSERT INTO events (address, port, number, event, at, until, times, identity)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [
-            (*where, number, one.happening.value, one.at, one.until, one.times, one.identity)
+            (*destination, number, one.happening.value, one.at, one.until, one.times, one.identity)
             for number, one in enumerate(after)
         ],
     )

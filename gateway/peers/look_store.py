@@ -7,7 +7,7 @@ Counterparts: `database` (the file, and every trouble with it), `schema` (the ta
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 from gateway.errors import Reason
@@ -49,11 +49,10 @@ class LookStore:
             after = with_look(before, look, now)
             if after is before or not _is_pinned(connection, destination):
                 return
-            where = astuple(destination)
-            connection.execute(f"DELETE FROM looks WHERE {_HERE}", where)  # noqa: S608
+            connection.execute(f"DELETE FROM looks WHERE {_HERE}", destination)  # noqa: S608
             connection.executemany(
                 "INSERT INTO looks (address, port, host, keywords, seen) VALUES (?, ?, ?, ?, ?)",
-                [(*where, one.host, b" ".join(one.keywords), one.seen) for one in after],
+                [(*destination, one.host, b" ".join(one.keywords), one.seen) for one in after],
             )
 
         self._database.write(write)
@@ -75,22 +74,22 @@ class LookStore:
         self._database.write(
             lambda connection: connection.execute(
                 "INSERT OR REPLACE INTO troubles (address, port, likely, at) VALUES (?, ?, ?, ?)",
-                (*astuple(destination), likely.value, now),
+                (*destination, likely.value, now),
             ).close()
         )
 
 
 def _looks(connection: sqlite3.Connection, destination: Destination) -> tuple[Look, ...]:
-    rows = connection.execute(_LOOKS, astuple(destination)).fetchall()
+    rows = connection.execute(_LOOKS, destination).fetchall()
     return tuple(Look(host, tuple(keywords.split()), seen) for host, keywords, seen in rows)
 
 
 def _is_pinned(connection: sqlite3.Connection, destination: Destination) -> bool:
-    return connection.execute(_IS_PINNED, astuple(destination)).fetchone() is not None
+    return connection.execute(_IS_PINNED, destination).fetchone() is not None
 
 
 def _trouble(connection: sqlite3.Connection, destination: Destination) -> Trouble | None:
-    row = connection.execute(_TROUBLE, astuple(destination)).fetchone()
+    row = connection.execute(_TROUBLE, destination).fetchone()
     if row is None:
         return None
     known = row[0] in _WORDS  # a later version may know more of them

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from gateway.policy import limits
 
@@ -24,9 +25,11 @@ class Acceptance(enum.Enum):
     NOT_YET = "not-yet"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Destination:
-    """What a sender dialled; the key of a pin. `address` in the one form of `ipaddress`, lower case."""
+class Destination(NamedTuple):
+    """What a sender dialled; the key of a pin. `address` in the one form of `ipaddress`, lower case.
+
+    A tuple, because tuples compare and hash in C.
+    """
 
     address: str
     port: int
@@ -120,7 +123,10 @@ class Pin:
         return max(known.last_seen for known in self.identities)
 
     def find(self, identity: bytes) -> PinnedIdentity | None:
-        return next((known for known in self.identities if known.identity == identity), None)
+        for known in self.identities:
+            if known.identity == identity:
+                return known
+        return None
 
 
 def is_accepted(pin: Pin | None, identity: bytes) -> bool:
@@ -165,6 +171,8 @@ def _seen(pin: Pin | None, destination: Destination, peer: MetPeer, now: int) ->
 
 def _with_seen_again(pin: Pin, known: PinnedIdentity, peer: MetPeer, now: int) -> Pin:
     after = _seen_again(known, peer, now)
+    if after is known and len(pin.identities) == 1:
+        return pin
     others = tuple(_run_broken(o) if after.accepted and not o.accepted else o for o in pin.identities)
     old = after.stated_by if now - after.first_seen >= limits.OLD_IDENTITY_DAYS * limits.DAY_SECONDS else b""
     identities = tuple(
@@ -273,13 +281,17 @@ def _with_newcomer(pin: Pin, peer: MetPeer, now: int) -> Pin:
 def _seen_again(known: PinnedIdentity, peer: MetPeer, now: int) -> PinnedIdentity:
     another_day = known.announced or _day(now) > _day(known.last_seen)
     another_hour = now - known.last_seen >= limits.PIN_LAST_SEEN_SECONDS
+    epoch, had_full = max(known.epoch, peer.epoch), known.had_full_offer or peer.full
+    is_more = epoch != known.epoch or had_full != known.had_full_offer
+    if known.accepted and not (another_day or another_hour or is_more):
+        return known
     after = replace(
         known,
-        epoch=max(known.epoch, peer.epoch),
+        epoch=epoch,
         first_seen=now if known.announced else known.first_seen,
         last_seen=now if another_day or another_hour else known.last_seen,
         days_seen=known.days_seen + another_day,
-        had_full_offer=known.had_full_offer or peer.full,
+        had_full_offer=had_full,
     )
     return after if after.accepted else _run_goes_on(after, another_day, now)
 

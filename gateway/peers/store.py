@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -112,7 +112,7 @@ class PinStore:
             before = _lookup(connection, destination)
             after = updated(before, destination, peer, now, statement)
             _replace(connection, before, after, now)
-            connection.execute(f"DELETE FROM failures WHERE {_HERE}", astuple(destination))  # noqa: S608
+            connection.execute(f"DELETE FROM failures WHERE {_HERE}", destination)  # noqa: S608
             return after
 
         return self._database.write(write)
@@ -134,7 +134,7 @@ class PinStore:
             connection.execute(
                 "INSERT OR REPLACE INTO failures (address, port, in_a_row, rest_until, last_failed)"
                 " VALUES (?, ?, ?, ?, ?)",
-                (*astuple(destination), failures.in_a_row, failures.rest_until, now),
+                (*destination, failures.in_a_row, failures.rest_until, now),
             )
             return failures
 
@@ -184,7 +184,7 @@ class PinStore:
 
         def write(connection: sqlite3.Connection) -> bool:
             gone = [
-                connection.execute(f"DELETE FROM {table} WHERE {_HERE}", astuple(destination)).rowcount  # noqa: S608
+                connection.execute(f"DELETE FROM {table} WHERE {_HERE}", destination).rowcount  # noqa: S608
                 for table in _PER_DESTINATION
             ]
             return any(gone)
@@ -251,12 +251,11 @@ def _all_pins(connection: sqlite3.Connection) -> list[Pin]:
 
 
 def _replace(connection: sqlite3.Connection, before: Pin | None, after: Pin, now: int) -> None:
-    where = astuple(after.destination)
     left = {known.identity for known in after.identities}
     for known in before.identities if before is not None else ():
         if known.identity not in left:
-            connection.execute(_DROP, (*where, known.identity))
-    connection.executemany(_PUT, [(*where, *_row(known)) for known in after.identities])
+            connection.execute(_DROP, (*after.destination, known.identity))
+    connection.executemany(_PUT, [(*after.destination, *_row(known)) for known in after.identities])
     history_store.add(connection, after.destination, changes(before, after, now))
 
 

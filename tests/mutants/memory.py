@@ -61,8 +61,8 @@ _pins.lacks(
 )
 _pins.lacks(
     "an identity's highest epoch is kept",
-    "        epoch=max(known.epoch, peer.epoch),",
-    "        epoch=peer.epoch,",
+    "    epoch, had_full = max(known.epoch, peer.epoch), ",
+    "    epoch, had_full = peer.epoch, ",
 )
 _pins.lacks(
     "a rest has an end",

@@ -90,17 +90,18 @@ class Surroundings:
 
     def sending(self, flow: Flow) -> SendingContext:
         destination = Destination(flow.destination, flow.destination_port)
+        pin = self.pins.pin_of(destination)
         refusal = None
         if self._is_always(flow):
             pass
         elif _concerned(self._config.never, flow):
             refusal = Reason.NEVER
-        elif self.pins.is_resting(destination):
+        elif pin is None and self.pins.is_resting(destination):
             refusal = Reason.RECENTLY_FAILED
         return SendingContext(
             keys=self._keys,
             dialled=_dialled(flow.destination, flow.destination_port),
-            pin=self.pins.pin_of(destination),
+            pin=pin,
             today=_today(),
             entropy=os.urandom,
             draw_ephemerals=self._for_answers.take,

@@ -65,7 +65,7 @@ def test_one_that_rests_until_its_time_is_over(config: Config) -> None:
         for _ in range(limits.FAILURES_IN_A_ROW):
             store.note_failure(HERE, int(time.time()))
     assert told(config)[0] is Reason.RECENTLY_FAILED
-    assert told(config, replace(HERE, address="192.0.2.8"))[0] is None
+    assert told(config, HERE._replace(address="192.0.2.8"))[0] is None
 
 
 def test_lists_and_ports(config: Config) -> None:
