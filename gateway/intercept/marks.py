@@ -141,4 +141,4 @@ class MarkBits:
 
     def merged(self, site_mark: int, ours: int) -> int:
         """`ours` under the mask, the site's bits as they were."""
-        return (site_mark & self.rest) | ours
+        return (site_mark & ~self.mask) | ours

@@ -117,7 +117,8 @@ class SynQueue:
             raise BlockingIOError(errno.EAGAIN, "enough for now")
         self._left -= 1
         message = self._socket.recv(size)
-        self._note_answer(message)
+        if self._flag_answer is None:
+            self._note_answer(message)
         return message
 
     def _note_answer(self, message: bytes) -> None:

@@ -140,6 +140,13 @@ def _bound(flow: Flow, marks: MarkBits, port: int) -> socket.socket:
     return made
 
 
+def accept(listener: socket.socket) -> tuple[socket.socket, tuple[str, int]]:
+    """As `listener.accept()`, which looks for the names of family and kind each time. Raises OSError."""
+    descriptor, source = listener._accept()  # type: ignore[attr-defined]
+    family = socket.AF_INET if len(source) == 2 else socket.AF_INET6
+    return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, descriptor), source
+
+
 def flow_of_accepted(accepted: socket.socket, source: tuple[str, int]) -> Flow:
     """Whose connection this is, to where. `source` is what accept() said: the client may have reset since,
     and then getpeername() does not know it any more, while what we dialled for it still waits to be closed.

@@ -13,6 +13,7 @@ import secrets
 import select
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol
 
 from gateway.intercept import tproxy
@@ -68,8 +69,7 @@ class Dials:
 
     def dial(self, flow: Flow, done: DialDone) -> None:
         """Connect from the client's address, and from its port where that can be. Never raises."""
-        start = self._dial_from_clients_port if self._keeps_port else self._dial_from_any_port
-        self._dial(flow, done, lambda: start(flow))
+        self._dial(flow, done, self._dial_from_clients_port if self._keeps_port else self._dial_from_any_port)
 
     def dial_to_this_machine(self, flow: Flow, done: DialDone) -> None:
         """The same to a mail server that may be on this very machine: where ports are not kept, what we dial
@@ -78,7 +78,7 @@ class Dials:
         if self._keeps_port:
             self.dial(flow, done)
         else:
-            self._dial(flow, done, lambda: self._dial_from_spare_port(flow))
+            self._dial(flow, done, self._dial_from_spare_port)
 
     def drop(self, flow: Flow) -> None:
         """Reset one, if there is one; nobody is told."""
@@ -112,10 +112,10 @@ class Dials:
                     raise
         return self._dial_from_any_port(flow)
 
-    def _dial(self, flow: Flow, done: DialDone, start: Callable[[], socket.socket]) -> None:
+    def _dial(self, flow: Flow, done: DialDone, start: Callable[[Flow], socket.socket]) -> None:
         self.drop(flow)
         try:
-            dialled = start()
+            dialled = start(flow)
         except OSError as error:
             outcome = tproxy.outcome_of_failed(error)
             if outcome is DialOutcome.NO_DESCRIPTOR and self._asker.cramped():
@@ -125,9 +125,9 @@ class Dials:
             return
         give_up = self._loop.call_later(limits.DIAL_SECONDS, self._silent, flow, done)
         self._under_way[flow] = (dialled, give_up)
-        self._poller.watch(dialled.fileno(), select.EPOLLOUT, lambda _: self._over(flow, done))
+        self._poller.watch(dialled.fileno(), select.EPOLLOUT, partial(self._over, flow, done))
 
-    def _over(self, flow: Flow, done: DialDone) -> None:
+    def _over(self, flow: Flow, done: DialDone, events: int) -> None:
         number = tproxy.connect_error(self._under_way[flow][0])
         outcome = tproxy.outcome_of(number)
         dialled = self._taken_out(flow)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from gateway.errors import Reason
@@ -84,7 +85,7 @@ class Intake:
         self._loop = loop
         self._icmp = icmp if icmp is not None else IcmpBudget({}, 1)
         self._marks = marks
-        self._slot = slot
+        self._mark_of = {verdict: marks.of_verdict(verdict, slot) for verdict in Verdict}
         self.roles = roles
         self._pairs = pairs
         self._counters = counters
@@ -109,7 +110,7 @@ class Intake:
 
     def ended(self, flow: Flow, *, by_reset: bool) -> None:
         """Both connections of this flow are gone. A SYN that has waited for that goes on."""
-        self._execute_for(flow, self._gate.ended(flow, by_reset=by_reset))
+        self._execute(self._gate.ended(flow, by_reset=by_reset))
 
     def server_answers(self, server: tuple[str, int]) -> None:
         """Another worker was connected there just now."""
@@ -245,16 +246,7 @@ class Intake:
             return
         self._flow_roles[flow] = role
         self._gate.has_room = self._gate.has_room or self._reserve.is_whole()
-        self._execute_for(flow, self._gate.syn_arrived(token, flow, role, self._loop.time()))
-
-    def _execute_for(self, flow: Flow, commands: list[GateCommand]) -> None:
-        """What became of one flow's SYN, which may have passed because there is enough of something."""
-        for command in commands:
-            if isinstance(command, GiveVerdict) and command.limit is not None:
-                del self._flow_roles[flow]
-                self._counters.add(_OVER[command.limit])
-                self._pairs.over_limit(flow, command.limit)
-        self._execute(commands)
+        self._execute(self._gate.syn_arrived(token, flow, role, self._loop.time()))
 
     def _execute(self, commands: list[GateCommand]) -> None:
         """All of them, also behind one that fails: they are of several flows."""
@@ -283,13 +275,22 @@ class Intake:
         token = command.token
         assert isinstance(token, HeldPacket)
         assert self._queue is not None
-        site_mark, _ = self._held.pop(token)
-        ours = self._marks.of_verdict(command.verdict, self._slot)
+        site_mark, flow = self._held.pop(token)
+        ours = self._mark_of[command.verdict]
         mark = None if ours is None else self._marks.merged(site_mark, ours)
         self._counters.add(Tally.VERDICTS_GIVEN)
         if command.verdict is Verdict.PASS:
             self._counters.add(Tally.PASSED_UNMARKED)
         self._queue.verdict(token, mark, drop=command.verdict is Verdict.DROP)
+        if command.limit is not None:
+            assert flow is not None
+            del self._flow_roles[flow]
+            self._note_over(flow, command.limit)
+
+    def _note_over(self, flow: Flow, limit: Limit) -> None:
+        """It has passed, or failed, because there is enough of something."""
+        self._counters.add(_OVER[limit])
+        self._pairs.over_limit(flow, limit)
 
     def _tick(self) -> None:
         self._ticker = self._loop.call_later(limits.GATE_TICK_SECONDS, self._tick)
@@ -318,8 +319,7 @@ class Intake:
         self._pairs.dial_failed(flow, role, outcome)
         limit = _SHORT_OF.get(outcome)
         if limit is not None:
-            self._counters.add(_OVER[limit])
-            self._pairs.over_limit(flow, limit)
+            self._note_over(flow, limit)
 
     def _tell_answer(self, server: tuple[str, int]) -> None:
         """So that the other workers need no probe: theirs might be in the name of a forged source."""
@@ -345,8 +345,7 @@ class Intake:
             return
         role = self._flow_roles.pop(flow)
         if claim is Claim.TOO_MANY:
-            self._counters.add(Tally.OVER_SESSIONS)
-            self._pairs.over_limit(flow, Limit.SESSIONS)
+            self._note_over(flow, Limit.SESSIONS)
             reset(accepted)
             return
         if claim is Claim.DIALLED:
@@ -354,17 +353,13 @@ class Intake:
             del self._ready[flow]  # only now: who fails finds it here, to reset it
             return
         self._counters.add(Tally.ACCEPTED_FIRST)
-        self._dial_for(
-            flow,
-            role,
-            lambda flow, outcome, dialled: self._dialled_after(flow, role, accepted, outcome, dialled),
-        )
+        self._dial_for(flow, role, partial(self._dialled_after, role, accepted))
 
     def _dialled_after(
         self,
-        flow: Flow,
         role: Role,
         accepted: socket.socket,
+        flow: Flow,
         outcome: DialOutcome,
         dialled: socket.socket | None,
     ) -> None:

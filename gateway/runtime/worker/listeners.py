@@ -46,7 +46,7 @@ class Listeners:
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(limits.ACCEPTS_PER_TURN):
             try:
-                accepted, source = listener.accept()
+                accepted, source = tproxy.accept(listener)
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
