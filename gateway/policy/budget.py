@@ -16,16 +16,12 @@ from gateway.policy import limits
 class Bucket:
     """So many a second, and twice as many at once after a rest."""
 
-    __slots__ = ("_at", "_level", "_per_second")
+    __slots__ = ("_at", "_level", "_per_second", "burst")
 
     def __init__(self, per_second: float, now: float) -> None:
         self._per_second = per_second
-        self._level = self.burst
+        self.burst = self._level = per_second * limits.HANDSHAKE_BURST_SECONDS
         self._at = now
-
-    @property
-    def burst(self) -> float:
-        return self._per_second * limits.HANDSHAKE_BURST_SECONDS
 
     def has(self, now: float, left: float) -> bool:
         """Whether one can be taken that leaves so many. A clock that goes back gives nothing."""

@@ -270,7 +270,11 @@ class Connection:
     def _handle(self, event: Event) -> None:
         try:
             for command in self._machine.handle(event, self._loop.time()):
-                _EXECUTE[type(command)](self, command)
+                if type(command) is c.SendOctets:  # nearly every one
+                    endpoint = self._near if command.side is Side.NEAR else self._far
+                    endpoint.write_in_turn(command.octets, last=command.last)
+                else:
+                    _EXECUTE[type(command)](self, command)
         except Exception as error:
             self.failed(error)
             return
@@ -306,9 +310,6 @@ class Connection:
         return self._near if side is Side.NEAR else self._far
 
     # --- Commands ---------------------------------------------------------------------------------------
-
-    def _send_octets(self, command: c.SendOctets) -> None:
-        self._endpoint(command.side).write_in_turn(command.octets, last=command.last)
 
     def _send_end(self, command: c.SendEnd) -> None:
         self._endpoint(command.side).end()
@@ -358,7 +359,6 @@ class Connection:
 
 
 _EXECUTE: dict[type, Callable[..., None]] = {
-    c.SendOctets: Connection._send_octets,
     c.SendEnd: Connection._send_end,
     c.SendReset: Connection._send_reset,
     c.PauseReading: Connection._pause,

@@ -18,7 +18,7 @@ from gateway.intercept.admission import Limit
 from gateway.intercept.outcomes import DialOutcome
 from gateway.intercept.syn import Flow
 from gateway.observe.counters import Counters, Direction, Tally
-from gateway.observe.log import Level, Log, Value, session_id
+from gateway.observe.log import Level, Log, session_id
 from gateway.peers.pins import Destination
 from gateway.policy import limits
 from gateway.policy.cause import Sighting, likely
@@ -120,10 +120,10 @@ class Sessions:
         )
         self._roles[connection] = role
         self._counters.add(Tally.SESSIONS_BEGUN)
-        self._counters.set(Tally.SESSIONS_OPEN, len(self._roles))
         try:
             direction, source, to = _DIRECTION[role], _source(flow), _server(flow)
-            self._fact(connection, "begun", direction=direction, source=source, to=to)
+            session = connection.session_id
+            self._log.fact("session", "begun", session=session, direction=direction, source=source, to=to)
             connection.start()
         except Exception as error:
             connection.failed(error)
@@ -217,10 +217,11 @@ class Sessions:
             self._counters.add(Tally.RESUMED)
         level = Level.NOTICE if note.alarm or note.reason in _NOTICES else Level.INFO
         cause = note.likely or self._likely(connection, direction, note.seen)
-        self._fact(
-            connection,
+        self._log.fact(
+            "session",
             "decided",
             level=level,
+            session=connection.session_id,
             reason=note.reason,
             direction=direction,
             protected=note.upgraded,
@@ -252,16 +253,29 @@ class Sessions:
     def note_fact(self, connection: Connection, note: NoteFact) -> None:
         cause = self._likely(connection, _DIRECTION[self._roles[connection]], note.seen)
         detail = note.detail or None
-        self._fact(
-            connection, note.event, level=Level.NOTICE, reason=note.reason, detail=detail, likely=cause
+        self._log.fact(
+            "session",
+            note.event,
+            level=Level.NOTICE,
+            session=connection.session_id,
+            reason=note.reason,
+            detail=detail,
+            likely=cause,
         )
         if cause is not None:
             self._tell_cause(connection, cause)
 
     def session_failed(self, connection: Connection, error: Exception) -> None:
         """By a bug of ours, which has ended it."""
-        bug = Bug.of(error)
-        self._fact(connection, "failed", level=Level.ERROR, reason=Reason.INTERNAL, detail=bug.detail)
+        bug, session = Bug.of(error), connection.session_id
+        self._log.fact(
+            "session",
+            "failed",
+            level=Level.ERROR,
+            session=session,
+            reason=Reason.INTERNAL,
+            detail=bug.detail,
+        )
         self._tell(bug.alarm())
 
     def flow_failed(self, flow: Flow, error: Exception) -> None:
@@ -289,34 +303,22 @@ class Sessions:
                 self.on_empty()
 
     def _note_end(self, connection: Connection, role: Role) -> None:
-        direction = _DIRECTION[role]
-        self._counters.ended(direction, connection.end_reason(role))
-        self._counters.set(Tally.SESSIONS_OPEN, len(self._roles))
+        direction, reason = _DIRECTION[role], connection.end_reason(role)
+        self._counters.ended(direction, reason)
         protected = connection.decision is not None and connection.decision.upgraded
         octets = connection.near_octets + connection.far_octets
         self._counters.add(Tally.OCTETS_PROTECTED if protected else Tally.OCTETS_CLEAR, octets)
-        self._fact(
-            connection,
+        self._log.fact(
+            "session",
             "ended",
-            reason=connection.end_reason(role),
+            session=connection.session_id,
+            reason=reason,
             direction=direction,
             protected=protected,
             seconds=round(self._loop.time() - connection.started, 3),
             near_octets=connection.near_octets,
             far_octets=connection.far_octets,
         )
-
-    def _fact(
-        self,
-        connection: Connection,
-        event: str,
-        *,
-        level: Level = Level.INFO,
-        reason: Reason | None = None,
-        **fields: Value,
-    ) -> None:
-        session = connection.session_id
-        self._log.fact("session", event, level=level, session=session, reason=reason, **fields)
 
 
 def _whereabouts(flow: Flow, cause: Reason | None) -> Message:

@@ -166,6 +166,7 @@ class Worker:
         self._yielded = self._link.send({"yields": True})
 
     def _report(self) -> None:
+        self._counters.set(Tally.SESSIONS_OPEN, self._sessions.open)
         self._counters.set(Tally.SYNS_HELD, self._intake.held)
         self._counters.set(Tally.OCTETS_HELD, self._sessions.octets_held)
         self._counters.set(Tally.LOG_LINES_LOST, self._log.lost_lines)
