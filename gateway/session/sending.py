@@ -4,7 +4,8 @@ Near is the sender (our mail server), far what it dialled. The EHLO reply is hel
 sender gets it without the offer. From the verb on no octet reaches the sender that did not come out of a
 record; a handshake that fails is tried again on a new connection, then given up in clear with an alarm,
 and only where greeting and reply are those that the sender has seen (docs/protocol.md, "Failed handshakes").
-Counterparts: `session.attempt`, which is one dial's; `session.unoffered`; `session.receiving`.
+Counterparts: `session.attempt`, which is one dial's; `session.redials`, which knows all of them;
+`session.unoffered`; `session.receiving`.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from gateway.session.events import (
 )
 from gateway.session.first_flight import FirstFlight
 from gateway.session.machine import Handler, Machine, Table, in_channel
+from gateway.session.redials import Redials
 from gateway.session.rollover import announcement
 from gateway.session.second_look import Continue, Differs, FirstLook, Same, SecondLook
 from gateway.smtp.capability import host_name, split_offer
@@ -81,14 +83,7 @@ class SendingSession(Machine):
         self._seen = FirstLook(b"", b"", b"")
         self._attempt: Attempt | None = None
         self._flight = FirstFlight()
-        self._dials = 1
-        self._dials_forgiven = 0
-        """Those whose ticket was not known: that is how a gateway that was started anew begins."""
-        self._reply_is_unshown = False
-        """It came with a ticket that is not known: the sender is shown that of the next dial instead, which a
-        farm may answer with another machine."""
-        self._failure: Sighting | None = None
-        """Of the last dial that has failed."""
+        self._redials = Redials()
         self._look: SecondLook | None = None
         self._peer: VerifiedPeer | None = None
         self._statements_left = limits.STATEMENTS_SHOWN
@@ -143,8 +138,7 @@ class SendingSession(Machine):
             return self._stay_clear(self._seen.reply, Decision.in_clear(error.reason, alarm=alarm))
         self._hold_early()
         failed = self._fail(error.reason, error.detail, now)
-        self._reply_is_unshown = error.reason is Reason.TICKET_UNKNOWN
-        return failed if self._reply_is_unshown else [SendOctets(Side.NEAR, self._seen.reply), *failed]
+        return self._redials.show(self._seen.reply, failed, dials_again=True)
 
     def _hold_early(self) -> bool:
         """What stood behind the EHLO unasked becomes the first octets of the first flight."""
@@ -250,7 +244,7 @@ class SendingSession(Machine):
     def _confirmed(self, proven: Proven) -> list[Command]:
         decision, peer = proven.decision, proven.peer
         form = "resumed" if peer.resumed else peer.form.value
-        detail = f"peer={peer.identity.fingerprint} form={form} dials={self._dials}"
+        detail = f"peer={peer.identity.fingerprint} form={form} dials={self._redials.dials}"
         look = look_of(self._seen.host, self._seen.reply)
         seen = Sighting(decision.reason, look) if decision.alarm else None
         commands: list[Command] = [
@@ -272,22 +266,19 @@ class SendingSession(Machine):
     def _fail(
         self, reason: Reason, detail: str, now: float, *, said: bytes = b"", was_reset: bool = False
     ) -> list[Command]:
-        self._failure = Sighting(reason, look_of(self._seen.host, self._seen.reply), said, was_reset)
+        failure = Sighting(reason, look_of(self._seen.host, self._seen.reply), said, was_reset)
+        told = f"{detail} dial={self._redials.dials}".strip()
+        self._redials.failed(failure)
         self._attempt = None
-        self._dials += 1
         self.state = State.REDIALLING
         self.deadline = now + limits.REDIAL_SECONDS
-        told = f"{detail} dial={self._dials - 1}".strip()
-        seen: Sighting | None = self._failure
-        if reason is Reason.TICKET_UNKNOWN:
-            # No trouble of the line's: nobody is to look for a cause.
-            self._dials_forgiven = min(self._dials_forgiven + 1, limits.TICKETS_FORGIVEN)
-            seen = None
+        # A ticket that is not known is no trouble of the line's: nobody is to look for a cause.
+        seen = None if reason is Reason.TICKET_UNKNOWN else failure
         return [NoteFact("handshake-failed", reason, told, seen), Redial()]
 
     def _redialled(self, event: Redialled, now: float) -> list[Command]:
         self.state = State.REOBSERVING
-        self._look = SecondLook(self._seen, unshown=self._reply_is_unshown)
+        self._look = SecondLook(self._seen, unshown=self._redials.reply_is_kept_back)
         return []
 
     def _look_again(self, event: OctetsReceived, now: float) -> list[Command]:
@@ -299,17 +290,14 @@ class SendingSession(Machine):
             return self._defer(Reason.REDIAL_DIFFERS)
         self._seen = look.look
         judged = self._judge_again(look, now)
-        if not self._reply_is_unshown:
+        if not self._redials.reply_is_kept_back:
             return judged
-        assert self._failure is not None
-        failed = self.state is State.REDIALLING
-        self._reply_is_unshown = failed and self._failure.failure is Reason.TICKET_UNKNOWN
-        return judged if self._reply_is_unshown else [SendOctets(Side.NEAR, self._seen.reply), *judged]
+        return self._redials.show(self._seen.reply, judged, dials_again=self.state is State.REDIALLING)
 
     def _judge_again(self, look: Same, now: float) -> list[Command]:
         if look.offer is None:
             return self._give_up(Reason.OFFER_MISSING)
-        if self._dials - self._dials_forgiven >= limits.DIALS_PER_SESSION:
+        if self._redials.were_enough:
             return self._give_up(Reason.HANDSHAKE_FAILED)
         return self._upgrade_again(look.offer, look.greeting, now)
 
@@ -337,22 +325,18 @@ class SendingSession(Machine):
         if self._near_ended:
             commands.append(SendEnd(Side.FAR))
         decision = Decision.in_clear(reason, alarm=True)
-        told = self._relay(decision, self._told_failure(), self._failure)
+        told = self._relay(decision, self._redials.told(), self._redials.failure)
         return [*commands, *self._resume_near(), *told]
 
     def _defer(self, reason: Reason) -> list[Command]:
         """The sender keeps the message queued: 421, then the end."""
         self._end()
         return [
-            NoteDecision(False, reason, True, self._told_failure(), self._failure),
+            NoteDecision(False, reason, True, self._redials.told(), self._redials.failure),
             SendOctets(Side.NEAR, TRY_AGAIN),
             SendReset(Side.FAR),
             CloseBoth(),
         ]
-
-    def _told_failure(self) -> str:
-        assert self._failure is not None
-        return f"cause={self._failure.failure.value} dials={self._dials}"
 
     def _redial_failed(self, event: Event, now: float) -> list[Command]:
         return self._defer(Reason.REDIAL_FAILED)

@@ -85,6 +85,10 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
         "tests/unit/session/test_tickets.py",
         "tests/unit/session/test_tickets_unknown.py",
     ),
+    "gateway/session/redials.py": (
+        *_SENDING,
+        "tests/unit/session/test_tickets_unknown.py",
+    ),
     "gateway/session/attempt.py": (
         *_SENDING,
         "tests/unit/session/test_rollover.py",

@@ -13,11 +13,6 @@ _sending.lacks(
     "        self.deadline = None",
 )
 _sending.lacks(
-    "the third dial goes on in clear",
-    "        if self._dials - self._dials_forgiven >= limits.DIALS_PER_SESSION:",
-    "        if self._dials - self._dials_forgiven > limits.DIALS_PER_SESSION:",
-)
-_sending.lacks(
     "giving up rings",
     "        decision = Decision.in_clear(reason, alarm=True)",
     "        decision = Decision.in_clear(reason, alarm=False)",
@@ -91,6 +86,13 @@ _sending.lacks(
     "a redial's handshake binds that dial's greeting",
     "            attempt = Attempt(self._context, self._seen, greeting, offer, now)",
     "            attempt = Attempt(self._context, self._seen, self._observer.greeting, offer, now)",
+)
+
+_redials = Room("gateway/session/redials.py")
+_redials.lacks(
+    "the third dial goes on in clear",
+    "        return self.dials - self._forgiven >= limits.DIALS_PER_SESSION",
+    "        return self.dials - self._forgiven > limits.DIALS_PER_SESSION",
 )
 
 _attempt = Room("gateway/session/attempt.py")
@@ -204,4 +206,6 @@ _look.lacks(
     "            if isinstance(observation, EhloReply):",
 )
 
-SESSION: Final[tuple[Mutant, ...]] = mutants_of(_sending, _attempt, _unoffered, _receiving, _flight, _look)
+SESSION: Final[tuple[Mutant, ...]] = mutants_of(
+    _sending, _redials, _attempt, _unoffered, _receiving, _flight, _look
+)

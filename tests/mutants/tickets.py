@@ -129,28 +129,28 @@ _attempt.lacks(
 _sending = Room("gateway/session/sending.py")
 _sending.lacks(
     "a ticket that is not known rings for nobody",
-    "            seen = None\n",
-    "",
+    "        seen = None if reason is Reason.TICKET_UNKNOWN else failure\n",
+    "        seen = failure\n",
 )
-_sending.lacks(
+_redials = Room("gateway/session/redials.py")
+_redials.lacks(
     "a ticket that is not known is forgiven",
-    "            self._dials_forgiven = min(self._dials_forgiven + 1, limits.TICKETS_FORGIVEN)\n",
-    "",
+    "            self._forgiven = min(self._forgiven + 1, limits.TICKETS_FORGIVEN)\n",
+    "            pass\n",
 )
-_sending.lacks(
+_redials.lacks(
     "tickets that are not known are not forgiven for ever",
-    "            self._dials_forgiven = min(self._dials_forgiven + 1, limits.TICKETS_FORGIVEN)\n",
-    "            self._dials_forgiven += 1\n",
+    "            self._forgiven = min(self._forgiven + 1, limits.TICKETS_FORGIVEN)\n",
+    "            self._forgiven += 1\n",
 )
-
-_sending.lacks(
+_redials.lacks(
     "a reply whose ticket is not known is kept from the sender",
-    "        self._reply_is_unshown = error.reason is Reason.TICKET_UNKNOWN",
-    "        self._reply_is_unshown = False",
+    "        self.reply_is_kept_back = dials_again and unknown",
+    "        self.reply_is_kept_back = False",
 )
 _sending.lacks(
     "what the sender has seen is what the next dial must show",
-    "        self._look = SecondLook(self._seen, unshown=self._reply_is_unshown)",
+    "        self._look = SecondLook(self._seen, unshown=self._redials.reply_is_kept_back)",
     "        self._look = SecondLook(self._seen, unshown=True)",
 )
 
@@ -221,6 +221,6 @@ _UNCONFIRMED: Final = Mutant(
 """The second one asks only whether there is anything to be heard."""
 
 TICKETS: Final[tuple[Mutant, ...]] = (
-    *mutants_of(_tickets, _resumption, _attempt, _sending, _receiving, _surroundings),
+    *mutants_of(_tickets, _resumption, _attempt, _sending, _redials, _receiving, _surroundings),
     _UNCONFIRMED,
 )
