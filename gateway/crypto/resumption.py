@@ -35,12 +35,28 @@ def ticket_name(offer: bytes) -> bytes | None:
     return offer[:TICKET_NAME_OCTETS] if len(offer) == RESUMED_OFFER_OCTETS else None
 
 
-class ReceivingResumption:
+class _Resumption:
+    """What both sides have: the handshake, which each step takes, and gives back once it is done."""
+
+    def __init__(self, role: NoiseRole, ticket: Ticket, ephemerals: Ephemerals, prologue: bytes) -> None:
+        e, _ = ephemerals.take()
+        self._ticket = ticket
+        self._noise: HandshakeState | None = HandshakeState(
+            NNPSK0, role, prologue, None, e, psk=ticket.secret
+        )
+
+    def _take(self) -> HandshakeState:
+        if self._noise is None:
+            raise LocalMisuseError("this handshake is over")
+        noise, self._noise = self._noise, None
+        return noise
+
+
+class ReceivingResumption(_Resumption):
     """R's side, Noise's initiator: `offer`, then `read_answer`, each once."""
 
     def __init__(self, ticket: Ticket, ephemerals: Ephemerals, prologue: bytes) -> None:
-        self._ticket = ticket
-        self._noise: HandshakeState | None = _noise(NoiseRole.INITIATOR, ticket, ephemerals, prologue)
+        super().__init__(NoiseRole.INITIATOR, ticket, ephemerals, prologue)
         self._keeps_ticket = False
 
     def offer(self, flags: OfferFlags = OfferFlags.NONE) -> bytes:
@@ -71,19 +87,12 @@ class ReceivingResumption:
             used=self._ticket,
         )
 
-    def _take(self) -> HandshakeState:
-        if self._noise is None:
-            raise LocalMisuseError("this handshake is over")
-        noise, self._noise = self._noise, None
-        return noise
 
-
-class SendingResumption:
+class SendingResumption(_Resumption):
     """S's side, Noise's responder: `read_offer`, then `write_answer`, each once."""
 
     def __init__(self, ticket: Ticket, ephemerals: Ephemerals, prologue: bytes) -> None:
-        self._ticket = ticket
-        self._noise: HandshakeState | None = _noise(NoiseRole.RESPONDER, ticket, ephemerals, prologue)
+        super().__init__(NoiseRole.RESPONDER, ticket, ephemerals, prologue)
         self._offered: OfferedPeer | None = None
         self._tokens = b""
 
@@ -122,14 +131,3 @@ class SendingResumption:
         return message, finish(
             noise, offered, offered.flags, dialled, keeps_ticket=keeps_ticket, used=self._ticket
         )
-
-    def _take(self) -> HandshakeState:
-        if self._noise is None:
-            raise LocalMisuseError("this handshake is over")
-        noise, self._noise = self._noise, None
-        return noise
-
-
-def _noise(role: NoiseRole, ticket: Ticket, ephemerals: Ephemerals, prologue: bytes) -> HandshakeState:
-    e, _ = ephemerals.take()
-    return HandshakeState(NNPSK0, role, prologue, None, e, psk=ticket.secret)

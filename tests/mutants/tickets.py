@@ -98,8 +98,8 @@ _resumption.lacks(
 )
 _resumption.lacks(
     "a ticket of a resumed handshake remembers the full one at R",
-    "            used=self._ticket,\n        )\n\n    def _take",
-    "            used=None,\n        )\n\n    def _take",
+    "            used=self._ticket,\n        )\n\n\nclass",
+    "            used=None,\n        )\n\n\nclass",
 )
 
 _attempt = Room("gateway/session/attempt.py")
