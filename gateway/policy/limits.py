@@ -78,6 +78,9 @@ started anew dials twice, and several behind one address (NAT), which get each o
 TICKETS_FORGIVEN: Final = 6
 """So many offers of a session with a ticket that S does not have cost it a dial, and are no failures: behind
 one address there may be several R, each with a ticket of an S that was started anew since."""
+TICKETS_FORGIVEN_SECONDS: Final = 90.0
+"""None is forgiven later than that after the sender's EHLO has gone out: with three more dials of 60 s each
+the sender has its reply within the 5 minutes that it waits (RFC 5321 4.5.3.2)."""
 PARAMS_VERSION_OCTETS: Final = 64
 """A software version in PARAMS; it ends up in one log line."""
 FLIGHT_FLOOR_OCTETS: Final = 512

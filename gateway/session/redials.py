@@ -18,20 +18,23 @@ from gateway.session.events import Side
 class Redials:
     """What a session remembers of its dials up to now."""
 
-    __slots__ = ("_forgiven", "dials", "failure", "reply_is_kept_back")
+    __slots__ = ("_forgiven", "dials", "ehlo_sent_at", "failure", "reply_is_kept_back")
 
     def __init__(self) -> None:
         self.dials = 1
         self.failure: Sighting | None = None
         """Of the last dial that has failed."""
         self.reply_is_kept_back = False
+        self.ehlo_sent_at = 0.0
+        """From when on the sender waits for that reply."""
         self._forgiven = 0
 
-    def failed(self, failure: Sighting) -> None:
+    def failed(self, failure: Sighting, now: float) -> None:
         """The dial of now has; another one follows."""
         self.failure = failure
         self.dials += 1
-        if failure.failure is Reason.TICKET_UNKNOWN:
+        in_time = now < self.ehlo_sent_at + limits.TICKETS_FORGIVEN_SECONDS
+        if failure.failure is Reason.TICKET_UNKNOWN and in_time:
             self._forgiven = min(self._forgiven + 1, limits.TICKETS_FORGIVEN)
 
     @property

@@ -10,7 +10,7 @@ Counterparts: `session.attempt`, which is one dial's; `session.redials`, which k
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from gateway.crypto.records import VerifiedPeer
 from gateway.errors import IdentityHashed, PeerProtocolError, Reason
@@ -49,9 +49,11 @@ from gateway.session.redials import Redials
 from gateway.session.rollover import announcement
 from gateway.session.second_look import Continue, Differs, FirstLook, Same, SecondLook
 from gateway.smtp.capability import host_name, split_offer
+from gateway.smtp.dialogue import Stage
 from gateway.smtp.events import Role, Unparsed
 from gateway.smtp.observer import Observer
 
+_BEFORE_EHLO: Final = (Stage.GREETING, Stage.EHLO)
 TRY_AGAIN = b"421 4.7.0 Encrypted channel to the destination was lost, please try again\r\n"
 
 
@@ -93,6 +95,8 @@ class SendingSession(Machine):
     # --- Observing -----------------------------------------------------------------------------------
 
     def _observe_sender(self, event: OctetsReceived, now: float) -> list[Command]:
+        if self._observer.stage in _BEFORE_EHLO:
+            self._redials.ehlo_sent_at = now
         commands = self._observed(self._observer.sender_octets(event.octets), now)
         if self.state is State.OBSERVING and not self._observer.may_read_sender:
             commands += self._pause_near()
@@ -268,7 +272,7 @@ class SendingSession(Machine):
     ) -> list[Command]:
         failure = Sighting(reason, look_of(self._seen.host, self._seen.reply), said, was_reset)
         told = f"{detail} dial={self._redials.dials}".strip()
-        self._redials.failed(failure)
+        self._redials.failed(failure, now)
         self._attempt = None
         self.state = State.REDIALLING
         self.deadline = now + limits.REDIAL_SECONDS

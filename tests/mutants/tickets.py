@@ -144,6 +144,16 @@ _redials.lacks(
     "            self._forgiven += 1\n",
 )
 _redials.lacks(
+    "tickets that are not known are forgiven no longer than the sender waits",
+    "        in_time = now < self.ehlo_sent_at + limits.TICKETS_FORGIVEN_SECONDS",
+    "        in_time = True",
+)
+_sending.lacks(
+    "what the sender says behind its EHLO buys no more time for tickets that are not known",
+    "        if self._observer.stage in _BEFORE_EHLO:",
+    "        if True:",
+)
+_redials.lacks(
     "a reply whose ticket is not known is kept from the sender",
     "        self.reply_is_kept_back = dials_again and unknown",
     "        self.reply_is_kept_back = False",

@@ -41,7 +41,7 @@ from tests.second.tickets import (
 )
 
 CONFIRMED_WITHIN = 10.0
-DIALS, TICKETS_FORGIVEN = 3, 6
+DIALS, TICKETS_FORGIVEN, FORGIVEN_WITHIN = 3, 6, 90.0
 FIRST_FLIGHT = 65536
 LONGEST_ENDORSEMENT = 14
 
@@ -83,6 +83,10 @@ class Sending(Gateway):
     _near_ended: bool = field(default=False, init=False)
     _stopped: bool = field(default=False, init=False)
     """The near side is not read."""
+    _asked: float = field(default=0.0, init=False)
+    """When the sender's EHLO went out,"""
+    _forgivable: int = field(default=0, init=False)
+    """and how many offers had a ticket that is not there, not much later (4.6)."""
     _waits: bool = field(default=False, init=False)
     """For a statement (10.3)."""
 
@@ -119,6 +123,7 @@ class Sending(Gateway):
             return
         end = octets.find(b"\n") + 1 or len(octets)
         self._ehlo += octets[:end]
+        self._asked = self.now
         self.say("far", octets[:end])
         if lines.may_be_helo(self._ehlo):
             return
@@ -253,7 +258,7 @@ class Sending(Gateway):
         if not again:
             self.say("near", stripped)
             self._shown = self._greeting, stripped
-        forgiven = min(self.failures.count(UNKNOWN_TICKET), TICKETS_FORGIVEN)
+        forgiven = min(self._forgivable, TICKETS_FORGIVEN)
         if taken is None or len(self.failures) - forgiven == DIALS - 1:
             self._without()
         elif not self.pin.identities and self.path.rests(self.now):
@@ -418,6 +423,7 @@ class Sending(Gateway):
     def _failed(self, cause: str) -> None:
         self.refused, self._deadline = cause, None
         self.failures.append(cause)
+        self._forgivable += cause == UNKNOWN_TICKET and self.now < self._asked + FORGIVEN_WITHIN
         self.say("dial")
         self.phase, self._waits = Phase.REDIAL, False
         self._receiver = self._greeting = b""

@@ -34,6 +34,9 @@ from tests.unit.session.ticket_steps import (
     forms,
 )
 
+RFC_5321_SECONDS = 300
+"""4.5.3.2: so long a sender waits for a reply."""
+
 # --- A ticket that S cannot take ----------------------------------------------------------------------------
 
 
@@ -121,6 +124,52 @@ def _meets_an_unknown_ticket(pin: Pin | None = R_PIN) -> Playbook:
     book.far(UNKNOWN)
     assert book.to_near == GREETING
     return book
+
+
+def _dials_until_clear(book: Playbook, seconds_each: float) -> int:
+    """Each next one answers with an unknown ticket, too, and takes so long."""
+    count = 0
+    while not book.relayed:
+        book.now += seconds_each
+        book.redialled()
+        book.far(GREETING)
+        book.far(UNKNOWN)
+        count += 1
+    assert (book.decision.reason, book.decision.alarm) == (Reason.HANDSHAKE_FAILED, True)
+    return count
+
+
+def test_unknown_tickets_are_not_forgiven_longer_than_the_sender_waits() -> None:
+    """Each dial takes nearly as long as one may."""
+    book = _meets_an_unknown_ticket()
+    asked = book.now
+    assert _dials_until_clear(book, limits.REDIAL_SECONDS - 1) == 1 + limits.DIALS_PER_SESSION
+    longest = limits.TICKETS_FORGIVEN_SECONDS + limits.DIALS_PER_SESSION * limits.REDIAL_SECONDS
+    assert book.now - asked <= longest < RFC_5321_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("before", "within", "behind", "forgiven"),
+    [
+        (0, 0, 0, limits.TICKETS_FORGIVEN),
+        (600, 600, limits.TICKETS_FORGIVEN_SECONDS - 1, limits.TICKETS_FORGIVEN),
+        (0, 0, limits.TICKETS_FORGIVEN_SECONDS, 0),
+    ],
+)
+def test_the_sender_waits_from_the_end_of_its_ehlo_on(
+    before: float, within: float, behind: float, forgiven: int
+) -> None:
+    """Seconds before it, within it, and until the sender says more behind it; the reply comes then."""
+    book = Playbook(sending(tickets=HeldTickets(), pin=R_PIN))
+    book.far(GREETING)
+    book.now += before
+    book.near(EHLO[:7])
+    book.now += within
+    book.near(EHLO[7:])
+    book.now += behind
+    book.near(MAIL)
+    book.far(UNKNOWN)
+    assert _dials_until_clear(book, 0) == forgiven + limits.DIALS_PER_SESSION - 1
 
 
 def test_the_second_dial_may_meet_another_machine_of_a_farm() -> None:
