@@ -427,15 +427,20 @@ TAKEN_CONNECTIONS: Final = 1 << 18
 """Connections so remembered, each family; beyond, only the answer to a SYN cookie is not recognised."""
 GONE_SECONDS: Final = 10
 """On a bridge: so long the kernel remembers that a connection has no socket, to lead the reset for it out."""
+MAC_FRESH_SECONDS: Final = 5
+"""On a bridge, the MAC of an address counts so long as freshly seen; another one is learned at once. So
+long it may take until one is learned again that it had before."""
 MAC_NOW_SECONDS: Final = 30
-"""On a bridge, the MAC of an address counts so long as freshly seen; after it another one is learned. Routers
-that take over for one another do it within seconds."""
+"""So long it is kept, once a SYN has shown it."""
 MAC_LAST_SECONDS: Final = 3600
-"""And so long it is kept for a connection of ours that is silent: more than TAKEN_IDLE_SECONDS."""
+"""And so long for a connection of ours that is silent: more than TAKEN_IDLE_SECONDS."""
 MAC_SIDE_SECONDS: Final = 7200
 """On which side of the bridge a station is, is remembered longer than its MAC is used."""
+MAC_FRESH: Final = 1 << 15
+"""MACs of addresses that count as freshly seen, each family and direction. Forged SYNs fill this; then mail
+passes in clear. Less than MAC_ADDRESSES has room for in MAC_NOW_SECONDS."""
 MAC_ADDRESSES: Final = 1 << 18
-"""Addresses whose MAC is remembered, each family. Forged SYNs fill this; then mail passes in clear."""
+"""Addresses whose MAC is remembered, each family and direction."""
 MAC_STATIONS: Final = 1 << 14
 """Stations of both cables: as many as a large switch knows."""
 RULES_CHECK_SECONDS: Final = 0.5

@@ -40,28 +40,40 @@ def test_a_forged_frame_from_outside_teaches_nothing_of_an_address_inside(
     target = sites.address("mta-b", False)
     mail(sites, "mta-c", server, target, b"so that it is known inside")
     station, router = mac_of(sites.namespace("mta-b"), "eth0"), mac_of(sites.namespace("wire"), "gw-b")
-    packet = IP(src=target, dst=target) / TCP(sport=25, dport=25, flags="A")
+    packet = IP(src=target, dst=sites.address("mta-c", False)) / TCP(sport=25, dport=25, flags="S")
     with Cable(sites.namespace("wire"), "gw-b") as wire, Cable(sites.namespace("mta-b"), "eth0") as cable:
-        sites.sh("gw-b", "nft flush map bridge nightmail now4", "nft flush map bridge nightmail last4")
+        for each in ("map from4", "map to4", "set fresh_from4", "set fresh_to4"):
+            sites.sh("gw-b", f"nft flush {each.replace(' ', ' bridge nightmail ')}")
         frame = bytes(Ether(src=router.hex(":"), dst=station.hex(":")) / packet)
         wire.send(frame)
         eventually(lambda: frame in cable.arrived(), what="the forged frame, which passes like any other")
     assert mail(sites, "mta-c", server, target, b"as before") < 1.0
 
 
-def test_where_no_more_macs_can_be_learned_mail_passes_as_it_is(sites: Sites, server: MailServer) -> None:
-    """A flood of forged addresses fills the map: what cannot be answered for is not taken."""
+@pytest.mark.parametrize(
+    ("full", "element"),
+    [
+        ("set fresh_from4", "192.0.2.77 . 02:00:00:00:00:77"),
+        ("map to4", "192.0.2.77 : 02:00:00:00:00:77"),
+        ("set inside_macs", "02:00:00:00:00:77"),
+    ],
+    ids=lambda value: value.split()[1] if value.startswith(("set", "map")) else "",
+)
+def test_where_no_more_macs_can_be_learned_mail_passes_as_it_is(
+    sites: Sites, server: MailServer, full: str, element: str
+) -> None:
+    """A flood of forged addresses fills a map: what cannot be answered for is not taken."""
     target = sites.address("mta-b", False)
     supervisor = sites.supervisor("b")
     # It would put the table back as it was.
     os.kill(supervisor, signal.SIGSTOP)
     try:
         table = sites.sh("gw-b", "nft -s -t list table bridge nightmail")
-        begin = table.index("map now4")
+        begin = table.index(full)
         end = table.index("}", begin)
-        full = table[:begin] + re.sub(r"size \d+", "size 1", table[begin:end]) + table[end:]
-        text = "delete table bridge nightmail\n" + full
-        text += "add element bridge nightmail now4 { 192.0.2.77 : 02:00:00:00:00:77 }\n"
+        small = table[:begin] + re.sub(r"size \d+", "size 1", table[begin:end]) + table[end:]
+        text = "delete table bridge nightmail\n" + small
+        text += f"add element bridge nightmail {full.split()[1]} {{ {element} }}\n"
         processes.run_in(sites.namespace("gw-b"), ["nft", "-f", "-"], stdin=text.encode())
         gated = reached_the_gate(sites, "b")
         assert mail(sites, "mta-c", server, target, b"in clear") < 1.0
@@ -183,6 +195,21 @@ def test_mail_from_a_station_behind_a_port_that_nobody_has_named_passes(sites: S
     server = sites.address("mta-a", False)
     assert_served(sites.namespace("mta-a"), server, station, 25, within=5.0, source=STATION)
     assert reached_the_gate(sites, "b") == gated
+
+
+def test_who_speaks_there_in_another_vlan_is_not_there_in_ours(sites: Sites, station: str) -> None:
+    """A router has the same MAC in each of its VLANs; else mail to it would pass in clear."""
+    router = mac_of(sites.namespace("wire"), "gw-b").hex(":")
+    words = IP(src="192.0.2.1", dst="192.0.2.2")
+    with Cable(station, "third") as trunk:
+        trunk.send(bytes(Ether(src=router, dst="ff:ff:ff:ff:ff:ff") / Dot1Q(vlan=20) / words))
+        trunk.send(bytes(Ether(src="02:00:00:00:00:78", dst="ff:ff:ff:ff:ff:ff") / words))
+
+    def known() -> str:
+        return sites.sh("gw-b", "nft list set bridge nightmail other_macs")
+
+    eventually(lambda: "02:00:00:00:00:78" in known(), what="who has spoken there without a tag")
+    assert router not in known()
 
 
 def assert_served(

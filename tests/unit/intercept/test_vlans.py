@@ -164,7 +164,9 @@ def test_what_the_machine_knows_goes_into_the_rules(
     assert (config.unfiltered, config.untagged_vlan, config.vlan_asked) == ((4,), 10, takes)
     rules = ruleset.render(config, ruleset.slots_of(config))
     assert [lift.vlan for lift in rules.of(BridgeLift)] == [10]
-    assert guards(rules) == (["meta ibrpvid != 10"] if line else [])
+    assert guards(rules) == (
+        ['iifname != { "lan", "wan" } meta ibrpvid != 10', "meta ibrpvid != 10"] if line else []
+    )
 
 
 def guards(rules: ruleset.RuleSet) -> list[str]:
@@ -174,7 +176,9 @@ def guards(rules: ruleset.RuleSet) -> list[str]:
     arriving = arriving[: arriving.index("}\n")]
     lines = [line.strip() for line in arriving[: arriving.index("goto learning")].splitlines()]
     return [
-        line.partition(" meta mark set")[0] for line in lines if "ibrpvid" in line and line.endswith("accept")
+        line.removesuffix(" accept").partition(" meta mark set")[0]
+        for line in lines
+        if "ibrpvid" in line and line.endswith("accept")
     ]
 
 
