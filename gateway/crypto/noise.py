@@ -251,6 +251,7 @@ class HandshakeState:
     ) -> None:
         self._pattern = pattern
         self._role = role
+        self.is_initiator = role is NoiseRole.INITIATOR
         self._s, self._e, self._e1, self._psk = s, e, e1, psk
         self._encapsulate = encapsulate
         self._re1 = b""
@@ -298,10 +299,6 @@ class HandshakeState:
         if self.step is not Step.SPLIT:
             raise LocalMisuseError(f"secrets of a handshake that is at {self.step.value}")
         return self._symmetric.derived(label)
-
-    @property
-    def is_initiator(self) -> bool:
-        return self._role is NoiseRole.INITIATOR
 
     def split(self) -> tuple[bytes, bytes]:
         """Initiator's sending key, then the responder's; once."""

@@ -37,4 +37,8 @@ def passed_step(octets: int) -> int:
 def flight_padding(since: int, padded: int = 0) -> int:
     """How much to add to a flight that had `padded` octets on the wire when it was padded last, and has got
     `since` more; 0 where it has got none. What leaves then is never less than the floor by itself."""
-    return padme(padded + max(since, FLIGHT_FLOOR_OCTETS)) - padded - since if since else 0
+    if not since:
+        return 0
+    size = padded + max(since, FLIGHT_FLOOR_OCTETS)
+    mask = _STEPS[size.bit_length()] - 1  # as in `padme`
+    return ((size + mask) & ~mask) - padded - since

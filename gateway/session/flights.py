@@ -138,4 +138,4 @@ class Flights:
 
     def _ahead(self) -> bytes:
         waiting, self._waiting = self._waiting, []
-        return b"".join(self.records.seal_padded(kind, content, 0) for kind, content in waiting)
+        return b"".join([self.records.seal_padded(kind, content, 0) for kind, content in waiting])

@@ -156,6 +156,8 @@ _padding.lacks(
     "sizes are rounded up to Padme's steps",
     "    mask = _STEPS[octets.bit_length()] - 1\n    return (octets + mask) & ~mask",
     "    return octets",
+    "    mask = _STEPS[size.bit_length()] - 1  # as in `padme`\n",
+    "    mask = 0\n",
 )
 _padding.lacks(
     "what leaves before the end of a large flight is cut at its last step",
