@@ -34,7 +34,7 @@ class HoldingHandshake(ReceivingHandshake):
         super().__init__(identity.public, static, ephemerals, prologue, endorsements)
         self._key = identity
 
-    def make_offer(self, form: OfferForm, flags: OfferFlags = OfferFlags.NONE) -> bytes:
+    def make_offer(self, form: OfferForm, flags: int = OfferFlags.NONE) -> bytes:
         return self.offer(self._key.sign(Label.OFFER, self.to_sign(form, flags)))
 
 

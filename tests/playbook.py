@@ -306,7 +306,7 @@ class FarReceivingGateway:
         reply: bytes = REPLY,
         ehlo: bytes = EHLO,
         form: OfferForm = OfferForm.FULL,
-        flags: OfferFlags = OfferFlags.NONE,
+        flags: int = OfferFlags.NONE,
         ticket: Ticket | None = None,
     ) -> None:
         self.greeting = greeting
@@ -381,7 +381,7 @@ class FarSendingGateway:
         greeting: bytes = GREETING,
         ehlo: bytes = EHLO,
         answer_as: GatewayKeys | None = None,
-        flags: AnswerFlags = AnswerFlags.NONE,
+        flags: int = AnswerFlags.NONE,
         ticket: Ticket | None = None,
     ) -> None:
         split = split_offer(reply)

@@ -56,7 +56,7 @@ class OfferedPeer:
 
     identity: IdentityPublic
     epoch: int
-    flags: OfferFlags
+    flags: int
     form: OfferForm
 
 
@@ -85,7 +85,7 @@ class HandshakeResult:
 
     identity: IdentityPublic
     epoch: int
-    flags: OfferFlags | AnswerFlags
+    flags: int
     form: OfferForm
     dialled: DialledAddress
     """Where S believes it dialled: at R to be compared, at S what it said."""
@@ -105,7 +105,7 @@ class HandshakeResult:
 def finish(
     noise: HandshakeState,
     peer: OfferedPeer,
-    flags: OfferFlags | AnswerFlags,
+    flags: int,
     dialled: DialledAddress,
     *,
     keeps_ticket: bool,
@@ -169,7 +169,7 @@ class ReceivingHandshake:
         self._keeps_ticket = False
         self.state = ReceivingState.START
 
-    def to_sign(self, form: OfferForm, flags: OfferFlags = OfferFlags.NONE) -> bytes:
+    def to_sign(self, form: OfferForm, flags: int = OfferFlags.NONE) -> bytes:
         """What the identity is to sign behind `Label.OFFER`: everything in message 1, and the prologue."""
         if self.state is not ReceivingState.START:
             raise LocalMisuseError(f"offer in state {self.state.value}")
@@ -182,9 +182,9 @@ class ReceivingHandshake:
         self._values = {
             "identity": self._identity.octets,
             "epoch": self._static.epoch,
-            "flags": int(flags),
+            "flags": flags,
         }
-        self._keeps_ticket = OfferFlags.KEEPS_TICKET in flags
+        self._keeps_ticket = bool(flags & OfferFlags.KEEPS_TICKET)
         self._noise, self._form, self.state = noise, form, ReceivingState.TO_SIGN
         return OFFER_SIGNED.encode({"hash": noise.h, **self._values})
 
@@ -210,13 +210,13 @@ class ReceivingHandshake:
         epoch, not_after = values["epoch"], values["not_after"]
         endorsement = values["endorsement"]
         check_endorsement(identity, noise.rs, (epoch, not_after), endorsement, today, self._endorsements)
-        flags = AnswerFlags(values["flags"])
+        flags = values["flags"]
         return finish(
             noise,
             OfferedPeer(identity, epoch, OfferFlags.NONE, self._form),
             flags,
             DialledAddress(values["address"], values["port"]),
-            keeps_ticket=self._keeps_ticket and AnswerFlags.KEEPS_TICKET in flags,
+            keeps_ticket=self._keeps_ticket and bool(flags & AnswerFlags.KEEPS_TICKET),
         )
 
 
@@ -264,12 +264,12 @@ class SendingHandshake:
         # Now, not in write_answer: unusable keys are refused before the verb, and the sender's first
         # command does not wait for the arithmetic.
         self._tokens = noise.write_tokens()
-        offered = OfferedPeer(identity, values["epoch"], OfferFlags(values["flags"]), form)
+        offered = OfferedPeer(identity, values["epoch"], values["flags"], form)
         self._noise, self._offered, self.state = noise, offered, SendingState.READ
         return offered
 
     def write_answer(
-        self, dialled: DialledAddress, flags: AnswerFlags = AnswerFlags.NONE
+        self, dialled: DialledAddress, flags: int = AnswerFlags.NONE
     ) -> tuple[bytes, HandshakeResult]:
         """Message 2 and the result. Nothing that the peer did can make this raise."""
         if self.state is not SendingState.READ or self._noise is None or self._offered is None:
@@ -281,12 +281,12 @@ class SendingHandshake:
                 "identity": endorsed.identity.octets,
                 "epoch": endorsed.static.epoch,
                 "not_after": endorsed.not_after,
-                "flags": int(flags),
+                "flags": flags,
                 "endorsement": endorsed.endorsement,
                 "address": dialled.address16,
                 "port": dialled.port,
             }
         )
         message = self._tokens + noise.write_payload(payload)
-        keeps_ticket = OfferFlags.KEEPS_TICKET in offered.flags and AnswerFlags.KEEPS_TICKET in flags
+        keeps_ticket = bool(offered.flags & OfferFlags.KEEPS_TICKET and flags & AnswerFlags.KEEPS_TICKET)
         return message, finish(noise, offered, offered.flags, dialled, keeps_ticket=keeps_ticket)

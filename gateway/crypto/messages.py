@@ -185,8 +185,8 @@ class OfferForm(IdentityHashed):
         raise PeerProtocolError(Reason.BAD_OFFER, f"offer of {len(offer)} octets")
 
 
-class OfferFlags(enum.IntFlag):
-    """Flags of R; unknown bits are kept and mean nothing."""
+class OfferFlags(enum.IntEnum):
+    """Flags of R. Several of them are a plain number, in which unknown bits are kept and mean nothing."""
 
     NONE = 0
     STATEMENT_FOLLOWS = 0x0001
@@ -197,8 +197,8 @@ class OfferFlags(enum.IntFlag):
     """Means nothing, for ever; set now and then so that ignoring unknown flags stays tested."""
 
 
-class AnswerFlags(enum.IntFlag):
-    """Flags of S; unknown bits are kept and mean nothing."""
+class AnswerFlags(enum.IntEnum):
+    """Flags of S, likewise."""
 
     NONE = 0
     KEEPS_TICKET = 0x0002

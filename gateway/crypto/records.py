@@ -15,7 +15,7 @@ from typing import Final
 from gateway.crypto.frames import FRAME_HEADER_OCTETS, FrameKind, frame_header
 from gateway.crypto.handshake import HandshakeResult
 from gateway.crypto.keys import IdentityPublic
-from gateway.crypto.messages import AnswerFlags, OfferFlags, OfferForm
+from gateway.crypto.messages import OfferForm
 from gateway.crypto.primitives import AEAD_TAG_OCTETS, Octets
 from gateway.errors import LocalMisuseError, PeerProtocolError, Reason
 from gateway.immutable import immutable
@@ -89,7 +89,7 @@ class VerifiedPeer:
     identity: IdentityPublic
     epoch: int
     form: OfferForm
-    flags: OfferFlags | AnswerFlags
+    flags: int
     proof: InitVar[object]
     resumed: bool = False
     """By a ticket; then `form` is that of the handshake which the ticket goes back to."""

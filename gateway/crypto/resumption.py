@@ -59,12 +59,12 @@ class ReceivingResumption(_Resumption):
         super().__init__(NoiseRole.INITIATOR, ticket, ephemerals, prologue)
         self._keeps_ticket = False
 
-    def offer(self, flags: OfferFlags = OfferFlags.NONE) -> bytes:
+    def offer(self, flags: int = OfferFlags.NONE) -> bytes:
         """Name and message 1; 66 octets."""
         noise = self._take()
         tokens = noise.write_tokens()
-        sealed = noise.write_payload(RESUMED_OFFER_PAYLOAD.encode({"flags": int(flags)}))
-        self._keeps_ticket = OfferFlags.KEEPS_TICKET in flags
+        sealed = noise.write_payload(RESUMED_OFFER_PAYLOAD.encode({"flags": flags}))
+        self._keeps_ticket = bool(flags & OfferFlags.KEEPS_TICKET)
         self._noise = noise
         return self._ticket.name + tokens + sealed
 
@@ -77,13 +77,13 @@ class ReceivingResumption(_Resumption):
         if len(message) != RESUMED_ANSWER_OCTETS:
             raise PeerProtocolError(Reason.BAD_FRAME, f"message 2 of {len(message)} octets")
         values = RESUMED_ANSWER_PAYLOAD.decode(noise.read_payload(noise.read_tokens(message)))
-        flags = AnswerFlags(values["flags"])
+        flags = values["flags"]
         return finish(
             noise,
             OfferedPeer(self._ticket.identity, self._ticket.epoch, OfferFlags.NONE, _FORM),
             flags,
             DialledAddress(values["address"], values["port"]),
-            keeps_ticket=self._keeps_ticket and AnswerFlags.KEEPS_TICKET in flags,
+            keeps_ticket=self._keeps_ticket and bool(flags & AnswerFlags.KEEPS_TICKET),
             used=self._ticket,
         )
 
@@ -111,23 +111,23 @@ class SendingResumption(_Resumption):
         values = RESUMED_OFFER_PAYLOAD.decode(payload)
         # Now, not in write_answer: as in `handshake.SendingHandshake`.
         self._tokens = noise.write_tokens()
-        flags = OfferFlags(values["flags"])
+        flags = values["flags"]
         self._offered = OfferedPeer(self._ticket.identity, self._ticket.epoch, flags, _FORM)
         self._noise = noise
         return self._offered
 
     def write_answer(
-        self, dialled: DialledAddress, flags: AnswerFlags = AnswerFlags.NONE
+        self, dialled: DialledAddress, flags: int = AnswerFlags.NONE
     ) -> tuple[bytes, HandshakeResult]:
         """Message 2 and the result. Nothing that the peer did can make this raise."""
         noise, offered = self._take(), self._offered
         if offered is None:
             raise LocalMisuseError("an answer to no offer")
         payload = RESUMED_ANSWER_PAYLOAD.encode(
-            {"flags": int(flags), "address": dialled.address16, "port": dialled.port}
+            {"flags": flags, "address": dialled.address16, "port": dialled.port}
         )
         message = self._tokens + noise.write_payload(payload)
-        keeps_ticket = OfferFlags.KEEPS_TICKET in offered.flags and AnswerFlags.KEEPS_TICKET in flags
+        keeps_ticket = bool(offered.flags & OfferFlags.KEEPS_TICKET and flags & AnswerFlags.KEEPS_TICKET)
         return message, finish(
             noise, offered, offered.flags, dialled, keeps_ticket=keeps_ticket, used=self._ticket
         )

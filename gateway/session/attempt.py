@@ -68,7 +68,7 @@ class Attempt:
             offered.identity.octets, epoch, full=offered.form is OfferForm.FULL, full_fits=full_fits
         )
         self.decision = decide(compare(context.pin, self._observed))
-        follows = OfferFlags.STATEMENT_FOLLOWS in offered.flags
+        follows = bool(offered.flags & OfferFlags.STATEMENT_FOLLOWS)
         self.waits_for_statement = waits_for_statement(context.pin, self._observed.identity, follows=follows)
         self._is_plain = self.decision.reason in _PLAIN and not self.waits_for_statement
         if isinstance(self._handshake, SendingResumption) and not self._is_plain:
@@ -79,7 +79,7 @@ class Attempt:
     def verb(self, may_send: bytes) -> bytes:
         """Verb, message 2 and the flight's records, for one write, so in as few segments as they fit."""
         odd = now_and_then(self._context.entropy)
-        flags = AnswerFlags.UNUSED if odd else AnswerFlags.NONE
+        flags: int = AnswerFlags.UNUSED if odd else AnswerFlags.NONE
         tickets = self._context.tickets
         if tickets is not None and tickets.has_room and self._is_plain:
             flags |= AnswerFlags.KEEPS_TICKET

@@ -116,7 +116,7 @@ class ReceivingSession(Machine):
             return [SendOctets(Side.FAR, reply), *self._relay(refusal or Reason.NO_ROOM_FOR_OFFER)]
         context = self._context
         transcript = prologue(self._observer.greeting + reply, self._observer.seen_from_sender)
-        flags = OfferFlags.UNUSED if now_and_then(context.entropy) else OfferFlags.NONE
+        flags: int = OfferFlags.UNUSED if now_and_then(context.entropy) else OfferFlags.NONE
         if context.tickets is not None and size is OfferSize.FULL:
             flags |= OfferFlags.KEEPS_TICKET
             ticket = context.tickets.take(now)
@@ -137,9 +137,7 @@ class ReceivingSession(Machine):
         self.deadline = now + limits.SIGN_SECONDS
         return [SignOffer(self._handshake.to_sign(form, flags))]
 
-    def _offer_with(
-        self, ticket: Ticket, flags: OfferFlags, reply: bytes, transcript: bytes
-    ) -> list[Command]:
+    def _offer_with(self, ticket: Ticket, flags: int, reply: bytes, transcript: bytes) -> list[Command]:
         """An offer that needs no signature: it leaves at once."""
         context = self._context
         draw = context.draw_for_ticket or context.draw_ephemerals

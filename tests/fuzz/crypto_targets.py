@@ -212,7 +212,7 @@ def _psk(role: NoiseRole, secret: bytes, ephemerals: Ephemerals, public: bytes) 
     return HandshakeState(NNPSK0, role, PROLOGUE, None, e, psk=secret)
 
 
-def _true_offer(ticket: Ticket = R_TICKET, flags: OfferFlags = OfferFlags.KEEPS_TICKET) -> bytes:
+def _true_offer(ticket: Ticket = R_TICKET, flags: int = OfferFlags.KEEPS_TICKET) -> bytes:
     return ReceivingResumption(ticket, e_of_r(), PROLOGUE).offer(flags)
 
 
@@ -262,7 +262,7 @@ def resumed2(octets: bytes) -> None:
         assert choice & 35 == 3 or not choice & 1, "nobody else has ticket and offer"
         assert (result.identity, result.form, result.resumed) == (S_IDENTITY.public, OfferForm.FULL, True)
         assert len(answer) == RESUMED_ANSWER_OCTETS and len(str(result.dialled)) > 0
-        both = not choice & 8 and AnswerFlags.KEEPS_TICKET in result.flags
+        both = not choice & 8 and bool(result.flags & AnswerFlags.KEEPS_TICKET)
         assert (result.ticket is not None) == both
         assert result.ticket is None or result.ticket.name != R_TICKET.name
 

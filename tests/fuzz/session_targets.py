@@ -149,7 +149,7 @@ class _Sending(_Session):
             self.held.keep(_OF_S, self.book.now)
         self.tickets = 0 if self.held is None else len(self.held)
         self.ticket: Ticket | None = _OF_R if choice & 32 else None
-        self.flags = OfferFlags.STATEMENT_FOLLOWS if choice & 8 else OfferFlags.NONE
+        self.flags: int = OfferFlags.STATEMENT_FOLLOWS if choice & 8 else OfferFlags.NONE
         self.flags |= OfferFlags.KEEPS_TICKET if choice & 128 else OfferFlags.NONE
         self.form = OfferForm.SHORT if choice & 1 else OfferForm.FULL
         self.reply = LONG_REPLY if choice & 1 else REPLY

@@ -93,7 +93,7 @@ _resumption.lacks(
 )
 _resumption.lacks(
     "R keeps a ticket only where S does",
-    "            keeps_ticket=self._keeps_ticket and AnswerFlags.KEEPS_TICKET in flags,",
+    "            keeps_ticket=self._keeps_ticket and bool(flags & AnswerFlags.KEEPS_TICKET),",
     "            keeps_ticket=self._keeps_ticket,",
 )
 _resumption.lacks(

@@ -100,11 +100,11 @@ def _shaken(form: OfferForm, keys: dict[str, bytes], flags: int = 0) -> Shaken:
     one = HoldingHandshake(IdentityKey.from_seed(keys["r_identity_seed"]), r_static, r_ephemerals, SEEN)
     s_ephemerals = Ephemerals(X25519Private(keys["s_ephemeral"]))
     other = SendingHandshake(s_identity.public, _endorsed(keys), s_ephemerals, SEEN)
-    offer = one.make_offer(form, OfferFlags(flags))
+    offer = one.make_offer(form, flags)
     with encapsulating(keys["m"]):
         other.read_offer(offer)
     with splitting() as split:
-        answer, at_sending = other.write_answer(DIALLED, AnswerFlags(flags))
+        answer, at_sending = other.write_answer(DIALLED, flags)
     return Shaken(offer, answer, one.read_answer(answer, TODAY), at_sending, split[0])
 
 

@@ -85,7 +85,7 @@ class Handshaken:
     at_sending: HandshakeResult
 
 
-def handshaken(form: OfferForm = OfferForm.FULL, flags: OfferFlags = OfferFlags.NONE) -> Handshaken:
+def handshaken(form: OfferForm = OfferForm.FULL, flags: int = OfferFlags.NONE) -> Handshaken:
     one, other = receiving(), sending()
     offer = one.make_offer(form, flags)
     other.read_offer(offer)

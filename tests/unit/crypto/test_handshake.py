@@ -72,13 +72,13 @@ def test_no_field_of_the_answer_is_readable(form: OfferForm) -> None:
     assert [field for field in hidden if field in answer] == []
 
 
-def test_flags_and_epoch_travel() -> None:
+def test_flags_and_epoch_travel_and_unknown_flags_are_kept() -> None:
     one, other = receiving(), sending()
-    flags = OfferFlags(0x8001)
+    flags = OfferFlags.UNUSED | 0x4100 | OfferFlags.STATEMENT_FOLLOWS
     offered = other.read_offer(one.make_offer(OfferForm.FULL, flags))
     assert (offered.identity, offered.epoch, offered.flags) == (R_IDENTITY.public, TODAY, flags)
-    answer, _ = other.write_answer(DIALLED, AnswerFlags.UNUSED)
-    assert one.read_answer(answer, TODAY).flags == AnswerFlags.UNUSED
+    answer, _ = other.write_answer(DIALLED, AnswerFlags.UNUSED | 0x0080)
+    assert one.read_answer(answer, TODAY).flags == 0x8080
 
 
 def test_two_handshakes_share_nothing() -> None:

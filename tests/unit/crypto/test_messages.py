@@ -8,10 +8,8 @@ from gateway.crypto.messages import (
     ANSWER_PAYLOAD,
     OFFER_PAYLOAD,
     STATEMENT,
-    AnswerFlags,
     DialledAddress,
     Layout,
-    OfferFlags,
     OfferForm,
     prologue,
 )
@@ -71,12 +69,6 @@ def test_what_does_not_fit_is_our_mistake(layout: Layout) -> None:
         layout.encode({})
     with pytest.raises(LocalMisuseError):
         layout.encode(good | {"more": 1})
-
-
-def test_unknown_flags_are_kept() -> None:
-    assert int(OfferFlags(0x4003)) == 0x4003
-    assert OfferFlags.STATEMENT_FOLLOWS in OfferFlags(0x4003)
-    assert int(AnswerFlags(0xFFFF)) == 0xFFFF
 
 
 @pytest.mark.parametrize(

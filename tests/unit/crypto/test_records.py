@@ -132,7 +132,7 @@ def test_a_record_that_fails_proves_nobody() -> None:
 
 def test_verified_peers_are_made_by_record_layers_alone() -> None:
     with pytest.raises(LocalMisuseError):
-        VerifiedPeer(IdentityPublic(R_IDENTITY.public.octets), 1, OfferForm.FULL, 0, object())  # type: ignore[arg-type]
+        VerifiedPeer(IdentityPublic(R_IDENTITY.public.octets), 1, OfferForm.FULL, 0, object())
 
 
 def test_a_result_makes_one_layer() -> None:
