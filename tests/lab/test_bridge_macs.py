@@ -65,7 +65,7 @@ def test_one_side_is_not_dialled_for_any_longer_once_that_is_known(forked: Sites
     """Where the client knew its neighbour before we did, its first SYN is taken and its next one passes."""
     with MailServer(forked, "mta-c", False, address=BEHIND[False]) as server:
         mail(forked, "mta-b", server, BEHIND[False], b"so that they are neighbours")
-        for each in ("inside_macs", "outside_macs", "inside4"):
+        for each in ("inside_macs", "outside_macs", "inside4", "home4"):
             forked.sh("gw-b", f"nft flush set bridge nightmail {each}")
         gated = reached_the_gate(forked, "b")
         with forked.socket("mta-b", False) as client:
@@ -81,10 +81,34 @@ def test_one_side_is_not_dialled_for_any_longer_once_that_is_known(forked: Sites
                 dialogue.send_mail(b"by the second SYN")
 
 
-def speak(sites: Sites, node: str, address: str) -> None:
+@BOTH_FAMILIES
+def test_mail_inside_by_way_of_the_router_outside_passes(forked: Sites, v6: bool) -> None:
+    """Between two networks on one cable: each of its frames comes by twice."""
+    router, target, length = ELSEWHERE[v6]
+    forked.sh("wire", f"ip addr add {router}/{length} dev gw-b{' nodad' * v6}")
+    forked.sh("wire", "sysctl -qw net.ipv4.conf.gw-b.send_redirects=0")
+    forked.sh(
+        "mta-c",
+        "sysctl -qw net.ipv4.conf.third.rp_filter=0 net.ipv4.conf.all.rp_filter=0",
+        f"ip addr add {target}/{length} dev third{' nodad' * v6}",
+        f"ip route add {forked.address('mta-b', v6)} via {router} dev third",
+    )
+    speak(forked, "mta-c", router, target)
+    gated = reached_the_gate(forked, "b")
+    with MailServer(forked, "mta-c", v6, address=target) as server:
+        assert mail(forked, "mta-b", server, target, b"there and back again") < 0.9
+    assert reached_the_gate(forked, "b") == gated
+
+
+ELSEWHERE = {False: ("10.13.0.254", "10.13.0.10", 24), True: ("2001:db8:13::fe", "2001:db8:13::10", 64)}
+"""A second network of site b: its router, the station behind the second port, and the prefix."""
+
+
+def speak(sites: Sites, node: str, address: str, source: str = "") -> None:
     """It asks for its neighbour, and says something."""
     kind = socket.AF_INET6 if ":" in address else socket.AF_INET
     with network.socket_in(sites.namespace(node), kind, socket.SOCK_DGRAM) as made:
+        made.bind((source, 0))
         made.sendto(b"", (address, 9))
 
 
