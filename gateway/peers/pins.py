@@ -25,6 +25,10 @@ class Acceptance(enum.Enum):
     NOT_YET = "not-yet"
 
 
+def in_words(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
 class Destination(NamedTuple):
     """What a sender dialled; the key of a pin. `address` in the one form of `ipaddress`, lower case.
 
@@ -35,7 +39,7 @@ class Destination(NamedTuple):
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+        return in_words(self.address, self.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,10 +248,6 @@ def without(pin: Pin, identity: bytes) -> Pin | None:
     return replace(pin, identities=left) if any(known.accepted for known in left) else None
 
 
-def _day(now: int) -> int:
-    return now // limits.DAY_SECONDS
-
-
 def _first_sight(peer: MetPeer, now: int, acceptance: Acceptance) -> PinnedIdentity:
     runs = acceptance is Acceptance.NOT_YET
     return PinnedIdentity(
@@ -279,7 +279,7 @@ def _with_newcomer(pin: Pin, peer: MetPeer, now: int) -> Pin:
 
 
 def _seen_again(known: PinnedIdentity, peer: MetPeer, now: int) -> PinnedIdentity:
-    another_day = known.announced or _day(now) > _day(known.last_seen)
+    another_day = known.announced or now // limits.DAY_SECONDS > known.last_seen // limits.DAY_SECONDS
     another_hour = now - known.last_seen >= limits.PIN_LAST_SEEN_SECONDS
     epoch, had_full = max(known.epoch, peer.epoch), known.had_full_offer or peer.full
     is_more = epoch != known.epoch or had_full != known.had_full_offer
@@ -301,7 +301,8 @@ def _run_goes_on(known: PinnedIdentity, another_day: bool, now: int) -> PinnedId
     if not known.run_days:
         return replace(known, run_since=now, run_days=1)
     days = known.run_days + another_day
-    long_enough = _day(now) - _day(known.run_since) >= limits.ACCEPT_AFTER_DAYS
+    days_since = now // limits.DAY_SECONDS - known.run_since // limits.DAY_SECONDS
+    long_enough = days_since >= limits.ACCEPT_AFTER_DAYS
     if days >= limits.ACCEPT_AFTER_DAYS_SEEN and long_enough:
         return replace(known, acceptance=Acceptance.TIME, run_since=0, run_days=0)
     return replace(known, run_days=days)

@@ -16,21 +16,18 @@ from gateway.policy import limits
 class Bucket:
     """So many a second, and twice as many at once after a rest."""
 
-    __slots__ = ("_at", "_level", "_per_second", "burst")
+    __slots__ = ("_at", "_per_second", "burst", "level")
 
     def __init__(self, per_second: float, now: float) -> None:
         self._per_second = per_second
-        self.burst = self._level = per_second * limits.HANDSHAKE_BURST_SECONDS
+        self.burst = self.level = per_second * limits.HANDSHAKE_BURST_SECONDS
         self._at = now
 
     def has(self, now: float, left: float) -> bool:
         """Whether one can be taken that leaves so many. A clock that goes back gives nothing."""
-        self._level = min(self.burst, self._level + max(0.0, now - self._at) * self._per_second)
+        self.level = min(self.burst, self.level + max(0.0, now - self._at) * self._per_second)
         self._at = now
-        return self._level - 1 >= left
-
-    def take(self) -> None:
-        self._level -= 1
+        return self.level - 1 >= left
 
 
 class HandshakeBudget:
@@ -52,6 +49,6 @@ class HandshakeBudget:
         kept = 0.0 if is_known else 1 - limits.STRANGERS_SHARE
         if not (bucket.has(now, kept * bucket.burst) and self._all.has(now, kept * self._all.burst)):
             return False
-        bucket.take()
-        self._all.take()
+        bucket.level -= 1
+        self._all.level -= 1
         return True

@@ -32,5 +32,5 @@ class Ahead:
     def take(self) -> Ephemerals:
         """The oldest one; where there is none, `limits.EPHEMERALS_AT_ONCE` are drawn now."""
         if not self._stock:
-            self._stock.extend(self._draw() for _ in range(limits.EPHEMERALS_AT_ONCE))
+            self._stock.extend([self._draw() for _ in range(limits.EPHEMERALS_AT_ONCE)])
         return self._stock.popleft()

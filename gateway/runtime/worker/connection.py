@@ -230,7 +230,8 @@ class Connection:
             return
         self._over = True
         self._redialling = False  # a redial that is still under way finds nobody
-        self._set_timer(None)
+        if self._timer_at is not None:
+            self._set_timer(None)
         self._surroundings.connection_over(self)
         self._loop.call_soon(self._let_go)
 

@@ -60,8 +60,8 @@ class Surroundings:
         self.sources = sources
         self.ignored = IgnoredOffers()
         self._endorsements = EndorsementCache()
-        self._for_offers = Ahead(lambda: Ephemerals.draw(os.urandom))
-        self._for_answers = Ahead(lambda: Ephemerals.draw_for_answer(os.urandom))
+        self._for_offers = Ahead(partial(Ephemerals.draw, os.urandom))
+        self._for_answers = Ahead(partial(Ephemerals.draw_for_answer, os.urandom))
         self._handshakes = HandshakeBudget(config.handshakes_per_second, config.handshakes_per_source, began)
         self._held, self._offered = HeldTickets(), OfferedTickets()
         self._keys, self._statements = presented.keys, presented.statements
@@ -94,7 +94,7 @@ class Surroundings:
         refusal = None
         if self._is_always(flow):
             pass
-        elif _concerned(self._config.never, flow):
+        elif self._config.never and _concerned(self._config.never, flow):
             refusal = Reason.NEVER
         elif pin is None and self.pins.is_resting(destination):
             refusal = Reason.RECENTLY_FAILED
@@ -128,7 +128,7 @@ class Surroundings:
             draw_for_ticket=self._for_answers.take,
             endorsements=self._endorsements,
             statements=self._statements,
-            may_offer=always or not _concerned(unwanted, flow),
+            may_offer=always or not (unwanted and _concerned(unwanted, flow)),
             overloaded=not granted,
             source=source,
             source_rests=not always and source.rest_until > 0 and source.rests(int(time.time())),
@@ -138,7 +138,7 @@ class Surroundings:
 
     def _is_always(self, flow: Flow) -> bool:
         """The operator's word comes before every reason of ours to leave a session alone, but for limits."""
-        return _concerned(self._config.always, flow)
+        return bool(self._config.always) and _concerned(self._config.always, flow)
 
     def _rests(self, source: str) -> bool:
         return self._config.offers_rest and self.ignored.rests(source, self.sources.neighbourhood_of)
