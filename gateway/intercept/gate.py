@@ -21,6 +21,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+from gateway.immutable import immutable
 from gateway.intercept.admission import Admission, Bounds, IsKnown, Limit
 from gateway.intercept.held import Held, HeldSyns, Token
 from gateway.intercept.marks import Verdict
@@ -30,14 +31,14 @@ from gateway.policy import limits
 from gateway.smtp.events import Role
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Dial:
     """Connect to the flow's destination from its source; report by `Gate.dial_finished`."""
 
     flow: Flow
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class GiveVerdict:
     """Answer one held packet; each token gets exactly one verdict."""
 
@@ -47,7 +48,7 @@ class GiveVerdict:
     """Why it passes although it is ours: this worker has enough of these."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class CloseUnclaimed:
     """The client of this flow never came: forget the flow, and reset its dialled connection if it has one."""
 
@@ -188,11 +189,10 @@ class Gate:
         if flow in self._live:
             self._live.discard(flow)
             self._admission.sessions.remove(flow.source)
-        if self._is_awaited(flow):
+        held = self._held.get(flow)
+        if held is None or self._is_awaited(flow):
             return []
-        held = self._held.release(flow)
-        if held is None:
-            return []
+        self._held.release(flow)
         if by_reset:
             return [GiveVerdict(held.token, Verdict.DROP)]
         return self._new_syn(held.token, flow, held.role, held.since)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
 
+from gateway.immutable import immutable
 from gateway.intercept.syn import Flow
 from gateway.smtp.events import Role
 
@@ -16,7 +16,7 @@ Token = Hashable
 """Stands for one held packet; only `nfqueue` knows what is inside."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Held:
     """One SYN. `since`: when it came, on the caller's clock in seconds."""
 

@@ -20,6 +20,7 @@ which set them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from gateway.errors import IdentityHashed, LocalMisuseError
@@ -56,7 +57,7 @@ ANSWERS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MarkBits:
     """The layout above, moved under `mask`. Raises LocalMisuseError for a mask of another shape."""
 
@@ -71,7 +72,7 @@ class MarkBits:
         """The lowest bit of the mask."""
         return self.mask & -self.mask
 
-    @property
+    @cached_property
     def dialled(self) -> int:
         """SO_MARK of the sockets that we dial with."""
         return _DIALLED * self.unit

@@ -170,18 +170,17 @@ class SynQueue:
     def _packet_arrived(self, packet: Packet) -> None:
         payload = packet.get_payload()
         index = (self._by_port and packet.physindev) or packet.indev
-        self._on_packet(HeldPacket(packet), payload, packet.mark, self._interface(index))
+        interface = self._interfaces.get(index) or self._look_up_interface(index)
+        self._on_packet(HeldPacket(packet), payload, packet.mark, interface)
 
-    def _interface(self, index: int) -> str:
+    def _look_up_interface(self, index: int) -> str:
         """Not by if_indextoname(3): that takes a socket of a kind that a confined worker may not have."""
-        name = self._interfaces.get(index)
-        if name is None:
-            try:
-                answer = fcntl.ioctl(self._socket, _SIOCGIFNAME, _IFREQ.pack(b"", index))
-            except OSError:
-                return ""
-            name = _IFREQ.unpack(answer)[0].partition(b"\0")[0].decode("ascii", "replace")
-            self._interfaces[index] = name
+        try:
+            answer = fcntl.ioctl(self._socket, _SIOCGIFNAME, _IFREQ.pack(b"", index))
+        except OSError:
+            return ""
+        name: str = _IFREQ.unpack(answer)[0].partition(b"\0")[0].decode("ascii", "replace")
+        self._interfaces[index] = name
         return name
 
 

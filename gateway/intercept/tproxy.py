@@ -141,10 +141,15 @@ def _bound(flow: Flow, marks: MarkBits, port: int) -> socket.socket:
 
 
 def accept(listener: socket.socket) -> tuple[socket.socket, tuple[str, int]]:
-    """As `listener.accept()`, which looks for the names of family and kind each time. Raises OSError."""
+    """A nonblocking one. As `listener.accept()`, which looks for the names of family and kind each time.
+
+    Raises OSError.
+    """
     descriptor, source = listener._accept()  # type: ignore[attr-defined]
     family = socket.AF_INET if len(source) == 2 else socket.AF_INET6
-    return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, descriptor), source
+    accepted = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, descriptor)
+    accepted.setblocking(False)
+    return accepted, source
 
 
 def flow_of_accepted(accepted: socket.socket, source: tuple[str, int]) -> Flow:
@@ -155,11 +160,6 @@ def flow_of_accepted(accepted: socket.socket, source: tuple[str, int]) -> Flow:
     """
     destination = accepted.getsockname()
     return Flow(source[0], source[1], destination[0], destination[1])
-
-
-def prepare_accepted(accepted: socket.socket) -> None:
-    """What an accepted socket needs and does not inherit."""
-    accepted.setblocking(False)
 
 
 def _transparent(family: socket.AddressFamily, mark: int) -> socket.socket:

@@ -111,7 +111,6 @@ class Worker:
         while True:
             accepted, source = await self.loop.sock_accept(listener)
             flow = tproxy.flow_of_accepted(accepted, source)
-            tproxy.prepare_accepted(accepted)
             claim = self.gate.accepted(flow)
             tell("accepted", flow=str(flow), claim=claim.value)
             if claim is Claim.STRANGER:

@@ -69,16 +69,15 @@ class Dials:
 
     def dial(self, flow: Flow, done: DialDone) -> None:
         """Connect from the client's address, and from its port where that can be. Never raises."""
-        self._dial(flow, done, self._dial_from_clients_port if self._keeps_port else self._dial_from_any_port)
+        start = self._dial_from_clients_port if self._keeps_port else self._dial_from_any_port
+        self._dial(flow, done, start)
 
     def dial_to_this_machine(self, flow: Flow, done: DialDone) -> None:
         """The same to a mail server that may be on this very machine: where ports are not kept, what we dial
         bears one that is none of the client's. The answers to both would else have the same addresses and
         ports."""
-        if self._keeps_port:
-            self.dial(flow, done)
-        else:
-            self._dial(flow, done, self._dial_from_spare_port)
+        start = self._dial_from_clients_port if self._keeps_port else self._dial_from_spare_port
+        self._dial(flow, done, start)
 
     def drop(self, flow: Flow) -> None:
         """Reset one, if there is one; nobody is told."""

@@ -66,7 +66,6 @@ class Listeners:
     def _accepted(self, accepted: socket.socket, source: tuple[str, int]) -> None:
         try:
             flow = tproxy.flow_of_accepted(accepted, source)
-            tproxy.prepare_accepted(accepted)
         except OSError:
             accepted.close()
             return

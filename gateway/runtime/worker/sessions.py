@@ -19,7 +19,7 @@ from gateway.intercept.outcomes import DialOutcome
 from gateway.intercept.syn import Flow
 from gateway.observe.counters import Counters, Direction, Tally
 from gateway.observe.log import Level, Log, session_id
-from gateway.peers.pins import Destination
+from gateway.peers.pins import Destination, in_words
 from gateway.policy import limits
 from gateway.policy.cause import Sighting, likely
 from gateway.runtime.bug import Bug
@@ -329,7 +329,7 @@ def _whereabouts(flow: Flow, cause: Reason | None) -> Message:
 
 
 def _source(flow: Flow) -> str:
-    return str(Destination(flow.source, flow.source_port))
+    return in_words(flow.source, flow.source_port)
 
 
 def _latest(flow: Flow) -> str:
@@ -337,4 +337,4 @@ def _latest(flow: Flow) -> str:
 
 
 def _server(flow: Flow) -> str:
-    return str(Destination(flow.destination, flow.destination_port))
+    return in_words(flow.destination, flow.destination_port)

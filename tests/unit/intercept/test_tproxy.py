@@ -100,9 +100,8 @@ def test_what_is_accepted_sends_small_writes_at_once_and_blocks_nobody() -> None
     with tproxy.listener(socket.AF_INET, 0, MarkBits(0xFF000000)) as listener:
         listener.setblocking(True)
         with socket.create_connection(listener.getsockname()):
-            accepted, _ = listener.accept()
+            accepted, _ = tproxy.accept(listener)
             with accepted:
-                tproxy.prepare_accepted(accepted)
                 assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
                 assert not os.get_blocking(accepted.fileno())
 
