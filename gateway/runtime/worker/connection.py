@@ -196,7 +196,7 @@ class Connection:
 
     def end_received(self, endpoint: Endpoint) -> None:
         if not self._relayed:
-            self._handle(EndReceived(self._side(endpoint)))
+            self._handle(EndReceived(Side.NEAR if endpoint is self._near else Side.FAR))
             return
         other = self._other(endpoint)
         other.end()
@@ -206,7 +206,7 @@ class Connection:
     def reset_received(self, endpoint: Endpoint) -> None:
         if endpoint.is_closed:
             return
-        side = self._side(endpoint)
+        side = Side.NEAR if endpoint is self._near else Side.FAR
         self.reset_by = self.reset_by or side
         if not self._relayed:
             # Before the socket is closed: the last one's end is the session's, and nothing is told behind it.
@@ -300,9 +300,6 @@ class Connection:
             return
         self._timer = self._timer_at = None
         self._handle(DeadlineReached())
-
-    def _side(self, endpoint: Endpoint) -> Side:
-        return Side.NEAR if endpoint is self._near else Side.FAR
 
     def _other(self, endpoint: Endpoint) -> Endpoint:
         return self._far if endpoint is self._near else self._near
