@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from ipaddress import ip_address
 from itertools import count
 
 import pytest
+from scapy.layers.l2 import ARP, Ether
 
 from gateway.config import Placement
 from gateway.lab import network, processes
 from gateway.lab.topology import BRIDGE, INSIDE
 from tests.lab import two_sites
+from tests.lab.bridges import Cable
 from tests.lab.in_any_placement import reached_the_gate
 from tests.lab.probes import Dialogue, MailServer, eventually, mail
 from tests.lab.two_sites import BOTH_FAMILIES, Sites
@@ -98,6 +101,24 @@ def test_mail_inside_by_way_of_the_router_outside_passes(forked: Sites, v6: bool
     with MailServer(forked, "mta-c", v6, address=target) as server:
         assert mail(forked, "mta-b", server, target, b"there and back again") < 0.9
     assert reached_the_gate(forked, "b") == gated
+
+
+def test_who_has_moved_outside_is_no_neighbour_inside(forked: Sites) -> None:
+    """Mail to it is protected from its first word there on."""
+    moved = str(ip_address(BEHIND[False]) + 1)
+
+    def says(namespace: str, interface: str) -> None:
+        frame = Ether(src=next(macs), dst="ff:ff:ff:ff:ff:ff") / ARP(op="is-at", psrc=moved, pdst=moved)
+        with Cable(namespace, interface) as cable:
+            cable.send(bytes(frame))
+
+    def known() -> bool:
+        return moved in forked.sh("gw-b", "nft list set bridge nightmail home4")
+
+    says(forked.namespace("mta-c"), "third")
+    eventually(known, what="a neighbour inside")
+    says(forked.namespace("wire"), "gw-b")
+    eventually(lambda: not known(), what="none any more")
 
 
 ELSEWHERE = {False: ("10.13.0.254", "10.13.0.10", 24), True: ("2001:db8:13::fe", "2001:db8:13::10", 64)}

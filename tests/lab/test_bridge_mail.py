@@ -7,9 +7,11 @@ alone is looked at on the cables, by sockets that see every frame.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
+from scapy.layers.l2 import ARP, Ether
 
 from gateway.config import Placement
 from gateway.intercept.placements.bridge import LIFT_MAC
@@ -210,3 +212,34 @@ def test_it_is_the_split_horizon_that_keeps_it_from_the_wire(bridged: Guarded) -
         on_the_wire = say_with_forgetful_bridges(lab, session)
     for word in SECRETS:
         assert word not in on_the_wire
+
+
+def test_while_its_router_seems_to_be_inside_a_session_stands_still_and_gets_nowhere_in_clear(
+    bridged: Guarded,
+) -> None:
+    """By one frame in the router's name; what is between stations of one side is not for us. It goes on when
+    the router is heard again."""
+    lab, line = bridged.sites.lab, b"MAIL FROM:<moonlit@a.test>\r\n"
+    router = mac_of(lab.namespace("wire"), "gw-a").hex(":")
+    word = ARP(op="is-at", hwsrc=router, psrc="192.0.2.1", pdst="192.0.2.1")
+    claim = bytes(Ether(src=router, dst="ff:ff:ff:ff:ff:ff") / word)
+    with (
+        Session(bridged, Family.V4) as session,
+        Cable(lab.namespace("mta-a"), "eth0") as inside,
+        Cable(lab.namespace("wire"), "gw-a") as wire,
+    ):
+        kept = kept_from_the_wire(lab)
+        inside.send(claim)
+        forget_stations(lab)
+        session.made.sendall(line)
+        eventually(lambda: kept_from_the_wire(lab) > kept, what="a frame that would have been on the wire")
+        wire.send(claim)
+        assert session.accepted.recv(1000) == line
+        assert b"moonlit" not in b"".join(wire.arrived())
+
+
+def kept_from_the_wire(lab: Lab) -> int:
+    """Frames of sessions that came from inside and were to leave as they are."""
+    found = re.search(rf'iifname "{INSIDE}" oifname "{OUTSIDE}" .* packets (\d+)', horizon(lab, "a"))
+    assert found is not None
+    return int(found[1])
