@@ -21,7 +21,7 @@ from gateway.lab import gateways, network, processes
 from gateway.lab.topology import BRIDGE
 from tests.lab.bridges import Cable, decided, is_mail, mac_of, reaches
 from tests.lab.in_any_placement import reached_the_gate
-from tests.lab.probes import MailServer, eventually, mail
+from tests.lab.probes import Dialogue, MailServer, eventually, mail
 from tests.lab.two_sites import BOTH_FAMILIES, TOOLS, Sites
 
 
@@ -201,6 +201,40 @@ def test_mail_from_a_station_behind_a_port_that_nobody_has_named_passes(sites: S
     server = sites.address("mta-a", False)
     assert_served(sites.namespace("mta-a"), server, station, 25, within=5.0, source=STATION)
     assert reached_the_gate(sites, "b") == gated
+
+
+def test_a_session_of_a_station_that_has_moved_there_gets_nowhere_in_clear(
+    sites: Sites, station: str
+) -> None:
+    """What it says there in the middle of it is not for the gateway, and not for the wire."""
+    mac, router = mac_of(sites.namespace("mta-b"), "eth0").hex(":"), mac_of(sites.namespace("wire"), "gw-b")
+    with (
+        MailServer(sites, "mta-a", False),
+        Cable(sites.namespace("mta-b"), "eth0") as before,
+        Dialogue(sites.connect("mta-b", sites.address("mta-a", False))) as dialogue,
+        Cable(station, "third") as there,
+        Cable(sites.namespace("wire"), "gw-b") as wire,
+    ):
+        dialogue.begin()
+        heard = [Ether(frame) for frame in before.arrived() if is_mail(frame)][-1]
+        ports = {"sport": heard[TCP].dport, "dport": 25}
+        place = {"seq": heard[TCP].ack, "ack": heard[TCP].seq + len(heard[TCP].payload)}
+        words = (
+            IP(src=heard[IP].dst, dst=heard[IP].src) / TCP(flags="PA", **ports, **place) / b"RSET moonlit\r\n"
+        )
+        there.send(bytes(Ether(src=mac, dst=router.hex(":")) / words))
+        there.send(
+            bytes(Ether(src=mac, dst=router.hex(":")) / IP(src="192.0.2.1", dst="192.0.2.2") / b"last")
+        )
+        seen = b""
+
+        def arrived() -> bool:
+            nonlocal seen
+            seen += b"".join(wire.arrived())
+            return b"last" in seen
+
+        eventually(arrived, what="another frame of the same station on the wire")
+        assert b"moonlit" not in seen
 
 
 def test_who_speaks_there_in_another_vlan_is_not_there_in_ours(sites: Sites, station: str) -> None:
