@@ -33,6 +33,9 @@ HANDSHAKE_SECONDS: Final = 10.0
 """S waits so long for R's first record, then the handshake has failed."""
 VERB_HANDSHAKE_SECONDS: Final = 20.0
 """R waits so long for the whole of message 2 behind the verb: longer than S waits for R."""
+FIRST_RECORD_SECONDS: Final = 0.05
+"""R waits so long for the receiver's answer to the first flight, to send its own first record with it. Only a
+sender that pipelines BDAT, which S holds back until then, may notice."""
 DIALS_PER_SESSION: Final = 3
 """First dial, second with a fresh offer, third in clear."""
 IDENTITIES_PER_PIN: Final = 4

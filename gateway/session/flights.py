@@ -45,6 +45,10 @@ class Flights:
         """A record of another type; it leaves with the next octets, in front of them."""
         self._waiting.append((kind, content))
 
+    def wait(self, now: float) -> None:
+        """The near side was asked something: what was added leaves with its answer, or a little later."""
+        self.deadline = now + limits.FIRST_RECORD_SECONDS
+
     def octets(self, octets: bytes, now: float) -> bytes | bytearray:
         """What the near side has said: all of it padded, or full records while the rest waits for more."""
         size = self._padded + self._since + len(self._held) + len(octets)
@@ -52,12 +56,13 @@ class Flights:
             return self.at_once(octets)
         self._heard_at = now
         self._looked = False
-        if self.deadline is None:
+        if self.deadline is None or self._waiting:
             self.deadline = now + limits.FLIGHT_SILENCE_SECONDS - limits.FLIGHT_LOOK_SECONDS
         return self._full_records(octets)
 
     def at_once(self, octets: bytes = b"") -> bytes:
         """All that there is, padded: the flight may end here, or go on. At least one record."""
+        self.deadline = None
         kind, content = (int(RecordType.DATA), octets)
         if not octets:
             kind, content = self._waiting.pop() if self._waiting else (int(RecordType.PAD), b"")
@@ -79,14 +84,14 @@ class Flights:
         return b""
 
     def silence(self, now: float) -> bytes:
-        """`deadline` has come: the end of a large flight, or another look a little later.
+        """`deadline` has come: of `wait`; or the end of a large flight, or another look a little later.
 
         A loop that is late finds the deadline before the octets that have come in the meantime; so it looks
         twice before it takes its own lateness for the end.
         """
         if self.deadline is None:
             return b""
-        if self._looked:
+        if self._looked or not self._held:
             return self._ended()
         self._looked = True
         quiet = self._heard_at + limits.FLIGHT_SILENCE_SECONDS
@@ -106,7 +111,6 @@ class Flights:
     def _ended(self) -> bytes:
         sealed = self.at_once(self._released())
         self._padded = 0
-        self.deadline = None
         return sealed
 
     def _full_records(self, octets: bytes) -> bytes | bytearray:

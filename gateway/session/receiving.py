@@ -251,9 +251,9 @@ class ReceivingSession(Machine):
             return self._cannot_go_on(error.reason, now, error.detail)
         self._handshake = None  # and with it the ticket that has served
         self._ticket, self._answered_at = result.ticket, now
-        return self._open_channel(result, frames[1:])
+        return self._open_channel(result, frames[1:], now)
 
-    def _open_channel(self, result: HandshakeResult, frames: Sequence[Frame]) -> list[Command]:
+    def _open_channel(self, result: HandshakeResult, frames: Sequence[Frame], now: float) -> list[Command]:
         commands: list[Command] = []
         confirmed = result.dialled == self._context.dialled or self._context.own_addresses(result.dialled)
         if not confirmed:
@@ -263,14 +263,29 @@ class ReceivingSession(Machine):
         self._channel = Channel(flights, self._frames)
         self.state = State.CHANNEL
         self.deadline = None
+        commands += [*self._upgraded(result), *self._resume_near()]
+        asked = self._channel.far_frames(frames)
+        if not self._channel.finished:
+            statements = () if result.resumed else self._context.statements
+            commands += self._first_record(flights, confirmed, statements, now if asked else None)
+        return self._channelled([*commands, *asked])
+
+    def _first_record(
+        self, flights: Flights, confirmed: bool, statements: Sequence[bytes], now: float | None
+    ) -> list[Command]:
+        """PARAMS and what goes with it, together with the receiver's answer if it was asked for one `now`.
+
+        Not so a statement: S may say nothing before it has come.
+        """
         flights.add(RecordType.PARAMS, _PARAMS[confirmed])
-        for statement in () if result.resumed else self._context.statements:
+        for statement in statements:
             flights.add(RecordType.STATEMENT, statement)
         if now_and_then(self._context.entropy):
             flights.add(RecordType.IGNORABLE)
-        commands += [SendOctets(Side.FAR, flights.at_once()), *self._upgraded(result)]
-        commands += self._resume_near()
-        return commands + self._channelled(self._channel.far_frames(frames))
+        if now is None or statements:
+            return [SendOctets(Side.FAR, flights.at_once())]
+        flights.wait(now)
+        return []
 
     def _upgraded(self, result: HandshakeResult) -> list[Command]:
         context = self._context
