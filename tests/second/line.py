@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gateway.policy import limits
 from gateway.session.events import ResetReceived, Side
 from tests.playbook import EHLO, GREETING, REPLY
 from tests.second.dressed import Alone, Machine
@@ -29,6 +30,7 @@ class Line:
         self.s.now, self.r.now = now + later, now
         self.replied = b""
         """R's reply, as it left R last."""
+        self._confirms = False
         self.r.from_near(GREETING)
         self.back()
         self.s.from_near(EHLO)
@@ -54,6 +56,7 @@ class Line:
             self.r.happens(ResetReceived(Side.FAR))
         now, self.r = self.r.now, Alone(r)
         self.r.now = now
+        self._confirms = False
         self.s.far = b""
         self.s.redialled()
         self.r.from_near(GREETING)
@@ -63,8 +66,14 @@ class Line:
         return self
 
     def forth(self) -> bytes:
-        """What S has sent; R gets it."""
-        return self._carry(self.s, self.r)
+        """What S has sent; R gets it. The receiver takes its time: R's first record goes alone."""
+        said = self._carry(self.s, self.r)
+        if not self._confirms and not self.r.far:
+            deadline = self.r.machine.deadline
+            if deadline is not None and deadline <= self.r.now + limits.FIRST_RECORD_SECONDS:
+                self.r.time_passes()
+        self._confirms = bool(self._confirms or self.r.far)
+        return said
 
     def back(self) -> bytes:
         return self._carry(self.r, self.s)

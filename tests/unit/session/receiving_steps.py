@@ -68,6 +68,8 @@ class Channelled:
         self.mark = len(self.book.to_far)
         self.s = far_s(self.book, dialled=dialled)
         self.book.far(self.s.answer + self.s.says(flight))
+        if flight and self.book.machine.deadline is not None:
+            self.book.deadline()  # the receiver takes its time
 
     @property
     def heard(self) -> FarSendingGateway:
