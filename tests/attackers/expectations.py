@@ -123,6 +123,13 @@ def torn(name: str, does: str, attack: Callable[[], Attack], channel: str) -> Ro
     return Row(name, does, attack, True, Mail.QUEUED, Seen.NOTHING, "upgraded", channel=channel, large=True)
 
 
+def unconfirmed(name: str, does: str, attack: Callable[[], Attack], channel: str) -> Row:
+    """Attacks on what stands behind message 2: R ends the channel before S has heard of it. S dials again."""
+    return retried(
+        name, does, attack, "far-closed-during-handshake", channel=channel, torn_instead=True, large=True
+    )
+
+
 def _taken_out() -> list[Row]:
     refused = b'502 Error: command "EHLO" not implemented\r\n'
 
@@ -176,8 +183,8 @@ def _changed() -> list[Row]:
                 "clear-octets-in-channel"),
         retried("octet of R's first record", "changes one octet of the record that confirms R",
                 octet(End.R, Kind.RECORD, 9), "bad-tag"),
-        torn("octet of S's first record", "changes one octet of the record behind message 2",
-             octet(End.S, Kind.RECORD, 9), "bad-tag"),
+        unconfirmed("octet of S's first record", "changes one octet of the record behind message 2",
+                    octet(End.S, Kind.RECORD, 9), "bad-tag"),
         torn("octet of the content", "changes one octet of a record with content", lambda: ChangeLarge(5000),
              "bad-tag"),
         torn("length of a content record", "changes the length in a record's header", lambda: ChangeLarge(1),
@@ -304,8 +311,9 @@ def _repeated() -> list[Row]:
     clear_octets = "clear-octets-in-channel"
     return [
         retried("verb twice", "says the verb twice", twice(End.S, Kind.VERB), clear_octets),
-        torn("message 2 twice", "says message 2 twice", twice(End.S, Kind.ANSWER), "bad-frame"),
-        torn("S's first record twice", "says S's first record twice", twice(End.S, Kind.RECORD), "bad-tag"),
+        unconfirmed("message 2 twice", "says message 2 twice", twice(End.S, Kind.ANSWER), "bad-frame"),
+        unconfirmed("S's first record twice", "says S's first record twice", twice(End.S, Kind.RECORD),
+                    "bad-tag"),
         torn("R's first record twice", "says R's first record twice", twice(End.R, Kind.RECORD), "bad-tag"),
         torn("content twice", "says a record of the content twice", lambda: ContentTurned("doubled"),
              "bad-tag"),
