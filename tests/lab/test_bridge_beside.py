@@ -203,21 +203,22 @@ def test_mail_from_a_station_behind_a_port_that_nobody_has_named_passes(sites: S
     assert reached_the_gate(sites, "b") == gated
 
 
+@pytest.mark.parametrize(("client", "at"), [("mta-b", "mta-a"), ("mta-a", "mta-b")], ids=["client", "server"])
 def test_a_session_of_a_station_that_has_moved_there_gets_nowhere_in_clear(
-    sites: Sites, station: str
+    sites: Sites, station: str, client: str, at: str
 ) -> None:
     """What it says there in the middle of it is not for the gateway, and not for the wire."""
     mac, router = mac_of(sites.namespace("mta-b"), "eth0").hex(":"), mac_of(sites.namespace("wire"), "gw-b")
     with (
-        MailServer(sites, "mta-a", False),
+        MailServer(sites, at, False),
         Cable(sites.namespace("mta-b"), "eth0") as before,
-        Dialogue(sites.connect("mta-b", sites.address("mta-a", False))) as dialogue,
+        Dialogue(sites.connect(client, sites.address(at, False))) as dialogue,
         Cable(station, "third") as there,
         Cable(sites.namespace("wire"), "gw-b") as wire,
     ):
         dialogue.begin()
         heard = [Ether(frame) for frame in before.arrived() if is_mail(frame)][-1]
-        ports = {"sport": heard[TCP].dport, "dport": 25}
+        ports = {"sport": heard[TCP].dport, "dport": heard[TCP].sport}
         place = {"seq": heard[TCP].ack, "ack": heard[TCP].seq + len(heard[TCP].payload)}
         words = (
             IP(src=heard[IP].dst, dst=heard[IP].src) / TCP(flags="PA", **ports, **place) / b"RSET moonlit\r\n"
