@@ -218,14 +218,15 @@ class Endpoint:
         A send() wakes who waits for it, and that process takes our processor and its caches. So first comes
         all that is to be computed in a turn, then all that is to be sent. Nobody may change `octets` then.
         """
-        size = len(self._kept) + len(octets)
-        if last or self._buffer or not self._poller.is_crowded or size > limits.KEPT_IN_TURN_OCTETS:
+        if not self._poller.is_crowded or last or self._buffer:
             self.write(octets, last=last)
+        elif len(self._kept) + len(octets) > limits.KEPT_IN_TURN_OCTETS:
+            self.write(octets)
         elif self._kept:
             self._kept += octets
         else:
             self._kept = octets
-            self._poller.at_end(self._write_kept)
+            self._poller.at_end.append(self._write_kept)
 
     def _write_kept(self) -> None:
         if not self._kept:
@@ -237,7 +238,8 @@ class Endpoint:
 
     def end(self) -> None:
         """FIN, behind everything written so far."""
-        self._write_kept()
+        if self._kept:
+            self._write_kept()
         if self._ending or self.is_closed:
             return
         self._ending = True
@@ -247,7 +249,8 @@ class Endpoint:
 
     def close(self) -> None:
         """Close in order once everything written is out (or the peer is gone)."""
-        self._write_kept()
+        if self._kept:
+            self._write_kept()
         if self.is_closed or self._closing:
             return
         self._closing = True
@@ -259,7 +262,8 @@ class Endpoint:
 
     def reset(self) -> None:
         """RST, now; what was not sent is lost, as it is in TCP."""
-        self._write_kept()
+        if self._kept:
+            self._write_kept()
         if self.is_closed:
             return
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
@@ -304,11 +308,12 @@ class Endpoint:
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            self.hold(Hold.ENDED | Hold.RESET)
+            self._hold |= Hold.ENDED | Hold.RESET
             if self._closing:
                 self._close_now()
             else:
                 self._owner.reset_received(self)
+            self._watch()
             return
         if self._closing:
             if not count:

@@ -36,7 +36,8 @@ class Poller:
         self._epoll = select.epoll()
         self._ready: dict[int, Ready] = {}
         self._left: list[tuple[int, Ready, int]] = []
-        self._at_end: list[Callable[[], object]] = []
+        self.at_end: list[Callable[[], object]] = []
+        """Each is called once, when all have been told that this turn tells. It raises nothing."""
         self.is_crowded = False
         """Whether the turn under way tells more than one of something: then there is an end to wait for."""
         self._until = math.inf
@@ -90,17 +91,10 @@ class Poller:
         self.is_crowded = len(events) > 1
         self._tell(events)
         self.is_crowded = False
-        if self._at_end:
-            self._end_turn()
-
-    def at_end(self, callback: Callable[[], object]) -> None:
-        """`callback` once, when all have been told that this turn tells. It raises nothing."""
-        self._at_end.append(callback)
-
-    def _end_turn(self) -> None:
-        callbacks, self._at_end = self._at_end, []
-        for callback in callbacks:
-            callback()
+        if self.at_end:
+            callbacks, self.at_end = self.at_end, []
+            for callback in callbacks:
+                callback()
 
     def _tell(self, events: list[tuple[int, Ready, int]]) -> None:
         for done, (fd, ready, mask) in enumerate(events):
