@@ -99,6 +99,7 @@ def _up(
     if not stood:
         undo.callback(_take_out, config)
     if starts:
+        _require_bridge(config)
         undo.callback(_quietly, systemd.take_back, STARTED)
         systemd.start()
     if starts or is_running(config.control_socket):
@@ -114,6 +115,12 @@ def _up(
         undo.callback(_quietly, systemd.take_back, ENABLED)
         systemd.enable()
     return told
+
+
+def _require_bridge(config: Config) -> None:
+    """A daemon that is refused its bridge ends, and systemd has no word of why."""
+    if refusal := kernel.bridge_refusal(config):
+        raise EnvironmentFailureError(refusal)
 
 
 def _await_rules(pause: Callable[[float], None]) -> str:

@@ -263,6 +263,16 @@ def test_the_service_is_started_and_enabled_and_back(config: Config, systemd: Fa
     assert read_word(config.wanted_file) == Word(Wanted.DOWN)
 
 
+def test_a_bridge_that_is_refused_is_said_before_any_service_starts(
+    config: Config, systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "bridge_refusal", lambda _: "br0 tells VLANs apart")
+    with pytest.raises(EnvironmentFailureError, match="br0 tells VLANs apart"):
+        lifecycle.up(config, service.found())
+    assert systemd.said == []
+    assert not config.wanted_file.exists()
+
+
 def test_a_plan_says_when_nobody_will_carry_mail(config: Config, systemd: FakeSystemd) -> None:
     assert NOBODY in planning.plan(config).remarks
     with daemon(config.control_socket, questions=0):
