@@ -7,6 +7,7 @@ ours. It must never signal anything else: ids are used again, and names prove no
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -44,7 +45,7 @@ class Process:
     def signal(self, number: signal.Signals) -> bool:
         """Send the signal; False if it is gone. The descriptor closes the gap between look and kill."""
         try:
-            descriptor = os.pidfd_open(self.pid)
+            descriptor = _pidfd(self.pid)
         except ProcessLookupError:
             return False
         try:
@@ -62,7 +63,7 @@ class Process:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, os.WNOHANG)
         try:
-            descriptor = os.pidfd_open(self.pid)
+            descriptor = _pidfd(self.pid)
         except ProcessLookupError:
             return True
         try:
@@ -77,6 +78,17 @@ class Process:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self.pid, os.WNOHANG)
         return gone
+
+
+def _pidfd(pid: int) -> int:
+    """Raises ProcessLookupError where there is no such process."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        # Of one that has just been reaped, whose number a group or session still has, older kernels say this.
+        if error.errno == errno.EINVAL:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from None
+        raise
 
 
 def start_time(pid: int) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -57,6 +58,20 @@ def test_waiting_for_the_end(child: subprocess.Popen[bytes]) -> None:
     assert one.signal(signal.SIGTERM)
     assert one.wait_gone(10)
     assert not one.alive
+    assert not one.signal(signal.SIGTERM)
+
+
+def test_one_whose_number_is_still_a_groups_is_gone(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As kernel 6.1 says it."""
+
+    def refuses(pid: int) -> int:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    one = process_of(child)
+    monkeypatch.setattr(os, "pidfd_open", refuses)
+    assert one.wait_gone(0)
     assert not one.signal(signal.SIGTERM)
 
 
