@@ -85,9 +85,9 @@ def test_errors_leave_nothing_that_harms_the_next_connection(sites: Sites, v6: b
     """A client that meets refusals for a while is served at once when the server is back."""
     target = at(REFUSED, v6)
     for _ in range(5):
-        assert failure(sites, "mta-a", target, port=41000)[0] == "ECONNREFUSED"
+        assert failure(sites, "mta-a", target, port=21000)[0] == "ECONNREFUSED"
     with MailServer(sites, "mta-b", v6, address=target) as server:
-        assert mail(sites, "mta-a", server, target, b"at last", port=41000) < 1.0
+        assert mail(sites, "mta-a", server, target, b"at last", port=21000) < 1.0
 
 
 @BOTH_FAMILIES
@@ -99,7 +99,7 @@ def test_a_route_of_the_gateways_machine_that_swallows_is_silence_and_no_alarm(
     words = "-6 route" if v6 else "route"
     sites.sh("gw-a", f"ip {words} add blackhole {network}")
     try:
-        assert failure(sites, "mta-a", target, timeout=1.5, port=41002)[0] == "timeout"
+        assert failure(sites, "mta-a", target, timeout=1.5, port=21002)[0] == "timeout"
     finally:
         sites.sh("gw-a", f"ip {words} del blackhole {network}")
     told = eventually(
@@ -122,10 +122,10 @@ def test_a_machine_that_keeps_the_gateway_from_dialling_lets_mail_pass_and_rings
     sites.sh("gw-a", f"ip xfrm policy add {policy} {mark} action block")
     try:
         with MailServer(sites, "mta-b", v6) as server:
-            assert mail(sites, "mta-a", server, target, b"past the gateway", port=41003) < 1.0
+            assert mail(sites, "mta-a", server, target, b"past the gateway", port=21003) < 1.0
     finally:
         sites.sh("gw-a", f"ip xfrm policy delete {policy} {mark}")
-    client = (sites.address("mta-a", v6), 41003)
+    client = (sites.address("mta-a", v6), 21003)
     told = eventually(
         lambda: [line for line in sites.log("a").splitlines() if f"source={name(*client)}" in line],
         what="its line",

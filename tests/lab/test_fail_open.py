@@ -162,11 +162,11 @@ def test_what_a_session_has_left_behind_does_not_stop_the_next_one_from_that_por
     sites: Sites, server4: MailServer, server6: MailServer, forgetful: None, letter: str
 ) -> None:
     """The gateway's sockets stand in TIME_WAIT, and the gateway is dead: the kernel must still forward."""
-    cases = [(port, target) for port in (41001, 41002) for target in targets(sites)]
+    cases = [(port, target) for port in (21001, 21002) for target in targets(sites)]
     for port, target in cases:
         with probes.Dialogue(sites.connect("mta-a", target, port=port)) as dialogue:
             dialogue.begin()
-            if port == 41002:  # the server closes first
+            if port == 21002:  # the server closes first
                 dialogue.say(b"QUIT")
                 assert dialogue.socket.recv(1) == b""
     # The client is gone before the gateways' last words to each other.

@@ -51,8 +51,8 @@ def install(first: int) -> None:
         breaks("timer", machine, "handle", at(DeadlineReached))
     breaks("readable", Endpoint, "_readable", lambda endpoint: endpoint._owner.flow.source_port)
     breaks("syn", Intake, "_judge", lambda intake, token, flow, *rest: flow and flow.source_port)
-    for name in ("_gate_dial_done", "_dialled_after"):
-        breaks("dial", Intake, name, lambda intake, flow, *rest: flow.source_port)
+    breaks("dial", Intake, "_gate_dial_done", lambda intake, flow, *rest: flow.source_port)
+    breaks("dial", Intake, "_dialled_after", lambda intake, role, accepted, flow, *rest: flow.source_port)
     breaks("accept", Intake, "_claim", lambda intake, flow, accepted: flow.source_port)
 
 
