@@ -20,7 +20,7 @@ from netfilterqueue import COPY_PACKET, NetfilterQueue, Packet
 from gateway.errors import EnvironmentFailureError
 from gateway.policy import limits
 
-OnPacket = Callable[["HeldPacket", bytes, int, str], None]
+OnPacket = Callable[["HeldPacket", bytes, int, str], object]
 """Called with token, packet from its IP header on, mark, and the interface or port it came in by."""
 
 # <linux/netlink.h>, <linux/netfilter/nfnetlink_queue.h>
@@ -55,6 +55,9 @@ class SynQueue:
 
     `by_port`: of a packet that is a frame on a bridge, the port is told instead of the bridge.
     """
+
+    __deletable__ = ("_queue",)
+    """By `close`: the compiler asks to be told."""
 
     def __init__(self, number: int, on_packet: OnPacket, *, by_port: bool = False) -> None:
         self._number = number
@@ -152,20 +155,24 @@ class SynQueue:
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
         self._socket.send(flag_message(self._number, FAIL_OPEN))
         # The kernel answers a request before send() returns; packets may stand before the answer.
-        while self._flag_answer is None:
+        while self._answered() is None:
             try:
                 self.run()
             except OSError as error:
                 self.close()
                 raise EnvironmentFailureError(f"netfilter queue {self._number}: {_why(error)}") from error
-            if self._flag_answer is None and self._left > 0:
+            if self._answered() is None and self._left > 0:
                 break
-        if self._flag_answer != 0:
+        if self._answered() != 0:
             self.close()
             raise EnvironmentFailureError(
                 f"the kernel does not take the fail-open flag for queue {self._number}: "
                 "a full queue would stop mail"
             )
+
+    def _answered(self) -> int | None:
+        """What the kernel has said to the flag: a call of `run` may have changed it."""
+        return self._flag_answer
 
     def _packet_arrived(self, packet: Packet) -> None:
         payload = packet.get_payload()

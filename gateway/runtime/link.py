@@ -44,9 +44,9 @@ class Link:
         self,
         loop: Loop,
         sock: socket.socket,
-        on_message: Callable[[Message], None],
-        on_closed: Callable[[], None],
-        on_alive: Callable[[], None] | None = None,
+        on_message: Callable[[Message], object],
+        on_closed: Callable[[], object],
+        on_alive: Callable[[], object] | None = None,
     ) -> None:
         self._loop = loop
         self._socket = sock

@@ -50,7 +50,7 @@ from gateway.session.events import (
     Side,
 )
 from gateway.session.flights import Flights, now_and_then
-from gateway.session.machine import Handler, Machine, Table, in_channel
+from gateway.session.machine import Handler, Machine, in_channel
 from gateway.smtp.capability import (
     VERB_LINE,
     OfferSize,
@@ -83,7 +83,9 @@ class ReceivingSession(Machine):
     """From the accepted connection and the dialled one to the end of both."""
 
     _RECEIVER = Side.NEAR
-    _CHANNEL, _RELAYED, _OVER = State.CHANNEL, State.RELAYED, State.OVER
+    _CHANNEL = State.CHANNEL
+    _RELAYED = State.RELAYED
+    _OVER = State.OVER
 
     def __init__(self, context: ReceivingContext) -> None:
         super().__init__(Observer(Role.RECEIVING))
@@ -380,58 +382,68 @@ class ReceivingSession(Machine):
         )
         return self._in_clear(decision)
 
-    _TABLE: ClassVar[Table] = {
-        (State.OBSERVING, OctetsReceived, Side.FAR): _observe_client,
-        (State.OBSERVING, OctetsReceived, Side.NEAR): _observe_receiver,
-        (State.OBSERVING, EndReceived, Side.FAR): _ended_early,
-        (State.OBSERVING, EndReceived, Side.NEAR): _ended_early,
-        (State.OBSERVING, ResetReceived, Side.FAR): _reset_early,
-        (State.OBSERVING, ResetReceived, Side.NEAR): _reset_early,
-        (State.SIGNING, OfferSigned, None): _signed,
-        (State.SIGNING, DeadlineReached, None): _not_signed,
-        (State.SIGNING, OctetsReceived, Side.FAR): _client_did_not_wait,
-        (State.SIGNING, OctetsReceived, Side.NEAR): _receiver_said_more,
-        (State.SIGNING, EndReceived, Side.FAR): _ended_early,
-        (State.SIGNING, EndReceived, Side.NEAR): _ended_early,
-        (State.SIGNING, ResetReceived, Side.FAR): _reset_early,
-        (State.SIGNING, ResetReceived, Side.NEAR): _reset_early,
-        (State.OFFERED, OctetsReceived, Side.FAR): _first_command,
-        (State.OFFERED, OctetsReceived, Side.NEAR): _receiver_spoke_unasked,
-        (State.OFFERED, EndReceived, Side.FAR): _ended_early,
-        (State.OFFERED, EndReceived, Side.NEAR): _receiver_ended,
-        (State.OFFERED, ResetReceived, Side.FAR): _reset_early,
-        (State.OFFERED, ResetReceived, Side.NEAR): _reset_early,
-        (State.OFFER_VOID, OctetsReceived, Side.FAR): _first_command_in_void,
-        (State.OFFER_VOID, OctetsReceived, Side.NEAR): _pass_to_far,
-        (State.OFFER_VOID, EndReceived, Side.FAR): _ended_early,
-        (State.OFFER_VOID, EndReceived, Side.NEAR): _receiver_ended,
-        (State.OFFER_VOID, ResetReceived, Side.FAR): _reset_early,
-        (State.OFFER_VOID, ResetReceived, Side.NEAR): _reset_early,
-        (State.ANSWERING, OctetsReceived, Side.FAR): _more_answer,
-        (State.ANSWERING, DeadlineReached, None): _answer_late,
-        (State.ANSWERING, EndReceived, Side.FAR): _answer_ended,
-        (State.ANSWERING, ResetReceived, Side.FAR): _reset_early,
-        (State.ANSWERING, ResetReceived, Side.NEAR): _reset_early,
-        **in_channel(State.CHANNEL),
-    }
-    _NEXT: ClassVar[dict[Handler, set[State]]] = {
-        _observe_client: {State.OBSERVING, State.RELAYED},
-        _observe_receiver: {State.OBSERVING, State.SIGNING, State.OFFERED, State.RELAYED},
-        _signed: {State.OFFERED, State.RELAYED},
-        _not_signed: {State.RELAYED},
-        _client_did_not_wait: {State.RELAYED},
-        _receiver_said_more: {State.RELAYED},
-        _first_command: {State.OFFERED, State.ANSWERING, State.CHANNEL, State.RELAYED, State.OVER},
-        _receiver_spoke_unasked: {State.OFFER_VOID},
-        _receiver_ended: {State.OFFER_VOID},
-        _first_command_in_void: {State.OFFER_VOID, State.RELAYED, State.OVER},
-        _more_answer: {State.ANSWERING, State.CHANNEL, State.OVER},
-        _answer_late: {State.OVER},
-        _answer_ended: {State.OVER},
-        Machine._channel_far_octets: {State.CHANNEL, State.OVER},
-        Machine._channel_ended: {State.CHANNEL, State.OVER},
-        Machine._channel_reset: {State.OVER},
-        _ended_early: {State.RELAYED},
-        _reset_early: {State.OVER},
-    }
+    _NEXT: ClassVar[dict[Handler, set[State]]]
     """Where each handler may lead; one that is not here stays. docs/protocol.md prints it, tests hold it."""
+
+
+# Behind the class: in the body of a class that is compiled its functions have no names yet.
+ReceivingSession._TABLE = {
+    (State.OBSERVING, OctetsReceived, Side.FAR): ReceivingSession._observe_client,
+    (State.OBSERVING, OctetsReceived, Side.NEAR): ReceivingSession._observe_receiver,
+    (State.OBSERVING, EndReceived, Side.FAR): ReceivingSession._ended_early,
+    (State.OBSERVING, EndReceived, Side.NEAR): ReceivingSession._ended_early,
+    (State.OBSERVING, ResetReceived, Side.FAR): ReceivingSession._reset_early,
+    (State.OBSERVING, ResetReceived, Side.NEAR): ReceivingSession._reset_early,
+    (State.SIGNING, OfferSigned, None): ReceivingSession._signed,
+    (State.SIGNING, DeadlineReached, None): ReceivingSession._not_signed,
+    (State.SIGNING, OctetsReceived, Side.FAR): ReceivingSession._client_did_not_wait,
+    (State.SIGNING, OctetsReceived, Side.NEAR): ReceivingSession._receiver_said_more,
+    (State.SIGNING, EndReceived, Side.FAR): ReceivingSession._ended_early,
+    (State.SIGNING, EndReceived, Side.NEAR): ReceivingSession._ended_early,
+    (State.SIGNING, ResetReceived, Side.FAR): ReceivingSession._reset_early,
+    (State.SIGNING, ResetReceived, Side.NEAR): ReceivingSession._reset_early,
+    (State.OFFERED, OctetsReceived, Side.FAR): ReceivingSession._first_command,
+    (State.OFFERED, OctetsReceived, Side.NEAR): ReceivingSession._receiver_spoke_unasked,
+    (State.OFFERED, EndReceived, Side.FAR): ReceivingSession._ended_early,
+    (State.OFFERED, EndReceived, Side.NEAR): ReceivingSession._receiver_ended,
+    (State.OFFERED, ResetReceived, Side.FAR): ReceivingSession._reset_early,
+    (State.OFFERED, ResetReceived, Side.NEAR): ReceivingSession._reset_early,
+    (State.OFFER_VOID, OctetsReceived, Side.FAR): ReceivingSession._first_command_in_void,
+    (State.OFFER_VOID, OctetsReceived, Side.NEAR): ReceivingSession._pass_to_far,
+    (State.OFFER_VOID, EndReceived, Side.FAR): ReceivingSession._ended_early,
+    (State.OFFER_VOID, EndReceived, Side.NEAR): ReceivingSession._receiver_ended,
+    (State.OFFER_VOID, ResetReceived, Side.FAR): ReceivingSession._reset_early,
+    (State.OFFER_VOID, ResetReceived, Side.NEAR): ReceivingSession._reset_early,
+    (State.ANSWERING, OctetsReceived, Side.FAR): ReceivingSession._more_answer,
+    (State.ANSWERING, DeadlineReached, None): ReceivingSession._answer_late,
+    (State.ANSWERING, EndReceived, Side.FAR): ReceivingSession._answer_ended,
+    (State.ANSWERING, ResetReceived, Side.FAR): ReceivingSession._reset_early,
+    (State.ANSWERING, ResetReceived, Side.NEAR): ReceivingSession._reset_early,
+    **in_channel(State.CHANNEL),
+}
+ReceivingSession._NEXT = {
+    ReceivingSession._observe_client: {State.OBSERVING, State.RELAYED},
+    ReceivingSession._observe_receiver: {State.OBSERVING, State.SIGNING, State.OFFERED, State.RELAYED},
+    ReceivingSession._signed: {State.OFFERED, State.RELAYED},
+    ReceivingSession._not_signed: {State.RELAYED},
+    ReceivingSession._client_did_not_wait: {State.RELAYED},
+    ReceivingSession._receiver_said_more: {State.RELAYED},
+    ReceivingSession._first_command: {
+        State.OFFERED,
+        State.ANSWERING,
+        State.CHANNEL,
+        State.RELAYED,
+        State.OVER,
+    },
+    ReceivingSession._receiver_spoke_unasked: {State.OFFER_VOID},
+    ReceivingSession._receiver_ended: {State.OFFER_VOID},
+    ReceivingSession._first_command_in_void: {State.OFFER_VOID, State.RELAYED, State.OVER},
+    ReceivingSession._more_answer: {State.ANSWERING, State.CHANNEL, State.OVER},
+    ReceivingSession._answer_late: {State.OVER},
+    ReceivingSession._answer_ended: {State.OVER},
+    Machine._channel_far_octets: {State.CHANNEL, State.OVER},
+    Machine._channel_ended: {State.CHANNEL, State.OVER},
+    Machine._channel_reset: {State.OVER},
+    ReceivingSession._ended_early: {State.RELAYED},
+    ReceivingSession._reset_early: {State.OVER},
+}

@@ -44,7 +44,7 @@ from gateway.session.events import (
     Side,
 )
 from gateway.session.first_flight import FirstFlight
-from gateway.session.machine import Handler, Machine, Table, in_channel
+from gateway.session.machine import Handler, Machine, in_channel
 from gateway.session.redials import Redials
 from gateway.session.rollover import announcement
 from gateway.session.second_look import Continue, Differs, FirstLook, Same, SecondLook
@@ -77,7 +77,9 @@ class SendingSession(Machine):
     """From the accepted connection and the dialled one to the end of both."""
 
     _RECEIVER = Side.FAR
-    _CHANNEL, _RELAYED, _OVER = State.CHANNEL, State.RELAYED, State.OVER
+    _CHANNEL = State.CHANNEL
+    _RELAYED = State.RELAYED
+    _OVER = State.OVER
 
     def __init__(self, context: SendingContext) -> None:
         super().__init__(Observer(Role.SENDING))
@@ -396,85 +398,89 @@ class SendingSession(Machine):
     def _relay(self, decision: Decision, detail: str = "", seen: Sighting | None = None) -> list[Command]:
         return self._in_clear(NoteDecision(False, decision.reason, decision.alarm, detail, seen))
 
-    _TABLE: ClassVar[Table] = {
-        (State.OBSERVING, OctetsReceived, Side.NEAR): _observe_sender,
-        (State.OBSERVING, OctetsReceived, Side.FAR): _observe_receiver,
-        (State.OBSERVING, EndReceived, Side.NEAR): _ended_early,
-        (State.OBSERVING, EndReceived, Side.FAR): _receiver_ended_early,
-        (State.OBSERVING, ResetReceived, Side.NEAR): _reset_early,
-        (State.OBSERVING, ResetReceived, Side.FAR): _reset_early,
-        (State.READY, OctetsReceived, Side.NEAR): _first_command,
-        (State.READY, OctetsReceived, Side.FAR): _receiver_spoke_unasked,
-        (State.READY, EndReceived, Side.NEAR): _ended_early,
-        (State.READY, EndReceived, Side.FAR): _receiver_ended,
-        (State.READY, ResetReceived, Side.NEAR): _reset_early,
-        (State.READY, ResetReceived, Side.FAR): _reset_early,
-        (State.CONFIRMING, OctetsReceived, Side.NEAR): _more_first_flight,
-        (State.CONFIRMING, OctetsReceived, Side.FAR): _confirm,
-        (State.CONFIRMING, EndReceived, Side.NEAR): _near_ends,
-        (State.CONFIRMING, EndReceived, Side.FAR): _far_gone,
-        (State.CONFIRMING, ResetReceived, Side.NEAR): _reset_early,
-        (State.CONFIRMING, ResetReceived, Side.FAR): _far_gone,
-        (State.CONFIRMING, DeadlineReached, None): _confirm_late,
-        (State.AWAITING_STATEMENT, OctetsReceived, Side.NEAR): _hold_back,
-        (State.AWAITING_STATEMENT, OctetsReceived, Side.FAR): _await_statement,
-        (State.AWAITING_STATEMENT, EndReceived, Side.NEAR): _near_ends,
-        (State.AWAITING_STATEMENT, EndReceived, Side.FAR): _far_gone,
-        (State.AWAITING_STATEMENT, ResetReceived, Side.NEAR): _reset_early,
-        (State.AWAITING_STATEMENT, ResetReceived, Side.FAR): _far_gone,
-        (State.AWAITING_STATEMENT, DeadlineReached, None): _confirm_late,
-        (State.REDIALLING, OctetsReceived, Side.NEAR): _hold_back,
-        (State.REDIALLING, EndReceived, Side.NEAR): _near_ends,
-        (State.REDIALLING, ResetReceived, Side.NEAR): _reset_early,
-        (State.REDIALLING, Redialled, None): _redialled,
-        (State.REDIALLING, RedialFailed, None): _redial_failed,
-        (State.REDIALLING, DeadlineReached, None): _redial_failed,
-        (State.REOBSERVING, OctetsReceived, Side.NEAR): _hold_back,
-        (State.REOBSERVING, OctetsReceived, Side.FAR): _look_again,
-        (State.REOBSERVING, EndReceived, Side.NEAR): _near_ends,
-        (State.REOBSERVING, EndReceived, Side.FAR): _redial_failed,
-        (State.REOBSERVING, ResetReceived, Side.NEAR): _reset_early,
-        (State.REOBSERVING, ResetReceived, Side.FAR): _redial_failed,
-        (State.REOBSERVING, DeadlineReached, None): _redial_failed,
-        **in_channel(State.CHANNEL),
-    }
-    _NEXT: ClassVar[dict[Handler, set[State]]] = {
-        _observe_sender: {State.OBSERVING, State.RELAYED},
-        _observe_receiver: {
-            State.OBSERVING,
-            State.OVER,
-            State.READY,
-            State.CONFIRMING,
-            State.AWAITING_STATEMENT,
-            State.REDIALLING,
-            State.RELAYED,
-        },
-        _first_command: {State.CONFIRMING, State.AWAITING_STATEMENT},
-        _receiver_spoke_unasked: {State.RELAYED, State.OVER},
-        _receiver_ended: {State.RELAYED},
-        _receiver_ended_early: {State.RELAYED},
-        _confirm: {State.CONFIRMING, State.CHANNEL, State.REDIALLING, State.OVER},
-        _await_statement: {State.AWAITING_STATEMENT, State.CHANNEL, State.REDIALLING, State.OVER},
-        _far_gone: {State.REDIALLING},
-        _confirm_late: {State.REDIALLING},
-        _redialled: {State.REOBSERVING},
-        _redial_failed: {State.OVER},
-        _look_again: {
-            State.REOBSERVING,
-            State.READY,
-            State.CONFIRMING,
-            State.AWAITING_STATEMENT,
-            State.REDIALLING,
-            State.RELAYED,
-            State.OVER,
-        },
-        Machine._channel_far_octets: {State.CHANNEL, State.OVER},
-        Machine._channel_ended: {State.CHANNEL, State.OVER},
-        Machine._channel_reset: {State.OVER},
-        _ended_early: {State.RELAYED},
-        _reset_early: {State.OVER},
-    }
+    _NEXT: ClassVar[dict[Handler, set[State]]]
     """Where each handler may lead; one that is not here stays. docs/protocol.md prints it, tests hold it."""
+
+
+# Behind the class: in the body of a class that is compiled its functions have no names yet.
+SendingSession._TABLE = {
+    (State.OBSERVING, OctetsReceived, Side.NEAR): SendingSession._observe_sender,
+    (State.OBSERVING, OctetsReceived, Side.FAR): SendingSession._observe_receiver,
+    (State.OBSERVING, EndReceived, Side.NEAR): SendingSession._ended_early,
+    (State.OBSERVING, EndReceived, Side.FAR): SendingSession._receiver_ended_early,
+    (State.OBSERVING, ResetReceived, Side.NEAR): SendingSession._reset_early,
+    (State.OBSERVING, ResetReceived, Side.FAR): SendingSession._reset_early,
+    (State.READY, OctetsReceived, Side.NEAR): SendingSession._first_command,
+    (State.READY, OctetsReceived, Side.FAR): SendingSession._receiver_spoke_unasked,
+    (State.READY, EndReceived, Side.NEAR): SendingSession._ended_early,
+    (State.READY, EndReceived, Side.FAR): SendingSession._receiver_ended,
+    (State.READY, ResetReceived, Side.NEAR): SendingSession._reset_early,
+    (State.READY, ResetReceived, Side.FAR): SendingSession._reset_early,
+    (State.CONFIRMING, OctetsReceived, Side.NEAR): SendingSession._more_first_flight,
+    (State.CONFIRMING, OctetsReceived, Side.FAR): SendingSession._confirm,
+    (State.CONFIRMING, EndReceived, Side.NEAR): SendingSession._near_ends,
+    (State.CONFIRMING, EndReceived, Side.FAR): SendingSession._far_gone,
+    (State.CONFIRMING, ResetReceived, Side.NEAR): SendingSession._reset_early,
+    (State.CONFIRMING, ResetReceived, Side.FAR): SendingSession._far_gone,
+    (State.CONFIRMING, DeadlineReached, None): SendingSession._confirm_late,
+    (State.AWAITING_STATEMENT, OctetsReceived, Side.NEAR): SendingSession._hold_back,
+    (State.AWAITING_STATEMENT, OctetsReceived, Side.FAR): SendingSession._await_statement,
+    (State.AWAITING_STATEMENT, EndReceived, Side.NEAR): SendingSession._near_ends,
+    (State.AWAITING_STATEMENT, EndReceived, Side.FAR): SendingSession._far_gone,
+    (State.AWAITING_STATEMENT, ResetReceived, Side.NEAR): SendingSession._reset_early,
+    (State.AWAITING_STATEMENT, ResetReceived, Side.FAR): SendingSession._far_gone,
+    (State.AWAITING_STATEMENT, DeadlineReached, None): SendingSession._confirm_late,
+    (State.REDIALLING, OctetsReceived, Side.NEAR): SendingSession._hold_back,
+    (State.REDIALLING, EndReceived, Side.NEAR): SendingSession._near_ends,
+    (State.REDIALLING, ResetReceived, Side.NEAR): SendingSession._reset_early,
+    (State.REDIALLING, Redialled, None): SendingSession._redialled,
+    (State.REDIALLING, RedialFailed, None): SendingSession._redial_failed,
+    (State.REDIALLING, DeadlineReached, None): SendingSession._redial_failed,
+    (State.REOBSERVING, OctetsReceived, Side.NEAR): SendingSession._hold_back,
+    (State.REOBSERVING, OctetsReceived, Side.FAR): SendingSession._look_again,
+    (State.REOBSERVING, EndReceived, Side.NEAR): SendingSession._near_ends,
+    (State.REOBSERVING, EndReceived, Side.FAR): SendingSession._redial_failed,
+    (State.REOBSERVING, ResetReceived, Side.NEAR): SendingSession._reset_early,
+    (State.REOBSERVING, ResetReceived, Side.FAR): SendingSession._redial_failed,
+    (State.REOBSERVING, DeadlineReached, None): SendingSession._redial_failed,
+    **in_channel(State.CHANNEL),
+}
+SendingSession._NEXT = {
+    SendingSession._observe_sender: {State.OBSERVING, State.RELAYED},
+    SendingSession._observe_receiver: {
+        State.OBSERVING,
+        State.OVER,
+        State.READY,
+        State.CONFIRMING,
+        State.AWAITING_STATEMENT,
+        State.REDIALLING,
+        State.RELAYED,
+    },
+    SendingSession._first_command: {State.CONFIRMING, State.AWAITING_STATEMENT},
+    SendingSession._receiver_spoke_unasked: {State.RELAYED, State.OVER},
+    SendingSession._receiver_ended: {State.RELAYED},
+    SendingSession._receiver_ended_early: {State.RELAYED},
+    SendingSession._confirm: {State.CONFIRMING, State.CHANNEL, State.REDIALLING, State.OVER},
+    SendingSession._await_statement: {State.AWAITING_STATEMENT, State.CHANNEL, State.REDIALLING, State.OVER},
+    SendingSession._far_gone: {State.REDIALLING},
+    SendingSession._confirm_late: {State.REDIALLING},
+    SendingSession._redialled: {State.REOBSERVING},
+    SendingSession._redial_failed: {State.OVER},
+    SendingSession._look_again: {
+        State.REOBSERVING,
+        State.READY,
+        State.CONFIRMING,
+        State.AWAITING_STATEMENT,
+        State.REDIALLING,
+        State.RELAYED,
+        State.OVER,
+    },
+    Machine._channel_far_octets: {State.CHANNEL, State.OVER},
+    Machine._channel_ended: {State.CHANNEL, State.OVER},
+    Machine._channel_reset: {State.OVER},
+    SendingSession._ended_early: {State.RELAYED},
+    SendingSession._reset_early: {State.OVER},
+}
 
 
 def _told_near(commands: list[Command]) -> list[Command]:

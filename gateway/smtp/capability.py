@@ -51,8 +51,9 @@ class OfferSize(enum.Enum):
     RESUMED = 66
     """Where a full one has room, and both sides have a ticket."""
 
-    def __init__(self, octets: int) -> None:
-        self.octets = octets
+    @property
+    def octets(self) -> int:
+        return self.value
 
 
 _OFFER_OCTETS: Final = frozenset(size.octets for size in OfferSize)

@@ -177,22 +177,27 @@ class Observer:
         return [passed for passed in held if passed.octets]
 
     # The parser in force is chosen by the stage, never by looking at the octets first.
-    _SENDER_SPEAKS: ClassVar[Mapping[Stage, Callable[[Observer, bytes], list[Observation]]]] = {
-        Stage.GREETING: _ehlo_octets,
-        Stage.EARLY_EHLO: _behind_ehlo_octets,
-        Stage.EHLO: _ehlo_octets,
-        Stage.REPLY: _behind_ehlo_octets,
-        Stage.DECIDED: _refuse,
-        Stage.OPAQUE: _pass_to_receiver,
-    }
-    _RECEIVER_SPEAKS: ClassVar[Mapping[Stage, Callable[[Observer, bytes], list[Observation]]]] = {
-        Stage.GREETING: _greeting_octets,
-        Stage.EARLY_EHLO: _greeting_octets,
-        Stage.EHLO: _out_of_turn_octets,
-        Stage.REPLY: _reply_octets,
-        Stage.DECIDED: _refuse,
-        Stage.OPAQUE: _pass_to_sender,
-    }
+    _SENDER_SPEAKS: ClassVar[Mapping[Stage, Callable[[Observer, bytes], list[Observation]]]]
+    _RECEIVER_SPEAKS: ClassVar[Mapping[Stage, Callable[[Observer, bytes], list[Observation]]]]
+
+
+# Behind the class: in the body of a class that is compiled its functions have no names yet.
+Observer._SENDER_SPEAKS = {
+    Stage.GREETING: Observer._ehlo_octets,
+    Stage.EARLY_EHLO: Observer._behind_ehlo_octets,
+    Stage.EHLO: Observer._ehlo_octets,
+    Stage.REPLY: Observer._behind_ehlo_octets,
+    Stage.DECIDED: Observer._refuse,
+    Stage.OPAQUE: Observer._pass_to_receiver,
+}
+Observer._RECEIVER_SPEAKS = {
+    Stage.GREETING: Observer._greeting_octets,
+    Stage.EARLY_EHLO: Observer._greeting_octets,
+    Stage.EHLO: Observer._out_of_turn_octets,
+    Stage.REPLY: Observer._reply_octets,
+    Stage.DECIDED: Observer._refuse,
+    Stage.OPAQUE: Observer._pass_to_sender,
+}
 
 
 def _read_reply(lines: LineBuffer, code: bytes, refused: Reason, odd: Reason) -> bool:

@@ -74,8 +74,8 @@ _sending.lacks(
 )
 _sending.lacks(
     "the far end behind the verb is a failed handshake",
-    "        (State.CONFIRMING, EndReceived, Side.FAR): _far_gone,",
-    "        (State.CONFIRMING, EndReceived, Side.FAR): _redialled,",
+    "    (State.CONFIRMING, EndReceived, Side.FAR): SendingSession._far_gone,",
+    "    (State.CONFIRMING, EndReceived, Side.FAR): SendingSession._redialled,",
 )
 _sending.lacks(
     "a stranger that promises a statement gets nothing before it",
@@ -149,8 +149,8 @@ _receiving.lacks(
 )
 _receiving.lacks(
     "the verb does not reach a receiver that has ended",
-    "        (State.OFFERED, EndReceived, Side.NEAR): _receiver_ended,",
-    "        (State.OFFERED, EndReceived, Side.NEAR): _ended_early,",
+    "    (State.OFFERED, EndReceived, Side.NEAR): ReceivingSession._receiver_ended,",
+    "    (State.OFFERED, EndReceived, Side.NEAR): ReceivingSession._ended_early,",
 )
 _receiving.lacks(
     "R waits for the answer so long and no longer",

@@ -62,6 +62,8 @@ class Surroundings(Protocol):
 class Connection:
     """One session from the moment both sockets are connected until both are closed."""
 
+    __deletable__ = ("_near", "_far")
+    """What `_let_go` deletes: the compiler asks to be told."""
     __slots__ = (
         "_account",
         "_far",
@@ -356,7 +358,7 @@ class Connection:
         self._surroundings.note_fact(self, command)
 
 
-_EXECUTE: dict[type, Callable[..., None]] = {
+_EXECUTE: dict[type, Callable[..., object]] = {
     c.SendEnd: Connection._send_end,
     c.SendReset: Connection._send_reset,
     c.PauseReading: Connection._pause,

@@ -25,7 +25,7 @@ from gateway.runtime.loop import Cancellable, Loop
 from gateway.runtime.worker.poller import Poller
 
 _RESET_ON_CLOSE: Final = b"\x01\x00\x00\x00\x00\x00\x00\x00"
-DialDone = Callable[[Flow, DialOutcome, socket.socket | None], None]
+DialDone = Callable[[Flow, DialOutcome, socket.socket | None], object]
 
 
 class Asker(Protocol):

@@ -39,12 +39,12 @@ class Hold:
     Plain numbers: an IntFlag makes an object for each `|` and `&`, a dozen times in a session.
     """
 
-    NOTHING = 0
-    BY_SESSION = 1
-    BY_PRESSURE = 2
-    NOT_STARTED = 4
-    ENDED = 8
-    RESET = 16
+    NOTHING: Final = 0
+    BY_SESSION: Final = 1
+    BY_PRESSURE: Final = 2
+    NOT_STARTED: Final = 4
+    ENDED: Final = 8
+    RESET: Final = 16
     """Behind the end: nothing more is to be watched for."""
 
 
@@ -165,7 +165,7 @@ class Endpoint:
         except Exception as error:
             self._owner.failed(error)
 
-    def _guarded(self, callback: Callable[..., None], *args: object) -> None:
+    def _guarded(self, callback: Callable[..., object], *args: object) -> None:
         """What the loop calls later: a bug in it is this session's, too."""
         try:
             callback(*args)

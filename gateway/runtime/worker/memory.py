@@ -40,7 +40,7 @@ class Memory:
     """The file, opened when it is first needed, and anew after trouble. `unreadable` is told once, and again
     when it could be read in between: whom we know is a stranger meanwhile."""
 
-    def __init__(self, path: Path, unreadable: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, unreadable: Callable[[str], object]) -> None:
         self._path = path
         self._unreadable = unreadable
         self._database: Database | None = None

@@ -27,7 +27,7 @@ class Poller:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop | None = None,
-        failed: Callable[[Exception], None] = traceback.print_exception,
+        failed: Callable[[Exception], object] = traceback.print_exception,
     ) -> None:
         """`loop`: one of asyncio's, which is to call `turn`, and is told what a callback raises. Without one
         its owner calls, and `failed` is told."""
@@ -123,5 +123,5 @@ class Poller:
                 self._epoll.modify(fd, select.EPOLLONESHOT)
 
 
-def _exception_handler(loop: asyncio.AbstractEventLoop) -> Callable[[Exception], None]:
+def _exception_handler(loop: asyncio.AbstractEventLoop) -> Callable[[Exception], object]:
     return lambda error: loop.call_exception_handler({"message": "a callback has failed", "exception": error})

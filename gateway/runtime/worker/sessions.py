@@ -55,7 +55,7 @@ _DIAL_REASON = {
 class Dialler(Protocol):
     """The part of the intake that sessions use."""
 
-    def dial(self, flow: Flow, done: Callable[[Flow, DialOutcome, socket.socket | None], None]) -> None: ...
+    def dial(self, flow: Flow, done: Callable[[Flow, DialOutcome, socket.socket | None], object]) -> None: ...
     def ended(self, flow: Flow, *, by_reset: bool) -> None: ...
 
 
@@ -71,7 +71,7 @@ class Sessions:
         counters: Counters,
         tell: Callable[[Message], bool],
         surroundings: Surroundings,
-        sign: Callable[[bytes, Callable[[bytes | None], None]], None],
+        sign: Callable[[bytes, Callable[[bytes | None], object]], object],
     ) -> None:
         self._loop = loop
         self._poller = poller
@@ -87,7 +87,7 @@ class Sessions:
         self._bank = Bank(config.held_octets, config.held_octets_per_source)
         self._rang_for: dict[str, float] = {}
         self.dialler: Dialler | None = None
-        self.on_empty: Callable[[], None] | None = None
+        self.on_empty: Callable[[], object] | None = None
         loop.call_later(limits.STALL_LOOK_SECONDS, self._look)
 
     @property

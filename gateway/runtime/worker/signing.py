@@ -17,7 +17,7 @@ from gateway.policy import limits
 from gateway.runtime.loop import Loop
 from gateway.runtime.signer import NUMBER
 
-Signed = Callable[[bytes | None], None]
+Signed = Callable[[bytes | None], object]
 _ANSWER_OCTETS: Final = NUMBER.size + ED25519_SIGNATURE_OCTETS + 1
 """So that a longer one is seen to be longer."""
 
@@ -25,7 +25,7 @@ _ANSWER_OCTETS: Final = NUMBER.size + ED25519_SIGNATURE_OCTETS + 1
 class Signing:
     """`silent` is told once for each time that the signer stops answering."""
 
-    def __init__(self, loop: Loop, sock: socket.socket, silent: Callable[[str], None]) -> None:
+    def __init__(self, loop: Loop, sock: socket.socket, silent: Callable[[str], object]) -> None:
         self._loop = loop
         self._socket = sock
         self._silent = silent

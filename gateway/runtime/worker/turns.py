@@ -57,7 +57,7 @@ class Turns:
     time = staticmethod(time.monotonic)
 
     def __init__(self) -> None:
-        self.on_failure: Callable[[Exception], None] = traceback.print_exception
+        self.on_failure: Callable[[Exception], object] = traceback.print_exception
         """Is told what a callback has raised: a bug of ours."""
         self.poller = Poller(failed=self._failed)
         self._soon: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
