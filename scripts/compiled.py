@@ -1,0 +1,168 @@
+"""The way of a session as machine code: `python -m scripts.compiled FOLDER` compiles it where it stands.
+
+FOLDER holds the package `gateway`. Beside each module of MODULES an extension module of the same name is
+laid, which Python loads in place of the source; without it, the source runs. mypyc makes them out of the
+annotations that mypy checks, so the compiled modules are exactly as strict as those: what is no `bytes` where
+`bytes` is asked for raises TypeError. The Debian package has them; bench and tests make a copy of the tree for them
+(`tree`). docs/performance.md says what they bring. Counterpart: `tests/compiled`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+MODULES: Final = (
+    "crypto/*",
+    "intercept/admission",
+    "intercept/gate",
+    "intercept/held",
+    "intercept/icmp_budget",
+    "intercept/marks",
+    "intercept/nfqueue",
+    "intercept/outcomes",
+    "intercept/pulse",
+    "intercept/statements",
+    "intercept/syn",
+    "observe/counters",
+    "observe/log",
+    "observe/protection",
+    "observe/sinks",
+    "peers/comparison",
+    "peers/history",
+    "peers/looks",
+    "peers/pins",
+    "peers/sources",
+    "policy/*",
+    "runtime/worker/*",
+    "session/*",
+    "smtp/*",
+)
+"""Below gateway/: all that a worker does for a session, from its SYN to its last line in the log."""
+VALUES: Final = ("policy/limits", "session/commands", "session/context", "session/events", "smtp/events")
+"""Not these: nothing but values, which gain nothing; and limits are changed by tests."""
+_PARTS: Final = ("gateway", "iptables", "docs/messages.md")
+"""What the daemon needs of a checkout."""
+_KEPT: Final = 3
+"""Trees of earlier states, for a bench that goes back and forth."""
+
+
+def modules(package: Path) -> list[Path]:
+    """The sources to compile, relative to the folder that holds `package`. Raises FileNotFoundError."""
+    found = set()
+    for pattern in MODULES:
+        matches = [path for path in package.glob(f"{pattern}.py") if not path.name.startswith("__")]
+        if not matches:
+            raise FileNotFoundError(f"scripts/compiled.py: there is no {package / pattern}.py")
+        found.update(matches)
+    values = {package / f"{name}.py" for name in VALUES}
+    return sorted(path.relative_to(package.parent) for path in found - values)
+
+
+def compile_in(folder: Path, python: str = sys.executable) -> None:
+    """Lay the extension modules into `folder`/gateway, for the interpreter `python`, whose packages are those
+    that the annotations name. Raises SystemExit, with the compiler's own words on standard error."""
+    sources = modules(folder / "gateway")
+    command = [sys.executable, str(Path(__file__).resolve()), "--build", str(folder), python]
+    done = subprocess.run([*command, *map(str, sources)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.stderr.write(done.stdout[-4000:] + done.stderr[-4000:])
+        raise SystemExit(f"compiled: {folder}: the compiler has failed; its last words stand above")
+
+
+def tree() -> Path:
+    """A copy of this checkout's product, compiled: made once for each state of it, which takes two minutes."""
+    cache = ROOT / "build" / "compiled"
+    cache.mkdir(parents=True, exist_ok=True)
+    wanted = cache / _state()
+    with _locked(cache):
+        if not wanted.exists():
+            _forget_oldest(cache)
+            with tempfile.TemporaryDirectory(dir=cache, prefix="making-") as name:
+                making = Path(name) / "tree"
+                _copy_parts(making)
+                compile_in(making)
+                making.rename(wanted)
+        os.utime(wanted)
+    return wanted
+
+
+def _state() -> str:
+    """Names all that the result depends on."""
+    digest = hashlib.sha256(f"{sys.version} {platform.machine()}".encode())
+    digest.update((ROOT / "constraints.txt").read_bytes() + Path(__file__).read_bytes())
+    for part in _PARTS:
+        top = ROOT / part
+        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _copy_parts(to: Path) -> None:
+    for part in _PARTS:
+        source, target = ROOT / part, to / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+        else:
+            shutil.copy2(source, target)
+
+
+def _forget_oldest(cache: Path) -> None:
+    for left in cache.glob("making-*"):
+        shutil.rmtree(left)
+    states = sorted(
+        (path for path in cache.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime
+    )
+    for old in states[:-_KEPT]:
+        shutil.rmtree(old)
+
+
+@contextlib.contextmanager
+def _locked(cache: Path) -> Iterator[None]:
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(folder: Path, python: str, sources: list[str]) -> None:
+    """In a process of its own: setuptools and mypy leave much behind."""
+    from mypyc.build import mypycify
+    from setuptools import setup
+
+    os.chdir(folder)
+    with tempfile.TemporaryDirectory(prefix="nightmail-compiled-") as work:
+        flags = ["--config-file", str(ROOT / "pyproject.toml"), "--python-executable", python]
+        flags += ["--cache-dir", f"{work}/cache"]
+        extensions = mypycify(
+            [*flags, *sources], opt_level="2", debug_level="0", target_dir=work, group_name="nightmail"
+        )
+        arguments = ["--quiet", "build_ext", "--build-lib", str(folder), "--build-temp", work]
+        setup(name="nightmail", packages=[], py_modules=[], ext_modules=extensions, script_args=arguments)
+
+
+def main(arguments: list[str]) -> int:
+    if arguments[:1] == ["--build"]:
+        _build(Path(arguments[1]), arguments[2], arguments[3:])
+    elif len(arguments) in (1, 2):
+        compile_in(Path(arguments[0]).resolve(), *arguments[1:])
+    else:
+        print("usage: python -m scripts.compiled FOLDER [PYTHON]", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
