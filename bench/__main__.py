@@ -17,7 +17,7 @@ import time
 from types import FrameType
 from typing import Any
 
-from bench import against, load, planes, report, scenarios
+from bench import against, form, load, planes, report, scenarios
 from bench.clock import Budget
 from bench.planes import Variant
 from bench.rivals import measures
@@ -38,6 +38,7 @@ def main() -> int:
     scale = scenarios.QUICK if asked.quick else scenarios.FULL
     rivals_scale = measures.QUICK if asked.quick else measures.FULL
     everything = not (asked.against or asked.names)
+    form.product()  # before the clock runs
     signal.signal(signal.SIGTERM, _break_off)
     signal.signal(signal.SIGHUP, _break_off)
     signal.signal(signal.SIGALRM, _break_off)

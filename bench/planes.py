@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
+from bench import form
 from gateway.lab import gateways, network, processes, topology, wan
 
 PREFIX: Final = "nmb-"
@@ -129,13 +130,14 @@ def standing(
 ) -> Iterator[dict[AnyKind, Plane]]:
     """The planes, ready for mail (unless `start` is False); taken down again whatever happens.
 
-    `source`: another tree to run the daemons from. `names`: the nodes with a gateway, if others than the
-    variant's. `configuration`: lines for theirs. `change` makes a plane's configuration another.
+    `source`: another tree to run the daemons from than `form.product`. `names`: the nodes with a gateway, if
+    others than the variant's. `configuration`: lines for theirs. `change` makes a plane's another.
 
     `owner` is the command whose planes these are. Raises SystemExit if the same command runs already: its
     namespaces have the same names.
     """
     table = topology.load()
+    source = form.product() if source is None and start else source
     with (
         _lock_file(owner).open("w") as lock,
         tempfile.TemporaryDirectory(prefix="nightmail-bench-") as folder,

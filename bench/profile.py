@@ -25,6 +25,7 @@ import gateway as product
 from bench import load, planes
 from bench.planes import Plane, Variant
 from gateway.lab import gateways, processes
+from scripts import compiled
 
 SAMPLER: Final = Path(sys.executable).with_name("py-spy")
 PER_SECOND: Final = 250
@@ -87,7 +88,10 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     keep = Path(tempfile.mkdtemp(prefix="nightmail-profile-"))
     for variant in asked.variants:
-        with planes.standing("profile", [variant], start=asked.sampler == "py-spy") as standing:
+        # The samplers see Python's frames alone.
+        with planes.standing(
+            "profile", [variant], start=asked.sampler == "py-spy", source=compiled.ROOT
+        ) as standing:
             _profile(standing[variant], asked, keep)
     print(f"raw files: {keep}")
     return 0

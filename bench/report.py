@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from bench import form
+
 Json = dict[str, Any]
 BUSY_CPUS: Final = 0.3
 
@@ -23,6 +25,7 @@ def machine() -> Json:
         "memory_mb": int(memory[1]) // 1024 if memory else None,
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "form": form.asked().value,
         "load_average_at_start": round(os.getloadavg()[0], 2),
         "libraries": {
             name: metadata.version(name) for name in ("cryptography", "pynacl", "uvloop", "netfilterqueue")

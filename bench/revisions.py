@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import gateway as product
-from bench import planes
+from bench import form, planes
 from bench.planes import Plane, Variant
 
 ROOT: Final = Path(product.__file__).parent.parent
@@ -32,11 +32,12 @@ def standing_of(tree: Path, variants: list[Variant]) -> AbstractContextManager[d
 
 @contextlib.contextmanager
 def tree_of(revision: str) -> Iterator[Path]:
-    """A copy of that revision's files, gone afterwards."""
+    """A copy of that revision's files, in the form that is measured; gone afterwards."""
     done = subprocess.run(["git", "-C", str(ROOT), "archive", revision], capture_output=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"bench: {done.stderr.decode().strip()}")
     with tempfile.TemporaryDirectory(prefix="nightmail-against-") as folder:
         # Python 3.11.2's tarfile, Debian 12's, knows no filter yet.
         subprocess.run(["tar", "-x", "-C", folder], input=done.stdout, check=True)
+        form.compile_revision(Path(folder))
         yield Path(folder)

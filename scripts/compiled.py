@@ -3,8 +3,8 @@
 FOLDER holds the package `gateway`. Beside each module of MODULES an extension module of the same name is
 laid, which Python loads in place of the source; without it, the source runs. mypyc makes them out of the
 annotations that mypy checks, so the compiled modules are exactly as strict as those: what is no `bytes` where
-`bytes` is asked for raises TypeError. The Debian package has them; bench and tests make a copy of the tree for them
-(`tree`). docs/performance.md says what they bring. Counterpart: `tests/compiled`.
+`bytes` is asked for raises TypeError. The Debian package has them; bench and tests make a copy of the tree
+for them (`tree`; without FOLDER its place is printed). docs/performance.md says what they bring.
 """
 
 from __future__ import annotations
@@ -82,12 +82,13 @@ def compile_in(folder: Path, python: str = sys.executable) -> None:
 
 
 def tree() -> Path:
-    """A copy of this checkout's product, compiled: made once for each state of it, which takes two minutes."""
+    """A copy of this checkout's product, compiled: made once for each state of it, in two minutes."""
     cache = ROOT / "build" / "compiled"
     cache.mkdir(parents=True, exist_ok=True)
     wanted = cache / _state()
     with _locked(cache):
         if not wanted.exists():
+            print("compiled: compiling, some two minutes", file=sys.stderr)
             _forget_oldest(cache)
             with tempfile.TemporaryDirectory(dir=cache, prefix="making-") as name:
                 making = Path(name) / "tree"
@@ -158,8 +159,10 @@ def main(arguments: list[str]) -> int:
         _build(Path(arguments[1]), arguments[2], arguments[3:])
     elif len(arguments) in (1, 2):
         compile_in(Path(arguments[0]).resolve(), *arguments[1:])
+    elif not arguments:
+        print(tree())
     else:
-        print("usage: python -m scripts.compiled FOLDER [PYTHON]", file=sys.stderr)
+        print("usage: python -m scripts.compiled [FOLDER [PYTHON]]", file=sys.stderr)
         return 2
     return 0
 

@@ -13,6 +13,9 @@ import os
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+# Not two minutes of compiling within a test; the tests of that form choose it themselves.
+os.environ.setdefault("NIGHTMAIL_FORM", "source")
+
 settings.register_profile(
     "steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

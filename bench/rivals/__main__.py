@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from bench import form
 from bench.rivals import measures, run
 from bench.rivals import report as pages
 from gateway.errors import EnvironmentFailureError
@@ -30,6 +31,7 @@ def main() -> int:
         print("bench: it makes network namespaces and needs root", file=sys.stderr)
         return 1
     scale = measures.QUICK if asked.quick else measures.FULL
+    form.product()  # before the clock runs
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, _break_off)
     signal.alarm(int(scale.total_seconds) + LAST_RESORT_SECONDS)
