@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.crypto.handshake import ReceivingHandshake
 from gateway.crypto.keys import EndorsementCache, Ephemerals, IdentityKey, Label, StaticKey
 from gateway.crypto.messages import OfferFlags, OfferForm
 from gateway.session import commands as c
-from gateway.session.context import GatewayKeys
+from gateway.session.context import GatewayKeys, ReceivingContext
 from gateway.session.events import Event, OfferSigned
 from gateway.session.receiving import ReceivingSession
 
@@ -20,8 +21,9 @@ class HeldKeys(GatewayKeys):
     key: IdentityKey
 
 
-class HoldingHandshake(ReceivingHandshake):
-    """R's handshake that signs its own offer."""
+class HoldingHandshake:
+    """R's handshake that signs its own offer. Around it, not of its kind: no class that is interpreted can be
+    of a compiled one's kind."""
 
     def __init__(
         self,
@@ -31,23 +33,36 @@ class HoldingHandshake(ReceivingHandshake):
         prologue: bytes,
         endorsements: EndorsementCache | None = None,
     ) -> None:
-        super().__init__(identity.public, static, ephemerals, prologue, endorsements)
+        self._handshake = ReceivingHandshake(identity.public, static, ephemerals, prologue, endorsements)
         self._key = identity
 
     def make_offer(self, form: OfferForm, flags: int = OfferFlags.NONE) -> bytes:
-        return self.offer(self._key.sign(Label.OFFER, self.to_sign(form, flags)))
+        return self._handshake.offer(self._key.sign(Label.OFFER, self._handshake.to_sign(form, flags)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handshake, name)
 
 
-class HoldingSession(ReceivingSession):
-    """R's session whose offers are signed at once."""
+class HoldingSession:
+    """R's session whose offers are signed at once; around it, too."""
+
+    def __init__(self, context: ReceivingContext) -> None:
+        self._session = ReceivingSession(context)
 
     def handle(self, event: Event, now: float) -> list[c.Command]:
         commands: list[c.Command] = []
-        for command in super().handle(event, now):
+        for command in self._session.handle(event, now):
             if isinstance(command, c.SignOffer):
                 assert isinstance(self._context.keys, HeldKeys)
                 signature = self._context.keys.key.sign(Label.OFFER, command.to_sign)
-                commands += super().handle(OfferSigned(signature), now)
+                commands += self._session.handle(OfferSigned(signature), now)
             else:
                 commands.append(command)
         return commands
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+
+ReceivingMachine = ReceivingSession | HoldingSession
+"""R's session, whoever holds its identity."""

@@ -23,8 +23,8 @@ from gateway.session.events import (
     ResetReceived,
     Side,
 )
-from gateway.session.receiving import ReceivingSession
 from gateway.session.sending import SendingSession
+from tests.holding import ReceivingMachine
 from tests.playbook import GREETING, R_KEYS, REPLY, receiving, sending
 
 Tamperer = Callable[[bool, int, bytes], bytes]
@@ -179,7 +179,7 @@ class Pair:
         chance: random.Random | None = None,
         *,
         make_s: Callable[[], SendingSession | None] = sending,
-        make_r: Callable[[int], ReceivingSession | None] = lambda dial: receiving(label=f"R {dial}"),
+        make_r: Callable[[int], ReceivingMachine | None] = lambda dial: receiving(label=f"R {dial}"),
         tamper: Tamperer | None = None,
         most_octets: int = 4096,
     ) -> None:

@@ -41,10 +41,9 @@ from gateway.session.events import (
     ResetReceived,
     Side,
 )
-from gateway.session.receiving import ReceivingSession
 from gateway.session.sending import SendingSession
 from gateway.smtp.capability import VERB_LINE, append_offer, split_offer
-from tests.holding import HeldKeys, HoldingHandshake, HoldingSession
+from tests.holding import HeldKeys, HoldingHandshake, HoldingSession, ReceivingMachine
 
 TODAY = 20781
 GREETING = b"220 mx.b.example ESMTP ready 4711\r\n"
@@ -55,7 +54,6 @@ LONG_REPLY = b"250-mx.b.example\r\n" + b"250-X%b\r\n" % (b"A" * 200) * 5 + b"250
 DIALLED = DialledAddress.from_text("192.0.2.25", 25)
 ELSEWHERE = DialledAddress.from_text("198.51.100.7", 25)
 
-M = TypeVar("M", SendingSession, ReceivingSession)
 T = TypeVar("T")
 
 
@@ -128,7 +126,7 @@ def receiving(
     offers_ignored: Callable[[], bool] = lambda: False,
     sender_of: Callable[[bytes], Sender] = Sender,
     tickets: TicketsOfPair | None = None,
-) -> ReceivingSession:
+) -> HoldingSession:
     drawn = entropy or entropy_for_testing_only(label)
     return HoldingSession(
         ReceivingContext(
@@ -156,7 +154,7 @@ class Playbook:
     `to_far` is what went to the far connection of now, `fars` what went to each of them in turn.
     """
 
-    def __init__(self, machine: SendingSession | ReceivingSession, now: float = 1000.0) -> None:
+    def __init__(self, machine: SendingSession | ReceivingMachine, now: float = 1000.0) -> None:
         self.machine = machine
         self.now = now
         self.to_near = b""

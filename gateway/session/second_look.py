@@ -7,6 +7,8 @@ where the sender has seen no reply yet, that of any server will do.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from gateway.immutable import immutable
 from gateway.smtp.capability import host_name, split_offer
 from gateway.smtp.dialogue import Stage
@@ -14,9 +16,13 @@ from gateway.smtp.events import EhloReply, Passed, Role, Unparsed
 from gateway.smtp.observer import Observer
 
 
-@immutable
+@dataclass(frozen=True, slots=True)
 class FirstLook:
-    """What the first dial has shown: the sender knows it, and every other dial must show the same."""
+    """What the first dial has shown: the sender knows it, and every other dial must show the same.
+
+    A plain dataclass, for it is compared: mypyc takes a class with a decorator that it does not know for one
+    without `__eq__`, and two of it for equal only where they are one object.
+    """
 
     ehlo: bytes
     """All that the sender said up to and with its EHLO line."""

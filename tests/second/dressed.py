@@ -21,8 +21,8 @@ from gateway.session.events import (
     ResetReceived,
     Side,
 )
-from gateway.session.receiving import ReceivingSession
 from gateway.session.sending import SendingSession
+from tests.holding import ReceivingMachine
 from tests.playbook import DIALLED, TODAY, entropy_for_testing_only, octets
 from tests.second.curve25519 import ed25519_public
 from tests.second.gateway import Do
@@ -98,7 +98,7 @@ def second_r(
     return Dressed(Receiving(drawn, seed, STATIC_R, TODAY, reached_as, **more))
 
 
-Machine = SendingSession | ReceivingSession | Dressed
+Machine = SendingSession | ReceivingMachine | Dressed
 
 
 class Alone:

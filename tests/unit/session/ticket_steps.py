@@ -8,8 +8,7 @@ from gateway.crypto.tickets import HeldTickets, OfferedTickets, TicketsOfPair
 from gateway.peers.pins import Pin
 from gateway.peers.sources import Sender as KnownSender
 from gateway.session.events import ResetReceived, Side
-from gateway.session.receiving import ReceivingSession
-from tests.holding import HeldKeys
+from tests.holding import HeldKeys, ReceivingMachine
 from tests.pair import Pair, Receiver, Sender, Tamperer
 from tests.playbook import (
     EHLO,
@@ -49,9 +48,9 @@ class Site:
         self.sessions += 1
         meeting = self.sessions
         of_pair = None if self.offered is None else TicketsOfPair(self.offered, SOURCE, HERE)
-        before: list[ReceivingSession] = []
+        before: list[ReceivingMachine] = []
 
-        def make_r(dial: int) -> ReceivingSession:
+        def make_r(dial: int) -> ReceivingMachine:
             if before:
                 before[-1].handle(
                     ResetReceived(Side.FAR), 1000.0
