@@ -127,6 +127,10 @@ class Config:
     def control_socket(self) -> Path:
         return self.run_dir / outlets.CONTROL_SOCKET
 
+    @property
+    def rules_lock(self) -> Path:
+        return self.run_dir / outlets.RULES_LOCK
+
 
 @dataclass(frozen=True, slots=True)
 class FoundInterface:

@@ -17,6 +17,7 @@ from gateway.policy import limits
 Listen = Path | tuple[str, int]
 """A Unix socket's path, or an address of the loopback and a port."""
 CONTROL_SOCKET: Final = "control.sock"
+RULES_LOCK: Final = "rules.lock"
 LOG_PLACES: Final = ("stderr", "journal", "syslog")
 
 

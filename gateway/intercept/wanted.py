@@ -38,6 +38,9 @@ class Word:
     """In place of it until the next boot. None: the same."""
     service: tuple[str, ...] = ()
     """What `up` did to the service (STARTED, ENABLED), for `down` to take back."""
+    downs: int = 0
+    """How often `down` has been said: who looks after a `down` and an `up` finds only that the rules are
+    gone, and is to know that nobody else has removed them."""
 
     @property
     def counts(self) -> Wanted:
@@ -77,6 +80,8 @@ def record_word(path: Path, word: Word) -> None:
         document["this_boot"] = {"wanted": word.this_boot.value, "boot": _this_boot()}
     if word.service:
         document["service"] = list(word.service)
+    if word.downs:
+        document["downs"] = word.downs
     record_octets(path, json.dumps(document).encode() + b"\n")
 
 
@@ -99,13 +104,14 @@ def record_octets(path: Path, octets: bytes) -> None:
 def _word(document: Any) -> Word:
     lasting = Wanted(document["wanted"])
     service = tuple(map(str, document.get("service", ())))
+    downs = int(document.get("downs", 0))
     here = document.get("this_boot")
     if here is None:
-        return Word(lasting, None, service)
+        return Word(lasting, None, service, downs)
     if here["boot"] == _this_boot():
-        return Word(lasting, Wanted(here["wanted"]), service)
+        return Word(lasting, Wanted(here["wanted"]), service, downs)
     # A service that was started alone is gone with its boot.
-    return Word(lasting, None, service if ENABLED in service else ())
+    return Word(lasting, None, service if ENABLED in service else (), downs)
 
 
 def _this_boot() -> str:

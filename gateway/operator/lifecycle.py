@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from gateway.config import Config, FoundInterface, with_interfaces
 from gateway.errors import EnvironmentFailureError
-from gateway.intercept import kernel, ruleset
+from gateway.intercept import kernel, rules_lock, ruleset
 from gateway.intercept.wanted import (
     ENABLED,
     STARTED,
@@ -77,7 +77,7 @@ def up(
     try:
         with turn.taken(config, pause), contextlib.ExitStack() as undo:
             undo.callback(_give_back, config, _octets(config.wanted_file), folders)
-            told = _up(config, service, until_reboot, pause, undo)
+            told = _up(config, service, until_reboot, pause, folders, undo)
             undo.pop_all()
     except KeyboardInterrupt:
         raise EnvironmentFailureError("interrupted; everything is as it was before") from None
@@ -89,32 +89,44 @@ def _up(
     service: Service | None,
     until_reboot: bool,
     pause: Callable[[float], None],
+    folders: list[Path],
     undo: contextlib.ExitStack,
 ) -> str:
     stood = bool(kernel.gate_counts())
+    before = _octets(config.wanted_file)
     starts, enables = to_do(config, service, until_reboot)
     word = up_word(said(config), until_reboot)
     done = [name for name, so in ((STARTED, starts), (ENABLED, enables)) if so]
     record_word(config.wanted_file, replace(word, service=tuple(dict.fromkeys([*word.service, *done]))))
     if not stood:
-        undo.callback(_take_out, config)
+        undo.callback(_take_out, config, before, folders)
     if starts:
         _require_bridge(config)
         undo.callback(_quietly, systemd.take_back, STARTED)
         systemd.start()
-    if starts or is_running(config.control_socket):
-        told = _await_rules(pause)
-    else:
-        # Nobody listens on the queues, and --queue-bypass lets mail pass as if there were no rule.
-        rules = ruleset.render(config, ruleset.slots_to_render(config, ()))
-        kernel.KernelRules(config).apply(rules, queues(config))
+    if not starts and _put_in(config):
         told = (
             "rules are in place; no daemon is running, so mail passes in clear until one is (`nightmail run`)"
         )
+    else:
+        told = _await_rules(pause)
     if enables:
         undo.callback(_quietly, systemd.take_back, ENABLED)
         systemd.enable()
     return told
+
+
+def _put_in(config: Config) -> bool:
+    """False where a daemon runs, which does it itself.
+
+    Nobody listens on the queues, and --queue-bypass lets mail pass as if there were no rule.
+    """
+    with _hand(config):
+        if is_running(config.control_socket):
+            return False
+        rules = ruleset.render(config, ruleset.slots_to_render(config, ()))
+        kernel.KernelRules(config).apply(rules, queues(config))
+        return True
 
 
 def _require_bridge(config: Config) -> None:
@@ -142,25 +154,34 @@ def down(config: Config, *, until_reboot: bool = False, pause: Callable[[float],
 
 def _down(config: Config, until_reboot: bool, pause: Callable[[float], None]) -> str:
     word = said(config)
-    if until_reboot:
-        record_word(config.wanted_file, replace(word, this_boot=Wanted.DOWN))
-    else:
-        # What `up` did to the service is forgotten only when it is taken back.
-        record_word(config.wanted_file, Word(Wanted.DOWN, service=word.service))
+    # What `up` did to the service is forgotten only when it is taken back.
+    lasting, here = (word.lasting, Wanted.DOWN) if until_reboot else (Wanted.DOWN, None)
+    word = Word(lasting, here, word.service, word.downs + 1)
     rules = kernel.KernelRules(config)
+    with _hand(config):
+        record_word(config.wanted_file, word)
+        _remove(config, rules)
     if is_running(config.control_socket):
-        # The daemon takes them out at the same moment: one of the two may find gone what it has just seen.
-        with contextlib.suppress(EnvironmentFailureError):
-            rules.remove()
         _await_obeyed(config, pause)
-    rules.remove()
+        with _hand(config):
+            rules.remove()
     if until_reboot:
         return "rules are out until the next boot, or `nightmail up`; mail passes in clear"
     for done in reversed(word.service):
         systemd.take_back(done)
     if word.service:
-        record_word(config.wanted_file, Word(Wanted.DOWN))
+        record_word(config.wanted_file, replace(word, service=()))
     return "rules are out and stay out; mail passes in clear until `nightmail up`"
+
+
+def _remove(config: Config, rules: kernel.KernelRules) -> None:
+    try:
+        rules.remove()
+    except EnvironmentFailureError:
+        # A daemon that did not wait for our hand takes them out at the same moment: one of the two finds gone
+        # what it has just seen. They are removed again once it has obeyed.
+        if not is_running(config.control_socket):
+            raise
 
 
 def _await_obeyed(config: Config, pause: Callable[[float], None]) -> None:
@@ -196,7 +217,7 @@ def said(config: Config) -> Word:
 def up_word(word: Word, until_reboot: bool) -> Word:
     if until_reboot:
         return replace(word, this_boot=Wanted.UP)
-    return Word(Wanted.UP, service=word.service)
+    return replace(word, lasting=Wanted.UP, this_boot=None)
 
 
 def _octets(path: Path) -> bytes | None:
@@ -232,9 +253,16 @@ def _give_back(config: Config, octets: bytes | None, folders: list[Path]) -> Non
             folder.rmdir()
 
 
-def _take_out(config: Config) -> None:
-    """Rules that stood before `up` are left to serve: taking them out would be no undoing."""
-    _quietly(kernel.KernelRules(config).remove)
+def _take_out(config: Config, octets: bytes | None, folders: list[Path]) -> None:
+    """Rules that stood before `up` are left to serve: taking them out would be no undoing. The word first, or
+    a daemon would miss them and ring."""
+    with _hand(config):
+        _give_back(config, octets, folders)
+        _quietly(kernel.KernelRules(config).remove)
+
+
+def _hand(config: Config) -> contextlib.AbstractContextManager[None]:
+    return rules_lock.held(config, limits.RULES_HAND_OF_COMMAND_SECONDS)
 
 
 def queues_of_daemon(config: Config) -> list[int]:

@@ -105,11 +105,12 @@ def _word_files(config: Config, until_reboot: bool) -> list[str]:
 
 
 def _daemon_files(config: Config) -> list[str]:
-    """What a daemon makes at its start; its sockets go when it ends."""
+    """What a daemon makes at its start; its sockets go when it ends, its folder of /run with the service."""
     memory = config.pins_file
     locks = [path.with_name(f"{path.name}.lock") for path in (config.identity_file, memory)]
     kept = [config.identity_file, memory, *locks, *([config.log_file] if config.log_file else [])]
     besides = [memory.with_name(memory.name + ending) for ending in ("-wal", "-shm")]
+    besides.append(config.rules_lock)
     sockets = [config.control_socket]
     if isinstance(config.metrics_listen, Path):
         sockets.append(config.metrics_listen)

@@ -457,6 +457,13 @@ RULES_MEND_TRIES: Final = 5
 often, some 0.1 s each, before all is put in anew and what our tables remember of connections is lost."""
 RULES_NEWS_OCTETS: Final = 64 * 1024
 """What the kernel tells of a change of the rules is read in such pieces, and not looked at."""
+RULES_HAND_SECONDS: Final = 0.3
+"""A look of the daemon waits so long for the hand of a command, which is at the rules for less: what somebody
+else removes meanwhile is back within a second, though that command were stopped for good."""
+RULES_HAND_OF_COMMAND_SECONDS: Final = 2.0
+"""A command waits so long for the daemon's: what was removed is put back in less, on a slow machine too."""
+RULES_HAND_ASKED_SECONDS: Final = 0.01
+"""Who waits for the other's hand looks so often."""
 RULES_CHECKS_AWAITED: Final = 8
 """`up` gives a running daemon so many of its looks at the rules to put them in."""
 RULES_ASKED_SECONDS: Final = 0.05

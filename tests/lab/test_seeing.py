@@ -158,6 +158,26 @@ def test_what_ends_with_this_boot_says_so(sites: Sites) -> None:
         sites.command("a", "up")
 
 
+def test_a_down_that_the_daemon_has_not_seen_before_the_next_up_rings_nothing(sites: Sites) -> None:
+    """On a busy machine it looks too late for that: here it is stopped."""
+    one = sites.gateway("a")
+    command = gateways.nightmail_command("--config", str(one.configuration), "up")
+    put_back = sites.log("a").count(" put-back ")
+    before = len(sites.alarms("a", "rules-missing"))
+    daemon = sites.supervisor("a")
+    os.kill(daemon, signal.SIGSTOP)
+    try:
+        assert sites.command("a", "down").startswith("rules are out")
+        up = subprocess.Popen(processes.command_in(one.namespace, command), stdout=subprocess.PIPE, text=True)
+        word = one.folder / "state" / "wanted.json"
+        eventually(lambda: json.loads(word.read_text())["wanted"] == "up", what="the word of `up`")
+    finally:
+        os.kill(daemon, signal.SIGCONT)
+    assert up.communicate(timeout=60)[0].startswith("rules are in place")
+    eventually(lambda: sites.log("a").count(" put-back ") > put_back, what="the rules put back")
+    assert len(sites.alarms("a", "rules-missing")) == before
+
+
 def test_up_and_down_at_once_ring_nothing(sites: Sites) -> None:
     """Whichever was first: the other one comes behind it."""
     one = sites.gateway("a")

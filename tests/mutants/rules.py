@@ -14,13 +14,28 @@ RULES: Final[tuple[Mutant, ...]] = mutants_in(
         "gateway/runtime/supervisor/rulekeeper.py": [
             (
                 "rules that cannot be mended while `nightmail down` takes them out are not put back",
-                "            if not self._taken_down_meanwhile():\n",
+                "            if self._said().counts is Wanted.UP:\n",
                 "            if True:\n",
             ),
             (
                 "rules that `nightmail down` takes out ring for nothing",
-                "        if mended.gone and not self._taken_down_meanwhile():",
+                "        if mended.gone and self._said().counts is Wanted.UP:",
                 "        if mended.gone:",
+            ),
+            (
+                "a `down` that was said and taken back between two looks rings for nothing",
+                "        if self._taken_down_lately():\n            return\n",
+                "",
+            ),
+            (
+                "rules that a `down` took out have no gate to switch",
+                "            if self._taken_down_lately():\n                self._look()\n",
+                "            pass\n",
+            ),
+            (
+                "no command is at the rules while the daemon looks at them",
+                "            with rules_lock.held(self._config, limits.RULES_HAND_SECONDS):\n",
+                "            with contextlib.nullcontext():\n",
             ),
             (
                 "what `nightmail down` has left goes at once",

@@ -1,7 +1,8 @@
 """Keeps our rules in the kernel as the operator wants them, and the gate on the queues that live.
 
 All kernel calls run in one thread, one after the other, so that the loop with the watchdog never waits for
-iptables. Counterparts: `intercept.kernel` (does it), `intercept.wanted` (what the operator wants).
+iptables, and beside no command's. Counterparts: `intercept.kernel` (does it), `intercept.wanted` (what the
+operator wants), `intercept.rules_lock` (whose hand is at the rules).
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from gateway.config import Config
 from gateway.errors import EnvironmentFailureError, Reason
-from gateway.intercept import kernel, ruleset
-from gateway.intercept.wanted import Wanted, read_wanted, read_word
+from gateway.intercept import kernel, rules_lock, ruleset
+from gateway.intercept.wanted import Wanted, Word, read_word
 from gateway.observe.log import Level, Log
 from gateway.policy import limits
 from gateway.runtime.supervisor.kernel_thread import kernel_thread
@@ -58,6 +59,9 @@ class RuleKeeper:
         self._stands = False
         self._passes = False
         """What the gate would take would get nowhere: it takes nothing."""
+        self._downs = 0
+        """How often `nightmail down` had been said when the rules were last as wanted."""
+        self._downs_stumbled_at = 0
         self._not_ours_from = 0
         self._passed_lately = 0
         self._bypassed_before = 0
@@ -83,9 +87,7 @@ class RuleKeeper:
         raised: its workers carry mail, and trouble with the rules rings and is tried again, as at any time.
         """
         try:
-            self._read_word()
-            if self.wanted is Wanted.UP:
-                await self._in_thread(self._adopt, standing or {})
+            await self._in_thread(self._begin, standing or {})
         except EnvironmentFailureError as error:
             if standing is None:
                 raise
@@ -107,7 +109,17 @@ class RuleKeeper:
     def _in_trouble(self, error: EnvironmentFailureError) -> None:
         """Nobody knows whether all stands, so it does not: `status` must not say that mail is protected."""
         self.missing = [str(error)]
-        self._alarm(Reason.RULES_MISSING, "rules", str(error))
+        if not self._is_of_a_down():
+            self._alarm(Reason.RULES_MISSING, "rules", str(error))
+
+    def _is_of_a_down(self) -> bool:
+        """Where it was not waited for our hand two may have failed at each other: once for each `down`."""
+        with contextlib.suppress(EnvironmentFailureError):
+            downs = self._said().downs
+            if downs not in (self._downs, self._downs_stumbled_at):
+                self._downs_stumbled_at = downs
+                return True
+        return False
 
     async def _turn(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -130,7 +142,7 @@ class RuleKeeper:
         self._dirty = False
         try:
             if self._stands:
-                await self._in_thread(self._swap)
+                await self._in_thread(self._swap_what_stands)
         except Exception:
             # No rule has changed, so no look would find that the gate is not as it should be.
             asyncio.get_running_loop().call_later(limits.RULES_CHECK_SECONDS, self.gate_changed)
@@ -204,7 +216,11 @@ class RuleKeeper:
         await self._in_thread(lambda: work() if self._stands else None)
 
     async def _in_thread(self, work: Callable[..., None], *arguments: object) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        def by_our_hand() -> None:
+            with rules_lock.held(self._config, limits.RULES_HAND_SECONDS):
+                work(*arguments)
+
+        await asyncio.get_running_loop().run_in_executor(self._thread, by_our_hand)
 
     @property
     def left_standing(self) -> dict[str, str]:
@@ -212,6 +228,11 @@ class RuleKeeper:
         return self._kernel.standing if self._stands else {}
 
     # --- In the thread ----------------------------------------------------------------------------------
+
+    def _begin(self, standing: dict[str, str]) -> None:
+        self._downs = self._read_word().downs
+        if self.wanted is Wanted.UP:
+            self._adopt(standing)
 
     def _adopt(self, standing: dict[str, str]) -> None:
         live = self._live()
@@ -244,8 +265,21 @@ class RuleKeeper:
             self._kernel.release_held()
         self._log.fact("rules", "gate", queues=",".join(map(str, live)) or "none")
 
+    def _swap_what_stands(self) -> None:
+        """What `nightmail down` has taken out has no gate to switch, and is not missed."""
+        with contextlib.suppress(EnvironmentFailureError):
+            if self._taken_down_lately():
+                self._look()
+        if self._stands:
+            self._swap()
+
     def _look(self) -> None:
-        self._read_word()
+        word = self._read_word()
+        self._see_to_the_rules()
+        # Of the word that was obeyed: one that came meanwhile is still to be.
+        self._downs = word.downs
+
+    def _see_to_the_rules(self) -> None:
         if self.wanted is Wanted.DOWN:
             if self._stands:
                 self._take_counts()
@@ -267,24 +301,29 @@ class RuleKeeper:
             self._let_pass()
             raise
         except EnvironmentFailureError:
-            if not self._taken_down_meanwhile():
+            if self._said().counts is Wanted.UP:
                 self._put_back_whole()
             return
         self.missing = []
-        if mended.gone and not self._taken_down_meanwhile():
+        if mended.gone and self._said().counts is Wanted.UP:
             if mended.counted is not None:
                 self._note_passed(mended.counted)
                 self._counters_begin()
             self._tell_missing(mended.gone)
             self._log.fact("rules", "put-back", level=Level.NOTICE, count=len(mended.gone))
 
-    def _read_word(self) -> None:
-        word = read_word(self._config.wanted_file)
+    def _read_word(self) -> Word:
+        word = self._said()
         self.wanted, self.until_reboot = word.counts, word.ends_with_boot
+        return word
 
-    def _taken_down_meanwhile(self) -> bool:
-        """By `nightmail down`, which writes first and then removes: nothing to ring for."""
-        return read_wanted(self._config.wanted_file) is Wanted.DOWN
+    def _said(self) -> Word:
+        return read_word(self._config.wanted_file)
+
+    def _taken_down_lately(self) -> bool:
+        """By `nightmail down`, which writes first and then removes: nothing to ring for, though an `up` has
+        been said since. Asked when all is done: a `down` may not have waited for our hand."""
+        return self._said().downs != self._downs
 
     def _put_back_whole(self) -> None:
         """What could not be mended: as at the start, all or nothing."""
@@ -313,6 +352,8 @@ class RuleKeeper:
         self._apply()
 
     def _tell_missing(self, missing: Sequence[str]) -> None:
+        if self._taken_down_lately():
+            return
         detail = f"{len(missing)} of ours were removed, first: {missing[0]}"
         self._alarm(Reason.RULES_MISSING, "rules", detail)
 

@@ -49,9 +49,22 @@ def test_what_was_done_to_the_service(tmp_path: Path, monkeypatch: pytest.Monkey
         assert read_word(path).service == left
 
 
+def test_how_often_down_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through another boot, too; a file of a version before it counts from nothing."""
+    path = tmp_path / "wanted.json"
+    boots(monkeypatch, tmp_path, "one")
+    for word in (Word(downs=3), Word(Wanted.DOWN, Wanted.UP, downs=3)):
+        record_word(path, word)
+        assert read_word(path) == word
+    boots(monkeypatch, tmp_path, "two")
+    assert read_word(path).downs == 3
+    path.write_text('{"wanted": "down"}')
+    assert read_word(path).downs == 0
+
+
 DAMAGED = [b"", b"down", b"[]", b'{"wanted": "sideways"}', b"{}", b"\xff",
            b'{"wanted": "up", "this_boot": {}}', b'{"wanted": "up", "this_boot": 7}',
-           b'{"wanted": "up", "service": 7}']  # fmt: skip
+           b'{"wanted": "up", "service": 7}', b'{"wanted": "up", "downs": "x"}']  # fmt: skip
 
 
 @pytest.mark.parametrize("content", DAMAGED)

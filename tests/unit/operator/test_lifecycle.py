@@ -13,7 +13,7 @@ import pytest
 from gateway.config import Config, FoundInterface
 from gateway.config_text import ConfigurationError
 from gateway.errors import EnvironmentFailureError
-from gateway.intercept import kernel
+from gateway.intercept import kernel, rules_lock
 from gateway.intercept.wanted import Wanted, Word, read_wanted, read_word, record_word
 from gateway.operator import lifecycle, planning, service
 from gateway.operator.service import Service
@@ -32,9 +32,14 @@ class FakeKernel:
         self.done: list[tuple[str, Wanted]] = []
         self.fails = False
         self.counts: dict[str, int] = {}
+        self.waited: list[float] = []
 
     def note(self, what: str) -> None:
         self.done.append((what, read_wanted(self.config.wanted_file)))
+        if self.config.run_dir.exists():
+            self.waited.clear()
+            with rules_lock.held(self.config, 0.05, self.waited.append):
+                assert self.waited, f"{what} while the hand of the daemon may be at the rules"
         if self.fails:
             raise EnvironmentFailureError("not permitted")
 
@@ -203,11 +208,11 @@ def test_up_that_fails_leaves_no_file_behind(config: Config, fake: FakeKernel) -
 def test_for_this_boot_alone(config: Config, fake: FakeKernel) -> None:
     lifecycle.down(config)
     assert "after the next boot it is as it was" in lifecycle.up(config, until_reboot=True)
-    assert read_word(config.wanted_file) == Word(Wanted.DOWN, Wanted.UP)
+    assert read_word(config.wanted_file) == Word(Wanted.DOWN, Wanted.UP, downs=1)
     assert "until the next boot" in lifecycle.down(config, until_reboot=True)
-    assert read_word(config.wanted_file) == Word(Wanted.DOWN, Wanted.DOWN)
+    assert read_word(config.wanted_file) == Word(Wanted.DOWN, Wanted.DOWN, downs=2)
     lifecycle.up(config)
-    assert read_word(config.wanted_file) == Word(Wanted.UP)
+    assert read_word(config.wanted_file) == Word(Wanted.UP, downs=2)
 
 
 # --- The service ---------------------------------------------------------------------------------------
@@ -260,7 +265,7 @@ def test_the_service_is_started_and_enabled_and_back(config: Config, systemd: Fa
     assert systemd.fake.done == [], "the daemon puts its rules in itself"
     lifecycle.down(config)
     assert service.found() == Service(is_active=False, is_enabled=False)
-    assert read_word(config.wanted_file) == Word(Wanted.DOWN)
+    assert read_word(config.wanted_file) == Word(Wanted.DOWN, downs=1)
 
 
 def test_a_bridge_that_is_refused_is_said_before_any_service_starts(
@@ -321,7 +326,7 @@ def test_a_service_that_fails_is_undone(
     assert systemd.said == said
     assert systemd.state["ActiveState"] == "inactive"
     assert config.wanted_file.read_bytes() == before
-    assert [what for what, _ in systemd.fake.done] == ["remove"]
+    assert systemd.fake.done == [("remove", Wanted.DOWN)], "no daemon is to miss them"
 
 
 def test_what_was_done_to_the_service_is_known_until_it_is_taken_back(
@@ -384,6 +389,31 @@ def test_down_outlasts_a_repair_under_way(
         assert len(pauses) == 1
     else:
         assert sum(pauses) == pytest.approx(2 * limits.RULES_CHECK_SECONDS)
+
+
+def test_one_hand_at_a_time_is_at_the_rules(config: Config, fake: FakeKernel) -> None:
+    """`FakeKernel.note` looks for that."""
+    config.run_dir.mkdir()
+    lifecycle.up(config)
+    lifecycle.down(config)
+    assert [what for what, _ in fake.done] == ["apply [2500, 2501]", "remove"]
+    assert fake.waited
+
+
+def test_a_daemon_that_begins_meanwhile_puts_the_rules_in_itself(
+    config: Config, fake: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each would take the other's gate for a wrong one."""
+    with contextlib.ExitStack() as begun:
+
+        def held(*_: object) -> contextlib.nullcontext[None]:
+            begun.enter_context(daemon(config.control_socket, questions=0))
+            fake.counts = {"eth0": 0}
+            return contextlib.nullcontext()
+
+        monkeypatch.setattr(rules_lock, "held", held)
+        assert "the daemon keeps them" in lifecycle.up(config)
+    assert fake.done == []
 
 
 def test_down_is_remembered_even_if_the_kernel_refuses(config: Config, fake: FakeKernel) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
 import time
 from collections.abc import Iterable, Iterator
@@ -13,10 +14,11 @@ import pytest
 
 from gateway.config import Config
 from gateway.errors import EnvironmentFailureError, Reason
-from gateway.intercept import kernel, ruleset
+from gateway.intercept import kernel, rules_lock, ruleset
 from gateway.intercept.kernel import Mended
 from gateway.intercept.wanted import Wanted, Word, record_word
 from gateway.observe.log import Log, LogSink
+from gateway.operator import lifecycle
 from gateway.policy import limits
 from gateway.runtime.supervisor.rulekeeper import RuleKeeper
 
@@ -303,6 +305,108 @@ def test_what_goes_while_it_is_taken_down_is_not_missed(
     monkeypatch.setattr(kernel, "passed_counts", dict)
     world.keeper._look()
     assert (world.rung, applied, world.keeper.missing) == ([], [], [])
+
+
+class Operator:
+    """Says `down` and `up` by the commands; the kernel's rules are gone with the first."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.gone: tuple[str, ...] = ()
+        self._config = world.config
+        monkeypatch.setattr(kernel, "KernelRules", lambda _: self)
+        monkeypatch.setattr(kernel, "gate_counts", dict)
+        monkeypatch.setattr(world.kernel, "mend", self._mend)
+        monkeypatch.setattr(world.kernel, "swap_gate", self._swap_gate)
+        monkeypatch.setattr(world.kernel, "missing", lambda: ["all"], raising=False)
+
+    def down_and_up(self) -> None:
+        lifecycle.down(self._config)
+        lifecycle.up(self._config)
+        self.remove()  # the last `up` found no daemon here, and has put them in itself
+
+    def remove(self) -> None:
+        self.gone = ("iptables raw -N NIGHTMAIL-GATE",)
+
+    def apply(self, rules: object, live: list[int], vouched_seconds: float | None = None) -> None:
+        self.gone = ()
+
+    def _mend(self) -> Mended:
+        gone, self.gone = self.gone, ()
+        return Mended(gone)
+
+    def _swap_gate(self, live: Iterable[int]) -> None:
+        if self.gone:
+            raise EnvironmentFailureError("iptables-restore: line 2 failed")
+
+
+@pytest.mark.parametrize("switches", [False, True])
+def test_a_down_and_an_up_between_two_looks_ring_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, switches: bool
+) -> None:
+    """A daemon that could not look in between finds only that the rules are gone, though `up` was said."""
+    operator = Operator(world, monkeypatch)
+    for _ in range(2):
+        operator.down_and_up()
+        world.keeper._dirty = switches
+        asyncio.run(world.keeper._turn())
+        assert (operator.gone, world.rung) == ((), []), "they are back"
+    operator.remove()
+    world.keeper._look()
+    assert [reason for reason, _ in world.rung] == [Reason.RULES_MISSING], "nobody has said `down` since"
+
+
+def test_a_switch_beside_a_down_rings_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    Operator(world, monkeypatch)
+    monkeypatch.setattr(world.kernel, "remove", lambda: None, raising=False)
+    lifecycle.down(world.config)
+    world.keeper._dirty = True
+    asyncio.run(world.keeper._turn())
+    assert (world.rung, world.keeper._stands, world.told) == ([], False, [[]])
+
+
+def test_trouble_with_a_command_that_does_not_wait_rings_when_it_stays(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that fail at each other do so once."""
+    record_word(world.config.wanted_file, Word(Wanted.UP, downs=1))
+    trouble = EnvironmentFailureError("nft: No such file or directory")
+    world.keeper._in_trouble(trouble)
+    assert world.rung == []
+    assert world.keeper.missing == [str(trouble)], "what cannot be seen is not said to stand"
+    world.keeper._in_trouble(trouble)
+    assert len(world.rung) == 1
+
+
+def hand_is_free(config: Config) -> bool:
+    with config.rules_lock.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def test_a_look_has_the_hand_at_the_rules(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the word that it reads to what it does: so no command takes out what is being put back."""
+    free: list[bool] = []
+
+    def mend() -> Mended:
+        free.append(hand_is_free(world.config))
+        return Mended()
+
+    monkeypatch.setattr(world.kernel, "mend", mend)
+    asyncio.run(world.keeper._turn())
+    assert free == [False]
+    assert hand_is_free(world.config)
+
+
+def test_a_command_that_is_stopped_does_not_keep_the_rules_away(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.kernel, "mend", lambda: Mended(("iptables raw -N NIGHTMAIL-GATE",)))
+    with rules_lock.held(world.config, 0.0):
+        asyncio.run(asyncio.wait_for(world.keeper._turn(), 10))
+    assert len(world.rung) == 1
 
 
 @pytest.mark.parametrize("stumbles", [0, 1])
