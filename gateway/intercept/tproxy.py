@@ -141,15 +141,14 @@ def _bound(flow: Flow, marks: MarkBits, port: int) -> socket.socket:
 
 
 def accept(listener: socket.socket) -> tuple[socket.socket, tuple[str, int]]:
-    """A nonblocking one. As `listener.accept()`, which looks for the names of family and kind each time.
-
-    Raises OSError.
+    """A nonblocking one, and its client's address and port. As `listener.accept()`, which looks for the names
+    of family and kind each time, and of IPv6 says two numbers more. Raises OSError.
     """
     descriptor, source = listener._accept()  # type: ignore[attr-defined]
     family = socket.AF_INET if len(source) == 2 else socket.AF_INET6
     accepted = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, descriptor)
     accepted.setblocking(False)
-    return accepted, source
+    return accepted, (source[0], source[1])
 
 
 def flow_of_accepted(accepted: socket.socket, source: tuple[str, int]) -> Flow:

@@ -106,6 +106,19 @@ def test_what_is_accepted_sends_small_writes_at_once_and_blocks_nobody() -> None
                 assert not os.get_blocking(accepted.fileno())
 
 
+@pytest.mark.parametrize(("family", "local"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_a_client_is_an_address_and_a_port(family: socket.AddressFamily, local: str) -> None:
+    """No more than that, in either family: compiled code refuses what is longer than it says."""
+    with (
+        socket.create_server((local, 0), family=family) as listener,
+        socket.create_connection(listener.getsockname()[:2]) as client,
+    ):
+        accepted, source = tproxy.accept(listener)
+        with accepted:
+            assert source == client.getsockname()[:2]
+            assert accepted.family == family
+
+
 @pytest.mark.root
 def test_a_listener_blocks_nobody() -> None:
     with tproxy.listener(socket.AF_INET, 0, MarkBits(0xFF000000)) as listener:
