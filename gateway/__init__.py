@@ -10,6 +10,7 @@ Words used everywhere:
 
 Rooms, low to high (imports only look down; see docs/architecture.md):
   errors, policy.limits       the blame tree, the reasons, every number
+  form                        compiled modules or their sources: asked for below, before all else
   smtp                        what two mail servers say, up to the decision
   crypto                      how two gateways agree on keys, and the records after
   peers, policy               whom we have met, and what we do about it
@@ -22,4 +23,10 @@ Rooms, low to high (imports only look down; see docs/architecture.md):
   operator, lab, cli          what people ask for
 """
 
+from pathlib import Path
+
+from gateway import form
+
 __version__ = "0.1.0"
+
+form.choose(Path(__file__).parent)

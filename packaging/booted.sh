@@ -64,6 +64,72 @@ within 5 sealed $((was + sent)) || fails "mail over an upgrade is not sealed: $(
 rm -f /tmp/upgraded /tmp/sent /tmp/log
 holds "the service: upgraded under $sent sessions, one of them open all the time, all sealed"
 
+# Which form runs is told by what the kernel has mapped.
+workers() { # their PIDs, once all of the newest generation serve
+    nightmail status --json | python3 -c '
+import json, sys
+workers = json.load(sys.stdin)["workers"]
+newest = [one for one in workers if one["generation"] == max(each["generation"] for each in workers)]
+assert newest and all(one["state"] == "serving" for one in newest)
+print(*(one["pid"] for one in newest))'
+}
+runs() { # compiled, or sources: each of them
+    local pid pids maps form
+    pids=$(workers) && [ -n "$pids" ] || return 1
+    for pid in $pids; do
+        maps=$(cat "/proc/$pid/maps") && [ -n "$maps" ] || return 1
+        form=sources
+        if grep -q '/nightmail__mypyc[.].*[.]so$' <<<"$maps"; then form=compiled; fi
+        [ "$form" = "$1" ] || return 1
+    done
+}
+journal_says() { journalctl -u nightmail -o cat | grep -- "$1" >/dev/null; }
+goes_sealed() { # COUNT
+    local was
+    was=$(how_many_sealed)
+    mails "$1" && within 10 sealed $((was + $1))
+}
+
+within 30 runs compiled || fails "its workers do not run the compiled modules"
+holds "the service: its workers run the compiled modules"
+touch /etc/nightmail/source-form || fails "the switch"
+nightmail reload || fails "reload to the sources"
+within 30 runs sources || fails "its workers do not run the sources"
+goes_sealed 2 || fails "mail is not sealed by the sources: $(nightmail status)"
+rm /etc/nightmail/source-form || fails "the switch back"
+nightmail reload || fails "reload to the compiled modules"
+within 30 runs compiled || fails "its workers do not run the compiled modules again"
+goes_sealed 2 || fails "mail is not sealed after the way back: $(nightmail status)"
+[ "$main" = "$(systemctl show -P MainPID nightmail)" ] || fails "the switch: another daemon"
+holds "the service: runs the sources where it is told to, and the compiled modules again"
+
+# A damaged disk: another file in its place, for what the workers have mapped stays as it was.
+library=$(echo /usr/lib/nightmail/lib/python3*/site-packages/nightmail__mypyc.*.so)
+pids=$(workers) || fails "not all workers serve"
+cp -a "$library" /tmp/whole
+head -c 1000000 /tmp/whole >/tmp/cut
+mv /tmp/cut "$library"
+! said=$(nightmail status 2>&1) || fails "a library that is cut off is loaded"
+[[ $said == "nightmail: $library cannot be loaded"* && $said != *$'\n'* ]] || fails "a damaged library is not told of: $said"
+dpkg --verify nightmail >/tmp/verified || true # dpkg of Debian 12 and 13 say differently how it went
+grep -qF "$library" /tmp/verified || fails "dpkg does not tell of it: $(cat /tmp/verified)"
+systemctl reload nightmail || fails "SIGHUP"
+within 30 journal_says "reason=reload-refused.*$library cannot be loaded" || fails "a reload to a damaged library is not refused"
+# shellcheck disable=SC2086  # several
+kill -KILL $pids
+mails 1 || fails "mail while no worker can start"
+within 10 journal_says 'reason=worker-died' || fails "workers that cannot start do not ring"
+touch /etc/nightmail/source-form
+within 60 nightmail status || fails "the sources do not help with a damaged library"
+within 5 runs sources || fails "with a damaged library its workers do not run the sources"
+goes_sealed 2 || fails "mail is not sealed with a damaged library: $(nightmail status)"
+mv /tmp/whole "$library"
+rm /etc/nightmail/source-form
+nightmail reload || fails "reload with a whole library"
+within 30 runs compiled || fails "its workers do not run the mended library"
+rm /tmp/verified
+holds "the service: with a damaged library mail passes, an alarm rings, its name is told, and the sources protect mail"
+
 # Its children have to be named one by one: not every kernel lets a nested systemd list a control group.
 mapfile -t all < <(pgrep -P "$main")
 kill -KILL "$main" "${all[@]}"

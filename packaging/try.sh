@@ -135,7 +135,9 @@ try() { # RELEASE is the loop's
         cd /
         apt-get install -y ./dist/nightmail_*.deb
     ' >"$work/log" 2>&1 || { cat "$work/log" >&2; fails "apt-get install"; }
-    holds "the package installs"
+    built=$(grep -rlaE '/debian/(nightmail|tools)/|/tmp/(tmp[.]|pip-|nightmail-compiled)' "$root/usr/lib/nightmail" || true)
+    [ -z "$built" ] || fails "how it was built stands in ${built//$'\n'/ }"
+    holds "the package installs, and nothing in it is of the place where it was built"
     # The lab's needs, not the gateway's.
     install_in "$root" postfix openssl tcpdump
     inside "$root" alone /tried.sh "$release" || fails "trying it"

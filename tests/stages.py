@@ -57,6 +57,11 @@ RUNS: Final[Mapping[tuple[str, str, str], Run]] = {
     ("README.md", "Run it", "nightmail check"): _ROUTER,
     ("CONTRIBUTING.md", "Contributing", "scripts/setup.sh dev"): _CHECKOUT,
     ("docs/doctor.md", "The doctor: what is wrong here, and what mends it", "nightmail doctor"): _SERVING,
+    (
+        "docs/operations.md",
+        "The sources in place of the compiled form",
+        "touch /etc/nightmail/source-form",
+    ): _PACKAGE,
     ("docs/faults.md", "When things break", "scripts/chaos"): Run(
         Stage.ELSEWHERE, by="bench/results/chaos.json"
     ),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
-from gateway import __version__
+from gateway import __version__, form
 from gateway.cli.doctor import doctor
 from gateway.cli.identity import identity
 from gateway.cli.peers import peers
@@ -126,6 +126,8 @@ def main() -> NoReturn:
         if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
             _drop_output()
             sys.exit(complaint(f"the answer cannot be written: {error.strerror}", NEGATIVE))
+        if damage := form.damage(error):
+            sys.exit(complaint(damage, NEGATIVE))
         # A bug of ours; where it is, in one line that fits into a report.
         where = traceback.extract_tb(error.__traceback__)[-1]
         told = f"{type(error).__name__} in {Path(where.filename).name}:{where.lineno}: {error}"
