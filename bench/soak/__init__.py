@@ -5,6 +5,7 @@
     load      the raw sessions of that load
     account   pure: mails sent, found in mailboxes and in doubt -> what was lost, doubled or altered
     measures  what is looked at every half minute: memory, descriptors, threads, tables of the kernel, files
+    ending    pure: processes that were told to end, which are no part of what may grow, and have to end
     verdict   pure: the record of a run, finished or not -> slopes, verdicts and the whole result
     __main__  the command
 

@@ -27,7 +27,7 @@ from typing import Any, Final
 from bench import report
 from bench.chaos.faults import FAULTS
 from bench.chaos.faults.fault import Fault
-from bench.soak import measures, verdict
+from bench.soak import ending, measures, verdict
 from bench.soak.field import Field
 from bench.soak.plan import Plan, Strike
 from gateway.config import Placement
@@ -43,6 +43,8 @@ ACCOUNT_SECONDS: Final = 60.0
 DRAIN_SECONDS: Final = 600.0
 """Postfix waits as long before it tries again by itself; here it is asked to."""
 BROKEN_OFF_SECONDS: Final = 30.0
+ENDED_SECONDS: Final = 60.0
+"""What has no session left, and was told to end, has ended by then."""
 
 
 class Run:
@@ -94,7 +96,7 @@ class Run:
         self._field.stop_load()
         queued = self._field.drain(BROKEN_OFF_SECONDS if broken_off else DRAIN_SECONDS)
         self._account(queued=queued)
-        self._tell("last", gateways=self._look())
+        self._tell("last", gateways=self._look_without_ending())
         self._tell("end", broken_off=broken_off, cpu_seconds=_cpu_seconds(self._field))
 
     # --- Faults ----------------------------------------------------------------------------------------
@@ -138,6 +140,16 @@ class Run:
 
     def _look(self) -> dict[str, Any]:
         return {letter: measures.look(service) for letter, service in self._field.services.items()}
+
+    def _look_without_ending(self) -> dict[str, Any]:
+        """Once those that were told to end have ended: no session is left for them to carry."""
+        until = time.monotonic() + ENDED_SECONDS
+        while True:
+            gateways = self._look()
+            left = [one for each in gateways.values() for one in each["processes"] if ending.is_told(one)]
+            if not left or time.monotonic() >= until:
+                return gateways
+            time.sleep(1)
 
     def _sample(self) -> None:
         calm = time.monotonic() - self._undone >= SETTLED_SECONDS
@@ -222,6 +234,7 @@ def show(record: Path, *, as_json: bool) -> int:
 def text(found: dict[str, Any]) -> str:
     """The page."""
     mails = {name: value for name, value in found["mails"].items() if name != "missing"}
+    told = found["ending"]
     rows = [
         f"{row['gateway']} {row['measure']:18} {row['pairs']:5} {row['first']:12} {row['median']:12} "
         f"{row['last']:12} {row['per_hour']:14} {row['allowed']:12} {row['verdict']}"
@@ -237,6 +250,8 @@ def text(found: dict[str, Any]) -> str:
             f"{'measure':20} {'pairs':>5} {'first round':>12} {'median':>12} {'second':>12} "
             f"{'per hour':>14} {'allowed':>12}",
             *rows,
+            f"told to end, and no part of these: at most {told['most']} processes at once, for at most "
+            f"{told['longest_seconds']} s; {'; '.join(told['endless']) or 'all have ended'}",
             "holds" if found["holds"] else f"DOES NOT HOLD: {', '.join(found['harm']) or 'see above'}",
         ]
     )

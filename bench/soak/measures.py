@@ -8,29 +8,32 @@ import os
 import re
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from bench.chaos.service import Service
+from bench.soak import ending
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept.objects import NFT_TABLE
 from gateway.lab import gateways, processes
 
-SIGNER: Final = "gateway.runtime.signer"
+ROLES: Final = {"gateway.runtime.signer": "signer", "gateway.runtime.worker": "worker"}
+"""By the module that a process of the daemon runs; the supervisor is known by its number."""
 TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 def look(service: Service) -> dict[str, Any]:
     """One gateway now; octets, counts, and the daemon's processes one by one."""
     status = gateways.ask(service.gateway) or {}
-    workers = {each["pid"] for each in status.get("workers", [])}
+    states = {each["pid"]: each["state"] for each in status.get("workers", [])}
     supervisor = service.gateway.process
     found = []
     for process in service.everything():
-        role = "worker" if process.pid in workers else "other"
-        role = "supervisor" if supervisor and process.pid == supervisor.pid else role
+        is_first = supervisor is not None and process.pid == supervisor.pid
         with contextlib.suppress(OSError):
-            found.append(_process(process, role))
+            found.append(_process(process, "supervisor" if is_first else ""))
+    found = ending.told(found, states)
     one = service.gateway
     aside = set(service.state.glob("*.corrupt-*"))
     return {
@@ -58,7 +61,7 @@ def _process(process: processes.Process, role: str) -> dict[str, Any]:
     threads = re.search(r"^Threads:\s+(\d+)$", (folder / "status").read_text(), re.MULTILINE)
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - process.started / TICKS
     return {
-        "role": "signer" if SIGNER in (folder / "cmdline").read_text() else role,
+        "role": role or _role((folder / "cmdline").read_text().split("\0")),
         "pid": process.pid,
         "started": process.started,
         "age": round(age, 1),
@@ -67,6 +70,10 @@ def _process(process: processes.Process, role: str) -> dict[str, Any]:
         "descriptors": len(list((folder / "fd").iterdir())),
         "threads": int(threads[1]) if threads else 0,
     }
+
+
+def _role(words: Sequence[str]) -> str:
+    return next((role for module, role in ROLES.items() if module in words), "other")
 
 
 def _kilobytes(name: str, text: str) -> int:

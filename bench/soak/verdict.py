@@ -9,6 +9,8 @@ A measure is flat if along that slope it has grown, over the time that was looke
 of its median or than what is named here, whichever is more. To shrink is to be flat. Memory is also looked at
 by the age of each process, since a process that was killed takes its leak along: pairs are then of samples of
 one and the same process, and the growth is that of an hour of its life.
+
+Processes that were told to end, and carry their last sessions, are no part of what may grow: see `ending`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final
+
+from bench.soak import ending
 
 Record = dict[str, Any]
 Point = tuple[float, float]
@@ -152,8 +156,10 @@ def line_by_age(gateway: str, role: str, lives: Sequence[Sequence[Point]]) -> Li
 
 def reduced(gateway: Record) -> dict[str, float]:
     """One gateway's sample -> the measures that are judged."""
-    found = {name: gateway[name] for name in ("pss_own", "pss", "descriptors", "threads", "conntrack")}
-    found["processes"] = len(gateway["processes"])
+    staying = [one for one in gateway["processes"] if not ending.is_told(one)]
+    found = {name: sum(one[name] for one in staying) for name in ("pss_own", "pss", "descriptors", "threads")}
+    found["processes"] = len(staying)
+    found["conntrack"] = gateway["conntrack"]
     found["sets"] = sum(gateway["sets"].values())
     found["sockets"] = gateway["sockets"].get("alloc", 0)
     found["sockets_tw"] = gateway["sockets"].get("tw", 0)
@@ -204,11 +210,13 @@ def result(records: Sequence[Record]) -> Record:
     faults = [one for one in records if one["kind"] == "fault"]
     mail = next((one for one in reversed(records) if one["kind"] == "account"), {})
     end = next((one for one in records if one["kind"] == "end"), None)
+    last = next((one for one in records if one["kind"] == "last"), None)
     seconds = samples[-1]["at"] if samples else 0.0
     judged = lines(samples, 60 * begin["minutes"])
     failed = [f"{one['name']}: {one['error']}" for one in faults if one["error"]]
     finished = end is not None and not end["broken_off"]
     harmed = harm(mail)
+    told = ending.account(samples, last if finished else None)
     flat = all(each.verdict is Verdict.FLAT for each in judged)
     return {
         "seed": begin["seed"],
@@ -222,8 +230,9 @@ def result(records: Sequence[Record]) -> Record:
         "faults_failed": failed,
         "cpu_share": round(end["cpu_seconds"] / end["at"], 3) if end else None,
         "slopes": [_as_json(each) for each in judged],
+        "ending": told,
         "flat": flat,
-        "holds": finished and not harmed and not failed and flat,
+        "holds": finished and not harmed and not failed and flat and not told["endless"],
         "samples": samples,
     }
 

@@ -6,7 +6,6 @@ import json
 import random
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import pytest
 
@@ -16,7 +15,6 @@ from bench.soak.account import Account
 from bench.soak.plan import ENDERS, REST_SECONDS, Plan, ends_processes, lets_live
 from bench.soak.verdict import (
     LEAST_PAIRS,
-    MB,
     SLACK,
     Verdict,
     harm,
@@ -27,9 +25,9 @@ from bench.soak.verdict import (
     result,
     slopes,
 )
+from tests.unit.bench.soak_record import MB, RUN_SECONDS, account, record
 
 NAMES = list(FAULTS)
-RUN_SECONDS = 7200.0
 
 
 def drawn(seed: int, count: int, at: float = 0.0, every: float = 0.0) -> list[tuple[str, float]]:
@@ -225,51 +223,6 @@ def test_of_too_few_samples_nothing_is_said() -> None:
 
 
 # --- The record of a run -------------------------------------------------------------------------------
-
-
-def gateway(at: float, *, threads: int = 6, own: float = 80 * MB) -> dict[str, Any]:
-    processes = [
-        {"role": role, "pid": pid, "started": 1, "age": at, "pss_own": own / 4}
-        for pid, role in enumerate(("supervisor", "signer", "worker", "worker"))
-    ]
-    return {
-        "processes": processes, "pss": own + 8 * MB, "pss_own": own, "descriptors": 230, "threads": threads,
-        "conntrack": 300, "sets": {"taken4": 30, "taken6": 40}, "sockets": {"alloc": 70, "tw": 40},
-        "sessions": 8, "state_octets": MB,
-    }  # fmt: skip
-
-
-def record(*, leak_per_hour: float = 0.0) -> list[dict[str, Any]]:
-    begin = {"kind": "begin", "at": 0.0, "seed": 7, "minutes": 120.0, "machine": {}}
-    samples = [
-        {
-            "kind": "sample",
-            "at": at,
-            "calm": True,
-            "gateways": {
-                "a": gateway(at),
-                "b": gateway(at, own=80 * MB + leak_per_hour * at / 3600),
-            },
-        }
-        for at in (30.0 * n for n in range(1, 241))
-    ]
-    fault = {"kind": "fault", "at": 50.0, "name": "upgrade", "error": "", "broken": 0}
-    return [begin, *samples, fault, fault, account(), {"kind": "end", "at": 7200.0, "broken_off": False,
-            "cpu_seconds": 720.0}]  # fmt: skip
-
-
-def account(**raw: int) -> dict[str, Any]:
-    clean = {"mails": 10, "lost": 0, "doubled": 0, "altered": 0, "in_doubt": 0}
-    postfix = {**clean, "strangers": 0, "deliveries": 12, "refused": 0}
-    return {
-        "kind": "account",
-        "at": 7200.0,
-        "postfix": postfix,
-        "raw": clean | raw,
-        "dark": 9,
-        "clear": 1,
-        "queued": 0,
-    }
 
 
 def test_a_run_that_holds() -> None:
