@@ -1,4 +1,5 @@
-"""What holds of all tests: how hypothesis searches, and what becomes of a test that needs root.
+"""What holds of all tests: how hypothesis searches, what becomes of a test that needs root, and which form of
+the product they are run on.
 
 Hypothesis searches the same cases in every run by default, other ones with NIGHTMAIL_TESTS=deep.
 
@@ -12,6 +13,8 @@ import os
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+
+from tests import compiled_form as form
 
 # Not two minutes of compiling within a test; the tests of that form choose it themselves.
 os.environ.setdefault("NIGHTMAIL_FORM", "source")
@@ -36,3 +39,24 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """To scripts/test one that is skipped has not passed."""
     if os.geteuid() != 0 and item.get_closest_marker("root"):
         item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--compiled", action="store_true", help="the product is: see compiled_form.py")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if session.config.getoption("compiled") and (sources := form.interpreted()):
+        raise pytest.UsageError(f"--compiled, and these are sources: {', '.join(sources)}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Before -m and -k choose: a line about no test is seen wherever its file is."""
+    if not config.getoption("compiled"):
+        return
+    if stale := form.stale(item.nodeid for item in items):
+        raise pytest.UsageError(f"compiled_form.py has lines for no test: {', '.join(stale)}")
+    alone = [item for item in items if form.source_alone(item.nodeid)]
+    config.hook.pytest_deselected(items=alone)
+    items[:] = [item for item in items if item not in alone]

@@ -218,7 +218,9 @@ class LogSink:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         view = memoryview(octets)
         while view:
-            view = view[os.write(self.descriptor, view) :]
+            # In two statements: mypyc works out the bounds of a slice twice where it does not know of what.
+            taken = os.write(self.descriptor, view)
+            view = view[taken:]
 
     def close(self) -> None:
         if self._owned:

@@ -10,11 +10,15 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
-from gateway.crypto import handshake
+from cryptography.hazmat.primitives.asymmetric import mlkem
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from gateway.crypto import primitives
 from gateway.crypto.frames import FrameKind, frame
 from gateway.crypto.handshake import (
     PATTERNS,
@@ -197,31 +201,37 @@ def _secret_and_name(shaken: Shaken) -> dict[str, str]:
 
 @contextmanager
 def splitting() -> Iterator[list[tuple[bytes, bytes]]]:
-    """What Split gives, which leaves the handshake inside of ciphers only."""
-    heard: list[tuple[bytes, bytes]] = []
-    honest = HandshakeState.split
+    """What Split gives, which leaves the handshake inside of ciphers only: a responder's two are its last."""
+    keys: list[bytes] = []
+    split: list[tuple[bytes, bytes]] = []
 
-    def listening(self: HandshakeState) -> tuple[bytes, bytes]:
-        heard.append(honest(self))
-        return heard[-1]
+    def listening(key: bytes) -> ChaCha20Poly1305:
+        keys.append(key)
+        return ChaCha20Poly1305(key)
 
-    HandshakeState.split = listening  # type: ignore[method-assign]
-    try:
-        yield heard
-    finally:
-        HandshakeState.split = honest  # type: ignore[method-assign]
+    with patch.object(primitives, "ChaCha20Poly1305", listening):
+        yield split
+    of_responder, of_initiator = keys[-2:]
+    split.append((of_initiator, of_responder))
 
 
 @contextmanager
 def encapsulating(m: bytes) -> Iterator[None]:
-    """The handshake encapsulates with this `m`. Never outside of tests: `m` must be drawn anew each time."""
-    handshake.HandshakeState = partial(  # type: ignore[attr-defined, assignment]
-        HandshakeState, encapsulate=lambda ek: encapsulate(ek, m)
-    )
-    try:
+    """The library encapsulates with this `m`. Never outside of tests: `m` must be drawn anew each time."""
+
+    class Given:
+        def __init__(self, public: bytes) -> None:
+            self._public = public
+
+        from_public_bytes = classmethod(lambda cls, public: cls(public))
+
+        def encapsulate(self) -> tuple[bytes, bytes]:
+            ciphertext, shared = encapsulate(self._public, m)
+            return shared, ciphertext
+
+    given = SimpleNamespace(MLKEM768PublicKey=Given, MLKEM768PrivateKey=mlkem.MLKEM768PrivateKey)
+    with patch.object(primitives, "mlkem", given):
         yield
-    finally:
-        handshake.HandshakeState = HandshakeState  # type: ignore[attr-defined]
 
 
 def _hash_signed(form: OfferForm, keys: dict[str, bytes], seen: bytes) -> bytes:

@@ -107,7 +107,7 @@ def test_the_cache_saves_the_verification_but_not_the_dates(monkeypatch: pytest.
     cache = EndorsementCache(2)
     _check(TODAY, cache=cache)
     assert len(cache) == 1
-    monkeypatch.setattr("gateway.crypto.keys.ed25519_verify", _must_not_be_called)
+    monkeypatch.setattr("nacl.bindings.crypto_sign_open", _must_not_be_called)
     _check(TODAY, cache=cache)
     with pytest.raises(CryptoRefusedError):
         _check(TODAY + ENDORSEMENT_DAYS + 1, cache=cache)

@@ -11,11 +11,15 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import mlkem
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from nacl.bindings import crypto_scalarmult_base
 
-from gateway.crypto import handshake, keys, noise, primitives, records
+from gateway.crypto import noise, primitives, records
 from gateway.crypto.keys import Ephemerals
 from gateway.session.context import GatewayKeys
 from gateway.session.sending import SendingSession
@@ -47,50 +51,57 @@ class Counted:
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counted]:
-    """Stands where keys and nonces pass: the AEAD, the private keys, the encapsulation."""
+    """Stands where keys and nonces pass: the libraries' AEAD, private keys and encapsulation."""
     books = Counted()
 
-    class CountedAead(primitives.Aead):
-        __slots__ = ("_uncounted", "key")
-
+    class CountedCipher:
         def __init__(self, key: bytes) -> None:
-            super().__init__(key)
-            self.key = bytes(key)
-            self._uncounted, self.seal = self.seal, self._counted
+            self._key, self._cipher = bytes(key), ChaCha20Poly1305(key)
+            self.decrypt, self.decrypt_into = self._cipher.decrypt, self._cipher.decrypt_into
 
-        def _counted(self, nonce: bytes, plaintext: Any, associated: bytes) -> bytes:
+        def encrypt(self, nonce: bytes, *rest: Any) -> bytes:
+            self._count(nonce)
+            return self._cipher.encrypt(nonce, *rest)
+
+        def encrypt_into(self, nonce: bytes, *rest: Any) -> int:
+            self._count(nonce)
+            return self._cipher.encrypt_into(nonce, *rest)
+
+        def _count(self, nonce: bytes) -> None:
             if (
                 nonce == noise._REKEY_NONCE
             ):  # each side derives the next key for itself: one message, twice made
-                books.rekeyed[self.key] = books.rekeyed.get(self.key, 0) + 1
+                books.rekeyed[self._key] = books.rekeyed.get(self._key, 0) + 1
             else:
-                books.count("key and nonce", self.key, nonce)
-            return self._uncounted(nonce, plaintext, associated)
+                books.count("key and nonce", self._key, nonce)
 
-    class CountedX25519(primitives.X25519Private):
-        __slots__ = ()
+    def counted_x25519(octets: bytes) -> bytes:
+        public = crypto_scalarmult_base(octets)
+        books.count("X25519 key", public)
+        return public
 
-        def __init__(self, octets: bytes) -> None:
-            super().__init__(octets)
-            books.count("X25519 key", self.public)
+    class CountedMlKem:
+        @staticmethod
+        def from_seed_bytes(seed: bytes) -> mlkem.MLKEM768PrivateKey:
+            key = mlkem.MLKEM768PrivateKey.from_seed_bytes(seed)
+            books.count("ML-KEM key", key.public_key().public_bytes_raw())
+            return key
 
-    class CountedMlKem(primitives.MlKemPrivate):
-        __slots__ = ()
+    class CountedEncapsulation:
+        def __init__(self, public: bytes) -> None:
+            self._public = mlkem.MLKEM768PublicKey.from_public_bytes(public)
 
-        def __init__(self, seed: bytes) -> None:
-            super().__init__(seed)
-            books.count("ML-KEM key", self.public)
+        from_public_bytes = classmethod(lambda cls, public: cls(public))
 
-    def encapsulate(public: bytes) -> tuple[bytes, bytes]:
-        ciphertext, shared = primitives.mlkem_encapsulate(public)
-        books.count("ML-KEM ciphertext", ciphertext)
-        return ciphertext, shared
+        def encapsulate(self) -> tuple[bytes, bytes]:
+            shared, ciphertext = self._public.encapsulate()
+            books.count("ML-KEM ciphertext", ciphertext)
+            return shared, ciphertext
 
-    monkeypatch.setattr(noise, "Aead", CountedAead)
-    monkeypatch.setattr(keys, "X25519Private", CountedX25519)
-    monkeypatch.setattr(keys, "MlKemPrivate", CountedMlKem)
-    counting = functools.partial(noise.HandshakeState, encapsulate=encapsulate)
-    monkeypatch.setattr(handshake, "HandshakeState", counting)
+    monkeypatch.setattr(primitives, "ChaCha20Poly1305", CountedCipher)
+    monkeypatch.setattr("nacl.bindings.crypto_scalarmult_base", counted_x25519)
+    counted_kem = SimpleNamespace(MLKEM768PrivateKey=CountedMlKem, MLKEM768PublicKey=CountedEncapsulation)
+    monkeypatch.setattr(primitives, "mlkem", counted_kem)
     # Four records to a key in place of 16,384, so that rekeys happen.
     monkeypatch.setattr(records, "_REKEY_MASK", 3)
     yield books

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.crypto import primitives
 from gateway.crypto.frames import FrameKind, FrameReader
 from gateway.crypto.handshake import OfferForm
-from gateway.crypto.noise import CipherState
 from gateway.crypto.records import (
     Direction,
     Record,
@@ -92,13 +93,20 @@ def test_a_record_of_another_channel() -> None:
 
 def test_plaintext_of_a_failed_record_is_wiped(monkeypatch: pytest.MonkeyPatch) -> None:
     buffers: list[bytearray] = []
-    honest = CipherState.decrypt_into
 
-    def watched(self: CipherState, ad: bytes, ciphertext: bytes, out: bytearray) -> None:
-        buffers.append(out)
-        honest(self, ad, ciphertext, out)
+    class Watched:
+        """The library's cipher, which leaves what it has decrypted behind."""
 
-    monkeypatch.setattr(CipherState, "decrypt_into", watched)
+        def __init__(self, key: bytes) -> None:
+            self._cipher = ChaCha20Poly1305(key)
+            self.encrypt, self.encrypt_into = self._cipher.encrypt, self._cipher.encrypt_into
+            self.decrypt = self._cipher.decrypt
+
+        def decrypt_into(self, nonce: bytes, data: bytes, ad: bytes, out: bytearray) -> int:
+            buffers.append(out)
+            return self._cipher.decrypt_into(nonce, data, ad, out)
+
+    monkeypatch.setattr(primitives, "ChaCha20Poly1305", Watched)
     r, s = layers()
     body = bytearray(FrameReader().feed(s.seal(RecordType.DATA, b"RCPT TO:<b@b.example>"))[0].body)
     body[-1] ^= 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
 
 import pytest
 
@@ -85,7 +84,8 @@ class Worker:
             self.decided(Reason.NO_VERB, client)
 
     def _connection(self, client: str) -> Connection:
-        made = cast("Connection", Stub(flow=flow(client), session_id="0"))
+        made = Connection.__new__(Connection)
+        made.flow, made.session_id = flow(client), "0"
         self.sessions._roles[made] = Role.RECEIVING
         return made
 
