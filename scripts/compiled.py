@@ -109,6 +109,7 @@ def _state() -> str:
     """Names all that the result depends on."""
     digest = hashlib.sha256(f"{sys.version} {platform.machine()}".encode())
     digest.update((ROOT / "constraints.txt").read_bytes() + Path(__file__).read_bytes())
+    digest.update(Path(__file__).with_name("misread.py").read_bytes())
     for part in _PARTS:
         top = ROOT / part
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
@@ -149,6 +150,9 @@ def _build(folder: Path, python: str, sources: list[str]) -> None:
     from mypyc.build import mypycify
     from setuptools import setup
 
+    sys.path.insert(0, str(ROOT))
+    from scripts.misread import misread
+
     os.chdir(folder)
     with tempfile.TemporaryDirectory(prefix="nightmail-compiled-") as work:
         flags = ["--config-file", str(ROOT / "pyproject.toml"), "--python-executable", python]
@@ -156,6 +160,9 @@ def _build(folder: Path, python: str, sources: list[str]) -> None:
         extensions = mypycify(
             [*flags, *sources], opt_level="2", debug_level="0", target_dir=work, group_name="nightmail"
         )
+        with Path(work, "ops.txt").open() as operations:
+            if found := misread(map(Path, sources), operations):
+                raise SystemExit("what mypyc takes for something else:\n" + "\n".join(found))
         for extension in extensions:
             # mypyc makes errors of warnings, and each newer gcc has more of them.
             extension.extra_compile_args.append("-Wno-error")

@@ -5,8 +5,10 @@ The fuzzer cannot forge a tag or a signature, so these targets hold the keys and
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gateway.crypto.frames import FRAME_HEADER_OCTETS, FrameKind, FrameReader, frame, frame_header
-from gateway.crypto.handshake import PATTERNS, OfferForm
+from gateway.crypto.handshake import _PROOF, PATTERNS, OfferForm, TrafficCiphers
 from gateway.crypto.keys import Ephemerals, IdentityPublic, Label, StaticKey
 from gateway.crypto.messages import (
     ANSWER_PAYLOAD,
@@ -73,11 +75,8 @@ _KEY = drawn("a traffic key of the fuzzer's", 32)
 
 def _layer() -> tuple[RecordLayer, CipherState]:
     """A layer that opens what the second seals; the handshake behind it was done once."""
-    layer = RecordLayer.__new__(RecordLayer)
-    layer._sending, layer._receiving = CipherState(_KEY), CipherState(_KEY)
-    layer._result, layer._peer = _RESULT, None
-    layer.sends = layer.receives = Direction.RUNNING
-    return layer, CipherState(_KEY)
+    result = replace(_RESULT, ciphers=TrafficCiphers(_KEY, _KEY), proof=_PROOF)
+    return RecordLayer(result), CipherState(_KEY)
 
 
 def records(octets: bytes) -> None:

@@ -77,7 +77,9 @@ class Poller:
 
     def close(self) -> None:
         if self._loop is not None:
-            self._loop.remove_reader(self._epoll.fileno())
+            # uvloop answers None where asyncio and its annotations have a bool, which compiled code asks for.
+            remove: Callable[[int], object] = self._loop.remove_reader
+            remove(self._epoll.fileno())
         self._epoll.close()
 
     def turn(self, seconds: float = 0.0) -> None:

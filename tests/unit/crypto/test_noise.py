@@ -20,7 +20,7 @@ from gateway.crypto.noise import (
 )
 from gateway.crypto.primitives import Aead, MlKemPrivate, X25519Private
 from gateway.errors import CryptoRefusedError, LocalMisuseError, PeerProtocolError
-from tests.unit.crypto.listening import ListeningKey
+from tests.unit.crypto.listening import listening
 from tests.unit.crypto.pairs import octets, vectors
 
 unhex = bytes.fromhex
@@ -137,7 +137,7 @@ def test_ixhfs_vectors(vector: dict[str, Any]) -> None:
         prologue,
         X25519Private(unhex(vector["init_static"])),
         X25519Private(unhex(vector["init_ephemeral"])),
-        ListeningKey(kem, recovered),
+        listening(kem, recovered),
     )
     first, second, *transport = vector["messages"]
     _written(initiator, first)

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from gateway.crypto import noise
 from gateway.crypto.noise import IX, IXHFS, NNPSK0, HandshakeState, NoiseRole, Pattern, SymmetricState
 from gateway.crypto.primitives import Aead, MlKemPrivate, X25519Private
-from tests.unit.crypto.listening import ListeningKey
+from tests.unit.crypto.listening import listening
 from tests.unit.crypto.pairs import vectors
 
 unhex = bytes.fromhex
@@ -147,7 +147,7 @@ def test_every_vector_of_ixhfs_with_mlkem768(vector: dict[str, Any], suite: Call
     shared = unhex(vector["kem_shared_secret"])
     kem = MlKemPrivate(unhex(vector["init_kem_seed_d_z"]))
     heard: list[bytes] = []
-    listener = _state(NoiseRole.INITIATOR, IXHFS, vector, e1=ListeningKey(kem, heard))
+    listener = _state(NoiseRole.INITIATOR, IXHFS, vector, e1=listening(kem, heard))
     listener.write_tokens()
     listener.write_payload(unhex(vector["messages"][0]["payload"]))
     listener.read_payload(listener.read_tokens(unhex(vector["messages"][1]["ciphertext"])))

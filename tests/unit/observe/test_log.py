@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.config import LOG_LEVELS
 from gateway.errors import EnvironmentFailureError, Reason
-from gateway.observe.log import Level, Log, LogSink, Value, escaped, line, session_id
+from gateway.observe.log import Entry, Level, Log, LogSink, Value, escaped, line, session_id
 from gateway.policy import limits
 
 WORD = r"[a-z0-9][a-z0-9_-]*"
@@ -158,16 +159,17 @@ def test_appends(path: Path) -> None:
     assert path.read_text() == "info a b\n" * 2
 
 
-class FailingSink(LogSink):
+class FailingSink:
     def __init__(self) -> None:
-        super().__init__(-1)
         self.failing = True
         self.written = b""
 
-    def write(self, octets: bytes, until: float) -> None:
+    def write_entries(self, entries: Sequence[Entry]) -> None:
         if self.failing:
             raise OSError(28, "No space left on device")
-        self.written += octets
+        self.written += b"".join(entry.text.encode() + b"\n" for entry in entries)
+
+    def close(self) -> None: ...
 
 
 def test_lost_lines_are_counted_and_told_by_the_next_flush() -> None:

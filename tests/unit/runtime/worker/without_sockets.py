@@ -1,8 +1,9 @@
-"""The sessions of one worker, without any socket."""
+"""The sessions of one worker, without anybody at the other end."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,17 +25,18 @@ from gateway.runtime.worker.sessions import Sessions
 from gateway.runtime.worker.surroundings import Surroundings
 from gateway.session.commands import NoteDecision, NoteSource
 from gateway.smtp.events import Role
-from tests.playbook import R_KEYS
+from tests.playbook import R_KEYS, sending
 
 CLIENT = "192.0.2.1"
 MANY = limits.OFFERS_IGNORED_IN_A_ROW
 
 
 class Worker:
-    """The sessions of one, without any socket; `said` is what the supervisor would hear."""
+    """The sessions of one, whose sockets nobody serves; `said` is what the supervisor would hear."""
 
     def __init__(self, folder: Path, config: Config | None = None) -> None:
         self._loop = asyncio.new_event_loop()
+        self._sockets: list[socket.socket] = []
         self.log = folder / "log"
         self._poller = Poller(self._loop)
         Database(folder / "peers.db").close()
@@ -61,6 +63,8 @@ class Worker:
         )
 
     def close(self) -> None:
+        for each in self._sockets:
+            each.close()
         self._poller.close()
         self._loop.close()
 
@@ -84,8 +88,10 @@ class Worker:
             self.decided(Reason.NO_VERB, client)
 
     def _connection(self, client: str) -> Connection:
-        made = Connection.__new__(Connection)
-        made.flow, made.session_id = flow(client), "0"
+        near, far = socket.socketpair()
+        self._sockets += [near, far]
+        machine, of = sending(), flow(client)
+        made = Connection(self._loop, self._poller, self.sessions, machine, of, "0", near, far)
         self.sessions._roles[made] = Role.RECEIVING
         return made
 
