@@ -18,11 +18,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.compiled_form import SOURCE_ALONE
+
 BIN = Path(sys.executable).parent
 MOST_TRIED_AGAIN = 5
 """More failures than these are no accident."""
 AT_ONCE = 2
 """Files of tests side by side."""
+COMPILED_ROOMS = ("crypto", "fuzz", "observe", "peers", "policy", "runtime/worker", "session", "smtp")
+"""Of tests/unit: what a session meets on its way, which is what scripts/compiled.py compiles."""
+COMPILED_LAB = (
+    "test_equality.py",
+    "test_real_mail.py",
+)
+"""Of tests/lab: real mail through real daemons, of every kind that there is. The rest is the source's."""
 KERNEL_AT_ONCE = 4
 """On two processors: these tests mostly wait, each in namespaces of its own. What depends on how fast the
 machine is has deadlines that allow for this; what loads it waits for its turn (tests/lab/turns.py)."""
@@ -70,6 +79,8 @@ class Ran:
 def main(everything: bool) -> int:
     # Who was started in the background of a script ignores it, and so would everything that tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    beside = ThreadPoolExecutor(1)
+    tree = beside.submit(compiled_tree)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         ran = list(pool.map(run_linter, LINTERS, LINTERS.values()))
     ran.append(run_proof("proof", []))
@@ -77,6 +88,7 @@ def main(everything: bool) -> int:
     ran.append(run_pytest("unit", ["tests/unit", "tests/second"], "not long and not root", as_root=False))
     ran.append(run_pytest("root", ["tests/unit"], "root and not long", as_root=True, at_once=1))
     ran.append(run_fuzzers())
+    ran.append(run_compiled(tree.result()))
     ran.append(run_waiting("kernel", ["tests/lab"], "kernel and not long", at_once=KERNEL_AT_ONCE))
     if everything:
         ran.append(run_waiting("long", ["tests"], "long"))
@@ -147,17 +159,20 @@ def run_pytest(kind: str, paths: list[str], marks: str, *, as_root: bool, at_onc
     return ran
 
 
-def run_waiting(kind: str, paths: list[str], marks: str, *, at_once: int = AT_ONCE) -> Ran:
+def run_waiting(
+    kind: str, paths: list[str], marks: str, *, at_once: int = AT_ONCE, compiled: Path | None = None
+) -> Ran:
     """Tests that wait for real kernels and real mail servers with deadlines, as root."""
     print(f"== {kind}", flush=True)
     began = time.monotonic()
     # As tests/lab/conftest.py has them: else files with few tests come last, however long they are.
     spread = [*_spread(at_once), "--no-loadscope-reorder"]
-    ran = _pytest(kind, [*paths, "-m", marks, *spread], as_root=True)
+    ran = _pytest(kind, [*paths, "-m", marks, *spread], as_root=True, compiled=compiled)
     if ran.failed and ran.failed <= MOST_TRIED_AGAIN:
         # A machine that stood still for a moment is no fault of the product. What fails twice is.
         print(f"== {kind}, {ran.failed} failed: once more, alone", flush=True)
-        again = _pytest(f"{kind}-again", [*paths, "-m", marks, "--last-failed"], as_root=True)
+        words = [*paths, "-m", marks, "--last-failed"]
+        again = _pytest(f"{kind}-again", words, as_root=True, compiled=compiled)
         if again.passed + again.failed >= ran.failed:
             print(f"{again.passed} of these passed the second time (named above): unsteady, please report")
             ran.passed, ran.failed = ran.passed + again.passed, again.failed
@@ -165,15 +180,46 @@ def run_waiting(kind: str, paths: list[str], marks: str, *, at_once: int = AT_ON
     return ran
 
 
+def compiled_tree() -> Path | None:
+    """What scripts/compiled.py makes. It takes two minutes of one processor, beside other stages."""
+    command = [sys.executable, "-m", "scripts.compiled"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    return Path(done.stdout.strip()) if done.returncode == 0 else None
+
+
+def run_compiled(tree: Path | None) -> Ran:
+    """The form that the package has: what its sources pass in one stage or another, it passes too.
+
+    tests/compiled_form.py sees to it that all that should be compiled is, and says what is not run, and why.
+    """
+    print("== compiled", flush=True)
+    if tree is None:
+        return Ran("compiled", 0, 1)
+    print(f"not run, for they are about the source form: {len(SOURCE_ALONE)} tests", flush=True)
+    began = time.monotonic()
+    rooms = ["tests/second", *(f"tests/unit/{room}" for room in COMPILED_ROOMS)]
+    words = [*rooms, "-m", "not long and not root", *_spread(AT_ONCE)]
+    ran = _pytest("compiled", words, as_root=False, compiled=tree)
+    labs = [f"tests/lab/{name}" for name in COMPILED_LAB]
+    lab = run_waiting("compiled-lab", labs, "not long", at_once=KERNEL_AT_ONCE, compiled=tree)
+    skipped = {**ran.skipped, **lab.skipped}
+    passed, failed = ran.passed + lab.passed, ran.failed + lab.failed
+    return Ran("compiled", passed, failed, time.monotonic() - began, skipped)
+
+
 def _spread(at_once: int) -> list[str]:
     return ["-n", str(at_once), "--dist", "loadfile"]
 
 
-def _pytest(kind: str, words: list[str], *, as_root: bool) -> Ran:
+def _pytest(kind: str, words: list[str], *, as_root: bool, compiled: Path | None = None) -> Ran:
+    """`compiled`: a tree of scripts/compiled.py, to be tested in place of the checkout."""
     report = Path(".pytest_cache") / f"report-{kind}.xml"
     report.parent.mkdir(exist_ok=True)
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", f"--junit-xml={report}", *words]
+    if compiled is not None:
+        # Also for what tests start; and safe, or else the working directory comes first.
+        command = ["env", f"PYTHONPATH={compiled}", "PYTHONSAFEPATH=1", *command, "--compiled"]
     if as_root and os.geteuid() != 0:
         command = ["sudo", "--", *command]
     status = subprocess.run(command, check=False).returncode

@@ -31,7 +31,7 @@ from tests.mutants.mutant import Edit, Mutant
 ROOT: Final = Path(__file__).resolve().parents[2]
 COPIES: Final = 2
 _WARM: Final = Path(__file__).with_name("warm.py")
-_LEFT_OUT: Final = shutil.ignore_patterns(".*", "__pycache__", "corpus")
+_LEFT_OUT: Final = shutil.ignore_patterns(".*", "__pycache__", "corpus", "build")
 _NOT_ASKED: Final = ("tests/unit/test_mutants.py", "tests/unit/test_docs.py", "tests/unit/test_security.py")
 """They look at the text of the code or of the documents, and would see any change."""
 _PASSED: Final = 0
