@@ -28,8 +28,15 @@ AT_ONCE = 2
 COMPILED_ROOMS = ("crypto", "fuzz", "observe", "peers", "policy", "runtime/worker", "session", "smtp")
 """Of tests/unit: what a session meets on its way, which is what scripts/compiled.py compiles."""
 COMPILED_LAB = (
-    "test_equality.py",
+    "test_identities.py",
+    "test_tickets.py",
     "test_real_mail.py",
+    "test_rollover.py",
+    "test_bridge_mail.py",
+    "test_host.py",
+    "test_round_trips.py",
+    "test_darkness.py",
+    "test_equality.py",
 )
 """Of tests/lab: real mail through real daemons, of every kind that there is. The rest is the source's."""
 KERNEL_AT_ONCE = 4
