@@ -45,6 +45,8 @@ GROWTH = 48 * MIB
 SYNS_PER_SECOND, SYNS_FOR_A_MAIL = 4000, 25
 """Fewer where other work leaves the machine so little that it carries few mails: what all of it can bear is
 not for some of it."""
+FEW = 10
+"""Offers a second, to one source: fewer than any machine here can be asked for."""
 KEPT = 0.7
 RATE_SECONDS, MOST_SECONDS, RATE_MAILS = 1.2, 6.0, 100
 """So long, and longer where that is not enough mails to tell a rate by."""
@@ -212,9 +214,36 @@ def test_floods_of_forged_syns(sites: Sites, protected: bool, v6: bool) -> None:
     assert came > sum(sent) // 4, "the flood did not come this far"
 
 
+@contextlib.contextmanager
+def few_offers_a_source(sites: Sites) -> Iterator[None]:
+    """At gateway b: as many as it grants otherwise a busy machine comes to ask for now and then alone."""
+    configuration = sites.gateway("b").configuration
+    before = configuration.read_text()
+    few = before.replace(f"handshakes_per_source = {PER_SECOND}", f"handshakes_per_source = {FEW}")
+    assert few != before
+    try:
+        for_now(sites, few)
+        yield
+    finally:
+        for_now(sites, before)
+
+
+def for_now(sites: Sites, text: str) -> None:
+    """No worker of before is left: each has a budget of its own."""
+    sites.gateway("b").configuration.write_text(text)
+    older = set(sites.workers("b"))
+    assert "reloaded" in sites.command("b", "reload")
+    eventually(lambda: not older & set(sites.workers("b")), what="the end of the older workers")
+
+
 def test_a_flood_of_offers(sites: Sites) -> None:
     """A stranger that asks for one offer after the other gets so many a second, and then greetings in
     clear."""
+    with few_offers_a_source(sites):
+        flooded_with_offers(sites)
+
+
+def flooded_with_offers(sites: Sites) -> None:
     over, clear = tally(sites, "b", "over-handshakes"), unprotected(sites)
     with bounded(sites, "b"), contextlib.ExitStack() as stack:
         for _ in range(2):
