@@ -28,6 +28,7 @@ from bench.rivals.variants import replaced
 from gateway.peers.database import Answer, Database
 from gateway.peers.pins import Destination, MetPeer
 from gateway.peers.store import PinStore
+from gateway.policy import limits
 
 Json = dict[str, Any]
 HELD_WORKERS: Final = 4
@@ -39,6 +40,8 @@ ROOM_LEFT: Final = 1000
 """Fewer find room in memory that the load beside them has used and let go, so what they need is not seen."""
 HELD_BY_ONE: Final = 5000
 """Sessions in one driver: a process has so many descriptors."""
+DESCRIPTORS: Final = 262_144
+"""In each process: as the package's unit allows the service."""
 IDLE_SECONDS: Final = 1.0
 LOOK_UPS: Final = 2000
 LOOK_UP_ROUNDS: Final = 5
@@ -55,8 +58,7 @@ def growth(scale: Scale, budget: Budget) -> Json:
     """`growth`: `peers`, `workers` and `sessions`, each with its curve."""
     whole = budget.part(scale.parts["growth"])
     found: Json = {"peers": peers(scale, whole.part(whole.left * 0.5))}
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    _allow_descriptors()
     with contextlib.ExitStack() as stack:
         by_workers = {count: _standing(stack, count)[Variant.CHANNEL] for count in WORKERS}
         held = _standing(stack, HELD_WORKERS, Variant.DIRECT)
@@ -71,6 +73,23 @@ def growth(scale: Scale, budget: Budget) -> Json:
         found["workers"] = workers(by_workers, program, anyway, scale)
         found["sessions"] = sessions(held, program, anyway, scale, whole)
     return found
+
+
+def _allow_descriptors() -> None:
+    """For what is started here, too: the shell's own limit may be too low for so many sessions, and not every
+    root may lift it."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    most = hard if hard == resource.RLIM_INFINITY else max(hard, DESCRIPTORS)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except ValueError:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _has_room_for(sessions: int) -> bool:
+    """In a worker that is given all of them, by the kernel's luck with addresses."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return allowed == resource.RLIM_INFINITY or 2 * sessions + limits.DESCRIPTORS_KEPT <= allowed
 
 
 def _standing(stack: contextlib.ExitStack, workers: int, *more: Variant) -> dict[Variant, Plane]:
@@ -158,6 +177,9 @@ def sessions(
         for target in scale.held:
             if levels and not budget.allows((target - opened) * seconds_each):
                 say(f"no time for {target} sessions")
+                break
+            if not _has_room_for(target):
+                say(f"no room for {target} sessions: this machine allows a process too few descriptors")
                 break
             before = budget.left
             for plane in held.values():

@@ -227,8 +227,8 @@ def _rows(turns: list[dict[Rival, load.Round]], anyway: load.Anyway | None) -> l
 def latency(race: Race) -> None:
     """Open loop, at half of what the channel can carry, over a line of 20 ms."""
     budget = race.budget.part(race.scale.parts["latency"])
-    rate = _half_of_top_rate(race)
     set_rtt(race, PACED_RTT_MS)
+    rate = _half_of_top_rate(race)
     times: dict[Rival, list[float | None]] = {variant: [] for variant in race.planes}
     longest, turn = 0.0, 0
     while turn < race.scale.paced_turns and (not turn or budget.allows(longest)):
@@ -245,13 +245,11 @@ def latency(race: Race) -> None:
 
 
 def _half_of_top_rate(race: Race) -> float:
-    loads = race.results.get("sessions")
-    if loads:
-        tops: list[float] = [entry["sessions_per_second"]["channel"]["median"] for entry in loads.values()]
-        return max(tops) / 2
+    """Over the same line: what carries packets over it takes its part of the machine as well, and a rate from
+    without it would be more than half of what can be carried here."""
     parallel = PARALLEL[-1]
     rounds = [
-        race.drive(Rival.CHANNEL, parallel=parallel, sessions=2 * parallel, octets=MAIL_OCTETS)
+        race.drive(Rival.CHANNEL, parallel=parallel, sessions=4 * parallel, octets=MAIL_OCTETS)
         for _ in range(2)
     ]
     return rounds[-1].sessions_per_second / 2

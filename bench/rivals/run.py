@@ -82,6 +82,8 @@ def keep(found: dict[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     name = "rivals" if set(found) & set(RACED) else "growth"
     rows = found.get("rows", [])
+    if name == "rivals" and "growth" in found:
+        (folder / "growth.json").unlink(missing_ok=True)  # of a run of that alone, before this one
     (folder / f"{name}.json").write_text(json.dumps(found | {"rows": len(rows)}, indent=1) + "\n")
     if rows:
         (folder / f"{name}-rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

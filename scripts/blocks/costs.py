@@ -76,8 +76,8 @@ def rivals_bars() -> str:
 
 
 def growth() -> str:
-    """How cost grows, curve by curve."""
-    found = _found("rivals")["growth"]
+    """How cost grows, curve by curve: of a run of that alone, where the last one was."""
+    found = _found("growth" if (RESULTS / "growth.json").exists() else "rivals")["growth"]
     peers = table(
         ("peers remembered", "look-up, us", "of a stranger, us", "opening the file, ms", "file, MB"),
         (

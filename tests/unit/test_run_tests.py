@@ -9,6 +9,8 @@ import pytest
 from scripts import run_tests
 from scripts.run_tests import Ran
 
+LAB = Path(__file__).parents[1] / "lab"
+
 TESTS = """
 import pytest
 
@@ -85,3 +87,10 @@ def test_what_may_be_skipped_is_there() -> None:
         module, _, name = test.partition("::")
         source = Path(__file__).parents[2].joinpath(*module.split(".")).with_suffix(".py").read_text()
         assert f"def {name.partition('[')[0]}(" in source
+
+
+def test_every_test_of_the_lab_runs_on_one_form_at_least_and_with_all_on_the_sources() -> None:
+    named = [f"--ignore=tests/lab/{name}" for name in run_tests.COMPILED_LAB]
+    assert run_tests.lab(everything=False) == ["tests/lab", *named]
+    assert run_tests.lab(everything=True) == ["tests/lab"]
+    assert all((LAB / name).exists() for name in run_tests.COMPILED_LAB)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,19 @@ def test_memory_grows_by_what_sessions_need_and_not_by_what_others_have_left() -
     worse = [*linear[:-1], level(20_000, 20_000 * 24_000)]
     assert growth._sessions_found(worse, 0)["memory_exponent"] > 1.2
     assert growth._sessions_found(linear[1:3], 0)["memory_exponent"] > 5.0
+
+
+@pytest.mark.parametrize(
+    ("allowed", "sessions", "room"),
+    [
+        (20_000, 5000, True),
+        (20_000, 20_000, False),
+        (262_144, 20_000, True),
+        (resource.RLIM_INFINITY, 10**6, True),
+    ],
+)
+def test_no_more_sessions_are_held_than_one_worker_has_descriptors_for(
+    allowed: int, sessions: int, room: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (allowed, allowed))
+    assert growth._has_room_for(sessions) is room
