@@ -8,7 +8,7 @@ import pytest
 
 from bench import bars
 from bench.load import Anyway, Round
-from bench.rivals import comparison, report
+from bench.rivals import comparison, report, run
 from bench.rivals.variants import Rival
 
 NOTHING = Anyway(0.0, 0.0)
@@ -180,20 +180,42 @@ RESULTS = Path(__file__).parents[3] / "bench" / "results"
 """What docs/performance.md shows; `scripts/bench rivals` writes figures and pictures in one go."""
 
 
-def test_the_pictures_that_are_kept_are_of_the_run_whose_figures_are_kept() -> None:
-    machine = json.loads((RESULTS / "rivals.json").read_text())["machine"]
-    words = (
-        f"Linux {machine['kernel']}, Python {machine['python']}, load {machine['load_average_at_start']} at"
-    )
-    kept = list(RESULTS.glob("*.svg"))
-    assert len(kept) == 5
-    assert not [path.name for path in kept if words not in path.read_text()]
+def _kept() -> list[dict[str, Any]]:
+    """How cost grows may be of a later run, of that alone."""
+    names = [name for name in ("rivals", "growth") if (RESULTS / f"{name}.json").exists()]
+    return [json.loads((RESULTS / f"{name}.json").read_text()) for name in names]
 
 
 def test_the_pictures_that_are_kept_are_drawn_from_the_figures_that_are_kept() -> None:
     from bench.rivals import plots
 
-    drawn = plots.pictures(json.loads((RESULTS / "rivals.json").read_text()))
+    drawn: dict[str, str] = {}
+    for found in _kept():
+        drawn |= plots.pictures(found)
+    assert len(drawn) == 5
     assert {path.stem for path in RESULTS.glob("*.svg")} == drawn.keys()
     for name, text in drawn.items():
         assert (RESULTS / f"{name}.svg").read_text() == text, name
+
+
+def test_a_picture_names_the_machine_and_the_load_of_its_own_run() -> None:
+    from bench.rivals import plots
+
+    for found in _kept():
+        machine = found["machine"]
+        words = f"Python {machine['python']}, load {machine['load_average_at_start']} at"
+        pictures = plots.pictures(found)
+        assert pictures
+        assert not [name for name, text in pictures.items() if words not in text]
+
+
+def test_a_whole_run_takes_the_place_of_one_of_growth_alone(tmp_path: Path) -> None:
+    raced, *_ = _kept()
+    (grown,) = [found["growth"] for found in _kept() if "growth" in found]
+    raced = raced | {"rows": []}
+    alone = {"machine": raced["machine"], "growth": grown}
+    run.keep(alone, tmp_path)
+    run.keep({name: one for name, one in raced.items() if name != "growth"}, tmp_path)
+    assert {path.name for path in tmp_path.glob("*.json")} == {"growth.json", "rivals.json"}
+    run.keep(raced | {"growth": grown}, tmp_path)
+    assert {path.name for path in tmp_path.glob("*.json")} == {"rivals.json"}
