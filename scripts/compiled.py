@@ -51,7 +51,7 @@ MODULES: Final = (
 )
 """Below gateway/: all that a worker does for a session, from its SYN to its last line in the log."""
 VALUES: Final = ("policy/limits", "session/commands", "session/context", "session/events", "smtp/events")
-"""Not these: nothing but values, which gain nothing; and limits are changed by tests."""
+"""Not these: nothing but values, which gain nothing. A limit is compiled in where it is used."""
 _PARTS: Final = ("gateway", "iptables", "docs/messages.md")
 """What the daemon needs of a checkout."""
 _FLAGS: Final = frozenset(("CFLAGS", "CPPFLAGS", "LDFLAGS"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,6 @@ import pytest
 from scripts import compiled
 
 PACKAGE = compiled.ROOT / "gateway"
-ANSWERS_ALONE = frozenset(("len", "max", "octets_before", "index", "rindex"))
-"""Functions and methods that may be called twice."""
 
 
 def test_what_is_compiled_is_code_and_no_list_of_values() -> None:
@@ -28,23 +25,6 @@ def test_what_is_compiled_is_code_and_no_list_of_values() -> None:
 def test_a_name_for_which_there_is_no_module_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"there is no .*gateway/crypto/"):
         compiled.modules(tmp_path / "gateway")
-
-
-def _called_in_slices(source: str) -> list[str]:
-    slices = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Slice)]
-    return [ast.unparse(node.func) for one in slices for node in ast.walk(one) if isinstance(node, ast.Call)]
-
-
-def test_a_slice_does_nothing() -> None:
-    """mypyc makes the calls within one twice, where what is cut is neither bytes, text, list nor tuple."""
-    assert _called_in_slices("view = view[os.write(1, view) :]") == ["os.write"]
-    called = {
-        (str(path), name)
-        for path in compiled.modules(PACKAGE)
-        for name in _called_in_slices((compiled.ROOT / path).read_text())
-    }
-    assert called
-    assert not [(path, name) for path, name in called if name.split(".")[-1] not in ANSWERS_ALONE]
 
 
 @pytest.mark.parametrize("name", compiled.VALUES)
