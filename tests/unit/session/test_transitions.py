@@ -30,6 +30,7 @@ from tests.unit.session import (
     test_sending_channel,
     test_sending_ends,
     test_tables,
+    test_tickets,
 )
 from tests.unit.session.transitions import MACHINES, TAKEN, declared, recording
 
@@ -59,8 +60,9 @@ def run_all(module: ModuleType) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _all_cases() -> None:
-    """Whatever ran before, so that this module says the same alone and among others."""
-    for module in (*SENDING, *RECEIVING, test_rollover, test_tables):
+    """Only what is run here counts, so that this module says the same alone and among others."""
+    TAKEN.clear()
+    for module in (*SENDING, *RECEIVING, test_rollover, test_tables, test_tickets):
         run_all(module)
     for test in (
         test_early_commands_wait_for_the_statement_as_well,
