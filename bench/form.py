@@ -1,6 +1,8 @@
 """Which form of the product is measured: compiled, as the Debian package has it, unless another is asked for.
 
-`NIGHTMAIL_FORM=source scripts/bench …` measures what a checkout runs. Counterpart: `scripts.compiled`.
+`NIGHTMAIL_FORM=source scripts/bench …` measures what a checkout runs; scripts/chaos and scripts/soak ask the
+same, by `python -m bench.form`, which prints where `gateway` is to come from. Counterpart:
+`scripts.compiled`.
 """
 
 from __future__ import annotations
@@ -9,9 +11,11 @@ import enum
 import os
 import subprocess
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Final
 
+from gateway.session import sending
 from scripts import compiled
 
 VARIABLE: Final = "NIGHTMAIL_FORM"
@@ -40,3 +44,12 @@ def compile_revision(tree: Path) -> None:
     """`tree` holds another revision's files: in the same form, by its own words, where it has that form."""
     if asked() is Form.COMPILED and (tree / "scripts" / "compiled.py").exists():
         subprocess.run([sys.executable, "-m", "scripts.compiled", str(tree)], cwd=tree, check=True)
+
+
+def running() -> Form:
+    """What this process has, and what the labs that it builds start."""
+    return Form.COMPILED if sending.__file__.endswith(tuple(EXTENSION_SUFFIXES)) else Form.SOURCE
+
+
+if __name__ == "__main__":
+    print(product())

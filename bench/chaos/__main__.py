@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Any, Final
 
-from bench import report
+from bench import form, report
 from bench.chaos import ground
 from bench.chaos.faults import FAULTS
 from bench.chaos.faults.fault import Fault
@@ -65,7 +65,7 @@ def main() -> int:
     met = {row["name"] for row in rows if meets_the_bar(row)}
     missed = [each.name for each in chosen if each.name not in met]
     found = {
-        "machine": report.machine(),
+        "machine": report.machine() | {"form": form.running().value},
         "placement": placement.value,
         "seconds": round(time.monotonic() - began, 1),
         "faults": rows,

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from bench import report
+from bench import form, report
 from bench.chaos.faults import FAULTS
 from bench.chaos.faults.fault import Fault
 from bench.soak import ending, measures, verdict
@@ -69,7 +69,8 @@ class Run:
         return time.monotonic() - self._began
 
     def go(self) -> None:
-        self._tell("begin", seed=self._seed, minutes=self._minutes, machine=report.machine())
+        machine = report.machine() | {"form": form.running().value}
+        self._tell("begin", seed=self._seed, minutes=self._minutes, machine=machine)
         self._began = self._undone = time.monotonic()
         sample_due, account_due = SAMPLE_SECONDS, ACCOUNT_SECONDS
         strike = self._plan.next(0.0)

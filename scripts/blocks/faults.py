@@ -35,7 +35,7 @@ def measured() -> str:
     machine = found["machine"]
     words = (
         f"{len(rows)} faults in {found['seconds']:.0f} s on {machine['cpus']} processors ({machine['cpu']}), "
-        f"Linux {machine['kernel']}, Python {machine['python']}; "
+        f"Linux {machine['kernel']}, Python {machine['python']}, {machine.get('form', 'source')} form; "
         f"load average at the start {machine['load_average_at_start']}."
     )
     return f"{words}\n\n{table(heads, (_line(rows[name]) for name in FAULTS if name in rows))}"

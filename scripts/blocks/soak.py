@@ -40,7 +40,8 @@ def run() -> str:
     words = (
         f"Seed {found['seed']}, {found['minutes']:g} minutes{ended}, {sum(faults.values())} faults of "
         f"{len(faults)} kinds, on {machine['cpus']} processors ({machine['cpu']}), "
-        f"Linux {machine['kernel']}, Python {machine['python']}{share}. Faults that could not be undone: "
+        f"Linux {machine['kernel']}, Python {machine['python']}, {machine.get('form', 'source')} form"
+        f"{share}. Faults that could not be undone: "
         f"{'; '.join(found['faults_failed']) or 'none'}."
     )
     rows = [

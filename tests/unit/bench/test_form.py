@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
 
 from bench import form
 from bench.form import Form
+from gateway.session import sending
 from scripts import compiled
 
 
@@ -46,3 +51,16 @@ def test_a_revision_is_compiled_by_its_own_words(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv(form.VARIABLE, "compiled")
     form.compile_revision(tmp_path)
     assert (tmp_path / "done").exists()
+
+
+def test_scripts_are_told_where_the_product_is() -> None:
+    words = [sys.executable, "-m", "bench.form"]
+    variables = os.environ | {form.VARIABLE: "source"}
+    done = subprocess.run(words, env=variables, cwd=compiled.ROOT, capture_output=True, text=True, check=True)
+    assert Path(done.stdout.removesuffix("\n")) == compiled.ROOT
+
+
+def test_a_process_knows_which_form_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert form.running() is Form.SOURCE
+    monkeypatch.setattr(sending, "__file__", f"/usr/lib/sending{EXTENSION_SUFFIXES[0]}")
+    assert form.running() is Form.COMPILED
