@@ -29,4 +29,5 @@ from gateway import form
 
 __version__ = "0.1.0"
 
-form.choose(Path(__file__).parent)
+LIBRARY_TROUBLE = form.choose(Path(__file__).parent)
+"""Why this process runs the sources although the package has them compiled; mostly empty."""

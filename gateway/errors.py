@@ -113,6 +113,7 @@ class Reason(IdentityHashed):
     WORKER_UNCONFINED = "worker-unconfined"
     RULES_MISSING = "rules-missing"
     RELOAD_REFUSED = "reload-refused"
+    LIBRARY_UNUSABLE = "library-unusable"
     OWN_PATH = "own-path"
     IDENTITY_OF_ANOTHER_MACHINE = "identity-of-another-machine"
     IDENTITY_UNUSABLE = "identity-unusable"

@@ -85,6 +85,16 @@ def compile_in(folder: Path, python: str = sys.executable) -> None:
     if done.returncode != 0:
         sys.stderr.write(done.stdout[-4000:] + done.stderr[-4000:])
         raise SystemExit(f"compiled: {folder}: the compiler has failed; its last words stand above")
+    list_in(folder)
+
+
+def list_in(folder: Path) -> None:
+    """Write down what each extension module is as it was made: those who load them look (gateway/form.py)."""
+    from gateway import form  # not to be had where this file is run by its own path
+
+    made = [*sorted((folder / "gateway").rglob("*.so")), *folder.glob(f"{form.LIBRARY}.*.so")]
+    lines = [f"{hashlib.sha256(one.read_bytes()).hexdigest()}  {one.relative_to(folder)}\n" for one in made]
+    (folder / form.LISTED).write_text("".join(lines))
 
 
 def tree() -> Path:

@@ -32,6 +32,7 @@ COMPILED_LAB = (
     "test_tickets.py",
     "test_real_mail.py",
     "test_rollover.py",
+    "test_damaged_library.py",
     "test_bridge_mail.py",
     "test_host.py",
     "test_round_trips.py",

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Final, cast
 
+from gateway import LIBRARY_TROUBLE
 from gateway.crypto.keys import IdentityKey, Label
 from gateway.crypto.messages import OFFER_SIGNED
 from gateway.policy import limits
@@ -180,7 +181,7 @@ def main() -> int:
     # Before the supervisor's first message brings the secret.
     layers = hardening.confine(Confinement.from_json(json.loads(sys.argv[1])))
     layers += hardening.filter_calls(system_calls.SIGNER_CALLS)
-    link.send(json.dumps({"ready": os.getpid(), "layers": layers}).encode())
+    link.send(json.dumps({"ready": os.getpid(), "layers": layers, "trouble": LIBRARY_TROUBLE}).encode())
     signer.serve()
     return 0
 

@@ -49,8 +49,11 @@ NO_TICKETS: Final = "\n[channel]\ntickets = false\n"
 class Sites:
     """The namespaces and the two gateways. Use `built`, which takes everything away again."""
 
-    def __init__(self, slot: int, placement: Placement = Placement.ROUTER) -> None:
+    def __init__(
+        self, slot: int, placement: Placement = Placement.ROUTER, source: Path | None = None
+    ) -> None:
         self.placement = placement
+        self._source = source
         self.topology = load()
         self.folder = Path(f"/run/nmf{slot}-gateways")
         self._prefix = f"nmf{slot}-"
@@ -80,7 +83,8 @@ class Sites:
     def gateway(self, letter: str) -> Gateway:
         name = f"gw-{letter}"
         namespace = self.namespace(self.home(letter))
-        return Gateway(self.topology.nodes[name], namespace, self.folder / name, placement=self.placement)
+        node, folder = self.topology.nodes[name], self.folder / name
+        return Gateway(node, namespace, folder, source=self._source, placement=self.placement)
 
     def home(self, letter: str) -> str:
         """The node that this gateway lives on: its router, or the mail server itself."""
@@ -156,7 +160,7 @@ class Sites:
     def command(self, letter: str, *words: str) -> str:
         """`nightmail ...` as the operator of that gateway."""
         one = self.gateway(letter)
-        arguments = gateways.nightmail_command("--config", str(one.configuration), *words)
+        arguments = gateways.nightmail_command("--config", str(one.configuration), *words, source=one.source)
         done = subprocess.run(
             processes.command_in(one.namespace, arguments), capture_output=True, text=True, timeout=30
         )
@@ -324,11 +328,16 @@ def add_site_chains(one: Gateway) -> None:
 
 @contextlib.contextmanager
 def built(
-    *, start: bool = True, configuration: str = "", placement: Placement = Placement.ROUTER
+    *,
+    start: bool = True,
+    configuration: str = "",
+    placement: Placement = Placement.ROUTER,
+    source: Path | None = None,
 ) -> Iterator[Sites]:
-    """Both sites, with gateways that serve; gone afterwards, whatever happened."""
+    """Both sites, with gateways that serve; gone afterwards, whatever happened. `source`: another tree to run
+    them from."""
     with _slot() as number:
-        sites = Sites(number, placement)
+        sites = Sites(number, placement, source)
         try:
             sites.build()
             for one in sites.gateways:

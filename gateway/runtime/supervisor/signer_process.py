@@ -127,6 +127,8 @@ class SignerProcess:
         if "ready" in message:
             self._layers = message["layers"]
             self._log.fact("signer", "serves", pid=message["ready"])
+            if trouble := message.get("trouble"):
+                self._alarm(Reason.LIBRARY_UNUSABLE, "library", trouble)
             self._tell_who()
             self._serves()
         else:

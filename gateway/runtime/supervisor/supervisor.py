@@ -18,7 +18,7 @@ from typing import Any
 
 import uvloop
 
-from gateway import __version__
+from gateway import LIBRARY_TROUBLE, __version__
 from gateway.config import Config, Network
 from gateway.errors import EnvironmentFailureError, Reason
 from gateway.intercept import ruleset, tproxy
@@ -110,6 +110,8 @@ class Supervisor:
         self._be_alone()
         self._bell.recall(self._left.alarms)
         self._seeing.tell(self._left.untold)
+        if LIBRARY_TROUBLE:
+            self._alarm(Reason.LIBRARY_UNUSABLE, "library", LIBRARY_TROUBLE)
         self._site = Site(config, self._log, self._alarm)
         self._memory.open()
         return control

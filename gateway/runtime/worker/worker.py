@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Iterable
 from ipaddress import ip_network
 
+from gateway import LIBRARY_TROUBLE
 from gateway.config import Config, Network
 from gateway.errors import EnvironmentFailureError, Reason
 from gateway.intercept.admission import Bounds
@@ -84,6 +85,8 @@ class Worker:
     def ready(self, layers: list[str]) -> None:
         """It serves from now on; `layers` are those that confine it."""
         self._link.send({"ready": os.getpid(), "layers": layers})
+        if LIBRARY_TROUBLE:
+            self._ring(Reason.LIBRARY_UNUSABLE, "library", LIBRARY_TROUBLE)
 
     def drain(self) -> None:
         """Take nothing new; end when the last session has."""
@@ -219,13 +222,17 @@ class Worker:
     def _memory_unreadable(self, detail: str) -> None:
         reason = Reason.PINS_UNREADABLE
         self._log.fact("peers", "unreadable", level=Level.ALARM, reason=reason, detail=detail)
-        self._link.send({"alarm": {"reason": reason.value, "subject": "peers", "detail": detail}})
+        self._ring(reason, "peers", detail)
 
     def _signer_silent(self, detail: str) -> None:
         """Offers cannot be signed, so sessions come in clear: the supervisor rings."""
         reason = Reason.SIGNER_SILENT
         self._log.fact("worker", "signer-silent", level=Level.ALARM, reason=reason, detail=detail)
-        self._link.send({"alarm": {"reason": reason.value, "subject": "signer", "detail": detail}})
+        self._ring(reason, "signer", detail)
+
+    def _ring(self, reason: Reason, subject: str, detail: str) -> None:
+        """The supervisor does."""
+        self._link.send({"alarm": {"reason": reason.value, "subject": subject, "detail": detail}})
 
     def _supervisor_gone(self) -> None:
         self._log.fact("worker", "supervisor-gone", level=Level.ERROR, reason=Reason.STOPPED)
