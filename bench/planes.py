@@ -28,7 +28,11 @@ PREFIX: Final = "nmb-"
 PAIRS: Final = 16
 """Pairs of addresses: the kernel balances its queues by addresses alone, so one pair is one worker."""
 SOURCES: Final = 4
+HOLDERS: Final = 16
+"""Senders whose sessions are held open, each to all servers: with so many pairs no worker has far more than
+its part of them, whatever the kernel's hash, and no source meets the limit of one."""
 FIRST_EXTRA: Final = 101
+FIRST_HOLDER: Final = FIRST_EXTRA + SOURCES
 ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 
 SWITCHES: Final = {
@@ -96,6 +100,11 @@ class Plane:
     def destinations(self) -> list[str]:
         """Addresses of the receiving mail server; each is reached from one fixed source address."""
         return [_numbered(self.table.mail_server("b"), FIRST_EXTRA + i) for i in range(PAIRS)]
+
+    @property
+    def holders(self) -> list[str]:
+        """Addresses of the sending mail server that no load comes from, unless it asks for them."""
+        return [_numbered(self.table.mail_server("a"), FIRST_HOLDER + i) for i in range(HOLDERS)]
 
     @property
     def line(self) -> wan.Line:
@@ -201,7 +210,8 @@ def _set_switches() -> None:
 def _add_pairs(plane: Plane) -> None:
     sender, receiver = plane.table.mail_server("a"), plane.table.mail_server("b")
     router = plane.table.nodes["gw-a"].addresses["site-a"].v4
-    lines = [f"addr add {_numbered(sender, FIRST_EXTRA + i)}/24 dev eth0" for i in range(SOURCES)]
+    own = [_numbered(sender, FIRST_EXTRA + i) for i in range(SOURCES)] + plane.holders
+    lines = [f"addr add {address}/24 dev eth0" for address in own]
     for i, destination in enumerate(plane.destinations):
         source = _numbered(sender, FIRST_EXTRA + i % SOURCES)
         lines.append(f"route add {destination}/32 via {router} src {source}")

@@ -143,7 +143,13 @@ async def _one(timed: Timed, address: str, body: bytes) -> None:
             talker.end(b"QUIT\r\n")
 
 
-async def hold(addresses: Sequence[str], sessions: int) -> list[Talker]:
+def ends(addresses: Sequence[str], sources: Sequence[str], number: int) -> tuple[str, str | None]:
+    """To whom a held session goes, and from where: no pair comes again before all have come."""
+    lap, place = divmod(number, len(addresses))
+    return addresses[place], sources[lap % len(sources)] if sources else None
+
+
+async def hold(addresses: Sequence[str], sessions: int, sources: Sequence[str] = ()) -> list[Talker]:
     """Open sessions that have said NOOP. Raises ConnectionError or TimeoutError where one does not open."""
     loop = asyncio.get_running_loop()
     places = asyncio.Semaphore(OPENING_TOGETHER)
@@ -151,8 +157,9 @@ async def hold(addresses: Sequence[str], sessions: int) -> list[Talker]:
     async def one(number: int) -> Talker:
         async with places, asyncio.timeout(OPEN_SECONDS):
             done: asyncio.Future[float] = loop.create_future()
+            to, source = ends(addresses, sources, number)
             _, talker = await loop.create_connection(
-                lambda: Talker(greeting(), done), addresses[number % len(addresses)], 25
+                lambda: Talker(greeting(), done), to, 25, local_addr=(source, 0) if source else None
             )
             await done
             return talker
@@ -160,8 +167,8 @@ async def hold(addresses: Sequence[str], sessions: int) -> list[Talker]:
     return await asyncio.gather(*(one(number) for number in range(sessions)))
 
 
-async def _hold_until_told(addresses: Sequence[str], sessions: int) -> None:
-    talkers = await hold(addresses, sessions)
+async def _hold_until_told(addresses: Sequence[str], sessions: int, sources: Sequence[str]) -> None:
+    talkers = await hold(addresses, sessions, sources)
     print(json.dumps({"held": len(talkers)}), flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)
     for talker in talkers:
@@ -175,7 +182,7 @@ def main() -> int:
     gc.freeze()
     gc.disable()
     if asked.what == "hold":
-        uvloop.run(_hold_until_told(asked.addresses, asked.sessions))
+        uvloop.run(_hold_until_told(asked.addresses, asked.sessions, asked.source))
         return 0
     body = delivery.body_of(asked.octets)
     found = uvloop.run(pace(asked.addresses, due(asked.rate, asked.seconds, asked.seed), body))
@@ -193,6 +200,7 @@ def _asked() -> argparse.Namespace:
     paced.add_argument("--octets", type=int, default=4096)
     held = what.add_parser("hold")
     held.add_argument("--sessions", type=int, required=True)
+    held.add_argument("--source", action="append", default=[], help="an own address, or several in turn")
     for one in (paced, held):
         one.add_argument("addresses", nargs="+")
     return parser.parse_args()

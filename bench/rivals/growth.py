@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import resource
 import statistics
 import tempfile
 import time
@@ -22,7 +21,7 @@ from typing import Any, Final
 from bench import idle, load, meter, planes
 from bench.clock import Budget
 from bench.planes import Plane, Variant
-from bench.rivals import comparison, holding
+from bench.rivals import comparison, holding, room
 from bench.rivals.measures import MAIL_OCTETS, Scale, say
 from bench.rivals.variants import replaced
 from gateway.peers.database import Answer, Database
@@ -39,7 +38,7 @@ TURNS: Final = 2
 ROOM_LEFT: Final = 1000
 """Fewer find room in memory that the load beside them has used and let go, so what they need is not seen."""
 HELD_BY_ONE: Final = 5000
-"""Sessions in one driver: a process has so many descriptors."""
+"""Sessions in one driver at most: a process has so many descriptors."""
 DESCRIPTORS: Final = 262_144
 """In each process: as the package's unit allows the service."""
 IDLE_SECONDS: Final = 1.0
@@ -50,15 +49,14 @@ WRITE_SECONDS_EACH: Final = 6e-5
 """To write a peer takes less; so that a step is only begun when there is time for it."""
 SEED: Final = 25
 OPEN_SECONDS_EACH: Final = 0.005
-"""To open a session, with gateways and without; measured where so many were opened that it tells anything:"""
-TELLING: Final = 500
+"""To open a session, with gateways and without, until it is measured."""
 
 
 def growth(scale: Scale, budget: Budget) -> Json:
     """`growth`: `peers`, `workers` and `sessions`, each with its curve."""
     whole = budget.part(scale.parts["growth"])
     found: Json = {"peers": peers(scale, whole.part(whole.left * 0.5))}
-    _allow_descriptors()
+    allowed = room.descriptors(DESCRIPTORS)
     with contextlib.ExitStack() as stack:
         by_workers = {count: _standing(stack, count)[Variant.CHANNEL] for count in WORKERS}
         held = _standing(stack, HELD_WORKERS, Variant.DIRECT)
@@ -71,25 +69,8 @@ def growth(scale: Scale, budget: Budget) -> Json:
         program = load.esmtp_source(held[Variant.DIRECT].folder)
         anyway = load.anyway(held[Variant.DIRECT], program, IDLE_SECONDS)
         found["workers"] = workers(by_workers, program, anyway, scale)
-        found["sessions"] = sessions(held, program, anyway, scale, whole)
+        found["sessions"] = sessions(held, program, anyway, scale, whole, allowed)
     return found
-
-
-def _allow_descriptors() -> None:
-    """For what is started here, too: the shell's own limit may be too low for so many sessions, and not every
-    root may lift it."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    most = hard if hard == resource.RLIM_INFINITY else max(hard, DESCRIPTORS)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    except ValueError:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _has_room_for(sessions: int) -> bool:
-    """In a worker that is given all of them, by the kernel's luck with addresses."""
-    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return allowed == resource.RLIM_INFINITY or 2 * sessions + limits.DESCRIPTORS_KEPT <= allowed
 
 
 def _standing(stack: contextlib.ExitStack, workers: int, *more: Variant) -> dict[Variant, Plane]:
@@ -149,6 +130,10 @@ class Level:
     idle_cpu_per_second: float
     octets: int
     """PSS of the sending gateway's processes."""
+    by_worker: dict[str, list[int]]
+    """Of these sessions, in each gateway."""
+    opening_seconds: float
+    """To open those that were not open at the level before it, with gateways and without."""
 
     def as_json(self) -> Json:
         return {
@@ -157,13 +142,20 @@ class Level:
             "direct_cpu_ms_per_session": round(self.direct_cpu_ms_per_session, 4),
             "idle_cpu_per_second": round(self.idle_cpu_per_second, 4),
             "octets": self.octets,
+            "by_worker": self.by_worker,
+            "opening_seconds": round(self.opening_seconds, 1),
         }
 
 
 def sessions(
-    held: dict[Variant, Plane], program: Path, anyway: load.Anyway, scale: Scale, budget: Budget
+    held: dict[Variant, Plane],
+    program: Path,
+    anyway: load.Anyway,
+    scale: Scale,
+    budget: Budget,
+    allowed: int,
 ) -> Json:
-    """Levels as far as the time allows: opening takes longest, and is not measured."""
+    """Levels as far as time and room allow: opening takes longest, and is not measured."""
     channel = held[Variant.CHANNEL]
     amounts = {}
     for variant, plane in held.items():
@@ -172,32 +164,66 @@ def sessions(
     holding.settle(channel, 0)
     without = idle.pss(channel.gateway_pids("gw-a"))
     levels: list[Level] = []
-    opened, seconds_each = 0, OPEN_SECONDS_EACH
     with contextlib.ExitStack() as stack:
+        crowd = Crowd(held, stack, budget, allowed)
         for target in scale.held:
-            if levels and not budget.allows((target - opened) * seconds_each):
-                say(f"no time for {target} sessions")
+            if words := crowd.lacks(target):
+                say(f"{target} sessions are not held: {words}")
                 break
-            if not _has_room_for(target):
-                say(f"no room for {target} sessions: this machine allows a process too few descriptors")
-                break
-            before = budget.left
-            for plane in held.values():
-                for part in parts(target - opened):
-                    stack.enter_context(holding.held(plane, part))
-            holding.settle(channel, target)
-            if target - opened >= TELLING:
-                seconds_each = (before - budget.left) / (target - opened)
-            opened = target
-            levels.append(_level(held, program, anyway, amounts, target))
+            crowd.grow(target)
+            levels.append(_level(held, program, anyway, amounts, crowd))
             say(f"growth: {levels[-1].as_json()}")
+    if len(levels) < 2:
+        raise SystemExit("bench: too few sessions can be held here to tell how cost grows")
     return _sessions_found(levels, without)
 
 
-def parts(sessions: int) -> list[int]:
-    """So many sessions as drivers may hold each."""
-    whole, rest = divmod(sessions, HELD_BY_ONE)
-    return [HELD_BY_ONE] * whole + [rest] * (rest > 0)
+class Crowd:
+    """The sessions that are held, and what they have taken so far."""
+
+    def __init__(
+        self, held: dict[Variant, Plane], stack: contextlib.ExitStack, budget: Budget, allowed: int
+    ) -> None:
+        self.taken = room.Taken()
+        self.by_worker: dict[str, list[int]] = {}
+        self.opening_seconds = 0.0
+        """Of the last time that it grew."""
+        self._held, self._stack, self._budget, self._allowed = held, stack, budget, allowed
+        self._seconds_each = OPEN_SECONDS_EACH
+        self._free_at_first = room.free_octets()
+
+    def lacks(self, target: int) -> str:
+        """What keeps it from growing so far, in words; nothing: it can."""
+        if words := room.lack(target, self.taken, self._allowed, room.free_octets()):
+            return f"no room: {words}"
+        more = target - self.taken.sessions
+        if self.taken.sessions and not self._budget.allows(more * self._seconds_each):
+            return (
+                f"no time: to open them takes {more * self._seconds_each:.0f} s of {self._budget.left:.0f} s"
+            )
+        return ""
+
+    def grow(self, target: int) -> None:
+        more = target - self.taken.sessions
+        before = self._budget.left
+        for plane in self._held.values():
+            for part in parts(more, self._allowed):
+                self._stack.enter_context(holding.held(plane, part, sources=plane.holders))
+        channel = self._held[Variant.CHANNEL]
+        holding.settle(channel, target)
+        self.by_worker = holding.by_worker(channel)
+        octets = max(0, self._free_at_first - room.free_octets())
+        self.taken = room.Taken(target, room.busiest(self.by_worker.values()), octets)
+        self.opening_seconds = before - self._budget.left
+        if more >= room.TELLING:
+            self._seconds_each = self.opening_seconds / more
+
+
+def parts(sessions: int, allowed: int) -> list[int]:
+    """So many sessions as drivers may hold each, with so many descriptors allowed."""
+    most = min(HELD_BY_ONE, allowed - limits.DESCRIPTORS_KEPT)
+    whole, rest = divmod(sessions, most)
+    return [most] * whole + [rest] * (rest > 0)
 
 
 def _level(
@@ -205,7 +231,7 @@ def _level(
     program: Path,
     anyway: load.Anyway,
     amounts: dict[Variant, int],
-    target: int,
+    crowd: Crowd,
 ) -> Level:
     idle_cpu = meter.idle_cpu_per_second(IDLE_SECONDS)
     meanwhile = load.Anyway(idle_cpu, anyway.launch_seconds)
@@ -214,11 +240,13 @@ def _level(
         for variant, plane in held.items():
             cpu[variant].append(_drive(plane, program, HELD_PARALLEL, amounts[variant]).cpu_ms(meanwhile))
     return Level(
-        target,
+        crowd.taken.sessions,
         statistics.median(cpu[Variant.CHANNEL]),
         statistics.median(cpu[Variant.DIRECT]),
         idle_cpu,
         idle.pss(held[Variant.CHANNEL].gateway_pids("gw-a")),
+        crowd.by_worker,
+        crowd.opening_seconds,
     )
 
 

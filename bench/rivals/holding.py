@@ -45,9 +45,17 @@ def driver(plane: Plane, *words: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def held(plane: Plane, sessions: int, destinations: Sequence[str] = ()) -> Iterator[None]:
-    """So many more sessions, open from end to end while the context lasts; to all servers, or to these."""
-    command = driver(plane, "hold", "--sessions", str(sessions), *(destinations or plane.destinations))
+def held(
+    plane: Plane, sessions: int, destinations: Sequence[str] = (), sources: Sequence[str] = ()
+) -> Iterator[None]:
+    """So many more sessions, open from end to end while the context lasts; to all servers, or to these.
+
+    From each server's usual source, or from all of `sources` to each.
+    """
+    origins = [word for source in sources for word in ("--source", source)]
+    command = driver(
+        plane, "hold", "--sessions", str(sessions), *origins, *(destinations or plane.destinations)
+    )
     log = plane.folder / "holder.log"
     with log.open("ab") as words:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words)
@@ -96,6 +104,17 @@ def settle(plane: Plane, sessions: int) -> None:
                 raise SystemExit(f"bench: {one.namespace}: {count} sessions are open, not {sessions}")
             time.sleep(0.2)
     time.sleep(SETTLE_SECONDS)
+
+
+def by_worker(plane: Plane) -> dict[str, list[int]]:
+    """How many sessions each worker of each gateway has, by its own account."""
+    found = {}
+    for one in plane.gateways:
+        status = gateways.ask(one)
+        if status is None:
+            raise SystemExit(f"bench: {one.namespace}: the gateway does not answer")
+        found[one.node.name] = [worker["sessions"] for worker in status["workers"]]
+    return found
 
 
 def open_sessions(one: gateways.Gateway) -> int | None:

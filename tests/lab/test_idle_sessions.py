@@ -1,13 +1,12 @@
 """Thousands of sessions that are open and do nothing: their memory is bounded, others' mail keeps its rate.
 
-With the benchmark's planes and holders. Three of the four senders hold sessions through both gateways, each
-past EHLO and in the channel; the fourth one sends mail, 20 at a time. Namespaces nmb-idle...
+With the benchmark's planes and holders. Sixteen senders hold sessions through both gateways, each past EHLO
+and in the channel; another one sends mail, 20 at a time. Namespaces nmb-idle...
 """
 
 from __future__ import annotations
 
 import contextlib
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 
 from bench import bars, idle, load, planes
 from bench.planes import PAIRS, SOURCES, Plane, Variant
-from bench.rivals import growth, holding
+from bench.rivals import growth, holding, room
 from tests.lab.probes import eventually
 
 pytestmark = [
@@ -28,18 +27,13 @@ MOST_OF_THEM = 0.98
 PARALLEL, SESSIONS = 20, 300
 TRIES = 5
 """Other work on the machine comes and goes; what idle sessions take away is gone in every one of them."""
-LIMITS = "\n[limits]\nsessions_per_source = 12000\n"
-"""The kernel gives a pair of addresses to one worker: all sessions of one sender may be one worker's."""
 
 
 @contextlib.contextmanager
 def standing(workers: int) -> Iterator[Plane]:
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
     def change(_: Plane, text: str) -> str:
         assert text.count("[daemon]\n") == 1
-        return text.replace("[daemon]\n", f"[daemon]\nworkers = {workers}\n") + LIMITS
+        return text.replace("[daemon]\n", f"[daemon]\nworkers = {workers}\n")
 
     with (
         planes.standing("idle", [Variant.CHANNEL], change=change) as standing,
@@ -52,7 +46,7 @@ def standing(workers: int) -> Iterator[Plane]:
 
 
 def rate(plane: Plane, program: Path) -> float:
-    """Mails a second of the fourth sender."""
+    """Mails a second of the sender that holds none, to receivers that hold none."""
     mine = plane.destinations[0::SOURCES]
     done = load.drive(plane, program, parallel=PARALLEL, sessions=SESSIONS, octets=4096, destinations=mine)
     return done.sessions_per_second
@@ -75,6 +69,7 @@ def held(plane: Plane, sessions: int) -> dict[str, int]:
 
 @pytest.mark.parametrize(("workers", "sessions"), [(1, 8000), (4, 20_000)])
 def test_idle_sessions_are_small_and_leave_others_their_rate(workers: int, sessions: int) -> None:
+    allowed = room.descriptors(growth.DESCRIPTORS)
     with standing(workers) as plane, contextlib.ExitStack() as stack:
         program = load.esmtp_source(plane.folder)
         theirs = [to for number, to in enumerate(plane.destinations) if number % SOURCES]
@@ -82,8 +77,8 @@ def test_idle_sessions_are_small_and_leave_others_their_rate(workers: int, sessi
         before = max(rate(plane, program) for _ in range(3))
         holding.settle(plane, 0)
         without = octets(plane)
-        for part in growth.parts(sessions):
-            stack.enter_context(holding.held(plane, part, theirs))
+        for part in growth.parts(sessions, allowed):
+            stack.enter_context(holding.held(plane, part, theirs, plane.holders))
         counts = held(plane, sessions)
         each = {name: (now - without[name]) / counts[name] for name, now in octets(plane).items()}
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import resource
 from pathlib import Path
 
 import pytest
@@ -26,13 +25,21 @@ def test_a_million_peers_have_a_million_addresses() -> None:
     assert len({growth.destination(number) for number in range(0, 1_000_000)}) == 1_000_000
 
 
-@pytest.mark.parametrize(("sessions", "found"), [(10, [10]), (5000, [5000]), (12_000, [5000, 5000, 2000])])
-def test_sessions_are_shared_out_to_drivers(sessions: int, found: list[int]) -> None:
-    assert growth.parts(sessions) == found
+@pytest.mark.parametrize(
+    ("sessions", "allowed", "found"),
+    [
+        (10, 20_000, [10]),
+        (5000, 20_000, [5000]),
+        (12_000, 20_000, [5000, 5000, 2000]),
+        (5000, 4096, [3584, 1416]),
+    ],
+)
+def test_sessions_are_shared_out_to_drivers(sessions: int, allowed: int, found: list[int]) -> None:
+    assert growth.parts(sessions, allowed) == found
 
 
 def level(held: int, octets: int) -> growth.Level:
-    return growth.Level(held, 4.0, 0.3, 0.1, octets)
+    return growth.Level(held, 4.0, 0.3, 0.1, octets, {}, 1.0)
 
 
 def test_memory_grows_by_what_sessions_need_and_not_by_what_others_have_left() -> None:
@@ -42,19 +49,3 @@ def test_memory_grows_by_what_sessions_need_and_not_by_what_others_have_left() -
     worse = [*linear[:-1], level(20_000, 20_000 * 24_000)]
     assert growth._sessions_found(worse, 0)["memory_exponent"] > 1.2
     assert growth._sessions_found(linear[1:3], 0)["memory_exponent"] > 5.0
-
-
-@pytest.mark.parametrize(
-    ("allowed", "sessions", "room"),
-    [
-        (20_000, 5000, True),
-        (20_000, 20_000, False),
-        (262_144, 20_000, True),
-        (resource.RLIM_INFINITY, 10**6, True),
-    ],
-)
-def test_no_more_sessions_are_held_than_one_worker_has_descriptors_for(
-    allowed: int, sessions: int, room: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (allowed, allowed))
-    assert growth._has_room_for(sessions) is room
