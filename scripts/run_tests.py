@@ -25,7 +25,17 @@ MOST_TRIED_AGAIN = 5
 """More failures than these are no accident."""
 AT_ONCE = 2
 """Files of tests side by side."""
-COMPILED_ROOMS = ("crypto", "fuzz", "observe", "peers", "policy", "runtime/worker", "session", "smtp")
+COMPILED_ROOMS = (
+    "crypto",
+    "fuzz",
+    "intercept",
+    "observe",
+    "peers",
+    "policy",
+    "runtime/worker",
+    "session",
+    "smtp",
+)
 """Of tests/unit: what a session meets on its way, which is what scripts/compiled.py compiles."""
 COMPILED_LAB = (
     "test_identities.py",
