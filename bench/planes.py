@@ -147,14 +147,7 @@ def standing(
     """
     table = topology.load()
     source = form.product() if source is None and start else source
-    with (
-        _lock_file(owner).open("w") as lock,
-        tempfile.TemporaryDirectory(prefix="nightmail-bench-") as folder,
-    ):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SystemExit(f"{owner}: runs on this machine already") from None
+    with tempfile.TemporaryDirectory(prefix="nightmail-bench-") as folder, alone(owner):
         planes = {
             variant: Plane(
                 variant,
@@ -166,14 +159,28 @@ def standing(
             )
             for variant in variants
         }
+        for plane in planes.values():
+            plane.folder.mkdir(mode=0o755)
+            _build(plane)
+        if start:
+            _start_daemons(list(planes.values()), configuration, change)
+        yield planes
+
+
+@contextlib.contextmanager
+def alone(owner: str) -> Iterator[None]:
+    """No other run of this command, and nothing left of one; nothing of this one either, behind it.
+
+    Raises SystemExit if the same command runs already: its namespaces have the same names.
+    """
+    with _lock_file(owner).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit(f"{owner}: runs on this machine already") from None
         try:
             _take_down_leftovers(owner)
-            for plane in planes.values():
-                plane.folder.mkdir(mode=0o755)
-                _build(plane)
-            if start:
-                _start_daemons(list(planes.values()), configuration, change)
-            yield planes
+            yield
         finally:
             # A second signal must not end the tidying half way; what it waits for is bounded.
             signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
