@@ -12,6 +12,7 @@ from tests.lab.rules_ground import (
     BOTH_WAYS,
     CONFIG,
     HOSTS,
+    PATIENCE,
     A,
     B,
     G,
@@ -23,6 +24,7 @@ from tests.lab.rules_ground import (
     made,
     sh,
     talk,
+    within,
 )
 from tests.lab.two_sites import BOTH_FAMILIES
 
@@ -73,6 +75,28 @@ def test_networks_left_alone_never_reach_the_gate(router: None, v6: bool) -> Non
         talk(A, B, v6)
         talk(B, A, v6)
         assert gate.count("syn") == 0
+
+
+@BOTH_FAMILIES
+@BOTH_WAYS
+def test_what_is_no_mail_bears_no_mark_of_ours(router: None, client: str, server: str, v6: bool) -> None:
+    """Rules of the site that ask for a packet without any mark mean it as ever."""
+    apply()
+    sh(G, f"{'ip6tables' if v6 else 'iptables'} -A FORWARD -m mark ! --mark 0x0 -j DROP")
+    kind = socket.AF_INET6 if v6 else socket.AF_INET
+    sender, receiver = (
+        within(name, lambda: socket.socket(kind, socket.SOCK_DGRAM)) for name in (client, server)
+    )
+    with sender, receiver:
+        receiver.bind((HOSTS[server][v6], 25))
+        receiver.settimeout(PATIENCE)
+        sender.sendto(b"no mail", receiver.getsockname()[:2])
+        assert receiver.recv(100) == b"no mail"
+        sender.settimeout(PATIENCE)
+        sender.connect((HOSTS[server][v6], 26))
+        sender.send(b"to nobody")
+        with pytest.raises(ConnectionRefusedError):  # by an ICMP error
+            sender.recv(100)
 
 
 @BOTH_FAMILIES
