@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -272,24 +272,34 @@ class World:
 
     def died_with(self) -> frozenset[int]:
         """Source ports of sessions that a gateway has begun and not ended: their process died with them."""
-        begun: dict[str, int] = {}
-        for service in self.services.values():
-            open_now: dict[str, int] = {}
-            for line in service.gateway.log.read_text(errors="replace").splitlines():
-                found = _SESSION.search(line)
-                if found is None:
-                    continue
-                if found[2] == "begun":
-                    source = _SOURCE.search(line)
-                    open_now[found[1]] = int(source[1]) if source else 0
-                else:
-                    open_now.pop(found[1], None)
-            begun |= open_now
-        return frozenset(begun.values())
+        return died_with(
+            service.gateway.log.read_text(errors="replace").splitlines() for service in self.services.values()
+        )
+
+
+def died_with(logs: Iterable[list[str]]) -> frozenset[int]:
+    """As the client has them: where a gateway dials from another port, the next one has that for a source."""
+    died, clients = set[int](), dict[int, int]()
+    for lines in logs:
+        open_now: dict[str, int] = {}
+        for line in lines:
+            found = _SESSION.search(line)
+            if found is None:
+                continue
+            if found[2] == "begun":
+                source, from_port = _SOURCE.search(line), _DIALLED_FROM.search(line)
+                open_now[found[1]] = int(source[1]) if source else 0
+                if source and from_port:
+                    clients[int(from_port[1])] = int(source[1])
+            else:
+                open_now.pop(found[1], None)
+        died |= set(open_now.values())
+    return frozenset(died | {clients[port] for port in died if port in clients})
 
 
 _SESSION: Final = re.compile(r" session=(\w+) session (begun|ended)\b")
 _SOURCE: Final = re.compile(r" source=\S+:(\d+)\b")
+_DIALLED_FROM: Final = re.compile(r" dialled_from=(\d+)\b")
 
 
 @contextlib.contextmanager

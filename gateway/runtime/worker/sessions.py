@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.config import Config
+from gateway.config import Config, Placement
 from gateway.errors import Reason
 from gateway.intercept.admission import Limit
 from gateway.intercept.outcomes import DialOutcome
@@ -83,6 +83,8 @@ class Sessions:
         self._sources = surroundings.sources
         self.learning = Learning(surroundings, tell, finds_dead_ends=bool(config.dead_end_minutes))
         self._sign = sign
+        self._tells_port = config.placement is Placement.HOST
+        """From where it was dialled: a port that is not the client's, which the other end's log has."""
         self._roles: dict[Connection, Role] = {}
         self._bank = Bank(config.held_octets, config.held_octets_per_source)
         self._rang_for: dict[str, float] = {}
@@ -122,8 +124,16 @@ class Sessions:
         self._counters.add(Tally.SESSIONS_BEGUN)
         try:
             direction, source, to = _DIRECTION[role], _source(flow), _server(flow)
-            session = connection.session_id
-            self._log.fact("session", "begun", session=session, direction=direction, source=source, to=to)
+            port = dialled.getsockname()[1] if self._tells_port else None
+            self._log.fact(
+                "session",
+                "begun",
+                session=connection.session_id,
+                direction=direction,
+                source=source,
+                to=to,
+                dialled_from=port,
+            )
             connection.start()
         except Exception as error:
             connection.failed(error)

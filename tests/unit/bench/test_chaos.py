@@ -6,6 +6,7 @@ from bench.chaos.__main__ import meets_the_bar
 from bench.chaos.ear import command_in
 from bench.chaos.facts import Fact
 from bench.chaos.faults import FAULTS
+from bench.chaos.ground import died_with
 from bench.chaos.judge import Posted, Seen, Window, figures, gap, judge
 from gateway.eyes import capture
 
@@ -110,3 +111,24 @@ def test_the_ear_finds_a_command_in_a_packet() -> None:
     )
     assert command_in(v4 + tcp[2:4] + tcp[:2] + tcp[4:] + b"NOOP\r\n", capture.ETHERTYPE_IPV4) is None
     assert command_in(v4, capture.ETHERTYPE_IPV4) is None
+
+
+def begun(session: str, port: int, more: str = "") -> str:
+    return (
+        f"… info session={session} session begun direction=out source=192.0.2.1:{port} to=192.0.2.7:25{more}"
+    )
+
+
+def ended(session: str) -> str:
+    return f"… info session={session} session ended reason=closed"
+
+
+def test_who_died_is_begun_and_not_ended_in_one_of_the_logs() -> None:
+    logs = [[begun("a1", 4001), begun("a2", 4002), ended("a2")], [begun("b1", 4003), ended("b1")]]
+    assert died_with(logs) == {4001}
+
+
+def test_on_hosts_who_died_at_the_far_gateway_is_known_by_the_clients_port() -> None:
+    near = [begun("a1", 4001, " dialled_from=50001"), begun("a2", 4002, " dialled_from=50002")]
+    far = [begun("b1", 50001, " dialled_from=60001"), begun("b2", 50002, " dialled_from=60002"), ended("b2")]
+    assert died_with([[*near, ended("a1"), ended("a2")], far]) == {50001, 4001}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.config import Config
+from gateway.config import Config, Placement
 from gateway.errors import Reason
 from gateway.intercept.outcomes import DialOutcome
 from gateway.intercept.syn import Flow
@@ -140,6 +141,29 @@ def test_all_sessions_are_looked_at_again_and_again(tmp_path: Path, monkeypatch:
     worker._loop.run_forever()
     assert looks == ["one", "another"] * 2
     worker.close()
+
+
+# --- What the log says of a session -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("placement", list(Placement))
+def test_the_port_that_the_other_end_sees_is_told_where_it_is_another_one(
+    tmp_path: Path, placement: Placement
+) -> None:
+    worker = Worker(tmp_path, Config(placement=placement))
+    worker.sessions.dialler = Ended()
+    accepted, client = tcp_pair()
+    dialled, server = tcp_pair()
+    said = f" dialled_from={server.getpeername()[1]}\n"
+    worker.sessions.pair_ready(flow(CLIENT), Role.SENDING, accepted, dialled)
+    worker.sessions.stop()
+    worker.sessions._log.flush()
+    for each in (client, server):
+        each.close()
+    worker.close()
+    (line,) = re.findall(r" session begun .*\n", worker.log.read_text())
+    assert line.endswith(said) is (placement is Placement.HOST)
+    assert ("dialled_from" in line) is (placement is Placement.HOST)
 
 
 # --- A bug of ours ------------------------------------------------------------------------------------------
