@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from gateway.config import Placement
-from gateway.lab import gateways, processes
+from gateway.lab import gateways, network, processes
 from tests.lab import harms, in_any_placement, probes, troubles, two_sites
 from tests.lab.gateway_log import GatewayLog
 from tests.lab.harms import kill_all_workers, kill_everything
@@ -270,6 +271,24 @@ def test_local_mail_to_own_addresses_is_not_touched(sites: Sites, v6: bool) -> N
         assert server.peers == [own]
     assert reached_the_gate(sites, "b") == gated
     assert sites.status("b")["counters"]["decided"] == seen["decided"]
+
+
+@BOTH_FAMILIES
+def test_what_is_no_mail_bears_no_mark_of_ours(sites: Sites, v6: bool) -> None:
+    rule = "INPUT -p udp -m mark ! --mark 0x0 -j DROP"
+    tool, kind = ("ip6tables", socket.AF_INET6) if v6 else ("iptables", socket.AF_INET)
+    with (
+        network.socket_in(sites.namespace("mta-a"), kind, socket.SOCK_DGRAM) as sender,
+        network.socket_in(sites.namespace("mta-b"), kind, socket.SOCK_DGRAM) as receiver,
+    ):
+        receiver.bind((sites.address("mta-b", v6), 25))
+        receiver.settimeout(probes.PATIENCE)
+        sites.sh(sites.home("b"), f"{tool} -w -I {rule}")
+        try:
+            sender.sendto(b"no mail", receiver.getsockname()[:2])
+            assert receiver.recv(100) == b"no mail"
+        finally:
+            sites.sh(sites.home("b"), f"{tool} -w -D {rule}")
 
 
 @pytest.mark.parametrize("letter", ["a", pytest.param("b", marks=pytest.mark.long)])
