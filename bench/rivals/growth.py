@@ -132,6 +132,8 @@ class Level:
     """PSS of the sending gateway's processes."""
     by_worker: dict[str, list[int]]
     """Of these sessions, in each gateway."""
+    resumed_share: float
+    """Of the load's sessions: those that went on from a ticket, and were so much cheaper."""
     opening_seconds: float
     """To open those that were not open at the level before it, with gateways and without."""
 
@@ -143,6 +145,7 @@ class Level:
             "idle_cpu_per_second": round(self.idle_cpu_per_second, 4),
             "octets": self.octets,
             "by_worker": self.by_worker,
+            "resumed_share": round(self.resumed_share, 4),
             "opening_seconds": round(self.opening_seconds, 1),
         }
 
@@ -236,9 +239,14 @@ def _level(
     idle_cpu = meter.idle_cpu_per_second(IDLE_SECONDS)
     meanwhile = load.Anyway(idle_cpu, anyway.launch_seconds)
     cpu: dict[Variant, list[float]] = {variant: [] for variant in held}
+    before = _begun_and_resumed(held[Variant.CHANNEL])
     for _ in range(TURNS):
         for variant, plane in held.items():
             cpu[variant].append(_drive(plane, program, HELD_PARALLEL, amounts[variant]).cpu_ms(meanwhile))
+    holding.settle(held[Variant.CHANNEL], crowd.taken.sessions)
+    begun, resumed = (
+        now - was for now, was in zip(_begun_and_resumed(held[Variant.CHANNEL]), before, strict=True)
+    )
     return Level(
         crowd.taken.sessions,
         statistics.median(cpu[Variant.CHANNEL]),
@@ -246,8 +254,15 @@ def _level(
         idle_cpu,
         idle.pss(held[Variant.CHANNEL].gateway_pids("gw-a")),
         crowd.by_worker,
+        resumed / max(1, begun),
         crowd.opening_seconds,
     )
+
+
+def _begun_and_resumed(channel: Plane) -> tuple[int, int]:
+    """By the sending gateway's account."""
+    sending = channel.gateways[0]
+    return holding.tally(sending, "sessions-begun") or 0, holding.tally(sending, "resumed") or 0
 
 
 def _sessions_found(levels: list[Level], without: int) -> Json:

@@ -118,5 +118,10 @@ def by_worker(plane: Plane) -> dict[str, list[int]]:
 
 
 def open_sessions(one: gateways.Gateway) -> int | None:
+    return tally(one, "sessions-open")
+
+
+def tally(one: gateways.Gateway, name: str) -> int | None:
+    """One of its counts; None if nobody answers. Workers report theirs once a second."""
     status = gateways.ask(one)
-    return None if status is None else int(status["counters"]["tallies"].get("sessions-open", 0))
+    return None if status is None else int(status["counters"]["tallies"].get(name, 0))

@@ -39,7 +39,7 @@ def test_sessions_are_shared_out_to_drivers(sessions: int, allowed: int, found: 
 
 
 def level(held: int, octets: int) -> growth.Level:
-    return growth.Level(held, 4.0, 0.3, 0.1, octets, {}, 1.0)
+    return growth.Level(held, 4.0, 0.3, 0.1, octets, {}, 1.0, 1.0)
 
 
 def test_memory_grows_by_what_sessions_need_and_not_by_what_others_have_left() -> None:
