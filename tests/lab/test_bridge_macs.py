@@ -97,6 +97,8 @@ def test_mail_inside_by_way_of_the_router_outside_passes(forked: Sites, v6: bool
         f"ip route add {forked.address('mta-b', v6)} via {router} dev third",
     )
     speak(forked, "mta-c", router, target)
+    home = f"nft list set bridge nightmail home{6 if v6 else 4}"
+    eventually(lambda: target in forked.sh("gw-b", home), what="a neighbour inside")
     gated = reached_the_gate(forked, "b")
     with MailServer(forked, "mta-c", v6, address=target) as server:
         assert mail(forked, "mta-b", server, target, b"there and back again") < 0.9
