@@ -49,7 +49,8 @@ COMPILED_LAB = (
     "test_darkness.py",
     "test_equality.py",
 )
-"""Of tests/lab: real mail through real daemons, of every kind that there is. The rest is the source's."""
+"""Of tests/lab: real mail through real daemons, of every kind that there is. The rest is the source's, unless
+there is time for both."""
 KERNEL_AT_ONCE = 4
 """On two processors: these tests mostly wait, each in namespaces of its own. What depends on how fast the
 machine is has deadlines that allow for this; what loads it waits for its turn (tests/lab/turns.py)."""
@@ -106,7 +107,7 @@ def main(everything: bool) -> int:
     ran.append(run_pytest("unit", ["tests/unit", "tests/second"], "not long and not root", as_root=False))
     ran.append(run_pytest("root", ["tests/unit"], "root and not long", as_root=True, at_once=1))
     ran.append(run_fuzzers())
-    ran.append(run_compiled(tree.result()))
+    ran.append(run_compiled(tree.result(), everything))
     ran.append(run_waiting("kernel", lab(everything), "kernel and not long", at_once=KERNEL_AT_ONCE))
     if everything:
         ran.append(run_waiting("long", ["tests"], "long"))
@@ -114,7 +115,7 @@ def main(everything: bool) -> int:
 
 
 def lab(everything: bool) -> list[str]:
-    """What runs on the form that is shipped runs on the sources, too, only where there is time for both."""
+    """On the sources. What runs on the form that is shipped does so only where there is time for both."""
     left_out = () if everything else COMPILED_LAB
     return ["tests/lab", *(f"--ignore=tests/lab/{name}" for name in left_out)]
 
@@ -211,7 +212,7 @@ def compiled_tree() -> Path | None:
     return Path(done.stdout.strip()) if done.returncode == 0 else None
 
 
-def run_compiled(tree: Path | None) -> Ran:
+def run_compiled(tree: Path | None, everything: bool) -> Ran:
     """The form that the package has: what its sources pass in one stage or another, it passes too.
 
     tests/compiled_form.py sees to it that all that should be compiled is, and says what is not run, and why.
@@ -223,11 +224,13 @@ def run_compiled(tree: Path | None) -> Ran:
     began = time.monotonic()
     rooms = ["tests/second", *(f"tests/unit/{room}" for room in COMPILED_ROOMS)]
     words = [*rooms, "-m", "not long and not root", *_spread(AT_ONCE)]
-    ran = _pytest("compiled", words, as_root=False, compiled=tree)
-    labs = [f"tests/lab/{name}" for name in COMPILED_LAB]
-    lab = run_waiting("compiled-lab", labs, "not long", at_once=KERNEL_AT_ONCE, compiled=tree)
-    skipped = {**ran.skipped, **lab.skipped}
-    passed, failed = ran.passed + lab.passed, ran.failed + lab.failed
+    ran = [_pytest("compiled", words, as_root=False, compiled=tree)]
+    labs = ["tests/lab"] if everything else [f"tests/lab/{name}" for name in COMPILED_LAB]
+    ran.append(run_waiting("compiled-lab", labs, "not long", at_once=KERNEL_AT_ONCE, compiled=tree))
+    if everything:
+        ran.append(run_waiting("compiled-long", labs, "long", compiled=tree))
+    passed, failed = sum(one.passed for one in ran), sum(one.failed for one in ran)
+    skipped = {test: why for one in ran for test, why in one.skipped.items()}
     return Ran("compiled", passed, failed, time.monotonic() - began, skipped)
 
 

@@ -43,6 +43,8 @@ _WHY: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         ),
         "tests/unit/runtime/worker/test_sessions.py": ("test_all_sessions_are_looked_at_again_and_again",),
         "tests/unit/runtime/worker/test_intake.py": ("test_a_dial_that_nobody_answers_is_given_up",),
+        "tests/lab/test_channels_break.py": ("test_channels_that_break_off_in_a_row_ring",),
+        "tests/lab/test_rules_queue.py": ("test_a_full_queue_lets_packets_pass",),
     },
     "puts a bug or a fake in the place of what compiled callers do not look up": {
         "tests/unit/runtime/worker/test_connection_bugs.py": (
@@ -64,6 +66,7 @@ _WHY: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
             "test_a_route_that_swallows_what_is_for_a_peer_rings",
             "test_how_each_channel_of_the_sending_side_ended_is_noted",
         ),
+        "tests/lab/test_bugs.py": ("test_a_bug_costs_one_session_or_one_syn",),
     },
 }
 SOURCE_ALONE: Final = {

@@ -40,11 +40,11 @@ def test_a_line_about_no_test_is_seen_where_its_file_is_read() -> None:
 
 @pytest.mark.parametrize("name", form.SOURCE_ALONE)
 def test_what_is_left_out_is_there(name: str) -> None:
-    """In a file, too, that the compiled stage does run."""
+    """In a file, too, that the compiled stage does run, at least where there is time for the whole lab."""
     file, _, function = name.partition("::")
     assert f"def {function}(" in (ROOT / file).read_text()
     rooms = ("tests/second", *(f"tests/unit/{room}" for room in run_tests.COMPILED_ROOMS))
-    assert file.startswith(rooms) or Path(file).name in run_tests.COMPILED_LAB
+    assert file.startswith((*rooms, "tests/lab/"))
 
 
 def test_what_the_stage_runs_is_there() -> None:
@@ -59,5 +59,23 @@ def test_without_a_tree_the_stage_fails(monkeypatch: pytest.MonkeyPatch) -> None
         return subprocess.CompletedProcess(command, 1, stdout="")
 
     monkeypatch.setattr(subprocess, "run", refuses)
-    ran = run_tests.run_compiled(run_tests.compiled_tree())
+    ran = run_tests.run_compiled(run_tests.compiled_tree(), everything=False)
     assert (ran.passed, ran.failed) == (0, 1)
+
+
+def test_the_whole_lab_runs_on_it_where_there_is_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[tuple[str, str]] = []
+
+    def noted(kind: str, words: list[str], *, as_root: bool, compiled: Path | None = None) -> run_tests.Ran:
+        assert compiled == tmp_path
+        ran.extend((word, words[words.index("-m") + 1]) for word in words if word.startswith("tests/lab"))
+        return run_tests.Ran(kind, 1, 0)
+
+    monkeypatch.setattr(run_tests, "_pytest", noted)
+    run_tests.run_compiled(tmp_path, everything=False)
+    assert ran == [(f"tests/lab/{name}", "not long") for name in run_tests.COMPILED_LAB]
+    ran.clear()
+    run_tests.run_compiled(tmp_path, everything=True)
+    assert ran == [("tests/lab", "not long"), ("tests/lab", "long")]
