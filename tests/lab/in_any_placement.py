@@ -22,7 +22,7 @@ from tests.lab.dialogues import FIRST_CONTACT
 from tests.lab.harms import kill_everything
 from tests.lab.probes import Load, MailServer, mail, wait_gone
 from tests.lab.tls_ends import TlsContexts
-from tests.lab.two_sites import Sites
+from tests.lab.two_sites import TOOLS, Sites
 
 DELIVERY_SECONDS = 60.0
 WAYS = [
@@ -157,8 +157,8 @@ def assert_a_reload_under_load_breaks_nothing(sites: Sites, letter: str) -> None
 
 
 def reached_the_gate(sites: Sites, letter: str) -> int:
-    """SYNs, by IPv4, as the kernel has counted them."""
-    saved = sites.sh(sites.home(letter), "iptables-save -c -t raw").splitlines()
+    """SYNs of both families, as the kernel has counted them."""
+    saved = sites.sh(sites.home(letter), *(f"{tool}-save -c -t raw" for tool in TOOLS)).splitlines()
     return sum(int(line[1:].split(":")[0]) for line in saved if line.endswith("-j NIGHTMAIL-GATE"))
 
 
