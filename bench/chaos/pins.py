@@ -17,6 +17,8 @@ from pathlib import Path
 
 ROWS, ROW_OCTETS = 60, 3000
 LOST_OCTETS = 1000
+LOCKED_SECONDS = 30.0
+"""The daemon writes, too, and a busy machine may let it wait in the midst of that."""
 
 
 def lock(path: Path) -> None:
@@ -30,7 +32,7 @@ def lock(path: Path) -> None:
 
 def tear(path: Path, folder: Path) -> None:
     """A copy of database and log in mid-write; of the log's last page a part is missing."""
-    connection = sqlite3.connect(path, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=LOCKED_SECONDS, isolation_level=None)
     connection.execute("PRAGMA cache_size = 2")  # so that pages go to the log before the end
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("CREATE TABLE torn (a)")

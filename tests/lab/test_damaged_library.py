@@ -173,6 +173,11 @@ def test_a_reload_ends_no_session_there_and_back(sites: Sites, server: MailServe
     supervisor = sites.supervisor("a")
     with Dialogue(sites.connect("mta-a", sites.address("mta-b", False))) as lasting:
         lasting.begin()
+        lasting.send_mail(b"before")
+        eventually(
+            lambda: protected(sites, "a") == 1,
+            what="its session in the counts, which the next ones go up from",
+        )
         for harm, is_compiled in ((tree.damage, False), (tree.mend, tree.is_compiled)):
             harm()
             before = set(sites.workers("a"))

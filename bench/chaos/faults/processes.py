@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -19,6 +21,8 @@ SUBJECT: Final = Subject()
 fault: Final = SUBJECT.fault
 
 SYSTEMD: Final = "systemd starts it again after a second"
+LEFT_SECONDS: Final = 10.0
+"""Until a control group has nobody in it any more."""
 
 
 def _one(service: Service) -> list[int]:
@@ -163,10 +167,25 @@ def _control_group(controller: str) -> Iterator[Path]:
     try:
         yield group
     finally:
+        _move_all(group, root)
+
+
+def _move_all(group: Path, root: Path) -> None:
+    """And take the group away. Again and again, for who is in it starts others there, and ends slowly.
+    Raises OSError where somebody does not leave."""
+    deadline = time.monotonic() + LEFT_SECONDS
+    while True:
         for pid in (group / "cgroup.procs").read_text().split():
             with contextlib.suppress(OSError):
                 (root / "cgroup.procs").write_text(pid)
-        group.rmdir()
+        try:
+            group.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _descriptors_of(pid: int) -> int:

@@ -21,6 +21,9 @@ PUT_BACK_SECONDS: Final = 10.0
 PUT_BACK: Final = "the daemon puts back what is missing"
 NOT_TURNED: Final = "what the mail server sends is not turned back, and the far end resets it"
 FOREIGN: Final = """\
+*nat
+:PREROUTING ACCEPT [0:0]
+COMMIT
 *raw
 :PREROUTING ACCEPT [0:0]
 COMMIT
@@ -81,13 +84,10 @@ fault("iptables-restore-foreign", "`iptables-restore` of a rule set without ours
 fault(
     "firewalld-reload", "every table flushed and its chains deleted, then a firewall's own rules", PUT_BACK
 )(
+    # Chains go with the restore, in one step. With a command for it the daemon, which puts its rules back,
+    # comes between now and then, and a chain that is used cannot be deleted.
     _rules(
-        *(
-            f"{tool} -w -t {table} {what}"
-            for tool in TOOLS
-            for table in ("raw", "mangle", "nat", "filter")
-            for what in ("-F", "-X")
-        ),
+        *(f"{tool} -w -t {table} -F" for tool in TOOLS for table in ("raw", "mangle", "nat", "filter")),
         *(f"{tool}-restore -w" for tool in TOOLS),
         stdin=FOREIGN,
     )
