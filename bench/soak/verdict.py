@@ -213,7 +213,7 @@ def result(records: Sequence[Record]) -> Record:
     last = next((one for one in records if one["kind"] == "last"), None)
     seconds = samples[-1]["at"] if samples else 0.0
     judged = lines(samples, 60 * begin["minutes"])
-    failed = [f"{one['name']}: {one['error']}" for one in faults if one["error"]]
+    failed = [f"{one['name']}: {one['error'].splitlines()[0]}" for one in faults if one["error"]]
     finished = end is not None and not end["broken_off"]
     harmed = harm(mail)
     told = ending.account(samples, last if finished else None)
