@@ -227,8 +227,6 @@ def run_compiled(tree: Path | None, everything: bool) -> Ran:
     ran = [_pytest("compiled", words, as_root=False, compiled=tree)]
     labs = ["tests/lab"] if everything else [f"tests/lab/{name}" for name in COMPILED_LAB]
     ran.append(run_waiting("compiled-lab", labs, "not long", at_once=KERNEL_AT_ONCE, compiled=tree))
-    if everything:
-        ran.append(run_waiting("compiled-long", labs, "long", compiled=tree))
     passed, failed = sum(one.passed for one in ran), sum(one.failed for one in ran)
     skipped = {test: why for one in ran for test, why in one.skipped.items()}
     return Ran("compiled", passed, failed, time.monotonic() - began, skipped)
