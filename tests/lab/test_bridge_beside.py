@@ -21,7 +21,7 @@ from gateway.lab import gateways, network, processes
 from gateway.lab.topology import BRIDGE
 from tests.lab.bridges import Cable, decided, is_mail, mac_of, reaches
 from tests.lab.in_any_placement import reached_the_gate
-from tests.lab.probes import Dialogue, MailServer, eventually, mail
+from tests.lab.probes import PATIENCE, Dialogue, MailServer, eventually, mail
 from tests.lab.two_sites import BOTH_FAMILIES, TOOLS, Sites
 
 
@@ -106,6 +106,26 @@ def test_neighbours_and_other_ports_pass_as_bridged(sites: Sites, v6: bool) -> N
     router = mac_of(sites.namespace("wire"), "gw-a")
     assert router.hex(":") in neighbours, "the router's own MAC, not one of the gateway's"
     assert reached_the_gate(sites, "a") == gated
+
+
+@BOTH_FAMILIES
+def test_what_is_no_tcp_bears_no_mark_of_ours(sites: Sites, v6: bool) -> None:
+    """Rules of the site for packets without any mark find them, as they would without us."""
+    tool = "ip6tables" if v6 else "iptables"
+    rule = "FORWARD -p udp --dport 25 -m mark ! --mark 0x0 -j DROP"
+    kind = socket.AF_INET6 if v6 else socket.AF_INET
+    with (
+        network.socket_in(sites.namespace("mta-a"), kind, socket.SOCK_DGRAM) as sender,
+        network.socket_in(sites.namespace("mta-b"), kind, socket.SOCK_DGRAM) as receiver,
+    ):
+        receiver.bind((sites.address("mta-b", v6), 25))
+        receiver.settimeout(PATIENCE)
+        sites.sh("gw-a", f"{tool} -w -I {rule}")
+        try:
+            sender.sendto(b"no mail", receiver.getsockname()[:2])
+            assert receiver.recv(100) == b"no mail"
+        finally:
+            sites.sh("gw-a", f"{tool} -w -D {rule}")
 
 
 @pytest.mark.parametrize("filtered", [0, 1])
