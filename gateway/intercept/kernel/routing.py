@@ -155,15 +155,25 @@ class _Kept:
         if self._ip is None:
             self._ip = IPRoute()
         try:
-            return ask(self._ip)
+            answer = ask(self._ip)
+            _drop_unread(self._ip)
         except BaseException:
             self.close()
             raise
+        return answer
 
     def close(self) -> None:
         ip, self._ip = self._ip, None
         if ip is not None:
             ip.close()
+
+
+def _drop_unread(ip: Any) -> None:
+    """What came behind an answer: of one link, say, the kernel tells, and then that this was all. pyroute2
+    lays the second where nobody reads, and there it waits for as long as `ip` lives."""
+    unread = ip.asyncore.msg_queue.root
+    while not unread.empty():
+        unread.get_nowait()
 
 
 _here = threading.local()

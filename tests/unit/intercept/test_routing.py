@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ class Route:
 
     def __init__(self) -> None:
         self.is_closed = False
+        self.asyncore = SimpleNamespace(msg_queue=SimpleNamespace(root=asyncio.Queue()))
         Route.made.append(self)
 
     def __enter__(self) -> Route:
