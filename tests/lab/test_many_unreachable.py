@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +40,6 @@ def test_each_of_many_clients_is_told_at_once(sites: Sites, v6: bool) -> None:
             )
         )
     count = Counter(name for name, _ in told)
-    assert set(count) == {errno.errorcode[errno.EHOSTUNREACH], errno.errorcode[errno.ECONNREFUSED]}, count
+    assert set(count) == {"EHOSTUNREACH", "ECONNREFUSED"}, f"{told}\n{sites.log('a')}"
     assert 1 <= count["EHOSTUNREACH"] <= limits.ICMP_ERRORS_AT_ONCE
     assert max(seconds for _, seconds in told) < SECONDS[v6], told
