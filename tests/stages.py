@@ -86,7 +86,7 @@ RUNS: Final[Mapping[tuple[str, str, str], Run]] = {
     ("docs/performance.md", "What it costs", "scripts/bench rivals"): _BENCH,
     ("docs/performance.md", "Where the time goes", ".venv/bin/python -m bench.profile clear"): _BENCH,
     ("docs/removing.md", "For a while", "nightmail down"): _SERVING,
-    ("docs/removing.md", "The service", "nightmail down"): _SERVING,
+    ("docs/removing.md", "The service", "systemctl disable --now nightmail"): _SERVING,
     ("docs/removing.md", "The package", "apt-get remove -y nightmail"): _PACKAGE,
     (
         "docs/removing.md",

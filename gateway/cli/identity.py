@@ -38,7 +38,7 @@ def identity_show(settings: Settings, as_json: bool) -> int:
     path = settings.config.identity_file
     kept = keeping.load(path)
     if kept is None:
-        return complaint(f"{path}: no identity yet; it is made at the first `nightmail run`", NEGATIVE)
+        return complaint(f"{path}: no identity yet; it is made at the daemon's first start", NEGATIVE)
     if as_json:
         print_json({**showing.as_json(kept), "file": str(path)})
     else:
@@ -54,7 +54,9 @@ def identity_show(settings: Settings, as_json: bool) -> int:
     help="Tell peers of the new identity for so long before it is used."
     f"  [default: {limits.ROTATION_ANNOUNCE_DAYS}]",
 )
-@click.option("--now", "at_once", is_flag=True, help="Use the new identity at once: the key may be stolen.")
+@click.option(
+    "--now", "at_once", is_flag=True, help="Use the new identity at once: the key may have been stolen."
+)
 @click.option("--undo", is_flag=True, help="Take an announced identity back.")
 @click.pass_obj
 @command

@@ -1,6 +1,6 @@
 """Is mail protected now? One answer for everybody who asks: `status`, the metrics, `explain`. Pure.
 
-Reads the daemon's own answer on the control socket (docs/operations.md); a key that is missing, from an older
+Reads the daemon's own answer on the control socket (docs/json.md); a key that is missing, from an older
 daemon, is no trouble.
 """
 

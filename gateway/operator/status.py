@@ -1,6 +1,6 @@
 """Asks the running daemon how it is, and says it for a person: first of all whether mail is protected now.
 
-The daemon's answer is one JSON object (docs/operations.md); a key that is missing, from an older daemon, is
+The daemon's answer is one JSON object (docs/json.md); a key that is missing, from an older daemon, is
 left out of the text and never an error. Counterpart: the control socket of `runtime.supervisor`.
 """
 

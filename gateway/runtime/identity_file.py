@@ -92,7 +92,7 @@ def change(path: Path, work: Callable[[SiteIdentity], SiteIdentity]) -> SiteIden
     Raises EnvironmentFailureError, also where there is no identity or one of another machine.
     """
     machine = this_machine()
-    none_yet = EnvironmentFailureError(f"{path}: no identity yet; it is made at the first `nightmail run`")
+    none_yet = EnvironmentFailureError(f"{path}: no identity yet; it is made at the daemon's first start")
     if load(path) is None:
         raise none_yet  # nor is there a folder, perhaps, for the lock
     with _failing("cannot be changed", path), _alone(path):

@@ -94,7 +94,7 @@ async def trouble(config: Config, slots: Iterable[Slot]) -> str:
             key for key, value in facts(config).items() if key != "daemon.workers" and new[key] != value
         ]
         if changed:
-            return f"{', '.join(changed)}: changes with a restart only (nightmail down, stop, start)"
+            return f"{', '.join(changed)}: changes with a restart only (nightmail down, stop, nightmail up)"
         ruleset.free_slot(new["daemon.workers"], {slot.index for slot in slots})
     except (EnvironmentFailureError, ValueError, KeyError, OSError) as error:
         return str(error)
