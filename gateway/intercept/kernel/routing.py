@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from pyroute2 import IPRoute
+from pyroute2.netlink import NETLINK_GET_STRICT_CHK, SOL_NETLINK
 from pyroute2.netlink.exceptions import NetlinkError
 
 from gateway.config import Network
@@ -236,7 +237,7 @@ def _policy_rules(ip: Any) -> list[PolicyRule]:
 def _routes(ip: Any, family: int, table: int, names: dict[int, str]) -> list[_Route]:
     """Default routes of one table that have the shape of ours."""
     found: list[_Route] = []
-    for route in ip.get_routes(family=_AF[family], table=table):
+    for route in _table(ip, family, table):
         interface = names.get(route.get_attr("RTA_OIF"))
         if route["dst_len"] != 0 or interface is None:
             continue
@@ -245,6 +246,18 @@ def _routes(ip: Any, family: int, table: int, names: dict[int, str]) -> list[_Ro
         elif route["type"] == _RTN_UNICAST and route.get_attr("RTA_GATEWAY") is None:
             found.append(InterfaceRoute(family, interface, table))
     return found
+
+
+def _table(ip: Any, family: int, table: int) -> list[Any]:
+    """All routes of one table. The kernel is asked for these alone: else it tells those of all tables, a full
+    routing table has a million, and the thread that looks at the rules is the one that switches the gate."""
+    ip.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+    try:
+        # By its own filter pyroute2 would leave the table out of the question.
+        return list(ip.route("dump", dump_filter=None, family=_AF[family], table=table))
+    finally:
+        # What pyroute2 asks of links and neighbours was not written for it.
+        ip.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 0)
 
 
 def _rule_words(rule: PolicyRule) -> dict[str, Any]:
