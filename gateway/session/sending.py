@@ -59,6 +59,8 @@ TRY_AGAIN = b"421 4.7.0 Encrypted channel to the destination was lost, please tr
 
 class State(IdentityHashed):
     OBSERVING = "observing"
+    RECEIVER_ENDED = "receiver-ended"
+    """A pinned receiver has, before its reply was whole. Nothing of the sender's is in clear but its EHLO."""
     READY = "ready"
     """The sender has its reply; the verb goes out with its first command."""
     CONFIRMING = "confirming"
@@ -190,11 +192,20 @@ class SendingSession(Machine):
         return [SendEnd(Side.NEAR), *self._resume_near(), *self._relay(clear)]
 
     def _receiver_ended_early(self, event: EndReceived, now: float) -> list[Command]:
-        """Before its reply is whole: that passes as what it was. But what a sender has said without waiting
-        goes out in clear then, so from a pinned one it rings: a FIN put in would be a silent way to that."""
-        alarm = self._context.pin is not None and bool(self._observer.held_from_sender)
-        clear = Decision.in_clear(Reason.ENDED_BEFORE_DECISION, alarm=alarm)
-        return [*self._release_observed(), SendEnd(Side.NEAR), *self._resume_near(), *self._relay(clear)]
+        """Before its reply is whole: that passes as what it was. But what a sender says without waiting for
+        one, before that or behind it, goes out in clear then, so from a pinned one it rings: a FIN put in
+        would be a silent way to that."""
+        pinned, held = self._context.pin is not None, bool(self._observer.held_from_sender)
+        commands = [*self._release_observed(), SendEnd(Side.NEAR), *self._resume_near()]
+        if pinned and not held:
+            self.state = State.RECEIVER_ENDED
+            return commands
+        return [*commands, *self._relay(Decision.in_clear(Reason.ENDED_BEFORE_DECISION, alarm=pinned))]
+
+    def _spoke_behind_end(self, event: OctetsReceived, now: float) -> list[Command]:
+        """No reply can come to this: whoever says it waits for none."""
+        clear = Decision.in_clear(Reason.ENDED_BEFORE_DECISION, alarm=True)
+        return [SendOctets(Side.FAR, event.octets), *self._relay(clear)]
 
     def _end_as_told(self, reason: Reason) -> list[Command]:
         """Towards a pin, whoever says that the session is over (421) gets no more of it: he may be
@@ -410,6 +421,10 @@ SendingSession._TABLE = {
     (State.OBSERVING, EndReceived, Side.FAR): SendingSession._receiver_ended_early,
     (State.OBSERVING, ResetReceived, Side.NEAR): SendingSession._reset_early,
     (State.OBSERVING, ResetReceived, Side.FAR): SendingSession._reset_early,
+    (State.RECEIVER_ENDED, OctetsReceived, Side.NEAR): SendingSession._spoke_behind_end,
+    (State.RECEIVER_ENDED, EndReceived, Side.NEAR): SendingSession._ended_early,
+    (State.RECEIVER_ENDED, ResetReceived, Side.NEAR): SendingSession._reset_early,
+    (State.RECEIVER_ENDED, ResetReceived, Side.FAR): SendingSession._reset_early,
     (State.READY, OctetsReceived, Side.NEAR): SendingSession._first_command,
     (State.READY, OctetsReceived, Side.FAR): SendingSession._receiver_spoke_unasked,
     (State.READY, EndReceived, Side.NEAR): SendingSession._ended_early,
@@ -459,7 +474,8 @@ SendingSession._NEXT = {
     SendingSession._first_command: {State.CONFIRMING, State.AWAITING_STATEMENT},
     SendingSession._receiver_spoke_unasked: {State.RELAYED, State.OVER},
     SendingSession._receiver_ended: {State.RELAYED},
-    SendingSession._receiver_ended_early: {State.RELAYED},
+    SendingSession._receiver_ended_early: {State.RECEIVER_ENDED, State.RELAYED},
+    SendingSession._spoke_behind_end: {State.RELAYED},
     SendingSession._confirm: {State.CONFIRMING, State.CHANNEL, State.REDIALLING, State.OVER},
     SendingSession._await_statement: {State.AWAITING_STATEMENT, State.CHANNEL, State.REDIALLING, State.OVER},
     SendingSession._far_gone: {State.REDIALLING},

@@ -35,6 +35,7 @@ _SILENT = "5 ms without further octets"
 
 SENDING_STATES = {
     "observing": "greeting, EHLO and reply are not complete ([14.1](#141-the-dialogue-before-the-decision))",
+    "receiver-ended": "a receiver with a pin has ended before its reply; the sender may still speak",
     "ready": "the sender has the stripped reply; the verb waits for the sender's first octets",
     "confirming": "verb and answer are out; R has not proven itself",
     "awaiting-statement": "the same, and nothing of the sender's is out ([10.3](#103-rollover))",
@@ -51,6 +52,7 @@ SENDING = {
     "_receiver_spoke_unasked": "pass; where a pin exists: a 421 ends the session, all else rings",
     "_receiver_ended": "pass the end; alarm where a pin exists",
     "_receiver_ended_early": "release what is held, pass the end; alarm if it is the sender's, and pinned",
+    "_spoke_behind_end": "pass; alarm",
     "_more_first_flight": "keep; send what is no content",
     "_confirm": "open the first record: it confirms R; an error fails the handshake",
     "_await_statement": "open records up to the one that ends the wait; decide; an error fails the handshake",

@@ -44,8 +44,13 @@ _sending.lacks(
 )
 _sending.lacks(
     "a pinned peer's end that brings out what was held rings",
-    "        alarm = self._context.pin is not None and bool(self._observer.held_from_sender)",
-    "        alarm = False",
+    "_relay(Decision.in_clear(Reason.ENDED_BEFORE_DECISION, alarm=pinned))]",
+    "_relay(Decision.in_clear(Reason.ENDED_BEFORE_DECISION))]",
+)
+_sending.lacks(
+    "what a sender says behind a pinned peer's end rings",
+    "        clear = Decision.in_clear(Reason.ENDED_BEFORE_DECISION, alarm=True)\n        return [SendOctets",
+    "        clear = Decision.in_clear(Reason.ENDED_BEFORE_DECISION)\n        return [SendOctets",
 )
 _sending.lacks(
     "what has rung is told along with the peer",

@@ -89,6 +89,8 @@ class Sending(Gateway):
     """and how many offers had a ticket that is not there, not much later (4.6)."""
     _waits: bool = field(default=False, init=False)
     """For a statement (10.3)."""
+    _unheard: bool = field(default=False, init=False)
+    """The receiver has ended before its reply, and nothing of the sender's has gone out in clear (3.4)."""
 
     # The sender's side
 
@@ -96,6 +98,9 @@ class Sending(Gateway):
         if self.phase is Phase.CHANNEL:
             self.near_in_channel(octets)
         elif self.phase is Phase.CLEAR:
+            if self._unheard:
+                self._unheard = False
+                self._ring("ENDED")
             self.say("far", octets)
         elif self.phase is Phase.OPENING:
             self._sender_opens(octets)
@@ -469,6 +474,8 @@ class Sending(Gateway):
         elif self.phase is not Phase.DEAD:
             if self.phase is Phase.OFFERED or (self.phase is Phase.OPENING and self._kept):
                 self._ring("ENDED")
+            elif self.phase is Phase.OPENING:
+                self._unheard = True
             self._ended_early()
             self.say("end near")
 

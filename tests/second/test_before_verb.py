@@ -240,6 +240,18 @@ def test_an_end_before_the_reply_passes_with_what_is_held(
 
 @WHO
 @PINNED
+@pytest.mark.parametrize("place", PLACES[:3])
+def test_what_the_sender_says_behind_the_receivers_end_rings_where_a_pin_exists(
+    who: str, is_pinned: bool, place: str
+) -> None:
+    s = at(place, who, is_pinned).far_ends()
+    near, far = s.near, s.far
+    s.from_near(MAIL)
+    assert (s.near, s.far, s.ended, s.rings) == (near, far + MAIL, {Side.NEAR}, is_pinned)
+
+
+@WHO
+@PINNED
 @pytest.mark.parametrize("side", list(Side))
 def test_an_end_before_the_verb_passes(who: str, is_pinned: bool, side: Side) -> None:
     """The receiver's rings where a pin exists; what the sender says behind it is in clear."""

@@ -31,18 +31,18 @@ from tests.unit.session.sending_steps import (
 )
 
 
-def at(place: str) -> Playbook:
+def at(place: str, pin: Pin | None = None) -> Playbook:
     if place == "start":
-        return Playbook(sending())
+        return Playbook(sending(pin=pin))
     if place == "greeted":
-        book = Playbook(sending())
+        book = Playbook(sending(pin=pin))
         book.far(GREETING)
         return book
     if place == "reply begun":
-        book = started()
+        book = started(pin=pin)
         book.far(REPLY[:30])
         return book
-    return ready(FarReceivingGateway())
+    return ready(FarReceivingGateway(), pin=pin)
 
 
 @pytest.mark.parametrize("place", ["start", "greeted", "reply begun", "ready"])
@@ -70,13 +70,44 @@ def test_an_end_of_a_pinned_receiver_that_brings_out_what_was_held_rings(heard: 
     assert (book.decision.reason, book.decision.alarm) == (Reason.ENDED_BEFORE_DECISION, True)
 
 
-@pytest.mark.parametrize(("pin", "behind"), [(R_PIN, b""), (None, MAIL)], ids=["nothing held", "unknown"])
-def test_an_end_of_the_receiver_before_its_reply_rings_nowhere_else(pin: Pin | None, behind: bytes) -> None:
-    book = Playbook(sending(pin=pin))
-    book.far(GREETING)
-    book.near(EHLO + behind)
+BEFORE_REPLY = pytest.mark.parametrize(
+    "place", ["start", "greeted", "reply begun"], ids=lambda place: place.replace(" ", "-")
+)
+
+
+@BEFORE_REPLY
+def test_what_a_sender_says_behind_such_an_end_rings(place: str) -> None:
+    """A FIN that comes before the sender has said anything would else bring out all of it unheard."""
+    book = at(place, R_PIN)
     book.far_end()
-    assert (book.relayed, book.decision.alarm) == (True, False)
+    assert not book.relayed, "nothing is known yet"
+    heard, seen = book.to_far, book.to_near
+    book.near(MAIL)
+    assert (book.to_near, book.to_far) == (seen, heard + MAIL)
+    assert (book.ended, book.relayed) == ({Side.NEAR}, True)
+    assert (book.decision.reason, book.decision.alarm) == (Reason.ENDED_BEFORE_DECISION, True)
+
+
+@BEFORE_REPLY
+@pytest.mark.parametrize("then", [EndReceived(Side.NEAR), ResetReceived(Side.NEAR), ResetReceived(Side.FAR)])
+def test_such_an_end_rings_no_bell_where_the_sender_says_no_more(
+    place: str, then: EndReceived | ResetReceived
+) -> None:
+    """Servers that are overloaded end so all day."""
+    book = at(place, R_PIN)
+    book.far_end()
+    book.happens(then)
+    over = isinstance(then, ResetReceived)
+    assert (book.relayed, book.reset) == (not over, {then.side.other} if over else set())
+    assert book.ended == ({Side.NEAR} if over else set(Side))
+    assert (book.decision.reason, book.decision.alarm) == (Reason.ENDED_BEFORE_DECISION, False)
+
+
+def test_an_end_of_an_unknown_receiver_before_its_reply_rings_never() -> None:
+    book = started()
+    book.near(MAIL)
+    book.far_end()
+    assert (book.to_far, book.relayed, book.decision.alarm) == (EHLO + MAIL, True, False)
 
 
 @pytest.mark.parametrize("place", ["start", "greeted", "reply begun", "ready"])

@@ -45,6 +45,10 @@ def sending_in(state: sending.State) -> Playbook:
     r = FarReceivingGateway()
     if state is sending.State.OBSERVING:
         return started()
+    if state is sending.State.RECEIVER_ENDED:
+        book = started(pin=R_PIN)
+        book.far_end()
+        return book
     if state is sending.State.READY:
         return ready(r)
     if state is sending.State.CONFIRMING:
@@ -102,6 +106,7 @@ SENDING = Machine(
     sending_in,
     {
         sending.State.OBSERVING: BOTH,
+        sending.State.RECEIVER_ENDED: NEAR_ONLY | {(ResetReceived, Side.FAR)},
         sending.State.READY: BOTH,
         sending.State.CONFIRMING: BOTH | TIMER,
         sending.State.AWAITING_STATEMENT: BOTH | TIMER,
