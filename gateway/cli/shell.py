@@ -43,22 +43,20 @@ class Settings:
         return ["nightmail", *(["--config", str(self.path)] if self._must_exist else []), *command]
 
 
-class Seconds(click.FloatRange):
-    """So many that clocks and timers take them."""
+class Seconds(click.ParamType):  # type: ignore[type-arg]
+    """So many that clocks and timers take them. No help tells how many: nobody comes near to either end."""
 
     name = "seconds"
 
     def __init__(self, least: float) -> None:
-        super().__init__(min=least, max=limits.ASKED_MOST_SECONDS)
-
-    def _describe_range(self) -> str:
-        """Nothing in a help: no person comes near to either end."""
-        return ""
+        self._least, self._most = least, limits.ASKED_MOST_SECONDS
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        seconds: float = super().convert(value, param, ctx)
+        seconds: float = click.FLOAT.convert(value, param, ctx)
         if math.isnan(seconds):  # neither below nor above anything
             self.fail(f"{value} is no number of seconds", param, ctx)
+        if not self._least <= seconds <= self._most:
+            self.fail(f"{value} is not allowed; allowed: {self._least:g} to {self._most:.0f}", param, ctx)
         return seconds
 
 

@@ -166,7 +166,8 @@ def _down(config: Config, until_reboot: bool, pause: Callable[[float], None]) ->
         with _hand(config):
             rules.remove()
     if until_reboot:
-        return "rules are out until the next boot, or `nightmail up`; mail passes in clear"
+        until = "the next boot, or " if word.ends_with_boot else ""
+        return f"rules are out until {until}`nightmail up`; mail passes in clear"
     for done in reversed(word.service):
         systemd.take_back(done)
     if word.service:

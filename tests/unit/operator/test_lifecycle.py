@@ -209,10 +209,13 @@ def test_for_this_boot_alone(config: Config, fake: FakeKernel) -> None:
     lifecycle.down(config)
     assert "after the next boot it is as it was" in lifecycle.up(config, until_reboot=True)
     assert read_word(config.wanted_file) == Word(Wanted.DOWN, Wanted.UP, downs=1)
-    assert "until the next boot" in lifecycle.down(config, until_reboot=True)
+    # The next boot finds the first `down`.
+    assert "are out until `nightmail up`" in lifecycle.down(config, until_reboot=True)
     assert read_word(config.wanted_file) == Word(Wanted.DOWN, Wanted.DOWN, downs=2)
     lifecycle.up(config)
     assert read_word(config.wanted_file) == Word(Wanted.UP, downs=2)
+    assert "until the next boot" in lifecycle.down(config, until_reboot=True)
+    assert read_word(config.wanted_file) == Word(Wanted.UP, Wanted.DOWN, downs=3)
 
 
 # --- The service ---------------------------------------------------------------------------------------
