@@ -383,9 +383,14 @@ class SendingSession(Machine):
     # --- Ends, resets, pauses, and the way into clear --------------------------------------------------
 
     def _ended_early(self, event: EndReceived, now: float) -> list[Command]:
-        """A half-close before the verb: nobody upgrades this; it passes as what it was."""
+        """A half-close before the verb: nobody upgrades this; it passes as what it was.
+
+        What a sender has said without waiting goes out in clear then, so towards a pin it rings: a reply kept
+        back on the wire until the sender gives up would be a silent way to that.
+        """
+        alarm = self._context.pin is not None and bool(self._observer.held_from_sender)
         released = self._release_observed() if self.state is State.OBSERVING else []
-        clear = Decision.in_clear(Reason.ENDED_BEFORE_DECISION)
+        clear = Decision.in_clear(Reason.ENDED_BEFORE_DECISION, alarm=alarm)
         return [*released, SendEnd(event.side.other), *self._resume_near(), *self._relay(clear)]
 
     def _near_ends(self, event: EndReceived, now: float) -> list[Command]:

@@ -68,7 +68,7 @@ SENDING = {
     "_channel_far_octets": "open and pass; CLOSE, RESET, errors: [9](#9-closing), [8.5](#85-failure)",
     "_channel_ended": "sender: send CLOSE, FIN; R: an end without CLOSE resets the sender",
     "_channel_reset": "sender: send RESET; R: reset the sender",
-    "_ended_early": "release what is held, pass the end",
+    "_ended_early": "release what is held, pass the end; alarm if it is the sender's, and pinned",
     "_reset_early": "reset the other side",
 }
 RECEIVING_STATES = {
@@ -101,7 +101,7 @@ RECEIVING = {
     "_channel_far_octets": SENDING["_channel_far_octets"],
     "_channel_ended": "receiver: send CLOSE, FIN; S: an end without CLOSE resets the receiver",
     "_channel_reset": "receiver: send RESET; S: reset the receiver",
-    "_ended_early": SENDING["_ended_early"],
+    "_ended_early": "release what is held, pass the end",
     "_reset_early": SENDING["_reset_early"],
 }
 STAGES = {

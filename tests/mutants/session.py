@@ -48,6 +48,11 @@ _sending.lacks(
     "_relay(Decision.in_clear(Reason.ENDED_BEFORE_DECISION))]",
 )
 _sending.lacks(
+    "a sender's end that brings out what was held rings towards a pin",
+    "        alarm = self._context.pin is not None and bool(self._observer.held_from_sender)",
+    "        alarm = False",
+)
+_sending.lacks(
     "what a sender says behind a pinned peer's end rings",
     "        clear = Decision.in_clear(Reason.ENDED_BEFORE_DECISION, alarm=True)\n        return [SendOctets",
     "        clear = Decision.in_clear(Reason.ENDED_BEFORE_DECISION)\n        return [SendOctets",

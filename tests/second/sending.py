@@ -147,6 +147,8 @@ class Sending(Gateway):
         elif self.phase not in (Phase.PUT_OFF, Phase.DEAD):
             if self.phase is Phase.OFFERED and self._receiver:
                 self._ring("UNASKED")
+            elif self.phase is Phase.OPENING and self._kept:
+                self._ring("ENDED")
             self._ended_early()
             self.say("end far")
 

@@ -70,6 +70,29 @@ def test_an_end_of_a_pinned_receiver_that_brings_out_what_was_held_rings(heard: 
     assert (book.decision.reason, book.decision.alarm) == (Reason.ENDED_BEFORE_DECISION, True)
 
 
+@pytest.mark.parametrize("pin", [None, R_PIN])
+@pytest.mark.parametrize("heard", [b"", GREETING, GREETING + REPLY[:30]], ids=["nothing", "greeting", "part"])
+def test_an_end_of_the_sender_that_brings_out_what_was_held_rings_where_it_is_pinned(
+    heard: bytes, pin: Pin | None
+) -> None:
+    """A reply that is kept back on the wire makes it give up. Its end passes as what it was."""
+    book = Playbook(sending(pin=pin))
+    book.near(EHLO + MAIL)
+    if heard:
+        book.far(heard)
+    book.near_end()
+    assert (book.to_near, book.to_far) == (heard, EHLO + MAIL)
+    assert (book.ended, book.relayed) == ({Side.FAR}, True)
+    assert (book.decision.reason, book.decision.alarm) == (Reason.ENDED_BEFORE_DECISION, pin is not None)
+
+
+@pytest.mark.parametrize("place", ["start", "greeted", "reply begun", "ready"])
+def test_an_end_of_the_sender_before_the_verb_rings_nowhere_else(place: str) -> None:
+    book = at(place, R_PIN)
+    book.near_end()
+    assert (book.relayed, book.decision.alarm) == (True, False)
+
+
 BEFORE_REPLY = pytest.mark.parametrize(
     "place", ["start", "greeted", "reply begun"], ids=lambda place: place.replace(" ", "-")
 )
