@@ -18,7 +18,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept.kernel import commands, iptables, made, sysctls, vlans
-from gateway.intercept.kernel.routing import families, with_routes
+from gateway.intercept.kernel.routing import families, strictly, with_routes
 from gateway.intercept.objects import FAMILIES, BridgeLift, KernelObject
 
 _NOTE: Final = "nightmail:"
@@ -261,13 +261,16 @@ def _is_attached(links: Links, lift: BridgeLift) -> bool:
 
 
 def _has_entry(ip: Any, links: Links, lift: BridgeLift) -> bool:
+    """Asked of our port alone: the others have as many entries as there are stations."""
     port, hardware = links[lift.port]["index"], lift.mac
+    with strictly(ip):
+        entries = list(ip.neigh("dump", dump_filter=None, family=socket.AF_BRIDGE, ifindex=port))
     return any(
         entry["ifindex"] == port
         and entry.get_attr("NDA_LLADDR") == hardware
         and entry.get_attr("NDA_MASTER")
         and (entry.get_attr("NDA_VLAN") or 0) == lift.vlan
-        for entry in ip.get_neighbours(family=socket.AF_BRIDGE)
+        for entry in entries
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from pathlib import Path
@@ -177,6 +178,18 @@ def _drop_unread(ip: Any) -> None:
         unread.get_nowait()
 
 
+@contextlib.contextmanager
+def strictly(ip: Any) -> Iterator[None]:
+    """Within, the kernel tells what it is asked for alone, and not all that it has of the kind. It is asked
+    twice a second, in the thread that switches the gate."""
+    ip.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+    try:
+        yield
+    finally:
+        # Most of what pyroute2 asks was not written for it.
+        ip.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 0)
+
+
 _here = threading.local()
 
 
@@ -249,15 +262,10 @@ def _routes(ip: Any, family: int, table: int, names: dict[int, str]) -> list[_Ro
 
 
 def _table(ip: Any, family: int, table: int) -> list[Any]:
-    """All routes of one table. The kernel is asked for these alone: else it tells those of all tables, a full
-    routing table has a million, and the thread that looks at the rules is the one that switches the gate."""
-    ip.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
-    try:
+    """All routes of one table. A full routing table beside it has a million."""
+    with strictly(ip):
         # By its own filter pyroute2 would leave the table out of the question.
         return list(ip.route("dump", dump_filter=None, family=_AF[family], table=table))
-    finally:
-        # What pyroute2 asks of links and neighbours was not written for it.
-        ip.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 0)
 
 
 def _rule_words(rule: PolicyRule) -> dict[str, Any]:
