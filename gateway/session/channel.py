@@ -93,6 +93,8 @@ class Channel:
                     commands += self._spoken(spoken)
                     spoken = []
                 commands += self._opened(record)
+            if self.far_closed and self._frames.held_octets and not self.finished:
+                raise PeerProtocolError(Reason.OCTETS_AFTER_CLOSE, "a frame is begun")
             if spoken:
                 commands += self._spoken(spoken)
         except PeerProtocolError as error:

@@ -119,6 +119,11 @@ _channel.lacks(
     "record.content",
 )
 _channel.lacks(
+    "not even the beginning of a frame follows CLOSE",
+    "            if self.far_closed and self._frames.held_octets and not self.finished:",
+    "            if False:",
+)
+_channel.lacks(
     "an end without CLOSE is a reset",
     "        return self.fail(Reason.END_WITHOUT_CLOSE)",
     "        return [SendEnd(Side.NEAR)]",

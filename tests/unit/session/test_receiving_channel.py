@@ -88,6 +88,10 @@ CHANNEL_FAILURES: dict[str, tuple[Callable[[FarSendingGateway], bytes], Reason]]
         lambda s: s.layer.seal(RecordType.CLOSE) + frame(FrameKind.RECORD, bytes(40)),
         Reason.OCTETS_AFTER_CLOSE,
     ),
+    "the beginning of a frame behind CLOSE": (
+        lambda s: s.layer.seal(RecordType.CLOSE) + b"\x82",
+        Reason.OCTETS_AFTER_CLOSE,
+    ),
     "malformed PARAMS": (lambda s: s.layer.seal(RecordType.PARAMS, b"\x04\0\0"), Reason.BAD_PARAMS),
 }
 
@@ -101,6 +105,16 @@ def test_what_is_not_the_peers_resets_the_receiver(how: str) -> None:
     assert channel.book.to_near == seen
     assert channel.book.reset == {Side.NEAR, Side.FAR}
     assert channel.book.facts == [("channel-failed", reason)]
+
+
+def test_no_octet_comes_behind_close_in_a_read_of_its_own_either() -> None:
+    """It need not become a frame: nobody but the peer itself, or somebody in between, can have said it."""
+    channel = Channelled()
+    channel.book.far(channel.s.layer.seal(RecordType.CLOSE))
+    assert channel.book.ended == {Side.NEAR}
+    channel.book.far(b"\x82")
+    assert channel.book.reset == {Side.NEAR, Side.FAR}
+    assert channel.book.facts == [("channel-failed", Reason.OCTETS_AFTER_CLOSE)]
 
 
 def test_a_reflected_record_resets_the_receiver() -> None:
