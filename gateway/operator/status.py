@@ -245,7 +245,7 @@ def alarms(status: Mapping[str, Any]) -> Iterator[str]:
             at = when(alarm.get("at", 0))
             again = alarm.get("unheard", 0)
             times = f"{again} {'time' if again == 1 else 'times'}"
-            more = f" (and {times} since; told is the last)" if again else ""
+            more = f" (and {times} since; this is the last)" if again else ""
             more = f", likely {likely}{more}" if (likely := alarm.get("likely")) else more
             yield (
                 f"alarm: {at} {alarm.get('reason')} {alarm.get('subject')} {alarm.get('detail', '')}".rstrip()

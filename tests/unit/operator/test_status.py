@@ -159,7 +159,7 @@ def test_all_lines() -> None:
         "bypassed: 6 connections passed by the gateway while it could not take them",
         "worker 0: serving pid=17 queue=2500 sessions=3 restarts=0",
         "worker 1: hung pid=18 queue=2501 sessions=0 restarts=2",
-        "alarm: 2027-01-15 08:00 UTC offer-missing 192.0.2.7:25 (and 2 times since; told is the last)",
+        "alarm: 2027-01-15 08:00 UTC offer-missing 192.0.2.7:25 (and 2 times since; this is the last)",
     ]
 
 
@@ -249,6 +249,6 @@ def test_clients_and_likely_causes_are_told() -> None:
     assert "clients: 7 remembered to have a gateway; 1 that dropped our offers get none for a day" in lines
     told_alarms = [line for line in lines if line.startswith("alarm: ")]
     assert told_alarms[0].endswith(
-        "offer-missing 192.0.2.7:25, likely keyword-masked (and 2 times since; told is the last)"
+        "offer-missing 192.0.2.7:25, likely keyword-masked (and 2 times since; this is the last)"
     )
-    assert told_alarms[1].endswith("offer-missing 192.0.2.7:25 (and 2 times since; told is the last)")
+    assert told_alarms[1].endswith("offer-missing 192.0.2.7:25 (and 2 times since; this is the last)")
