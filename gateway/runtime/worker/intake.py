@@ -298,6 +298,9 @@ class Intake:
         # Of SYNs that waited for the end of their flow's last connection, and were dropped behind it.
         for flow in [flow for flow in self._flow_roles if not self._gate.knows(flow)]:
             del self._flow_roles[flow]
+        told_since = self._loop.time() - limits.TELL_ANSWER_SECONDS
+        for server in [server for server, told in self._answer_told.items() if told < told_since]:
+            del self._answer_told[server]
 
     # --- Dials -----------------------------------------------------------------------------------------
 

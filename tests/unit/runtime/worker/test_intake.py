@@ -178,6 +178,23 @@ def test_a_flow_that_is_over_leaves_nothing_behind(
     assert world.intake._flow_roles == {}
 
 
+def test_servers_that_have_answered_are_forgotten(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which may be any address of a network that one machine answers for."""
+    moments = [100.0]
+    monkeypatch.setattr(world.loop, "time", lambda: moments[0])
+    monkeypatch.setattr(limits, "GATE_TICK_SECONDS", 3600)
+    told: list[object] = []
+    monkeypatch.setattr(world.intake, "_tell", told.append)
+    for host in range(10):
+        world.intake._tell_answer((f"2001:db8::{host}", 25))
+        moments[0] += 2 * limits.TELL_ANSWER_SECONDS
+        world.intake._tell_answer(("2001:db8::ff", 25))
+        world.intake._tick()
+        world.intake._tell_answer(("2001:db8::ff", 25))
+        assert list(world.intake._answer_told) == [("2001:db8::ff", 25)]
+    assert len(told) == 20, "of none twice within a second"
+
+
 def test_what_slept_for_long_forgets_and_what_slept_for_a_moment_goes_on(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
