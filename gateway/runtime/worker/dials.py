@@ -156,7 +156,7 @@ class Dials:
     def _taken_out(self, flow: Flow) -> socket.socket:
         dialled, give_up = self._under_way.pop(flow)
         give_up.cancel()
-        self._poller.forget(dialled.fileno())
+        self._poller.forget_if_watched(dialled.fileno())  # unless the kernel has not let us
         return dialled
 
 

@@ -401,6 +401,26 @@ def test_a_syn_passes_where_its_dial_ends_in_a_bug_and_the_dial_is_reset_before(
     goes_well(world, 1000)
 
 
+def test_a_syn_that_has_waited_passes_where_its_dial_cannot_be_watched(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel lets nobody watch more than so many descriptors. The SYN is none of this turn's packets."""
+    world.queue.arrives(syn(1000))
+    world.loop.run_until_complete(asyncio.wait_for(world.queue.judged.wait(), 5))
+    world.accepts(1000)
+    for one in world.pairs.pop()[1:]:
+        one.close()
+    world.queue.arrives(syn(1000))  # from the same port again, before the session has ended
+    world.queue.verdicts.clear()
+    breaks(monkeypatch, world.poller, "watch")
+    world.intake.ended(flow(1000), by_reset=False)
+    assert world.queue.verdicts == ["pass"]
+    assert world.failures == [(flow(1000), "a bug")]
+    nothing_is_left(world, 1000)
+    world.queue.verdicts.clear()
+    goes_well(world, 1000)
+
+
 def test_a_client_is_reset_where_its_session_cannot_begin(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
