@@ -104,6 +104,10 @@ class SynQueue:
             packet.set_mark(mark)
         packet.accept()
 
+    def forget_names(self) -> None:
+        """Of interfaces, which may have others since: to be called once in a while."""
+        self._interfaces.clear()
+
     def close(self) -> None:
         """Give the queue back. The kernel drops what it still holds: give verdicts first."""
         self._queue.unbind()

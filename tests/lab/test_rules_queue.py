@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import socket
 import subprocess
+from types import SimpleNamespace as Syn
 
 import pytest
 
@@ -13,6 +16,7 @@ from gateway.intercept import kernel
 from gateway.intercept.kernel import nft
 from gateway.intercept.nfqueue import SynQueue
 from gateway.policy import limits
+from tests.lab.own_namespaces import ip, lonely_router, remove_ours
 from tests.lab.rules_ground import CONFIG, HOSTS, A, B, G, Server, apply, made, sh, wait_for, within
 
 
@@ -46,6 +50,27 @@ def test_a_child_does_not_keep_the_queue(router: None) -> None:
     finally:
         child.kill()
         child.wait()
+
+
+def test_interfaces_that_change_names_are_told_by_their_new_ones() -> None:
+    """As when somebody gives the two of a router each other's, because the cables are in the wrong ones."""
+    remove_ours("nmqn")
+    here, told = f"nmqn-{os.getpid()}", list[str]()
+    with lonely_router(here):
+        queue = within(here, lambda: SynQueue(CONFIG.first_queue, lambda *packet: told.append(packet[-1])))
+        with contextlib.closing(queue):
+            lan, wan = (
+                within(here, lambda name=name: socket.if_nametoindex(name)) for name in ("lan", "wan")
+            )
+            packets = [Syn(indev=index, mark=0, get_payload=bytes) for index in (lan, wan)]
+            for packet in packets:
+                queue._packet_arrived(packet)
+            for words in ("lan name was-lan", "wan name lan", "was-lan name wan"):
+                ip(f"-n {here} link set {words.split()[0]} down", f"-n {here} link set {words}")
+            queue.forget_names()
+            for packet in packets:
+                queue._packet_arrived(packet)
+    assert told == ["lan", "wan", "wan", "lan"]
 
 
 def test_a_bound_queue_is_told_in_one_line(router: None) -> None:

@@ -294,6 +294,8 @@ class Intake:
 
     def _tick(self) -> None:
         self._ticker = self._loop.call_later(limits.GATE_TICK_SECONDS, self._tick)
+        if self._queue is not None:
+            self._queue.forget_names()
         self._execute(self._gate.tick(self._loop.time()))
         # Of SYNs that waited for the end of their flow's last connection, and were dropped behind it.
         for flow in [flow for flow in self._flow_roles if not self._gate.knows(flow)]:

@@ -52,11 +52,15 @@ class Queue:
         self._ours, self._theirs = socket.socketpair()
         self.verdicts: list[str] = []
         self.judged = asyncio.Event()
+        self.knows_names = True
 
     def fd(self) -> int:
         return self._ours.fileno()
 
     def run(self) -> None: ...
+
+    def forget_names(self) -> None:
+        self.knows_names = False
 
     def arrives(self, packet: bytes) -> None:
         self.judged.clear()
@@ -176,6 +180,14 @@ def test_a_flow_that_is_over_leaves_nothing_behind(
     monkeypatch.setattr(limits, "GATE_TICK_SECONDS", 3600)
     world.intake._tick()
     assert world.intake._flow_roles == {}
+
+
+def test_the_names_of_interfaces_are_asked_for_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "GATE_TICK_SECONDS", 3600)
+    world.intake._tick()
+    assert not world.queue.knows_names
+    world.intake.stop_taking()
+    world.intake._tick()
 
 
 def test_servers_that_have_answered_are_forgotten(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
