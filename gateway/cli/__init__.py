@@ -279,7 +279,7 @@ def up(settings: Settings, until_reboot: bool) -> None:
 def down(settings: Settings, until_reboot: bool) -> None:
     """Take the rules out and leave them out; mail then passes as if there were no gateway.
 
-    What `up` did to the service is taken back as well.
+    What `up` did to the service is taken back before: sessions that are open have 20 s to end.
     """
     from gateway.operator import lifecycle
 

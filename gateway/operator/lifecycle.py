@@ -146,7 +146,8 @@ def _await_rules(pause: Callable[[float], None]) -> str:
 def down(config: Config, *, until_reboot: bool = False, pause: Callable[[float], None] = time.sleep) -> str:
     """Take the rules out and leave them out; answers one line for the operator.
 
-    A service that `up` has started or enabled is stopped or disabled, unless the next boot is to find it.
+    A service that `up` has started or enabled is stopped or disabled before, unless the next boot is to find
+    it. Raises EnvironmentFailureError where that or the rules fail; the other half is done all the same.
     """
     with turn.taken(config, pause):
         return _down(config, until_reboot, pause)
@@ -155,6 +156,7 @@ def down(config: Config, *, until_reboot: bool = False, pause: Callable[[float],
 def _down(config: Config, until_reboot: bool, pause: Callable[[float], None]) -> str:
     word = said(config)
     # What `up` did to the service is forgotten only when it is taken back.
+    trouble = None if until_reboot else _service_trouble(word.service)
     lasting, here = (word.lasting, Wanted.DOWN) if until_reboot else (Wanted.DOWN, None)
     word = Word(lasting, here, word.service, word.downs + 1)
     rules = kernel.KernelRules(config)
@@ -168,11 +170,25 @@ def _down(config: Config, until_reboot: bool, pause: Callable[[float], None]) ->
     if until_reboot:
         until = "the next boot, or " if word.ends_with_boot else ""
         return f"rules are out until {until}`nightmail up`; mail passes in clear"
-    for done in reversed(word.service):
-        systemd.take_back(done)
+    if trouble is not None:
+        raise trouble
     if word.service:
         record_word(config.wanted_file, replace(word, service=()))
     return "rules are out and stay out; mail passes in clear until `nightmail up`"
+
+
+def _service_trouble(done: tuple[str, ...]) -> EnvironmentFailureError | None:
+    """Takes back what `up` did to the service; what fails is to be told once the rules are out.
+
+    Before they go: a daemon that stops lets its sessions end, and resets those that do not. Without rules
+    they would stand still, and what mail servers still send in them would leave in clear.
+    """
+    try:
+        for each in reversed(done):
+            systemd.take_back(each)
+    except EnvironmentFailureError as error:
+        return error
+    return None
 
 
 def _remove(config: Config, rules: kernel.KernelRules) -> None:

@@ -345,6 +345,28 @@ def test_what_was_done_to_the_service_is_known_until_it_is_taken_back(
     assert service.found() == Service(is_active=False, is_enabled=False)
 
 
+def test_the_daemon_ends_before_its_rules_go(
+    config: Config, systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lets its sessions end, or resets them: else they would stand still, and go on in clear."""
+    lifecycle.up(config, service.found())
+    systemd.said.clear()
+    monkeypatch.setattr(systemd.fake, "remove", lambda: systemd.said.append("remove"))
+    lifecycle.down(config)
+    assert systemd.said == ["disable", "stop", "remove"]
+
+
+@pytest.mark.parametrize("breaks", ["stop", "disable"])
+def test_the_rules_go_also_where_the_service_does_not(
+    config: Config, systemd: FakeSystemd, breaks: str
+) -> None:
+    lifecycle.up(config, service.found())
+    systemd.breaks = breaks
+    with pytest.raises(EnvironmentFailureError, match=f"systemctl {breaks}: no"):
+        lifecycle.down(config)
+    assert systemd.fake.done == [("remove", Wanted.DOWN)]
+
+
 @pytest.mark.parametrize("state", ["not-found", "masked"])
 def test_no_service(config: Config, systemd: FakeSystemd, state: str) -> None:
     systemd.state["LoadState"] = state
