@@ -99,6 +99,8 @@ class SendingSession(Machine):
     # --- Observing -----------------------------------------------------------------------------------
 
     def _observe_sender(self, event: OctetsReceived, now: float) -> list[Command]:
+        if self._observer.greets_with_421 and self._context.pin is not None:
+            return []  # the session ends as soon as the sender has the whole of it: see `_end_as_told`
         if self._observer.stage in _BEFORE_EHLO:
             self._redials.ehlo_sent_at = now
         commands = self._observed(self._observer.sender_octets(event.octets), now)

@@ -20,6 +20,7 @@ from gateway.smtp.dialogue import Seen, Stage, next_stage
 from gateway.smtp.events import EhloReply, Observation, Passed, Role, Unparsed
 
 _EHLO_HEAD_OCTETS = len(b"EHLO ")
+_CLOSING = b"%d" % grammar.CLOSING
 _TO_RECEIVER, _TO_SENDER = True, False
 
 
@@ -43,6 +44,11 @@ class Observer:
         """The whole greeting; empty until it is complete."""
         complete = self._stage in (Stage.EHLO, Stage.REPLY, Stage.DECIDED)
         return self._greeting.octets if complete else b""
+
+    @property
+    def greets_with_421(self) -> bool:
+        """The receiver says so in the place of its greeting, and has not said it to the end."""
+        return self._stage is Stage.GREETING and self._greeting.octets_begin(_CLOSING)
 
     @property
     def seen_from_sender(self) -> bytes:
@@ -136,7 +142,7 @@ class Observer:
 
     def _out_of_turn_octets(self, data: bytes) -> list[Observation]:
         """Behind the greeting, before the EHLO: an empty line, a 421 for a sender that idles."""
-        code = grammar.CLOSING if data.startswith(b"%d" % grammar.CLOSING) else None
+        code = grammar.CLOSING if data.startswith(_CLOSING) else None
         return self._not_understood(Reason.ODD_GREETING, Passed(_TO_SENDER, data), code)
 
     def _reply_octets(self, data: bytes) -> list[Observation]:
@@ -207,7 +213,7 @@ def _read_reply(lines: LineBuffer, code: bytes, refused: Reason, odd: Reason) ->
     before their lines are complete, so that what cannot become the reply is not held until it ends. But a 421
     is read to its end: it is the last that the sender may be told.
     """
-    if lines.octets_begin(b"%d" % grammar.CLOSING):
+    if lines.octets_begin(_CLOSING):
         return _read_closing(lines, refused)
     if lines.at_first_line:
         grammar.check_reply_head(lines.head(grammar.REPLY_HEAD_OCTETS), code, refused, odd)
@@ -223,7 +229,7 @@ def _read_reply(lines: LineBuffer, code: bytes, refused: Reason, odd: Reason) ->
 def _read_closing(lines: LineBuffer, refused: Reason) -> bool:
     """As `_read_reply`, but it ends in a refusal: at the last line, or at what is no line of a reply."""
     try:
-        line = lines.next_line(behind=b"%d-" % grammar.CLOSING)
+        line = lines.next_line(behind=_CLOSING + b"-")
     except PeerProtocolError:
         line = b""
     if line is None:

@@ -33,6 +33,11 @@ _sending.lacks(
     "        if False:",
 )
 _sending.lacks(
+    "what a sender says into a pinned peer's 421 stays here",
+    "        if self._observer.greets_with_421 and self._context.pin is not None:",
+    "        if False:",
+)
+_sending.lacks(
     "a pinned peer's 421 for a greeting or a reply ends the session",
     "        if unoffered.closes(unparsed) and pin is not None:",
     "        if False:",

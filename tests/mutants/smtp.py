@@ -92,7 +92,7 @@ _observer.lacks(
 
 _observer.lacks(
     "what begins as a 421 is one, whatever follows",
-    '    if lines.octets_begin(b"%d" % grammar.CLOSING):\n        return _read_closing(lines, refused)\n',
+    "    if lines.octets_begin(_CLOSING):\n        return _read_closing(lines, refused)\n",
     "",
 )
 _observer.lacks(

@@ -88,6 +88,13 @@ def test_a_421_of_a_pinned_peer_is_whole_and_the_end(who: str, place: str, said:
 
 
 @WHO
+@pytest.mark.parametrize("words", [EHLO, MAIL])
+def test_what_the_sender_says_into_one_stays_here(who: str, words: bytes) -> None:
+    s = at("greeting", who).from_far(b"421-x\r\n").from_near(words).from_far(b"421 x\r\n")
+    assert is_put_off(s, b"421-x\r\n421 x\r\n", b"")
+
+
+@WHO
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("said", PUT_OFF[:-2])
 def test_so_is_one_that_comes_unasked(who: str, place: str, said: bytes) -> None:

@@ -193,6 +193,26 @@ def test_a_421_of_a_pinned_peer_reaches_the_sender_whole_however_it_is_cut(place
         assert (book.closed, book.relayed, book.decision.alarm) == (True, False, False)
 
 
+@pytest.mark.parametrize("words", [EHLO, MAIL], ids=["ehlo", "mail"])
+@pytest.mark.parametrize("cut", [3, 5, 25])
+def test_a_421_of_a_pinned_peer_that_comes_in_pieces_gets_nothing_in_between(words: bytes, cut: int) -> None:
+    """In the place of a greeting, which passes at once, as the sender's first words do."""
+    said = b"421-4.3.2 Come back\r\n421 later\r\n"
+    book = Playbook(sending(pin=R_PIN))
+    book.far(said[:cut])
+    book.near(words)
+    book.far(said[cut:])
+    assert (book.to_near, book.to_far) == (said, b"")
+    assert (book.closed, book.decision.alarm) == (True, False)
+
+
+def test_where_no_pin_exists_what_the_sender_says_into_a_421_passes() -> None:
+    book = Playbook(sending())
+    book.far(b"421-4.3.2 Come back\r\n")
+    book.near(MAIL)
+    assert (book.to_far, book.relayed) == (MAIL, True)
+
+
 @pytest.mark.parametrize(
     "rest",
     [b" x\n", b" x\rx", b" x\0", b" x\r\n250 y\r\n", b"-x\r\n421?\r\n", b"x\r\n", b"-" + b"x" * 20_000],
