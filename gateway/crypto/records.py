@@ -221,7 +221,11 @@ class RecordLayer:
         cipher.decrypt_into(frame_header(FrameKind.RECORD, len(body)), body, inner)
         if not cipher.n & _REKEY_MASK:
             cipher.rekey()
-        record = _decoded(inner)
+        try:
+            record = _decoded(inner)
+        except PeerProtocolError:
+            inner[:] = bytes(len(inner))
+            raise
         self.receives = Direction.CLOSED if record.kind in _LAST else Direction.RUNNING
         if self._peer is None:
             self._peer = self._verified()

@@ -19,9 +19,15 @@ _records.lacks(
     "the reader changes keys after 16,384 records",
     """        if not cipher.n & _REKEY_MASK:
             cipher.rekey()
-        record = _decoded(inner)
+        try:
+            record = _decoded(inner)
 """,
-    "        record = _decoded(inner)\n",
+    "        try:\n            record = _decoded(inner)\n",
+)
+_records.lacks(
+    "what stood in a record that is none is wiped",
+    "            inner[:] = bytes(len(inner))\n",
+    "",
 )
 _records.lacks(
     "a record layer that failed is dead",

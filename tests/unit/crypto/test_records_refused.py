@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -91,7 +92,24 @@ def test_a_record_of_another_channel() -> None:
     assert refused(r, FrameReader().feed(s.seal(RecordType.DATA, b"words"))[0].body) is Reason.BAD_TAG
 
 
-def test_plaintext_of_a_failed_record_is_wiped(monkeypatch: pytest.MonkeyPatch) -> None:
+def _tampered(s: RecordLayer) -> bytes:
+    body = bytearray(FrameReader().feed(s.seal(RecordType.DATA, b"RCPT TO:<b@b.example>"))[0].body)
+    body[-1] ^= 1
+    return bytes(body)
+
+
+def _of_no_type(s: RecordLayer) -> bytes:
+    return _sealed_inner(s, b"\x09\0\x05words")
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [(_tampered, Reason.BAD_TAG), (_of_no_type, Reason.BAD_RECORD)],
+    ids=["tampered", "of no type"],
+)
+def test_plaintext_of_a_failed_record_is_wiped(
+    made: Callable[[RecordLayer], bytes], reason: Reason, monkeypatch: pytest.MonkeyPatch
+) -> None:
     buffers: list[bytearray] = []
 
     class Watched:
@@ -108,9 +126,7 @@ def test_plaintext_of_a_failed_record_is_wiped(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(primitives, "ChaCha20Poly1305", Watched)
     r, s = layers()
-    body = bytearray(FrameReader().feed(s.seal(RecordType.DATA, b"RCPT TO:<b@b.example>"))[0].body)
-    body[-1] ^= 1
-    assert refused(r, bytes(body)) is Reason.BAD_TAG
+    assert refused(r, made(s)) is reason
     assert buffers
     assert [any(buffer) for buffer in buffers] == [False]
 
