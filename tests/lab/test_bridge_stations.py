@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import pytest
 from pyroute2 import IPRoute
@@ -13,12 +13,12 @@ from gateway.intercept.kernel import lifts
 from gateway.intercept.objects import BridgeLift
 from tests.lab.own_namespaces import ip, remove_ours
 from tests.lab.rules_ground import sh, within
+from tests.told import NEIGHBOUR, Told
 
 PREFIX: Final = "nmst"
 HERE: Final = f"{PREFIX}-{os.getpid()}"
 LIFT: Final = BridgeLift("br0", ("cable",), "nm0", "nm1", "02:4e:4d:00:00:19")
 STATIONS: Final = 200
-_RTM_NEWNEIGH: Final = 28  # <linux/rtnetlink.h>
 
 
 @pytest.fixture
@@ -41,16 +41,9 @@ def bridge() -> Iterator[None]:
 
 def looked() -> tuple[bool, int]:
     """Whether our entry is there, and of how many the kernel has told."""
-    told: list[int] = []
     with IPRoute() as route:
-        parse = route.marshal.parse_one_message
-
-        def hear(key: int, *rest: Any) -> Any:
-            told.append(key)
-            return parse(key, *rest)
-
-        route.marshal.parse_one_message = hear
-        return lifts._has_entry(route, lifts._links(route), LIFT), told.count(_RTM_NEWNEIGH)
+        told = Told(route, NEIGHBOUR)
+        return lifts._has_entry(route, lifts._links(route), LIFT), told.count
 
 
 def test_our_entry_is_found_among_those_of_our_port_alone(bridge: None) -> None:

@@ -261,11 +261,11 @@ def _routes(ip: Any, family: int, table: int, names: dict[int, str]) -> list[_Ro
     return found
 
 
-def _table(ip: Any, family: int, table: int) -> list[Any]:
-    """All routes of one table. A full routing table beside it has a million."""
+def _table(ip: Any, family: int, table: int, **wanted: int) -> list[Any]:
+    """All routes of one table, or those of it by one interface (oif); in all there may be a million."""
     with strictly(ip):
         # By its own filter pyroute2 would leave the table out of the question.
-        return list(ip.route("dump", dump_filter=None, family=_AF[family], table=table))
+        return list(ip.route("dump", dump_filter=None, family=_AF[family], table=table, **wanted))
 
 
 def _rule_words(rule: PolicyRule) -> dict[str, Any]:
@@ -297,18 +297,11 @@ def _routed_networks(ip: Any, interfaces: Iterable[str]) -> tuple[Network, ...]:
     networks: list[Network] = []
     for family in families():
         of_family: list[Any] = []
-        for route in ip.get_routes(family=_AF[family], table=_MAIN_TABLE):
-            if route["type"] != _RTN_UNICAST or not route["dst_len"]:
-                continue
-            if indexes & _outgoing(route):
+        for route in (each for index in indexes for each in _table(ip, family, _MAIN_TABLE, oif=index)):
+            if route["type"] == _RTN_UNICAST and route["dst_len"]:
                 of_family.append(ip_network(f"{route.get_attr('RTA_DST')}/{route['dst_len']}"))
         networks += collapse_addresses(net for net in of_family if not _is_special(net))
     return tuple(networks)
-
-
-def _outgoing(route: Any) -> set[int]:
-    hops = route.get_attr("RTA_MULTIPATH") or []
-    return {route.get_attr("RTA_OIF"), *(hop["oif"] for hop in hops)}
 
 
 def _is_special(network: Network) -> bool:

@@ -10,45 +10,36 @@ import pytest
 from pyroute2 import IPRoute
 
 from gateway.intercept.kernel import routing
+from tests.told import ROUTE, Told
 
 NOBODYS = 3_999_999_999
 """A table without routes."""
-_RTM_NEWROUTE = 24  # <linux/rtnetlink.h>
-
-
-class Listened:
-    """An IPRoute, and the routes that the kernel has told it, whether anybody is given them or not."""
-
-    def __init__(self, ip: Any) -> None:
-        self.ip = ip
-        self.told = 0
-        self._parse = ip.marshal.parse_one_message
-        ip.marshal.parse_one_message = self._hear
-
-    def _hear(self, key: int, *rest: Any) -> Any:
-        self.told += key == _RTM_NEWROUTE
-        return self._parse(key, *rest)
 
 
 @pytest.fixture
-def listened() -> Iterator[Listened]:
+def ip() -> Iterator[Any]:
     with IPRoute() as ip:
-        yield Listened(ip)
+        yield ip
 
 
-def test_pyroute2_has_the_kernel_tell_all_routes_of_all_tables(listened: Listened) -> None:
+@pytest.fixture
+def told(ip: Any) -> Told:
+    return Told(ip, ROUTE)
+
+
+def test_pyroute2_has_the_kernel_tell_all_routes_of_all_tables(ip: Any, told: Told) -> None:
     """If it no longer does, there is no need to ask in another way."""
-    assert not listened.ip.get_routes(family=socket.AF_INET, table=NOBODYS)
-    assert listened.told, "the loopback has routes of its own, in the table local"
+    assert not ip.get_routes(family=socket.AF_INET, table=NOBODYS)
+    assert told.count, "the loopback has routes of its own, in the table local"
 
 
-def test_the_kernel_tells_of_one_table_alone(listened: Listened) -> None:
+def test_the_kernel_tells_of_one_table_alone(ip: Any, told: Told) -> None:
     for family in (4, 6):
-        assert routing._routes(listened.ip, family, NOBODYS, {}) == []
-    assert not listened.told
+        assert routing._routes(ip, family, NOBODYS, {}) == []
+    assert not told.count
 
 
-def test_what_is_asked_next_is_asked_as_before(listened: Listened) -> None:
-    routing._routes(listened.ip, 4, NOBODYS, {})
-    assert listened.ip.get_routes(family=socket.AF_INET, table=NOBODYS) == ()
-    assert listened.told
+def test_what_is_asked_next_is_asked_as_before(ip: Any, told: Told) -> None:
+    routing._routes(ip, 4, NOBODYS, {})
+    assert ip.get_routes(family=socket.AF_INET, table=NOBODYS) == ()
+    assert told.count

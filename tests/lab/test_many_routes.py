@@ -1,0 +1,59 @@
+"""A router may have a million routes: which of them lead inside is asked of the inside interfaces alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+from pyroute2 import IPRoute
+
+from gateway.intercept.kernel import routing
+from tests.lab.own_namespaces import ip, lonely_router, remove_ours
+from tests.lab.rules_ground import sh, within
+from tests.told import ROUTE, Told
+
+PREFIX: Final = "nmmr"
+HERE: Final = f"{PREFIX}-{os.getpid()}"
+OUTSIDE: Final = 200
+
+
+@pytest.fixture
+def router() -> Iterator[None]:
+    remove_ours(PREFIX)
+    with lonely_router(HERE):
+        ip(
+            f"-n {HERE} address add fd00:1::1/64 dev lan nodad",
+            f"-n {HERE} address add fd00:2::1/64 dev wan nodad",
+            f"-n {HERE} route add 192.168.7.0/24 via 10.1.0.7",
+            f"-n {HERE} route add 192.168.9.0/24 nexthop via 10.2.0.9 nexthop via 10.1.0.9",
+            f"-n {HERE} route add unreachable 192.168.11.0/24",
+            f"-n {HERE} route add fd00:7::/64 via fd00:1::7",
+            f"-n {HERE} route add fd00:9::/64 nexthop via fd00:2::9 nexthop via fd00:1::9",
+        )
+        routes = (
+            f"route add 172.16.{each}.0/24 via 10.2.0.2\nroute add fd00:16:{each}::/64 via fd00:2::2\n"
+            for each in range(OUTSIDE)
+        )
+        sh(HERE, "ip -batch -", stdin="".join(routes))
+        yield
+
+
+def looked() -> tuple[list[str], int]:
+    with IPRoute() as route:
+        told = Told(route, ROUTE)
+        return sorted(map(str, routing._routed_networks(route, ["lan"]))), told.count
+
+
+def test_what_lies_inside_is_asked_of_the_interfaces_inside(router: None) -> None:
+    found, told = within(HERE, looked)
+    assert found == [
+        "10.1.0.0/24",
+        "192.168.7.0/24",
+        "192.168.9.0/24",
+        "fd00:1::/64",
+        "fd00:7::/64",
+        "fd00:9::/64",
+    ]
+    assert told < OUTSIDE
