@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-ROUTE: Final = 24  # RTM_NEWROUTE, <linux/rtnetlink.h>
+LINK: Final = 16  # RTM_NEWLINK, <linux/rtnetlink.h>
+ROUTE: Final = 24  # RTM_NEWROUTE
 NEIGHBOUR: Final = 28  # RTM_NEWNEIGH
 
 

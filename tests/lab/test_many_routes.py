@@ -1,4 +1,4 @@
-"""A router may have a million routes: which of them lead inside is asked of the inside interfaces alone."""
+"""A router may have a million routes, and a thousand interfaces: the kernel is asked of those that matter."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 from pyroute2 import IPRoute
 
 from gateway.intercept.kernel import routing
+from gateway.intercept.objects import InterfaceRoute, LocalRoute
 from tests.lab.own_namespaces import ip, lonely_router, remove_ours
 from tests.lab.rules_ground import sh, within
-from tests.told import ROUTE, Told
+from tests.told import LINK, ROUTE, Told
 
 PREFIX: Final = "nmmr"
 HERE: Final = f"{PREFIX}-{os.getpid()}"
@@ -57,3 +58,22 @@ def test_what_lies_inside_is_asked_of_the_interfaces_inside(router: None) -> Non
         "fd00:9::/64",
     ]
     assert told < OUTSIDE
+
+
+def test_our_own_routes_are_known_without_a_look_at_all_interfaces(router: None) -> None:
+    ours: list[LocalRoute | InterfaceRoute] = [
+        LocalRoute(4, 99),
+        InterfaceRoute(6, "lan", 99),
+        InterfaceRoute(4, "lan", 99),
+    ]
+    ip(
+        f"-n {HERE} route add local default dev lo table 99",
+        f"-n {HERE} -6 route add default dev lan table 99",
+    )
+
+    def missing() -> tuple[list[str], int]:
+        with IPRoute() as route:
+            told = Told(route, LINK)
+            return routing._missing(route, ours), told.count
+
+    assert within(HERE, missing) == (["ip -4 route default dev lan table 99"], 0)

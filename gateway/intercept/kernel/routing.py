@@ -91,10 +91,9 @@ class Routing:
         for rule in _policy_rules(ip):
             if rule.table in self._tables:
                 _delete(ip.rule, _rule_words(rule))
-        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in ip.get_links()}
         for family in families():
             for table in self._tables:
-                for route in _routes(ip, family, table, names):
+                for route in _routes(ip, family, table):
                     _delete(ip.route, _route_words(ip, route))
 
 
@@ -214,7 +213,6 @@ def own_addresses() -> tuple[Network, ...]:
 def _missing(ip: Any, wanted: Sequence[PolicyRule | _Route]) -> list[str]:
     here = families()
     present = _policy_rules(ip)
-    names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in ip.get_links()}
     missing: list[str] = []
     for each in wanted:
         if each.family not in here:
@@ -222,7 +220,7 @@ def _missing(ip: Any, wanted: Sequence[PolicyRule | _Route]) -> list[str]:
         if isinstance(each, PolicyRule):
             if each not in present:
                 missing.append(_words_of(each))
-        elif each not in _routes(ip, each.family, each.table, names):
+        elif each not in _routes(ip, each.family, each.table):
             kind, device = ("local ", LOOPBACK) if isinstance(each, LocalRoute) else ("", each.interface)
             missing.append(f"ip -{each.family} route {kind}default dev {device} table {each.table}")
     return missing
@@ -247,11 +245,11 @@ def _policy_rules(ip: Any) -> list[PolicyRule]:
     return found
 
 
-def _routes(ip: Any, family: int, table: int, names: dict[int, str]) -> list[_Route]:
+def _routes(ip: Any, family: int, table: int) -> list[_Route]:
     """Default routes of one table that have the shape of ours."""
     found: list[_Route] = []
     for route in _table(ip, family, table):
-        interface = names.get(route.get_attr("RTA_OIF"))
+        interface = _name(route.get_attr("RTA_OIF"))
         if route["dst_len"] != 0 or interface is None:
             continue
         if route["type"] == _RTN_LOCAL:
@@ -259,6 +257,13 @@ def _routes(ip: Any, family: int, table: int, names: dict[int, str]) -> list[_Ro
         elif route["type"] == _RTN_UNICAST and route.get_attr("RTA_GATEWAY") is None:
             found.append(InterfaceRoute(family, interface, table))
     return found
+
+
+def _name(index: int | None) -> str | None:
+    """Of an interface of this thread's namespace. All of them may be a thousand, and take as long to read."""
+    with contextlib.suppress(OSError):
+        return None if index is None else socket.if_indextoname(index)
+    return None
 
 
 def _table(ip: Any, family: int, table: int, **wanted: int) -> list[Any]:

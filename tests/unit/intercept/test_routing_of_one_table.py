@@ -35,11 +35,11 @@ def test_pyroute2_has_the_kernel_tell_all_routes_of_all_tables(ip: Any, told: To
 
 def test_the_kernel_tells_of_one_table_alone(ip: Any, told: Told) -> None:
     for family in (4, 6):
-        assert routing._routes(ip, family, NOBODYS, {}) == []
+        assert routing._routes(ip, family, NOBODYS) == []
     assert not told.count
 
 
 def test_what_is_asked_next_is_asked_as_before(ip: Any, told: Told) -> None:
-    routing._routes(ip, 4, NOBODYS, {})
+    routing._routes(ip, 4, NOBODYS)
     assert ip.get_routes(family=socket.AF_INET, table=NOBODYS) == ()
     assert told.count
