@@ -147,6 +147,12 @@ def render_vouching(
     return "\n".join([*lines, *([f"add element inet {NFT_TABLE} alive {{ {marks} }}"] if marks else []), ""])
 
 
+def element_query(name: str, element: str) -> list[str]:
+    """A command that succeeds where this set of our table has this element. Changes nothing: it asks whether
+    that could be taken out. For `get element` nft 1.0.6 reads first what all sets of the machine hold."""
+    return ["nft", "-c", "delete", "element", "inet", NFT_TABLE, name, element]
+
+
 def _longest_run(numbers: list[int]) -> list[int]:
     best: list[int] = []
     run: list[int] = []

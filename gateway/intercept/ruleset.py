@@ -20,7 +20,7 @@ from typing import TypeVar
 from gateway.config import Config, Network
 from gateway.errors import EnvironmentFailureError, LocalMisuseError
 from gateway.intercept.marks import SLOTS, MarkBits, Verdict
-from gateway.intercept.objects import GATE_LINE, NFT_TABLE, IptablesRules, KernelObject, NftTable
+from gateway.intercept.objects import GATE_LINE, IptablesRules, KernelObject, NftTable, element_query
 from gateway.intercept.placements import layout_of
 from gateway.intercept.pulse import PULSE_PORT
 from gateway.policy import limits
@@ -117,7 +117,7 @@ def reset_query(kind: str, server: str, client: str) -> list[str]:
     if "%" in server + client:  # behind it ip_address takes anything
         raise ValueError("an address with a scope")
     where = f"{{ {ip_address(server)} . {ip_address(client)} }}"
-    return ["nft", "get", "element", "inet", NFT_TABLE, f"{kind}_resets{family}", where]
+    return element_query(f"{kind}_resets{family}", where)
 
 
 # --- Exceptions --------------------------------------------------------------------------------------

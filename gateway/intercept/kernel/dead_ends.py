@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import re
 from typing import Final
 
+from gateway.errors import EnvironmentFailureError
+from gateway.intercept.kernel import nft
 from gateway.intercept.kernel.commands import run, succeeds
-from gateway.intercept.objects import NFT_TABLE
+from gateway.intercept.objects import NFT_TABLE, element_query
 
-_COUNTER: Final = "spared"
+_COUNTED: Final = re.compile(r"\n\tcounter spared {\n\t\tpackets (\d+) ")
 
 
 def add_dead_end(address: str, port: int, seconds: int) -> None:
@@ -22,13 +24,16 @@ def remove_dead_end(address: str, port: int) -> None:
 
 
 def is_dead_end(address: str, port: int) -> bool:
-    return succeeds(["nft", "get", "element", "inet", NFT_TABLE, *_element(address, port).split(" ", 1)])
+    return succeeds(element_query(*_element(address, port).split(" ", 1)))
 
 
 def dead_end_count() -> int:
     """SYNs that passed so since the table was made. Raises EnvironmentFailureError."""
-    listing = json.loads(run(["nft", "-j", "list", "counter", "inet", NFT_TABLE, _COUNTER]))
-    return sum(one["counter"]["packets"] for one in listing["nftables"] if "counter" in one)
+    table = nft.ours_in(run(nft.listing_command("inet")), "inet")
+    found = _COUNTED.search(table or "")
+    if found is None:
+        raise EnvironmentFailureError(f"nft: nothing is counted in a table {NFT_TABLE}")
+    return int(found[1])
 
 
 def _element(address: str, port: int, seconds: int | None = None) -> str:

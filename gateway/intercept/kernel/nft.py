@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.errors import EnvironmentFailureError
-from gateway.intercept.kernel.commands import end, finish, first_line, run, start
+from gateway.intercept.kernel.commands import finish, run, start
 from gateway.intercept.kernel.news import heard_of
 from gateway.intercept.objects import NFT_TABLE, VOUCHING_CHAIN, KernelObject, NftTable, render_vouching
 from gateway.intercept.statements import statements
@@ -230,16 +230,22 @@ def _raw_listings(wanted: Sequence[NftTable]) -> dict[str, str | None]:
 
 
 def _listed(families: Sequence[str]) -> dict[str, str | None]:
-    """All at once. Raises EnvironmentFailureError for a table that is there and is not shown: taken for gone,
-    it would be put in anew, without what it remembers."""
-    running = {family: start(["nft", "-s", "-t", "list", "table", family, NFT_TABLE]) for family in families}
-    listings: dict[str, str | None] = {}
-    for family, process in running.items():
-        out, complaint = end("nft", process)
-        listings[family] = out if process.returncode == 0 else None
-        if process.returncode != 0 and family in _families_present():
-            raise EnvironmentFailureError(f"nft: {first_line(complaint)}")
-    return listings
+    """All at once. Raises EnvironmentFailureError where the tool fails: a table that is taken for gone would
+    be put in anew, without what it remembers."""
+    running = {family: start(listing_command(family, "-s")) for family in families}
+    return {family: ours_in(finish("nft", process, ""), family) for family, process in running.items()}
+
+
+def listing_command(family: str, *options: str) -> list[str]:
+    """All tables of a family, without what their sets hold. For less (a table, a counter) nft 1.0.6 reads
+    that first, whatever it is told: 0.6 s for 60,000 connections that our own table remembers."""
+    return ["nft", "-t", *options, "list", "ruleset", family]
+
+
+def ours_in(listing: str, family: str) -> str | None:
+    """Of what that has printed; None where our table is not there."""
+    found = re.search(rf"^table {family} {NFT_TABLE} {{\n.*?^}}\n", listing, re.MULTILINE | re.DOTALL)
+    return found[0] if found else None
 
 
 # --- The number of the kernel's rule set --------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 from gateway.config import Config
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel, ruleset
-from gateway.intercept.kernel import iptables, nft
+from gateway.intercept.kernel import dead_ends, iptables, nft
 from gateway.intercept.kernel.commands import start
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.objects import IptablesRules, KernelObject, NftTable, Sysctl
@@ -369,18 +369,31 @@ def test_a_bug_leaves_no_half_of_a_rule_set(
     assert told == ["put 1 Sysctl", "take IptablesRules", "take NftTable", "take Sysctl"]
 
 
-@pytest.mark.parametrize("stands", [True, False])
-def test_a_table_that_is_not_shown_is_not_taken_for_gone(
-    monkeypatch: pytest.MonkeyPatch, stands: bool
-) -> None:
+def test_a_table_that_is_not_shown_is_not_taken_for_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """nft was killed, say: put in anew, the table would remember no connection."""
     monkeypatch.setattr(nft, "start", lambda command: start(["sh", "-c", "echo it ended >&2; exit 1"]))
-    monkeypatch.setattr(nft, "run", lambda command: "table inet nightmail\n" if stands else "")
-    if stands:
-        with pytest.raises(EnvironmentFailureError, match=r"^nft: it ended$"):
-            nft.notes()
-    else:
-        assert nft.notes() == {}
+    with pytest.raises(EnvironmentFailureError, match=r"^nft: it ended$"):
+        nft.notes()
+
+
+def test_our_table_is_found_among_others() -> None:
+    ours = "table inet nightmail {\n\tchain leaving {\n\t\taccept\n\t}\n}\n"
+    before, behind = "table inet nightmail2 {\n\tset a {\n\t}\n}\n", "table inet filter {\n}\n"
+    assert nft.ours_in(before + ours + behind, "inet") == ours
+    assert nft.ours_in(ours, "bridge") is None
+    assert nft.ours_in(before + behind, "inet") is None
+
+
+def test_what_is_not_counted_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    counter = "table inet others {\n\tcounter spared {\n\t\tpackets 7 bytes 420\n\t}\n}\n"
+    ours = counter.replace("others", "nightmail").replace("\tc", "\tset a {\n\t}\n\n\tc").replace("7", "9")
+    for listing, expected in ((counter + ours, 9), (counter, None)):
+        monkeypatch.setattr(dead_ends, "run", lambda command, listing=listing: listing)
+        if expected is not None:
+            assert kernel.dead_end_count() == expected
+            continue
+        with pytest.raises(EnvironmentFailureError, match="nothing is counted"):
+            kernel.dead_end_count()
 
 
 def test_what_was_taken_away_half_way_is_missed_when_it_is_wanted_after_all(
