@@ -2,9 +2,9 @@
 
 Before the receiving gateway's first record has verified, no content leaves: then it never went to an
 impostor, and a redial cannot deliver twice. Content follows a BDAT line (RFC 3030) and a DATA line (RFC 5321
-4.1.1.4); this scan knows line starts and nothing else. It errs on the side of holding: any CR or LF starts a
-line, blanks before a command are skipped, and whatever begins with DATA counts, because some receivers read
-it so, and holding too much costs a moment, too little a mail.
+4.1.1.4), and a BURL line (RFC 4468) stands for it; this scan knows line starts and nothing else. It errs on
+the side of holding: any CR or LF starts a line, blanks before a command are skipped, and whatever begins with
+DATA counts, because some receivers read it so, and holding too much costs a moment, too little a mail.
 Counterpart: `session.first_flight`, which drops the scan as soon as the first record has verified.
 """
 
@@ -14,9 +14,9 @@ import enum
 import re
 from typing import Final
 
-_CONTENT = re.compile(rb"[\r\n][ \t]*(BDAT|DATA)", re.IGNORECASE)
-# A line start at the end of the octets so far that could still become one of the two.
-_UNDECIDED = re.compile(rb"[\r\n][ \t]*((?:B(?:DA?)?|D(?:AT?)?)?)\Z", re.IGNORECASE)
+_CONTENT = re.compile(rb"[\r\n][ \t]*(BDAT|BURL|DATA)", re.IGNORECASE)
+# A line start at the end of the octets so far that could still become one of them.
+_UNDECIDED = re.compile(rb"[\r\n][ \t]*((?:B(?:DA?|UR?)?|D(?:AT?)?)?)\Z", re.IGNORECASE)
 # The end of a DATA line. A CR as the last octet decides nothing: its LF may be on the way.
 _DATA_END = re.compile(rb"\r\n|\n|\r(?=[^\n])")
 _LINE_END: Final = b"\n"
@@ -56,9 +56,9 @@ class ContentScan:
         found = _CONTENT.search(text)
         if found is None:
             return self._no_content(octets, text, offset)
-        if found.group(1).upper() == b"BDAT":
-            return self._hold_from(octets, found.start(1) - offset, _Place.CONTENT)
-        return self._in_data_line(octets, found.end(1) - offset)
+        if found.group(1).upper() == b"DATA":
+            return self._in_data_line(octets, found.end(1) - offset)
+        return self._hold_from(octets, found.start(1) - offset, _Place.CONTENT)
 
     def _no_content(self, octets: bytes, text: bytes, offset: int) -> tuple[bytes, bytes]:
         undecided = _UNDECIDED.search(text)

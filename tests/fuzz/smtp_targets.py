@@ -111,11 +111,13 @@ def _verb(said: bytes) -> None:
     assert whole is (True if said.startswith(VERB_LINE) else None if VERB_LINE.startswith(said) else False)
 
 
-_CONTENT_LINE = re.compile(rb"(?:^|[\r\n])[ \t]*(?:(BDAT)|DATA[^\r\n]*(?:\r\n|\n|\r(?!\Z)))", re.IGNORECASE)
+_CONTENT_LINE = re.compile(
+    rb"(?:^|[\r\n])[ \t]*(?:(BDAT|BURL)|DATA[^\r\n]*(?:\r\n|\n|\r(?!\Z)))", re.IGNORECASE
+)
 
 
 def content_may_not_follow(sent: bytes) -> None:
-    """What left before the peer was confirmed holds no BDAT, and nothing behind a DATA line."""
+    """What left before the peer was confirmed holds no BDAT or BURL, and nothing behind a DATA line."""
     found = _CONTENT_LINE.search(sent)
     assert found is None or (found.end() == len(sent) and not found.group(1)), sent
 
@@ -177,7 +179,7 @@ TARGETS = (
         "command",
         commands,
         ("gateway.smtp.observer", "gateway.smtp.grammar", "gateway.smtp.firstflight"),
-        words=(*_WORDS, b"BDAT ", b"DATA\r\n", b"\nDATA", b"\r\nBDAT"),
+        words=(*_WORDS, b"BDAT ", b"BURL ", b"DATA\r\n", b"\nDATA", b"\r\nBDAT"),
     ),
     Target("dialogue", dialogue, ("gateway.smtp.observer", "gateway.smtp.dialogue"), words=_WORDS),
     Target(

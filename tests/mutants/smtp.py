@@ -44,8 +44,9 @@ _capability.lacks(
 )
 
 _scan = Room("gateway/smtp/firstflight.py")
-_scan.lacks("BDAT begins content", '[ \\t]*(BDAT|DATA)"', '[ \\t]*(DATA)"')
-_scan.lacks("DATA begins content", '[ \\t]*(BDAT|DATA)"', '[ \\t]*(BDAT)"')
+_scan.lacks("BDAT begins content", '[ \\t]*(BDAT|BURL|DATA)"', '[ \\t]*(BURL|DATA)"')
+_scan.lacks("BURL stands for content", '[ \\t]*(BDAT|BURL|DATA)"', '[ \\t]*(BDAT|DATA)"')
+_scan.lacks("DATA begins content", '[ \\t]*(BDAT|BURL|DATA)"', '[ \\t]*(BDAT|BURL)"')
 _scan.lacks(
     "a bare CR or LF begins a line",
     '_CONTENT = re.compile(rb"[\\r\\n][ \\t]*',

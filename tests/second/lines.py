@@ -121,7 +121,7 @@ class Scan(Enum):
     LINE_START = auto()
     """At the beginning of a line, or behind blanks there."""
     IN_WORD = auto()
-    """Its first word may still become BDAT or DATA."""
+    """Its first word may still become BDAT, BURL or DATA."""
     IN_LINE = auto()
     IN_DATA_LINE = auto()
     BEHIND_CR = auto()
@@ -135,7 +135,7 @@ class FirstFlight:
 
     _at: Scan = Scan.LINE_START
     _word: bytes = b""
-    """The octets of a word that may still become BDAT or DATA. They wait."""
+    """The octets of a word that may still become BDAT, BURL or DATA. They wait."""
     _content: bytes = b""
 
     def passes(self, octets: bytes) -> bytes:
@@ -172,10 +172,10 @@ class FirstFlight:
             return octet
         self._at, self._word = Scan.IN_WORD, self._word + octet
         word = self._word.upper()
-        if word == b"BDAT":
+        if word in (b"BDAT", b"BURL"):
             self._at = Scan.CONTENT
             return b""
-        if b"BDAT".startswith(word) or (b"DATA".startswith(word) and word != b"DATA"):
+        if any(one.startswith(word) and one != word for one in (b"BDAT", b"BURL", b"DATA")):
             return b""
         self._at = Scan.IN_DATA_LINE if word == b"DATA" else Scan.IN_LINE
         out, self._word = self._word, b""

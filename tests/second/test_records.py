@@ -212,6 +212,9 @@ def test_what_the_receiver_says_unasked_ends_the_attempt(who: str, form: str) ->
     [
         (b"MAIL x\r\nBDAT 3 LAST\r\nabc", b"MAIL x\r\n"),
         (b"MAIL x\r\n \tbdat 3\r\nabc", b"MAIL x\r\n \t"),
+        (b"MAIL x\r\nburl imap://x LAST\r\n", b"MAIL x\r\n"),
+        (b"MAIL x\r\nBUR", b"MAIL x\r\n"),
+        (b"BURN\r\n", b"BURN\r\n"),
         (b"DATA\r\ncontent", b"DATA\r\n"),
         (b"data\ncontent", b"data\n"),
         (b"DATA x\rcontent", b"DATA x\r"),

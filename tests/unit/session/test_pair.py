@@ -252,6 +252,23 @@ WIRE, WIRE_BACK = _lengths()
 CLEAR_BACK = len(FarReceivingGateway().reply) + len(GREETING)
 
 
+class ByReference(Receiver):
+    """Fetches what a BURL names (RFC 4468), and has taken the mail with that."""
+
+    def _command(self, line: bytes) -> None:
+        if line.startswith(b"BURL "):
+            self._deliver(line)
+        else:
+            super()._command(line)
+
+
+def test_a_mail_that_is_taken_by_reference_arrives_once() -> None:
+    """R's first record is damaged: what has gone out by then goes out again over the second connection."""
+    steps = [(1, EHLO), (2, MAIL_STEPS[1][1].split(b"BDAT")[0] + b"BURL imap://x LAST\r\n"), (5, b"QUIT\r\n")]
+    pair = Pair(Sender(steps), ByReference, tamper=Flip(to_receiver=False, at=CLEAR_BACK, mask=0x80)).run()
+    assert (pair.dials, pair.delivered) == (2, [b"BURL imap://x LAST"])
+
+
 @MORE
 @given(st.booleans(), st.floats(0, 1, exclude_max=True), st.integers(1, 255), st.integers(0, 2**32))
 def test_one_changed_octet_never_makes_a_lie(to_receiver: bool, where: float, mask: int, seed: int) -> None:

@@ -253,6 +253,7 @@ def test_nothing_is_remembered_before_the_first_record() -> None:
         (MAIL + RCPT + b"DATA\r\nSubject: early\r\n", MAIL + RCPT + b"DATA\r\n"),
         (MAIL + RCPT + b"data\r\nSubject: early\r\n.\r\n", MAIL + RCPT + b"data\r\n"),
         (b"BDAT 3\r\nabc", b""),
+        (MAIL + RCPT + b"BURL imap://a.example/1 LAST\r\n", MAIL + RCPT),
     ],
 )
 def test_content_never_leaves_before_the_first_record(flight: bytes, leaves: bytes) -> None:

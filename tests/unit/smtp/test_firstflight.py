@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 from gateway.smtp.firstflight import ContentScan
 
 VECTORS = Path(__file__).parents[2] / "vectors"
-PIECES = st.sampled_from(
-    [b"\r", b"\n", b"\r\n", b" ", b"\t", b"B", b"bD", b"BDAT 3", b"DATA", b"dat", b"a", b"x", b"MAIL FROM:<>"]
-)
+PIECES = st.sampled_from(b"\r,\n,\r\n, ,\t,B,bD,bU,BDAT 3,BURL x,DATA,dat,rl,a,x,MAIL FROM:<>".split(b","))
 
 
 def scanned(chunks: list[bytes]) -> tuple[bytes, bytes]:
@@ -38,7 +36,7 @@ def slow_split(octets: bytes) -> int:
         while octets[at : at + 1] in (b" ", b"\t", b"\r", b"\n"):
             at += 1
         word = octets[at : at + 4].upper()
-        if word == b"BDAT":
+        if word in (b"BDAT", b"BURL"):
             return at
         end = re.search(rb"[\r\n]", octets[at:])
         if word == b"DATA":
@@ -49,7 +47,7 @@ def slow_split(octets: bytes) -> int:
                 return behind
             return behind + (2 if octets[behind : behind + 2] == b"\r\n" else 1)
         if end is None:
-            undecided = b"BDAT".startswith(word) or b"DATA".startswith(word)
+            undecided = any(one.startswith(word) for one in (b"BDAT", b"BURL", b"DATA"))
             return at if undecided else len(octets)
         at += end.start()
 
@@ -61,6 +59,10 @@ def slow_split(octets: bytes) -> int:
         (b"MAIL FROM:<a@b>\r\n", b"BDAT 5 LAST\r\nhello"),
         (b"MAIL FROM:<a@b>\r\n", b"bdAT 5\r\nhello"),
         (b"", b"BDAT 1\r\nx"),
+        (b"MAIL FROM:<a@b>\r\n", b"BURL imap://x/1 LAST\r\nQUIT\r\n"),
+        (b"MAIL FROM:<a@b>\r\n", b"burL imap://x/1\r\n"),
+        (b"NOOP\r\n", b"BuR"),
+        (b"BURST\r\n", b""),
         (b"MAIL FROM:<BDAT@b>\r\n", b""),
         (b"RCPT TO:<a@b> BDAT\r\nDATA\r\n", b"From: me\r\n\r\nhello\r\n.\r\n"),
         (b"data\r\n", b"hello"),
