@@ -486,7 +486,7 @@ RESETS_KEPT_SECONDS: Final = 180
 TTL_SERVERS: Final = 1 << 16
 """Servers so remembered, each family, 100 octets each; beyond, all of a server's resets look odd."""
 RESETS_ASKED_PER_SECOND: Final = 5
-"""The kernel is asked about resets so often at most: two runs of nft each, some ms."""
+"""The kernel is asked about resets so often at most, so many at once: two runs of nft each, some ms."""
 WANTED_FILE_OCTETS: Final = 4096
 """What the operator wants is one short line; a file that is longer is not ours."""
 

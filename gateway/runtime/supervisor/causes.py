@@ -62,7 +62,10 @@ class Causes:
         then(cause)
 
     def _may_ask(self) -> bool:
+        """Nor while so many wait for their answer: they would pile up before what looks after the rules."""
         now = asyncio.get_running_loop().time()
+        if len(self._tasks) >= limits.RESETS_ASKED_PER_SECOND:
+            return False
         if len(self._asked) == self._asked.maxlen and now - self._asked[0] < 1.0:
             return False
         self._asked.append(now)

@@ -4,6 +4,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gateway.errors import Reason
 from gateway.observe.log import Level, Log, LogSink
 from gateway.peers.pins import Destination
@@ -82,3 +84,26 @@ def test_a_flood_of_resets_does_not_make_the_kernel_busy(tmp_path: Path) -> None
     assert len(asked.questions) == limits.RESETS_ASKED_PER_SECOND
     assert len(asked.named) == 100
     assert asked.named.count(Reason.RESET_IN_BETWEEN) == limits.RESETS_ASKED_PER_SECOND
+
+
+def test_questions_that_the_kernel_is_slow_to_answer_do_not_pile_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They stand in one row with what looks at the rules, and switches the gate."""
+    asked = Asked(tmp_path, True)
+    moments = [100.0]
+
+    async def flooded() -> None:
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: moments[0])
+        for _ in range(100):
+            moments[0] += 1.0
+            asked.causes.name(told(Reason.RESET_UNCLEAR), asked.named.append)
+        assert len(asked.causes._tasks) == limits.RESETS_ASKED_PER_SECOND
+        assert len(asked.named) == 100 - limits.RESETS_ASKED_PER_SECOND
+        await asyncio.gather(*asked.causes._tasks)
+        asked.causes.name(told(Reason.RESET_UNCLEAR), asked.named.append)
+        await asyncio.gather(*asked.causes._tasks)
+
+    asyncio.run(flooded())
+    assert len(asked.questions) == limits.RESETS_ASKED_PER_SECOND + 1
+    assert len(asked.named) == 101
