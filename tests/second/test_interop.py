@@ -58,7 +58,7 @@ def pair_of(way: Way, steps: Steps = MAIL, reply: bytes = REPLY, seed: int = 0, 
 
 def is_upgraded(pair: Pair) -> bool:
     """Over one connection, and nothing of the dialogue can be read on the wire."""
-    hidden = not any(word in pair.wire + pair.wire_back for word in (b"@a.example", b"queued", b"QUIT"))
+    hidden = not any(word in pair.wire + pair.wire_back for word in (b"@a.example", b"queued", b"QUIT\r\n"))
     return hidden and pair.dials == 1 and pair.wire.startswith(EHLO + lines.VERB)
 
 
