@@ -140,12 +140,22 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
         "gateway/runtime/supervisor/control.py": [
             (
                 "who asks the daemon has so long",
-                "            async with asyncio.timeout(limits.CONTROL_SECONDS):\n",
-                "            async with asyncio.timeout(3600):\n",
+                "            async with asyncio.timeout(limits.CONTROL_SECONDS):\n                word",
+                "            async with asyncio.timeout(3600):\n                word",
+            ),
+            (
+                "who is asked by one that does not read waits so long",
+                "asyncio.timeout(limits.CONTROL_SECONDS):\n                await writer.w",
+                "asyncio.timeout(3600):\n                await writer.w",
             ),
         ],
         "gateway/runtime/supervisor/causes.py": [
             ("the kernel is asked about resets so often at most", " or not self._may_ask():", ":"),
+            (
+                "so many questions about resets are under way",
+                "        if len(self._tasks) >= limits.RESETS_ASKED_PER_SECOND:\n            return False\n",
+                "",
+            ),
         ],
         "gateway/config_text.py": [
             (

@@ -140,8 +140,13 @@ class ControlSocket:
                 writer.write(json.dumps(await known(rest) if known is not None else told).encode())
                 await writer.drain()
         writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+        try:
+            async with asyncio.timeout(limits.CONTROL_SECONDS):
+                await writer.wait_closed()
+        except TimeoutError:
+            writer.transport.abort()  # an orderly close would wait for a reader who does not read
+        except OSError:
+            pass  # whoever asked is gone
 
 
 def _heirloom(path: Path, inherited: int | None) -> socket.socket | None:

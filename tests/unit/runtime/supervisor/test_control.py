@@ -85,6 +85,35 @@ def test_who_asks_nothing_is_let_go(path: Path, monkeypatch: pytest.MonkeyPatch)
     run(work)
 
 
+def test_who_does_not_read_the_answer_is_let_go(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `nightmail status` that somebody has stopped."""
+    for name in ("CONTROL_SECONDS", "RELOAD_SECONDS"):
+        monkeypatch.setattr(limits, name, 0.05)
+
+    asked = asyncio.Event()
+
+    async def status(_: str) -> dict[str, Any]:
+        asked.set()
+        return {"name": "x" * (1 << 20)}
+
+    async def work() -> None:
+        control = ControlSocket(path, {"status": status})
+        await control.open()
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.connect(str(path))
+            silent.send(b"status\n")
+            try:
+                async with asyncio.timeout(10):
+                    await asked.wait()
+                    await asyncio.gather(*control._answering)
+                assert silent.recv(1 << 21, socket.MSG_WAITALL)[-2:] != b'"}'
+            finally:
+                silent.close()
+                await control.close()
+
+    run(work)
+
+
 def test_one_daemon_in_a_run_directory(path: Path) -> None:
     async def work() -> None:
         control = made(path, "first")
