@@ -87,3 +87,9 @@ def test_what_a_set_has_is_found_and_stays(questions: Path) -> None:
     assert within(HERE, asked) == (True, True, 0)
     within(HERE, lambda: kernel.remove_dead_end("192.0.2.7", 25))
     assert within(HERE, asked) == (False, True, 0)
+    for address in ("192.0.2.7", "2001:db8::7"):
+        within(HERE, lambda address=address: kernel.add_dead_end(address, 25, 60))
+        assert within(HERE, lambda address=address: kernel.is_dead_end(address, 25))
+    within(HERE, kernel.forget_dead_ends)
+    for address in ("192.0.2.7", "2001:db8::7"):
+        assert not within(HERE, lambda address=address: kernel.is_dead_end(address, 25))

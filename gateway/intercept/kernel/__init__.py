@@ -28,7 +28,13 @@ from gateway.config import Config, Network
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import ruleset
 from gateway.intercept.kernel import commands, lifts, nft, routing, vlans
-from gateway.intercept.kernel.dead_ends import add_dead_end, dead_end_count, is_dead_end, remove_dead_end
+from gateway.intercept.kernel.dead_ends import (
+    add_dead_end,
+    dead_end_count,
+    forget_dead_ends,
+    is_dead_end,
+    remove_dead_end,
+)
 from gateway.intercept.kernel.fitness import notes, remarks, require_taken
 from gateway.intercept.kernel.iptables import Iptables, gate_counts, is_in_ipset, passed_counts
 from gateway.intercept.kernel.kind import Kind
@@ -53,6 +59,7 @@ __all__ = [
     "changes",
     "dead_end_count",
     "families",
+    "forget_dead_ends",
     "gate_counts",
     "icmp_seconds_apart",
     "inside_networks",

@@ -8,7 +8,7 @@ from typing import Final
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept.kernel import nft
 from gateway.intercept.kernel.commands import run, succeeds
-from gateway.intercept.objects import NFT_TABLE, element_query
+from gateway.intercept.objects import FAMILIES, NFT_TABLE, element_query
 
 _COUNTED: Final = re.compile(r"\n\tcounter spared {\n\t\tpackets (\d+) ")
 
@@ -21,6 +21,11 @@ def add_dead_end(address: str, port: int, seconds: int) -> None:
 def remove_dead_end(address: str, port: int) -> None:
     """No error where it is gone already."""
     succeeds(["nft", "delete", "element", "inet", NFT_TABLE, *_element(address, port).split(" ", 1)])
+
+
+def forget_dead_ends() -> None:
+    """All of them. Raises EnvironmentFailureError."""
+    run(["nft", "-f", "-"], "".join(f"flush set inet {NFT_TABLE} dead{family}\n" for family in FAMILIES))
 
 
 def is_dead_end(address: str, port: int) -> bool:

@@ -73,6 +73,7 @@ class DeadEnds:
 
     async def keep(self) -> None:
         """Runs until it is cancelled. Trouble with the kernel costs nothing but the saving."""
+        await self._forget_what_lasts_longer()
         while self._seconds:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(limits.DEAD_ENDS_COUNTED_EVERY_SECONDS):
@@ -93,6 +94,17 @@ class DeadEnds:
             if counted:
                 self._note(changes, until)
                 self._count(counted[0])
+
+    async def _forget_what_lasts_longer(self) -> None:
+        """Before a reload they were put there for longer than is wanted now: all of them are found anew, or
+        not at all."""
+        while any(until > time.monotonic() + self._seconds for until in self._until.values()):
+            try:
+                await self._while_standing(kernel.forget_dead_ends)
+                self._until = {}
+            except EnvironmentFailureError as error:
+                self._log.fact("gate", "dead-ends-failed", level=Level.NOTICE, detail=str(error))
+                await asyncio.sleep(limits.DEAD_ENDS_COUNTED_EVERY_SECONDS)
 
     def _note(self, changes: dict[Destination, bool], until: float) -> None:
         now = time.monotonic()

@@ -39,6 +39,9 @@ class Kernel:
     def remove_dead_end(self, address: str, port: int) -> None:
         self.until.pop((address, port), None)
 
+    def forget_dead_ends(self) -> None:
+        self.until.clear()
+
     def dead_end_count(self) -> int:
         return self.counter
 
@@ -50,13 +53,13 @@ class Kernel:
 
 
 class World:
-    def __init__(self, kernel: Kernel, left: Mapping[str, Any]) -> None:
+    def __init__(self, kernel: Kernel, left: Mapping[str, Any], minutes: int) -> None:
         self.kernel = kernel
         self.passed: list[int] = []
         self.logged: list[str] = []
         self.round = asyncio.Event()
         log = Log(self)
-        self.dead_ends = DeadEnds(MINUTES, self.while_standing, self.passed.append, log, left)
+        self.dead_ends = DeadEnds(minutes, self.while_standing, self.passed.append, log, left)
         self.log = log
 
     def write_entries(self, entries: Sequence[Entry]) -> None:
@@ -76,8 +79,8 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def keeping(kernel: Kernel, left: Mapping[str, Any]) -> AsyncIterator[World]:
-    world = World(kernel, left)
+async def keeping(kernel: Kernel, left: Mapping[str, Any], minutes: int) -> AsyncIterator[World]:
+    world = World(kernel, left, minutes)
     task = asyncio.create_task(world.dead_ends.keep())
     try:
         yield world
@@ -90,17 +93,20 @@ async def keeping(kernel: Kernel, left: Mapping[str, Any]) -> AsyncIterator[Worl
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     kernel = Kernel()
-    for name in ("add_dead_end", "remove_dead_end", "dead_end_count"):
+    for name in ("add_dead_end", "remove_dead_end", "forget_dead_ends", "dead_end_count"):
         monkeypatch.setattr(at_large, name, getattr(kernel, name))
     monkeypatch.setattr(module, "time", kernel)
     return kernel
 
 
 def run(
-    scene: Callable[[World], Awaitable[None]], kernel: Kernel, left: Mapping[str, Any] | None = None
+    scene: Callable[[World], Awaitable[None]],
+    kernel: Kernel,
+    left: Mapping[str, Any] | None = None,
+    minutes: int = MINUTES,
 ) -> None:
     async def whole() -> None:
-        async with asyncio.timeout(10), keeping(kernel, left or {}) as world:
+        async with asyncio.timeout(10), keeping(kernel, left or {}, minutes) as world:
             await scene(world)
 
     coroutine: Coroutine[None, None, None] = whole()
@@ -229,3 +235,37 @@ def test_a_reload_knows_those_that_the_kernel_has_and_counts_nothing_twice(kerne
     run(before, kernel)
     assert kernel.passes(HERE)
     run(after, kernel, json.loads(left[0]))
+
+
+@pytest.mark.parametrize(
+    ("minutes", "stays"), [(0, False), (MINUTES - 1, False), (MINUTES, True), (1440, True)]
+)
+def test_what_was_put_there_for_longer_than_is_wanted_now_goes_with_a_reload(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, minutes: int, stays: bool
+) -> None:
+    """At once, though the kernel failed: who wants none has each session looked at."""
+    monkeypatch.setattr(limits, "DEAD_ENDS_COUNTED_EVERY_SECONDS", 0.01)
+    left: list[Mapping[str, Any]] = []
+
+    async def before(world: World) -> None:
+        world.dead_ends.found(HERE)
+        await world.carried()
+        left.append(world.dead_ends.left())
+
+    forgets = kernel.forget_dead_ends
+
+    def fails() -> None:
+        monkeypatch.setattr(at_large, "forget_dead_ends", forgets)
+        raise EnvironmentFailureError("nft has not ended after 10 s")
+
+    async def behind(world: World) -> None:
+        await world.carried()
+        assert kernel.passes(HERE) == stays
+        if minutes:
+            world.dead_ends.found(HERE)
+            await world.carried()
+            assert kernel.passes(HERE)
+
+    run(before, kernel)
+    monkeypatch.setattr(at_large, "forget_dead_ends", fails)
+    run(behind, kernel, left[0], minutes)
