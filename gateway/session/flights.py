@@ -9,6 +9,7 @@ Counterparts: `crypto.padding` (how large), `crypto.records` (how it is made so 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from gateway.crypto.padding import flight_padding, passed_step
@@ -26,7 +27,17 @@ def now_and_then(entropy: Callable[[int], bytes]) -> bool:
 class Flights:
     """Answers the octets that go to the far side now; `deadline` is when `silence` wants to be called."""
 
-    __slots__ = ("_heard_at", "_held", "_looked", "_padded", "_since", "_waiting", "deadline", "records")
+    __slots__ = (
+        "_heard_at",
+        "_held",
+        "_looked",
+        "_padded",
+        "_since",
+        "_until",
+        "_waiting",
+        "deadline",
+        "records",
+    )
 
     def __init__(self, records: RecordLayer) -> None:
         self.records = records
@@ -37,6 +48,8 @@ class Flights:
         self._held = bytearray()
         """The last octets of a large flight. However they come, each is copied once."""
         self._waiting: list[tuple[int, bytes]] = []
+        self._until = math.inf
+        """Behind `wait`, those leave at the latest then."""
         self._heard_at = 0.0
         self._looked = False
         self.deadline: float | None = None
@@ -47,7 +60,7 @@ class Flights:
 
     def wait(self, now: float) -> None:
         """The near side was asked something: what was added leaves with its answer, or a little later."""
-        self.deadline = now + limits.FIRST_RECORD_SECONDS
+        self.deadline = self._until = now + limits.FIRST_RECORD_SECONDS
 
     def octets(self, octets: bytes, now: float) -> bytes | bytearray:
         """What the near side has said: all of it padded, or full records while the rest waits for more."""
@@ -57,7 +70,7 @@ class Flights:
         self._heard_at = now
         self._looked = False
         if self.deadline is None or self._waiting:
-            self.deadline = now + limits.FLIGHT_SILENCE_SECONDS - limits.FLIGHT_LOOK_SECONDS
+            self.deadline = self._in_time(now + limits.FLIGHT_SILENCE_SECONDS - limits.FLIGHT_LOOK_SECONDS)
         return self._full_records(octets)
 
     def at_once(self, octets: bytes = b"") -> bytes:
@@ -91,11 +104,11 @@ class Flights:
         """
         if self.deadline is None:
             return b""
-        if self._looked or not self._held:
+        if self._looked or not self._held or (self._waiting and now >= self._until):
             return self._ended()
         self._looked = True
         quiet = self._heard_at + limits.FLIGHT_SILENCE_SECONDS
-        self.deadline = max(quiet, now + limits.FLIGHT_LOOK_SECONDS)
+        self.deadline = self._in_time(max(quiet, now + limits.FLIGHT_LOOK_SECONDS))
         return b""
 
     def last(self, kind: RecordType) -> bytes:
@@ -107,6 +120,10 @@ class Flights:
             return self.records.seal(kind, inner_pad=pad)
         self._since = since
         return self.at_once(self._released()) + self.records.seal(kind)
+
+    def _in_time(self, deadline: float) -> float:
+        """What waits for the near side's answer does not wait for its end."""
+        return min(deadline, self._until) if self._waiting else deadline
 
     def _ended(self) -> bytes:
         sealed = self.at_once(self._released())

@@ -197,4 +197,10 @@ _flights.lacks(
     "        if size < limits.LARGE_FLIGHT_OCTETS:",
     "        if True:",
 )
+_flights.lacks(
+    "the first record waits for no end of a large answer",
+    "        return min(deadline, self._until) if self._waiting else deadline",
+    "        return deadline",
+)
+
 CHANNEL: Final[tuple[Mutant, ...]] = mutants_of(_records, _frames, _params, _channel, _padding, _flights)

@@ -100,6 +100,23 @@ def test_a_large_answer_does_not_wait_for_longer_than_any_other() -> None:
     assert len(met.sent) == padme(len(met.sent))
 
 
+def test_a_large_answer_that_comes_in_drops_does_not_put_it_off() -> None:
+    """Each begins the silence anew that ends a large flight, but not the time for the first record."""
+    met = Answered()
+    said, begun = bytes(16_384), met.book.now
+    met.book.near(said)
+    while not met.sent:
+        until = met.book.now + 0.6 * limits.FLIGHT_SILENCE_SECONDS
+        while not met.sent and met.book.machine.deadline is not None and met.book.machine.deadline <= until:
+            met.book.deadline()
+        if not met.sent:
+            met.book.now, said = until, said + b"x"
+            met.book.near(b"x")
+    assert met.book.now - begun <= limits.FIRST_RECORD_SECONDS
+    assert met.kinds[0] is RecordType.PARAMS
+    assert met.s.data == said
+
+
 @pytest.mark.parametrize(
     "then",
     [lambda s: s.layer.seal(RecordType.RESET), lambda s: flip(s.says(b"RSET\r\n"), -1)],
