@@ -79,21 +79,29 @@ class DeadEnds:
                 async with asyncio.timeout(limits.DEAD_ENDS_COUNTED_EVERY_SECONDS):
                     await self._news.wait()
             self._news.clear()
-            changes, self._changes = self._changes, {}
-            counted: list[int] = []
-            # From before the kernel's own time begins: whoever comes when that is over must be heard.
-            until = time.monotonic() + self._seconds
-            try:
-                await self._while_standing(partial(_carry, changes, self._seconds, counted))
-            except EnvironmentFailureError as error:
-                self._log.fact("gate", "dead-ends-failed", level=Level.NOTICE, detail=str(error))
-                # What is found dead is found again; what is none would pass in clear for its whole time.
-                none = {destination: False for destination, dead in changes.items() if not dead}
-                self._changes = none | self._changes
-                continue
-            if counted:
-                self._note(changes, until)
-                self._count(counted[0])
+            await self._carry_out()
+
+    async def _carry_out(self) -> None:
+        changes, self._changes = self._changes, {}
+        done: dict[Destination, bool] = {}
+        counted: list[int] = []
+        # From before the kernel's own time begins: whoever comes when that is over must be heard.
+        until = time.monotonic() + self._seconds
+        trouble = ""
+        try:
+            await self._while_standing(partial(_carry, changes, self._seconds, done, counted))
+        except EnvironmentFailureError as error:
+            trouble = str(error)
+        self._note(done, until)
+        if counted:
+            self._count(counted[0])
+        if trouble:
+            self._log.fact("gate", "dead-ends-failed", level=Level.NOTICE, detail=trouble)
+            # What is found dead is found again; what is none would pass in clear for its whole time.
+            none = {one: False for one, dead in changes.items() if not dead and one not in done}
+            self._changes = none | self._changes
+            # Where the kernel has no room for more, each session would have it tried again.
+            await asyncio.sleep(limits.DEAD_ENDS_COUNTED_EVERY_SECONDS)
 
     async def _forget_what_lasts_longer(self) -> None:
         """Before a reload they were put there for longer than is wanted now: all of them are found anew, or
@@ -125,10 +133,14 @@ class DeadEnds:
             self._passed(more)
 
 
-def _carry(changes: dict[Destination, bool], seconds: int, counted: list[int]) -> None:
+def _carry(
+    changes: Mapping[Destination, bool], seconds: int, done: dict[Destination, bool], counted: list[int]
+) -> None:
+    """`done` are those of `changes` that the kernel has taken, also where it fails."""
+    counted.append(kernel.dead_end_count())
     for destination, dead in changes.items():
         if dead:
             kernel.add_dead_end(destination.address, destination.port, seconds)
         else:
             kernel.remove_dead_end(destination.address, destination.port)
-    counted.append(kernel.dead_end_count())
+        done[destination] = dead

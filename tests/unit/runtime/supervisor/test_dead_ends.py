@@ -30,9 +30,14 @@ class Kernel:
         self.now = 1000.0
         self.until: dict[tuple[str, int], float] = {}
         self.counter = 0
+        self.room = 8192
+        self.asked = 0
 
     def add_dead_end(self, address: str, port: int, seconds: int) -> None:
         self.now += 0.01  # it takes a while
+        self.asked += 1
+        if len(self.until) >= self.room:
+            raise EnvironmentFailureError("nft: Too many open files in system")
         if not self.passes(Destination(address, port)):
             self.until[address, port] = self.now + seconds
 
@@ -68,11 +73,13 @@ class World:
     def close(self) -> None: ...
 
     async def while_standing(self, work: Callable[[], None]) -> None:
-        work()
-        self.round.set()
+        try:
+            work()
+        finally:
+            self.round.set()
 
     async def carried(self) -> None:
-        """What the task does when there is news."""
+        """What the task does when there is news, also where that fails."""
         self.round.clear()
         await self.round.wait()
         await asyncio.sleep(0)
@@ -214,6 +221,57 @@ def test_one_that_is_none_after_all_is_taken_out_though_the_kernel_failed_once(
     run(scene, kernel)
 
 
+def test_where_the_kernel_has_no_more_room_that_is_found_once_in_a_while(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each session to one that does not fit says so again. What went by is counted all the same."""
+    kernel.room = 0
+    pauses: list[float] = []
+    rested = asyncio.Event()
+
+    async def scene(world: World) -> None:
+        sleep = asyncio.sleep
+
+        async def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            rested.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(asyncio, "sleep", pause)
+        kernel.counter = 7
+        world.dead_ends.found(HERE)
+        await rested.wait()
+        for _ in range(100):
+            world.dead_ends.found(HERE)
+            await sleep(0)
+        world.log.flush()
+        assert kernel.asked == 1
+        assert len(world.logged) == 1
+        assert world.passed == [7]
+
+    run(scene, kernel)
+    assert pauses == [limits.DEAD_ENDS_COUNTED_EVERY_SECONDS]
+
+
+def test_one_that_was_put_there_before_another_failed_can_be_taken_out(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "DEAD_ENDS_COUNTED_EVERY_SECONDS", 0.01)
+    kernel.room = 1
+
+    async def scene(world: World) -> None:
+        world.dead_ends.found(HERE)
+        world.dead_ends.found(THERE)
+        await world.carried()
+        assert kernel.passes(HERE)
+        assert not kernel.passes(THERE)
+        world.dead_ends.is_none(HERE)
+        await world.carried()
+        assert not kernel.passes(HERE)
+
+    run(scene, kernel)
+
+
 def test_a_reload_knows_those_that_the_kernel_has_and_counts_nothing_twice(kernel: Kernel) -> None:
     """Its sets and its counter outlive the daemon's program."""
     left: list[str] = []
@@ -260,7 +318,8 @@ def test_what_was_put_there_for_longer_than_is_wanted_now_goes_with_a_reload(
 
     async def behind(world: World) -> None:
         await world.carried()
-        assert kernel.passes(HERE) == stays
+        while kernel.passes(HERE) != stays:
+            await world.carried()
         if minutes:
             world.dead_ends.found(HERE)
             await world.carried()
