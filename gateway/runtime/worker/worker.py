@@ -162,6 +162,9 @@ class Worker:
         for the sessions that are left may last for hours."""
         if self._yielded or seconds < limits.YIELD_SECONDS or not self._is_quiet(seconds):
             return
+        # Those that lead now have slots of their own: nobody else would reset who comes late.
+        if self._retiring_from is not None:
+            return
         if not self._drains_said:  # of one that serves, nobody would hear it
             return
         self._intake.stop_accepting()

@@ -1,0 +1,42 @@
+"""Whom a worker that takes nothing new leaves its listeners to."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gateway.policy import limits
+from gateway.runtime.worker.worker import Worker
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def worker(said: list[str]) -> Any:
+    """One that drains, and has sessions that last; nobody is on the way to it."""
+    worker = Worker.__new__(Worker)
+    worker._intake = SimpleNamespace(is_idle=True, dials=0, stop_accepting=lambda: said.append("stops"))  # type: ignore[assignment]
+    worker._signing = SimpleNamespace(close=lambda: said.append("closes"))  # type: ignore[assignment]
+    worker._link = SimpleNamespace(send=lambda message: said.extend(message) or True)  # type: ignore[assignment]
+    worker._drains_said, worker._yielded, worker._retiring_from = True, False, None
+    return worker
+
+
+def test_one_that_is_told_to_end_leaves_them_to_its_successor(worker: Any, said: list[str]) -> None:
+    worker._yield_if_quiet(limits.YIELD_SECONDS - 0.1)
+    assert not said
+    for _ in range(2):
+        worker._yield_if_quiet(limits.YIELD_SECONDS)
+    assert said == ["stops", "closes", "yields"]
+
+
+def test_one_that_retires_has_no_successor_and_keeps_them(worker: Any, said: list[str]) -> None:
+    """Whoever comes late is reset: accepted by nobody, he would wait for a greeting until he gives up."""
+    worker._retiring_from = 100.0
+    worker._yield_if_quiet(limits.DRAIN_AWAITED_SECONDS)
+    assert not said
