@@ -60,11 +60,17 @@ _WHY: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
             "test_a_syn_passes_where_a_bug_meets_it",
             "test_a_syn_passes_where_its_dial_ends_in_a_bug_and_the_dial_is_reset_before",
             "test_a_client_is_reset_where_its_session_cannot_begin",
+            "test_a_syn_that_has_waited_passes_where_its_dial_cannot_be_watched",
+            "test_the_names_of_interfaces_are_asked_for_again",
         ),
         "tests/unit/runtime/worker/test_sessions.py": (
             "test_a_session_that_cannot_begin_or_end_as_it_should_is_over_all_the_same",
             "test_a_route_that_swallows_what_is_for_a_peer_rings",
             "test_how_each_channel_of_the_sending_side_ended_is_noted",
+        ),
+        "tests/unit/runtime/worker/test_worker.py": (
+            "test_one_that_is_told_to_end_leaves_them_to_its_successor",
+            "test_one_that_retires_has_no_successor_and_keeps_them",
         ),
         "tests/lab/test_bugs.py": ("test_a_bug_costs_one_session_or_one_syn",),
     },
