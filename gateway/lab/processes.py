@@ -28,7 +28,7 @@ ROUNDS: Final = 50
 """A process that forks faster than we kill is met again in the next round."""
 
 SAID_CHARACTERS: Final = 400
-"""Of what a failed command said, for an error of one line."""
+"""The end of what a failed command said, where Python and others name what went wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def run_in(
     if done.returncode != 0:
         said = (done.stderr or done.stdout).decode(errors="replace").strip() or "no word"
         raise EnvironmentFailureError(
-            f"{command[0]} in {namespace} ended with status {done.returncode}: {said[:SAID_CHARACTERS]}"
+            f"{command[0]} in {namespace} ended with status {done.returncode}: {said[-SAID_CHARACTERS:]}"
         )
     return done
 
