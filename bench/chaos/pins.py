@@ -8,6 +8,7 @@ as a power loss would leave them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -31,18 +32,30 @@ def lock(path: Path) -> None:
 
 
 def tear(path: Path, folder: Path) -> None:
-    """A copy of database and log in mid-write; of the log's last page a part is missing."""
+    """A copy of database and log in mid-write; of the log's last page a part is missing.
+
+    Of one that is noise, which the daemon has not come upon yet, there is a copy as it is.
+    """
     connection = sqlite3.connect(path, timeout=LOCKED_SECONDS, isolation_level=None)
+    with contextlib.closing(connection):
+        try:
+            _write_half(connection)
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                raise
+        for each in path.parent.glob(f"{path.name}*"):
+            shutil.copy(each, folder / each.name)
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+            log = folder / f"{path.name}-wal"
+            os.truncate(log, log.stat().st_size - LOST_OCTETS)
+
+
+def _write_half(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA cache_size = 2")  # so that pages go to the log before the end
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("CREATE TABLE torn (a)")
     connection.executemany("INSERT INTO torn VALUES (?)", [(os.urandom(ROW_OCTETS),) for _ in range(ROWS)])
-    for each in path.parent.glob(f"{path.name}*"):
-        shutil.copy(each, folder / each.name)
-    connection.execute("ROLLBACK")
-    connection.close()
-    log = folder / f"{path.name}-wal"
-    os.truncate(log, log.stat().st_size - LOST_OCTETS)
 
 
 if __name__ == "__main__":
