@@ -53,6 +53,7 @@ _WHY: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         ),
         "tests/unit/runtime/worker/test_intake.py": (
             "test_a_flow_that_is_over_leaves_nothing_behind",
+            "test_a_dial_is_not_over_when_the_copy_of_an_icmp_error_wakes_us",
             "test_what_slept_for_long_forgets_and_what_slept_for_a_moment_goes_on",
             "test_where_the_clients_port_is_taken_it_is_dialled_from_another_one",
             "test_what_keeps_us_from_dialling_is_told_as_what_it_is",

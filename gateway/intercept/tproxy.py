@@ -9,6 +9,7 @@ and `marks`, whose values these sockets carry.
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import struct
 from typing import Final
@@ -72,9 +73,15 @@ def outcome_of_failed(error: OSError) -> DialOutcome:
     return outcome_of(number)
 
 
-def connect_error(dialled: socket.socket) -> int:
-    """The errno of a started connect, once the socket is writable: for `outcome_of`. Reading clears it."""
-    return dialled.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+def connect_error(dialled: socket.socket, events: int) -> int | None:
+    """The errno of a started connect of which epoll tells these events: for `outcome_of`. Reading clears it.
+
+    None: it is not over. Linux wakes whoever waits for a copy of an ICMP error of IPv4, which nobody has
+    asked for (IP_RECVERR), a moment before the socket has the error itself (tcp_v4_err). A socket that is
+    neither writable nor in error is not connected: its client would be let in to a server that is not there.
+    """
+    number = dialled.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return number if number or events & select.EPOLLOUT else None
 
 
 def listener(family: socket.AddressFamily, port: int, marks: MarkBits) -> socket.socket:

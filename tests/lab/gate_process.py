@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import select
 import socket
 import sys
 from collections.abc import Coroutine, Iterable
@@ -91,8 +92,7 @@ class Worker:
     async def dial(self, flow: Flow) -> socket.socket | None:
         try:
             dialled = tproxy.dial(flow, self.bits)
-            await self.writable(dialled)
-            outcome = tproxy.outcome_of(tproxy.connect_error(dialled))
+            outcome = tproxy.outcome_of(await self.over(dialled))
         except OSError as error:
             outcome = tproxy.outcome_of_failed(error)
         tell("dialled", flow=str(flow), outcome=outcome.value)
@@ -100,6 +100,16 @@ class Worker:
             self.ready[flow] = dialled
         self.carry_out(self.gate.dial_finished(flow, outcome, self.loop.time()))
         return dialled if outcome is DialOutcome.CONNECTED else None
+
+    async def over(self, dialled: socket.socket) -> int:
+        poll = select.poll()
+        poll.register(dialled, select.POLLOUT)
+        while True:
+            await self.writable(dialled)
+            for _, events in poll.poll(0):
+                number = tproxy.connect_error(dialled, events)
+                if number is not None:
+                    return number
 
     async def writable(self, sock: socket.socket) -> None:
         done = self.loop.create_future()

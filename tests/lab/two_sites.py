@@ -29,6 +29,7 @@ from gateway.lab import gateways, network, processes
 from gateway.lab.gateways import Gateway
 from gateway.lab.topology import load
 from tests.lab.probes import PATIENCE, MailServer, eventually, mail
+from tests.lab.woken import require_connected
 
 SLOTS: Final = 16
 """So many at once on one machine do not meet; each has its own prefix (nmf0- and so on), kept by a lock. A
@@ -270,6 +271,7 @@ class Sites:
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 made.bind((source or self.address(client, v6), port))
             made.connect((target, to_port))
+            require_connected(made)
         except BaseException:
             made.close()
             raise

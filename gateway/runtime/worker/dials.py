@@ -127,7 +127,9 @@ class Dials:
         self._poller.watch(dialled.fileno(), select.EPOLLOUT, partial(self._over, flow, done))
 
     def _over(self, flow: Flow, done: DialDone, events: int) -> None:
-        number = tproxy.connect_error(self._under_way[flow][0])
+        number = tproxy.connect_error(self._under_way[flow][0], events)
+        if number is None:
+            return
         outcome = tproxy.outcome_of(number)
         dialled = self._taken_out(flow)
         if outcome is DialOutcome.CONNECTED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 from collections.abc import Iterator
 
@@ -69,7 +70,16 @@ def test_the_outcome_of_a_started_connect() -> None:
         nobody.bind(("127.0.0.1", 0))
         dialled.setblocking(False)
         dialled.connect_ex(nobody.getsockname())
-        assert tproxy.outcome_of(tproxy.connect_error(dialled)) is DialOutcome.REFUSED
+        number = tproxy.connect_error(dialled, select.EPOLLERR | select.EPOLLHUP | select.EPOLLOUT)
+        assert number is not None
+        assert tproxy.outcome_of(number) is DialOutcome.REFUSED
+
+
+def test_who_is_woken_for_an_icmp_errors_copy_is_not_yet_connected() -> None:
+    """The error itself comes a moment later."""
+    with socket.socket() as dialled:
+        assert tproxy.connect_error(dialled, select.EPOLLERR) is None
+        assert tproxy.connect_error(dialled, select.EPOLLOUT) == 0
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -229,24 +230,43 @@ def test_what_slept_for_long_forgets_and_what_slept_for_a_moment_goes_on(
     assert world.queue.verdicts == ["drop"] * 3
 
 
-def test_a_dial_that_nobody_answers_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "DIAL_SECONDS", 0.01)
+@pytest.fixture
+def silent(world: World, monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
+    """What is dialled: never ready to be written to, as a connection is until somebody answers its SYN."""
+    made: list[socket.socket] = []
 
-    def silent(*_: object, **__: object) -> socket.socket:
-        """Never ready to be written to, as a connection is until somebody answers its SYN."""
+    def dial(*_: object, **__: object) -> socket.socket:
         dialled = world.connected()
         dialled.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             while True:
                 dialled.send(bytes(1 << 20))
+        made.append(dialled)
         return dialled
 
-    monkeypatch.setattr(tproxy, "dial", silent)
+    monkeypatch.setattr(tproxy, "dial", dial)
+    return made
+
+
+def test_a_dial_that_nobody_answers_is_given_up(
+    world: World, silent: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "DIAL_SECONDS", 0.01)
     world.queue.arrives(syn(1000))
     assert world.intake._dials
     world.loop.run_until_complete(asyncio.wait_for(world.queue.judged.wait(), 30))
     assert world.queue.verdicts == ["drop"], "silence is silence"
     nothing_is_left(world, 1000)
+
+
+def test_a_dial_is_not_over_when_the_copy_of_an_icmp_error_wakes_us(
+    world: World, silent: list[socket.socket]
+) -> None:
+    """The error itself comes a moment later; until then the socket has none, and is not connected either."""
+    world.queue.arrives(syn(1000))
+    world.poller._ready[silent[0].fileno()](select.EPOLLERR)
+    assert len(world.intake._dials) == 1
+    assert world.queue.verdicts == []
 
 
 @pytest.mark.parametrize("why", [errno.EADDRINUSE, errno.EADDRNOTAVAIL])
@@ -313,7 +333,7 @@ def test_what_keeps_us_from_dialling_is_told_as_what_it_is(
 def test_what_a_started_connect_says_of_this_machine_is_told_too(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tproxy, "connect_error", lambda dialled: errno.EPROTO)
+    monkeypatch.setattr(tproxy, "connect_error", lambda dialled, events: errno.EPROTO)
     world.queue.arrives(syn(1000))
     world.loop.run_until_complete(asyncio.wait_for(world.queue.judged.wait(), 5))
     assert (world.queue.verdicts, world.outcomes) == (["pass"], [DialOutcome.LOCAL_TROUBLE])
