@@ -63,7 +63,8 @@ def frozen(sites: Sites) -> Iterator[Callable[[str], None]]:
     def freeze(letter: str) -> None:
         pids.extend(processes_of(sites, letter))
         for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+            with contextlib.suppress(ProcessLookupError):  # a tool of the daemon's that has ended since
+                os.kill(pid, signal.SIGSTOP)
 
     yield freeze
     for pid in pids:
