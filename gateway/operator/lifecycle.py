@@ -155,9 +155,9 @@ def down(config: Config, *, until_reboot: bool = False, pause: Callable[[float],
 
 def _down(config: Config, until_reboot: bool, pause: Callable[[float], None]) -> str:
     word = said(config)
-    # What `up` did to the service is forgotten only when it is taken back.
     trouble = None if until_reboot else _service_trouble(word.service)
     lasting, here = (word.lasting, Wanted.DOWN) if until_reboot else (Wanted.DOWN, None)
+    # What `up` did to the service is forgotten only when it is taken back.
     word = Word(lasting, here, word.service, word.downs + 1)
     rules = kernel.KernelRules(config)
     with _hand(config):
