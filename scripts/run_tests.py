@@ -84,6 +84,8 @@ class Ran:
     skipped: dict[str, str] = field(default_factory=dict)
     """Tests, and why."""
     may_be_skipped: bool = False
+    why: str = ""
+    """What a failure that is none of a test's own has said."""
 
     @property
     def unrun(self) -> dict[str, str]:
@@ -102,8 +104,8 @@ def main(everything: bool) -> int:
     tree = beside.submit(compiled_tree)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         ran = list(pool.map(run_linter, LINTERS, LINTERS.values()))
-    ran.append(run_proof("proof", []))
-    ran.append(run_proof("mutants", ["--mutants"] if everything else ["--mutants", "--sample"]))
+    ran.append(run_proof("proof", "tests.model"))
+    ran.append(run_proof("mutants", "tests.mutants", *([] if everything else ["--sample"])))
     ran.append(run_pytest("unit", ["tests/unit", "tests/second"], "not long and not root", as_root=False))
     ran.append(run_pytest("root", ["tests/unit"], "root and not long", as_root=True, at_once=1))
     ran.append(run_fuzzers())
@@ -130,6 +132,9 @@ def summed_up(ran: list[Ran]) -> int:
         )
     for test, why in [skipped for one in ran for skipped in one.skipped.items()]:
         print(f"skipped: {test}: {why}")
+    for one in ran:
+        if one.why:
+            print(f"{one.kind} said: {one.why.strip()}")
     unrun = [test for one in ran for test in one.unrun]
     if unrun:
         print(f"did not run, and must: {', '.join(unrun)}")
@@ -149,17 +154,27 @@ def run_linter(kind: str, command: list[str | Path]) -> Ran:
     return Ran(kind, int(passed), int(not passed), time.monotonic() - began)
 
 
-def run_proof(kind: str, words: list[str]) -> Ran:
-    """The prover's claims, or checks taken out of the code: each row is one that passed or failed."""
+def run_proof(kind: str, module: str, *words: str) -> Ran:
+    """The prover's claims, or checks taken out of the code: each row is one that passed or failed.
+
+    What has judged nothing at all is asked once more; what it said stands in the summary if it fails again.
+    """
     print(f"== {kind}", flush=True)
     began = time.monotonic()
-    done = subprocess.run(["scripts/prove", "--json", *words], stdout=subprocess.PIPE, text=True, check=False)
-    rows = json.loads(done.stdout)["rows"] if done.stdout else []
+    command = [sys.executable, "-m", module, "--json", *words]
+    for again in (" (once more)", ""):
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        print(done.stderr, end="", flush=True)
+        rows = json.loads(done.stdout)["rows"] if done.stdout else []
+        if rows:
+            break
+        print(f"{kind}: ended with {done.returncode} and judged nothing{again}", flush=True)
     wrong = [row for row in rows if row["expected"] != row["got"]]
     for row in wrong:
         print(f"{row['claim']}: expected {row['expected']}, got {row['got']}")
-    failed = len(wrong) or int(done.returncode != 0)
-    return Ran(kind, len(rows) - len(wrong), failed, time.monotonic() - began)
+    failed = len(wrong) or int(done.returncode != 0 or not rows)
+    why = "" if rows else done.stderr
+    return Ran(kind, len(rows) - len(wrong), failed, time.monotonic() - began, why=why)
 
 
 def run_fuzzers() -> Ran:

@@ -40,6 +40,9 @@ _MOST_SECONDS: Final = 1800
 """All tests of a stage have so long. One that waits for ever is ended by the suite's own limit for one test,
 and is red; where the machine is too slow for all of them, nothing has been shown."""
 
+_LINES_SHOWN: Final = 60
+"""Of what tests say that fail without any mutant."""
+
 
 class Outcome(enum.Enum):
     RED = "red"
@@ -83,7 +86,7 @@ class Copy:
         """Exit status, and the first test that failed; None where they did not come to their end."""
         assert self._warm.stdin is not None and self._warm.stdout is not None
         words = [
-            *("-x", "-q", "--tb=no", "-m", "not long and not kernel", "-p", "no:cacheprovider", *tests),
+            *("-x", "-q", "--tb=short", "-m", "not long and not kernel", "-p", "no:cacheprovider", *tests),
             *(f"--ignore={file}" for file in _NOT_ASKED),
         ]
         print(json.dumps([str(self._said), *words]), file=self._warm.stdin, flush=True)
@@ -94,8 +97,12 @@ class Copy:
         limit.cancel()
         if status == -signal.SIGKILL:
             return None, "no end"
-        found = re.search(r"^(?:FAILED|ERROR) (\S+)", self._said.read_text(errors="replace"), re.MULTILINE)
+        found = re.search(r"^(?:FAILED|ERROR) (\S+\.py\S*)", self.said(), re.MULTILINE)
         return status, found[1] if found else ""
+
+    def said(self) -> str:
+        """What the last tests said."""
+        return self._said.read_text(errors="replace")
 
 
 class NotGreenError(Exception):
@@ -166,9 +173,11 @@ def _must_be_green(copies: queue.Queue[Copy], mutants: Sequence[Mutant]) -> None
     wanted = tuple(dict.fromkeys(test for mutant in mutants for test in first_tests(mutant)))
     copy = copies.get()
     status, test = copy.pytest(wanted)
+    said = copy.said()
     copies.put(copy)
     if status != _PASSED:
-        raise NotGreenError(test or f"pytest ended with {status}")
+        lines = said.splitlines()[-_LINES_SHOWN:]
+        raise NotGreenError("\n".join([test or f"pytest ended with {status}", *lines]))
 
 
 def _room(mutant: Mutant) -> tuple[str, ...]:

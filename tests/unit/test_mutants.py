@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,14 @@ def test_tests_that_come_to_no_end_show_nothing(monkeypatch: pytest.MonkeyPatch,
         result = run_one(mutant, copy)
     assert (result.outcome, result.test) == (Outcome.BROKEN, "no end")
     assert (tmp_path / "code.py").read_text() == "x = 1\n"
+
+
+def test_what_is_red_without_any_mutant_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "test_moon.py").write_text("def test_moon() -> None:\n    assert 'moon' == 'cheese'\n")
+    mutant = Mutant("any", (Edit("code.py", "x = 1", "x = 2"),))
+    monkeypatch.setattr(runner, "first_tests", lambda _: ("test_moon.py",))
+    copies: queue.Queue[Copy] = queue.Queue()
+    with Copy(tmp_path) as copy:
+        copies.put(copy)
+        with pytest.raises(runner.NotGreenError, match=r"\Atest_moon.py::test_moon\n(?s:.)*'cheese'"):
+            runner._must_be_green(copies, [mutant])

@@ -94,3 +94,43 @@ def test_every_test_of_the_lab_runs_on_one_form_at_least_and_with_all_on_the_sou
     assert run_tests.lab(everything=False) == ["tests/lab", *named]
     assert run_tests.lab(everything=True) == ["tests/lab"]
     assert all((LAB / name).exists() for name in run_tests.COMPILED_LAB)
+
+
+PROOF = """
+import json, pathlib, sys
+tries = pathlib.Path("tries")
+tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
+if len(tries.read_text()) < {good_from}:
+    sys.exit("red without any mutant: tests/test_moon.py")
+print(json.dumps({{"rows": [{{"claim": "a moon", "expected": "red", "got": "{got}"}}]}}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("good_from", "got", "passed", "failed", "tries"),
+    [
+        (1, "red", 1, 0, 1),
+        (1, "green", 0, 1, 1),
+        (2, "red", 1, 0, 2),
+        (2, "green", 0, 1, 2),
+        (3, "red", 0, 1, 2),
+    ],
+)
+def test_a_proof_that_has_judged_nothing_is_asked_once_more_and_one_that_has_is_not(
+    good_from: int,
+    got: str,
+    passed: int,
+    failed: int,
+    tries: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("of_moons.py").write_text(PROOF.format(good_from=good_from, got=got))
+    ran = run_tests.run_proof("proof", "of_moons")
+    assert (ran.passed, ran.failed, len(Path("tries").read_text())) == (passed, failed, tries)
+    assert run_tests.summed_up([ran]) == failed
+    said = capfd.readouterr().out
+    assert said.count("red without any mutant") == min(tries, good_from - 1) + (good_from > tries)
+    assert (f"proof said: {ran.why.strip()}" in said) == bool(ran.why) == (good_from > tries)
