@@ -67,14 +67,11 @@ def load_or_make(
 
 def _made(path: Path, entropy: Callable[[int], bytes], machine: Machine) -> Opened:
     """Under the lock: another process may have been quicker."""
-    kept, set_aside = load(path), None
+    kept = load(path)
     if kept is not None and not kept.is_of_another(machine):
         return Opened(kept.site)
-    if kept is not None:
-        set_aside = _set_aside(path, "of-another-machine")
     site = SiteIdentity(entropy(ED25519_SEED_OCTETS), since=int(time.time()))
-    _write(path, Kept(site, machine))
-    return Opened(site, set_aside)
+    return Opened(site, _write(path, Kept(site, machine), "of-another-machine" if kept is not None else ""))
 
 
 def load(path: Path) -> Kept | None:
@@ -116,15 +113,12 @@ def put(path: Path, site: SiteIdentity, *, replace: bool = False) -> Path | None
     with _failing("cannot be made", path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _alone(path):
-            set_aside = None
-            if path.exists():
-                if not replace:
-                    raise EnvironmentFailureError(
-                        f"{path}: there is an identity already; --replace sets it aside"
-                    )
-                set_aside = _set_aside(path, "replaced")
-            _write(path, Kept(site, this_machine()))
-    return set_aside
+            stands = path.exists()
+            if stands and not replace:
+                raise EnvironmentFailureError(
+                    f"{path}: there is an identity already; --replace sets it aside"
+                )
+            return _write(path, Kept(site, this_machine()), "replaced" if stands else "")
 
 
 def parsed(text: str) -> Kept | None:
@@ -221,9 +215,13 @@ def _alone(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _write(path: Path, kept: Kept) -> None:
-    """Whole or not at all; the place of what was there is taken in one step."""
-    draft = path.with_name(f".{path.name}.new")
+def _write(path: Path, kept: Kept, set_aside: str = "") -> Path | None:
+    """Whole or not at all; the place of what was there is taken in one step.
+
+    With `set_aside`, the word for why, what was there is kept beside, and the answer says where. It goes when
+    all of the new one is on the disk: without either the next start would make another identity.
+    """
+    draft, aside = path.with_name(f".{path.name}.new"), None
     # One that a killed process has left: the lock says that nobody is at it now.
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -235,11 +233,15 @@ def _write(path: Path, kept: Kept) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        aside = _set_aside(path, set_aside) if set_aside else None
         draft.rename(path)
     except BaseException:
         draft.unlink(missing_ok=True)
+        if aside is not None and not path.exists():
+            aside.rename(path)
         raise
     _sync_directory(path.parent)
+    return aside
 
 
 def _set_aside(path: Path, why: str) -> Path:

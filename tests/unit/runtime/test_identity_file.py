@@ -260,6 +260,35 @@ def test_put_sets_aside_only_when_told_to(made: Path) -> None:
     assert seed_of(made) == b"o" * 32
 
 
+@pytest.mark.parametrize("fails", ["fsync", "rename"])
+def test_what_was_there_stays_where_the_new_one_cannot_be_written(
+    made: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """A full disk; else the next start would find no identity, and make itself one that no peer knows."""
+    before, rename = made.read_bytes(), Path.rename
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    def broken(self: Path, target: Path) -> Path:
+        if self.name == ".identity.new":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    if fails == "fsync":
+        monkeypatch.setattr(os, "fsync", full)
+    else:
+        monkeypatch.setattr(Path, "rename", broken)
+    for work in (
+        lambda: put(made, SiteIdentity(b"o" * 32), replace=True),
+        lambda: load_or_make(made, machine=Machine("x" * 32, "y" * 32)),
+    ):
+        with pytest.raises(EnvironmentFailureError, match=r"identity cannot be made: (No space|Input)"):
+            work()
+        assert made.read_bytes() == before
+        assert sorted(entry.name for entry in made.parent.iterdir()) == ["identity", "identity.lock"]
+
+
 def test_a_second_process_waits_for_the_first(made: Path) -> None:
     """Twenty changes at once: none is lost."""
 
