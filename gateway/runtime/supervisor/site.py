@@ -48,7 +48,7 @@ class Site:
                 f"set aside as {opened.set_aside}; this machine has a new one,"
                 f" {opened.site.key.public.fingerprint}",
             )
-        self._seen = self._file_on_disk()
+        self._seen: tuple[int, int, int] | None = None
         self._presented: Presented | None = None
         self.look()
 
@@ -103,12 +103,14 @@ class Site:
         """Take over what a command has written; make the switch that is due."""
         before, before_next = self.fingerprint, self._next_fingerprint()
         try:
-            if self._file_on_disk() != self._seen:
+            # Before it is read: what is written from now on is another one, and read at the next look.
+            found = self._file_on_disk()
+            if found != self._seen:
                 self.identity = self._on_disk()
             now = int(self._clock())
             if switched(self.identity, now) is not self.identity:
                 self.identity = identity_file.change(self._path, lambda site: switched(site, now))
-            self._seen = self._file_on_disk()
+            self._seen = found
         except EnvironmentFailureError as error:
             self._alarm(Reason.IDENTITY_UNUSABLE, "identity", str(error))
         if before != self.fingerprint:

@@ -66,6 +66,27 @@ def test_a_command_is_followed(daemon: Daemon) -> None:
     assert daemon.rung == []
 
 
+def test_a_command_that_comes_while_another_is_followed_is_followed_too(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = daemon.site()
+    announce(daemon)
+    load = identity_file.load
+
+    def overtaken(path: Path) -> identity_file.Kept | None:
+        monkeypatch.undo()
+        kept = load(path)
+        identity_file.change(path, withdrawn)
+        return kept
+
+    monkeypatch.setattr(identity_file, "load", overtaken)
+    site.look()
+    assert len(site.presented.statements) == 1
+    site.look()
+    assert site.presented.statements == ()
+    assert daemon.rung == []
+
+
 def test_the_switch_is_made_on_its_day_and_written_down(daemon: Daemon) -> None:
     site = daemon.site()
     first = site.identity.key.public
