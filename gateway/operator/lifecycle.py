@@ -9,8 +9,9 @@ that others removed, and the next boot both know. Counterparts: `intercept.kerne
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +38,7 @@ _LOOPBACK: Final = "lo"
 _MAIN_TABLE: Final = 254  # <linux/rtnetlink.h>
 _IFF_UP: Final = 1  # <linux/if.h>
 _AF_INET, _AF_INET6 = 2, 10
+_INTERRUPTS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def discover() -> list[FoundInterface]:
@@ -75,10 +77,9 @@ def up(
     """
     folders = missing_folders(config)
     try:
-        with turn.taken(config, pause), contextlib.ExitStack() as undo:
+        with turn.taken(config, pause), _way_back() as undo:
             undo.callback(_give_back, config, _octets(config.wanted_file), folders)
             told = _up(config, service, until_reboot, pause, folders, undo)
-            undo.pop_all()
     except KeyboardInterrupt:
         raise EnvironmentFailureError("interrupted; everything is as it was before") from None
     return f"{told}; after the next boot it is as it was before" if until_reboot else told
@@ -252,6 +253,30 @@ def missing_folders(config: Config) -> list[Path]:
 
 # --- The way back ------------------------------------------------------------------------------------
 # As far as it goes: what has made `up` fail may be in the way of this, too. Left-over rules do no harm.
+
+
+@contextlib.contextmanager
+def _way_back() -> Iterator[contextlib.ExitStack]:
+    """What it is told of is done, the last one first, where that within fails, and only then."""
+    undo = contextlib.ExitStack()
+    try:
+        yield undo
+    except BaseException:
+        with _deaf():
+            undo.close()
+        raise
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Who presses Ctrl-C once more would else stop the undoing half way. Programs that are started, which a
+    terminal interrupts along with us, do not hear it either."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _INTERRUPTS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _quietly(work: Callable[..., None], *arguments: object) -> None:

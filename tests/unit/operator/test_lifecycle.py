@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,6 +186,32 @@ def test_up_that_is_interrupted_is_undone(
     with pytest.raises(EnvironmentFailureError, match="as it was before"):
         lifecycle.up(config)
     assert [what for what, _ in fake.done] == ["remove"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_undoing_is_not_interrupted(
+    config: Config, fake: FakeKernel, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """Who presses Ctrl-C twice is told that all is as it was."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+
+        def interrupted(*_: object) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+        def interrupted_as_well() -> None:
+            signal.raise_signal(number)
+            fake.note("remove")
+
+        monkeypatch.setattr(fake, "apply", interrupted)
+        monkeypatch.setattr(fake, "remove", interrupted_as_well)
+        with pytest.raises(EnvironmentFailureError, match="as it was before"):
+            lifecycle.up(config)
+        assert [what for what, _ in fake.done] == ["remove"]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_second_up_that_fails_leaves_the_rules_of_the_first(config: Config, fake: FakeKernel) -> None:
