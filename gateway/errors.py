@@ -121,6 +121,7 @@ class Reason(IdentityHashed):
     PINS_UNWRITABLE = "pins-unwritable"
     SPOOFED_INSIDE_SOURCE = "spoofed-inside-source"
     INTERNAL = "internal"
+    TRIAL = "trial"
 
 
 class PeerProtocolError(Exception):

@@ -197,6 +197,26 @@ def reload(settings: Settings, as_json: bool) -> None:
         click.echo(done.told)
 
 
+@nightmail.command(short_help="Try whether alarms reach people.")
+@as_json
+@click.pass_obj
+@command
+def ring(settings: Settings, as_json: bool) -> int:
+    """Send a trial alarm by each way that the running daemon has been told: mail, command.
+
+    Says for each whether it went; exit status 1 if one did not. A mail that a server has taken may still be
+    thrown away behind it: look whether it arrives.
+    """
+    from gateway.operator import ringing
+
+    tried = ringing.ring(settings.config)
+    if as_json:
+        print_json([asdict(way) for way in tried])
+    else:
+        print_lines(way.told for way in tried)
+    return FINE if all(way.went for way in tried) else NEGATIVE
+
+
 @nightmail.command(hidden=True)
 @click.pass_obj
 @command

@@ -35,12 +35,7 @@ class Reloaded:
 
 def reload(config: Config) -> Reloaded:
     """Raises EnvironmentFailureError: no daemon, not fit to be loaded, or the new workers do not come up."""
-    before = status.ask(config.control_socket)
-    if before is None:
-        told = status.unheard(config.control_socket)
-        raise EnvironmentFailureError(
-            told or "no daemon is running (`nightmail status` says how to start one)"
-        )
+    before = status.required(config.control_socket)
     answer = status.ask(config.control_socket, _QUESTION, limits.CONTROL_SECONDS + limits.RELOAD_SECONDS)
     if answer is None or "reloads" not in answer:
         raise EnvironmentFailureError("the running daemon knows no reload: restart it")

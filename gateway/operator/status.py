@@ -73,6 +73,15 @@ def ask(control: Path, question: bytes = _ASK, seconds: float = limits.CONTROL_S
     return answer
 
 
+def required(control: Path, question: bytes = _ASK, seconds: float = limits.CONTROL_SECONDS) -> Status:
+    """As `ask`, where without a daemon there is nothing to be done. Raises EnvironmentFailureError."""
+    answer = ask(control, question, seconds)
+    if answer is None:
+        none = "no daemon is running (`nightmail status` says how to start one)"
+        raise EnvironmentFailureError(unheard(control) or none)
+    return answer
+
+
 def is_running(control: Path) -> bool:
     """Whether somebody listens there; does not wait for an answer."""
     try:

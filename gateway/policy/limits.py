@@ -359,6 +359,8 @@ CONTROL_REPLY_OCTETS: Final = 1 << 20
 """The answer on the control socket; a larger one is not read."""
 CONTROL_SECONDS: Final = 3.0
 """`nightmail status` waits so long for the daemon."""
+ANSWER_SECONDS: Final = 30.0
+"""The daemon may work so long on an answer: as RELOAD_SECONDS and ALARM_COMMAND_SECONDS at least."""
 CONTROL_LOOK_SECONDS: Final = 1.0
 """The supervisor looks so often whether its sockets can still be found: who asks meanwhile gets no answer."""
 ASKED_MOST_SECONDS: Final = 31_536_000.0

@@ -49,19 +49,19 @@ def read(path: Path) -> EmailMessage:
     return mail
 
 
-def reload(lab: Lab) -> int:
+def say(lab: Lab, word: str) -> int:
     """Its exit status."""
     one = lab.gateway("a")
-    words = gateways.nightmail_command("--config", str(one.configuration), "reload")
+    words = gateways.nightmail_command("--config", str(one.configuration), word)
     return subprocess.run(command_in(one.namespace, words), capture_output=True, check=False).returncode
 
 
 def test_the_postmaster_reads_what_has_rung_and_what_to_do(lab: Lab) -> None:
-    """As docs/operations.md says how to try it; then with the mail server down."""
+    """A configuration that cannot be had; then with the mail server down, and as one tries all that."""
     configuration = lab.gateway("a").configuration
     good = configuration.read_text()
     configuration.write_text(good.replace("outside = [", 'outside = ["nowhere", '))
-    assert reload(lab) == 1
+    assert say(lab, "reload") == 1
     eventually(lambda: mails(lab), PATIENCE)
     mail = read(mails(lab)[0])
     assert mail["Subject"].endswith(": reload-refused reload")
@@ -71,6 +71,10 @@ def test_the_postmaster_reads_what_has_rung_and_what_to_do(lab: Lab) -> None:
     assert "cannot be loaded; nothing has changed" in text, "what it means"
     assert "mend it, reload again" in text, "what to do"
     configuration.write_text(good)
+    assert say(lab, "ring") == 0
+    eventually(lambda: len(mails(lab)) == 2, PATIENCE)
+    trial = next(mail for mail in map(read, mails(lab)) if mail["Subject"].endswith(": trial alarms"))
+    assert "Nothing is wrong" in trial.get_content()
 
     server = lab.mail_server("a")
     run_in(server.namespace, ["postfix", "-c", str(server.config), "stop"])
@@ -80,9 +84,10 @@ def test_the_postmaster_reads_what_has_rung_and_what_to_do(lab: Lab) -> None:
     log = lab.gateway("a").log
     eventually(lambda: "alarms failed by=mail" in log.read_text(), PATIENCE)
     assert "Connection refused" in log.read_text()
+    assert say(lab, "ring") == 1
     run_in(server.namespace, ["postfix", "-c", str(server.config), "start"])
     # It would be tried again within a minute; over a reload it is at once.
-    assert reload(lab) == 0
-    eventually(lambda: len(mails(lab)) == 2, PATIENCE)
+    assert say(lab, "reload") == 0
+    eventually(lambda: len(mails(lab)) == 3, PATIENCE)
     second = next(mail for mail in map(read, mails(lab)) if "worker-died" in mail["Subject"])
     assert "and the next one runs" in " ".join(second.get_content().split())

@@ -20,6 +20,10 @@ from tests.pages import ROOT
 pytestmark = pytest.mark.timeout(240)
 PAGE: Final = (ROOT / "docs" / "json.md").read_text()
 
+ALARMS: Final = """
+[alarms]
+command = ["/bin/true"]
+"""
 ELSEWHERE: Final = {
     ("explain", "[].peer"): "peers list",
     ("explain", "[].history[]"): "peers history",
@@ -96,7 +100,7 @@ def below(pattern: str, path: str) -> bool:
 @pytest.fixture(scope="module")
 def sites() -> Iterator[Sites]:
     """Mail has gone from a to b, in between past b's gateway, so that there is something to tell."""
-    with two_sites.built() as sites, MailServer(sites, "mta-b", False) as server:
+    with two_sites.built(configuration=ALARMS) as sites, MailServer(sites, "mta-b", False) as server:
         target = sites.address("mta-b", False)
         mail(sites, "mta-a", server, target, b"sealed")
         eventually(lambda: probes.pins(sites.gateway("a")), what="the peer remembered")
@@ -134,6 +138,7 @@ def asked(sites: Sites, letter: str, *words: str) -> Any:
         ("b", "explain CLIENT"),
         ("a", "identity show"),
         ("a", "reload"),
+        ("a", "ring"),
     ],
 )
 def test_each_field_is_documented_and_printed(sites: Sites, letter: str, words: str) -> None:

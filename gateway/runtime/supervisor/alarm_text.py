@@ -28,6 +28,7 @@ from gateway.policy import limits
 _KEPT_VARIABLES: Final = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ")
 _PAGE: Final = "messages.md"
 _COLUMNS: Final = 76
+_TRIED: Final = "The mail gateway tries whether its alarms arrive. Nothing is wrong."
 _EMPHASIS: Final = re.compile(r"\*(\w[^*\n]*)\*")
 _LINK: Final = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 
@@ -70,12 +71,13 @@ def mail(alarm: Alarm, to: str, again_hours: int, *, last_of_hour: bool = False)
         "detail": told["detail"],
         "gateway": f"{told['gateway']}, nightmail {__version__}",
     }
-    lines = ["The mail gateway has rung an alarm. No mail waits for it.", ""]
+    trial = alarm.reason is Reason.TRIAL
+    lines = [_TRIED if trial else "The mail gateway has rung an alarm. No mail waits for it.", ""]
     lines += [f"{name + ':':9} {value}" for name, value in rows.items() if value]
     if alarm.unheard:
         times = "once" if alarm.unheard == 1 else f"{alarm.unheard} times"
         lines.append(f"{'and:':9} {times} since the last time that it was told")
-    lines += [*_explained(alarm), *_closing(again_hours, last_of_hour)]
+    lines += [*_explained(alarm), *_closing(0 if trial else again_hours, last_of_hour)]
     message.set_content("\n".join(lines) + "\n", cte="7bit")
     return message.as_bytes()
 
@@ -91,12 +93,16 @@ def _explained(alarm: Alarm) -> list[str]:
 
 
 def _closing(again_hours: int, last_of_hour: bool) -> list[str]:
+    """`again_hours`: 0 for what is told whenever somebody asks."""
     lines = [
         "",
         "`nightmail status` on the gateway says how it is now. More is in docs/messages.md",
         "(on the gateway: /usr/share/doc/nightmail/docs/messages.md).",
-        f"The same alarm about the same is told again after {again_hours} hours at the earliest.",
     ]
+    if again_hours:
+        lines.append(
+            f"The same alarm about the same is told again after {again_hours} hours at the earliest."
+        )
     if last_of_hour:
         most = limits.ALARMS_OUT_PER_HOUR
         lines.append(

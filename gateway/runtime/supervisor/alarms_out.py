@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.config import Config
-from gateway.errors import EnvironmentFailureError
+from gateway.errors import EnvironmentFailureError, Reason
 from gateway.observe.counters import Alarm
 from gateway.observe.log import Level, Log
 from gateway.peers.alarm_store import AlarmStore, Cause
@@ -137,6 +137,19 @@ class AlarmsOut:
         put_off = (telling.alarm for way in self._ways for telling in way.untold)
         return list(dict.fromkeys([*put_off, *self._waiting]))
 
+    async def try_out(self) -> dict[str, str]:
+        """An alarm that is none, by all ways at once, whatever went out or failed before: why each of them
+        failed, or an empty word. What waits for a way that works goes now."""
+        alarm = Alarm(Reason.TRIAL, "alarms", int(self._clock()), "`nightmail ring` asked for it")
+        children = [way.child(_Telling(alarm, last=False)) for way in self._ways]
+        troubles = await asyncio.gather(*(_run(child, environment(alarm)) for child in children))
+        for way, trouble in zip(self._ways, troubles, strict=True):
+            self._say_how(way, alarm, trouble)
+            if not trouble:
+                way.works()
+        self._rung.set()
+        return {way.by: trouble for way, trouble in zip(self._ways, troubles, strict=True)}
+
     def _failed(self, error: Exception) -> None:
         """A bug of ours: it costs the alarm that it was about, which the log has, and no other one."""
         self._log.fact("alarms", "failed", level=Level.ERROR, detail=Bug.of(error).detail)
@@ -192,13 +205,18 @@ class AlarmsOut:
         if trouble:
             if not way.failed:
                 way.failed = True
-                self._log.fact("alarms", "failed", level=Level.ERROR, by=way.by, detail=trouble)
+                self._say_how(way, telling.alarm, trouble)
             return False
         way.works()
-        alarm = telling.alarm
-        self._note(way, alarm)
-        self._log.fact("alarms", "told", by=way.by, reason=alarm.reason, subject=alarm.subject)
+        self._note(way, telling.alarm)
+        self._say_how(way, telling.alarm, "")
         return True
+
+    def _say_how(self, way: _Way, alarm: Alarm, trouble: str) -> None:
+        if trouble:
+            self._log.fact("alarms", "failed", level=Level.ERROR, by=way.by, detail=trouble)
+        else:
+            self._log.fact("alarms", "told", by=way.by, reason=alarm.reason, subject=alarm.subject)
 
     def _went_lately(self, way: _Way, alarm: Alarm) -> bool:
         """Within a day, this way."""

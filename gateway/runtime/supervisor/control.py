@@ -134,7 +134,7 @@ class ControlSocket:
         with contextlib.suppress(OSError, TimeoutError, ValueError):
             async with asyncio.timeout(limits.CONTROL_SECONDS):
                 word, _, rest = (await reader.readline()).decode().strip().partition(" ")
-            async with asyncio.timeout(limits.CONTROL_SECONDS + limits.RELOAD_SECONDS):
+            async with asyncio.timeout(limits.CONTROL_SECONDS + limits.ANSWER_SECONDS):
                 known = self._answers.get(word)
                 told = {"error": f"this daemon knows the questions {', '.join(self._answers)}"}
                 writer.write(json.dumps(await known(rest) if known is not None else told).encode())

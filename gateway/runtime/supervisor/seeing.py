@@ -61,6 +61,10 @@ class Seeing:
         """To the people who are to hear of it, when there is time."""
         self._alarms.ring(alarm)
 
+    async def try_alarms(self) -> dict[str, str]:
+        """By each way: why it failed, or an empty word."""
+        return await self._alarms.try_out()
+
     def untold(self) -> list[dict[str, Any]]:
         """Alarms that people have not got yet, at a hand-over; `tell` takes them."""
         return [alarm.as_json() for alarm in self._alarms.untold()]

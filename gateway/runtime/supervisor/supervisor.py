@@ -33,7 +33,7 @@ from gateway.runtime.link import told_address
 from gateway.runtime.order import Presented, require_tellable
 from gateway.runtime.supervisor import handover, heap, preflight
 from gateway.runtime.supervisor.causes import Causes
-from gateway.runtime.supervisor.control import ControlSocket
+from gateway.runtime.supervisor.control import Answer, ControlSocket
 from gateway.runtime.supervisor.dead_ends import DeadEnds
 from gateway.runtime.supervisor.hearing import Hearing
 from gateway.runtime.supervisor.inside import Inside
@@ -104,8 +104,7 @@ class Supervisor:
         for directory in (config.state_dir, config.run_dir):
             preflight.make_directory(directory)
         confinements.share(config.state_dir, self._confinements.readers)
-        answers = {"status": self._tell_status, "reload": self._tell_reload, "ignored": self._tell_ignored}
-        control = ControlSocket(config.control_socket, answers, self._left.control)
+        control = ControlSocket(config.control_socket, self._answers(), self._left.control)
         control.require_free()
         self._be_alone()
         self._bell.recall(self._left.alarms)
@@ -357,6 +356,18 @@ class Supervisor:
         tallies = self._pool.counters()["tallies"]
         passed: int = tallies.get(Tally.NOT_OURS.value, 0)
         return passed
+
+    def _answers(self) -> dict[str, Answer]:
+        """To the questions of the control socket."""
+        return {
+            "status": self._tell_status,
+            "reload": self._tell_reload,
+            "ignored": self._tell_ignored,
+            "ring": self._tell_ring,
+        }
+
+    async def _tell_ring(self, _: str) -> dict[str, Any]:
+        return {"ways": await self._seeing.try_alarms()}
 
     async def _tell_status(self, _: str) -> dict[str, Any]:
         return self._status()

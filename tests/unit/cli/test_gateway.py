@@ -65,6 +65,15 @@ def test_status_of_a_daemon_that_does_not_protect(file: Path) -> None:
         assert json.loads(invoked(file, "status", "--json").stdout)["protecting"] is False
 
 
+@pytest.mark.parametrize(("trouble", "status"), [("", 0), ("exit status 3", 1)])
+def test_ring(file: Path, trouble: str, status: int) -> None:
+    with daemon(file.parent / "run" / "control.sock", {"ways": {"mail": trouble}}, questions=2):
+        text, facts = invoked(file, "ring"), invoked(file, "ring", "--json")
+    assert text.exit_code == facts.exit_code == status
+    assert text.stdout == (f"mail: FAILED, {trouble}\n" if trouble else "mail: went\n")
+    assert json.loads(facts.stdout) == [{"by": "mail", "went": not trouble, "trouble": trouble}]
+
+
 def test_status_without_a_daemon(file: Path) -> None:
     result = invoked(file, "status")
     assert result.exit_code == 1

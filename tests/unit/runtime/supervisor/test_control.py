@@ -87,7 +87,7 @@ def test_who_asks_nothing_is_let_go(path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_who_does_not_read_the_answer_is_let_go(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A `nightmail status` that somebody has stopped."""
-    for name in ("CONTROL_SECONDS", "RELOAD_SECONDS"):
+    for name in ("CONTROL_SECONDS", "ANSWER_SECONDS"):
         monkeypatch.setattr(limits, name, 0.05)
 
     asked = asyncio.Event()
