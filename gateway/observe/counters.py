@@ -53,7 +53,6 @@ class Tally(IdentityHashed):
 GAUGES: Final = frozenset({Tally.SESSIONS_OPEN, Tally.SYNS_HELD, Tally.OCTETS_HELD})
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_DEPTH: Final = 3
 Snapshot = dict[str, Any]
 """JSON-able: {"decided": {"out": {"upgraded": {reason: n}, "clear": {reason: n}}, "in": ...},
 "ended": {"out": {reason: n}, "in": ...}, "tallies": {name: n}}."""
@@ -112,21 +111,31 @@ def merged(snapshots: Iterable[Snapshot]) -> Snapshot:
 def require_snapshot(told: Any) -> Snapshot:
     """The same, if it is one: from a worker, of whom others may have taken hold. Its names become labels of
     metrics. Raises ValueError."""
-    if not isinstance(told, dict) or not told.keys() <= empty_snapshot().keys():
+    _require_parts(told, empty_snapshot())
+    snapshot: Snapshot = told
+    return snapshot
+
+
+def _require_parts(told: Any, parts: Snapshot) -> None:
+    """Of this form in all its depth: of a count here and a table there no sum can be made."""
+    if not isinstance(told, dict):
         raise ValueError("no counters")
-    _require_counts(told, depth=0)
-    return told
+    if not parts:
+        _require_counts(told)
+        return
+    if not told.keys() <= parts.keys():
+        raise ValueError("counters of something else")
+    for name, part in told.items():
+        _require_parts(part, parts[name])
 
 
-def _require_counts(told: dict[Any, Any], depth: int) -> None:
-    if len(told) > limits.COUNTER_NAMES or depth > _DEPTH:
+def _require_counts(told: dict[Any, Any]) -> None:
+    if len(told) > limits.COUNTER_NAMES:
         raise ValueError("too many counters")
     for name, value in told.items():
         if not _NAME.fullmatch(name):
             raise ValueError("a counter's name is no word of ours")
-        if isinstance(value, dict):
-            _require_counts(value, depth + 1)
-        elif type(value) is not int or not 0 <= value < 1 << 63 or depth == 0:
+        if type(value) is not int or not 0 <= value < 1 << 63:
             raise ValueError(f"{name} counts nothing")
 
 

@@ -24,8 +24,9 @@ from gateway.peers.schema import NotOurFileError
 from gateway.policy import limits
 
 _CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-# What the library's own words about a damaged schema hold may be no text.
-_FAULTS: Final = (sqlite3.Error, NotOurFileError, UnicodeDecodeError)
+# What the library's own words about a damaged schema hold may be no text; a number of more than 64 bits is
+# refused before SQLite sees it.
+_FAULTS: Final = (sqlite3.Error, NotOurFileError, UnicodeDecodeError, OverflowError)
 _FOR_READERS: Final = 0o640
 _PRIMARY_CODE: Final = 0xFF  # extended result codes keep the primary one in the low octet
 

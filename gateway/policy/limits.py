@@ -351,6 +351,10 @@ LINK_MESSAGES_PER_TURN: Final = 64
 """Messages taken from one link per turn of the loop."""
 SAID_TEXT_LETTERS: Final = 16 * 1024
 """One text in a worker's message: a whole EHLO reply and more."""
+SAID_SUBJECT_LETTERS: Final = 256
+"""Whom an alarm of a worker's is about: an address and port, a function's name. The bell keeps 4,096."""
+SAID_LAYERS: Final = 16
+"""Layers of its confinement that a worker may name; there are five."""
 COUNTER_NAMES: Final = 256
 """Different counters of one kind that a worker may tell of: twice as many as there are reasons."""
 COUNTERS_EVERY_SECONDS: Final = 1.0

@@ -24,6 +24,9 @@ Check = Callable[[Any], bool]
 def require_said(message: Message) -> None:
     """Raises ValueError, KeyError for what no worker of ours says."""
     for kind, body in message.items():
+        holds = _PLAIN.get(kind)
+        if holds is not None and not holds(body):
+            raise ValueError(kind)
         fields = _FIELDS.get(kind)
         if fields is None:
             continue
@@ -73,6 +76,24 @@ def _address(told: Any) -> bool:
     return bool(told_address(told))
 
 
+def _server(told: Any) -> bool:
+    """Address and port, in a row."""
+    return isinstance(told, list) and bool(
+        told_destination(dict(zip(("address", "port"), told, strict=True)))
+    )
+
+
+def _layers(told: Any) -> bool:
+    """Of a confinement: words, of which a later version may have others."""
+    words = isinstance(told, list) and len(told) <= limits.SAID_LAYERS
+    return words and all(isinstance(one, str) and _LAYER.fullmatch(one) for one in told)
+
+
+def _subject(told: Any) -> bool:
+    """The bell remembers thousands of them."""
+    return _text(told) and len(told) <= limits.SAID_SUBJECT_LETTERS
+
+
 def _statement(told: Any) -> bool:
     if not isinstance(told, dict):
         return False
@@ -80,6 +101,7 @@ def _statement(told: Any) -> bool:
     return True
 
 
+_LAYER: Final = re.compile(r"[a-z-]{1,32}")
 _IDENTITY: Final = _hex(ED25519_PUBLIC_OCTETS, ED25519_PUBLIC_OCTETS)
 _WHERE: Final[dict[str, Check]] = {"address": _address, "port": _number}
 _MAYBE_WHERE: Final[dict[str, Check]] = {"address?": _address, "port?": _number, "client?": _address}
@@ -108,10 +130,12 @@ _FIELDS: Final[dict[str, dict[str, Check]]] = {
     "cause": {**_WHERE, "client": _address, "likely": _word(Reason), "session?": _text},
     "alarm": {
         "reason": _word(Reason),
-        "subject": _text,
+        "subject": _subject,
         "detail": _text,
         "likely?": _word(Reason),
         **_MAYBE_WHERE,
     },
 }
 """A name with a question mark need not be there."""
+_PLAIN: Final[dict[str, Check]] = {"ready": _number, "layers": _layers, "answered": _server}
+"""What has no fields."""

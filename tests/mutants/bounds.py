@@ -78,8 +78,11 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
         ],
         "gateway/observe/counters.py": [
             ("causes that are remembered have a limit", "len(self._causes) > limits.ALARM_CAUSES", "False"),
-            ("counters that a worker tells have a limit", "len(told) > limits.COUNTER_NAMES or ", ""),
-            ("counters that a worker tells have a depth", " or depth > _DEPTH", ""),
+            (
+                "counters that a worker tells have a limit",
+                "if len(told) > limits.COUNTER_NAMES:",
+                "if False:",
+            ),
         ],
         # --- What is said ---
         "gateway/observe/log.py": [
@@ -93,6 +96,11 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
         ],
         "gateway/runtime/said.py": [
             ("a text that a worker tells has a length", " or len(told) > limits.SAID_TEXT_LETTERS:", ":"),
+            (
+                "whom a worker's alarm is about has a length",
+                " and len(told) <= limits.SAID_SUBJECT_LETTERS",
+                "",
+            ),
         ],
         "gateway/operator/ping_told.py": [
             ("what a server announces in a ping has a limit", "keywords[: limits.PING_KEYWORDS]", "keywords"),

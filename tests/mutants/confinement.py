@@ -55,6 +55,11 @@ _pool.lacks(
     "except (LookupError, TypeError, ValueError, AttributeError) as error:",
     "except ZeroDivisionError as error:",
 )
+_pool.lacks(
+    "what a worker has the others told is one thing, and no order of the supervisor's",
+    "told = {kind: message[kind]}",
+    "told = message",
+)
 _sole = Room("gateway/runtime/supervisor/sole.py")
 _sole.lacks(
     "a stranger keeps no daemon from starting",
@@ -88,6 +93,22 @@ _said.lacks(
     "_hex(ED25519_PUBLIC_OCTETS, ED25519_PUBLIC_OCTETS)",
     "_hex(0, 99)",
 )
+_said.lacks(
+    "the layers that a worker names are words",
+    "return words and all(isinstance(one, str) and _LAYER.fullmatch(one) for one in told)",
+    "return True",
+)
+_said.lacks(
+    "a server that a worker tells the others of has an address and a port",
+    "return isinstance(told, list) and bool(",
+    "return True or bool(",
+)
+_counters = Room("gateway/observe/counters.py")
+_counters.lacks(
+    "what a worker counts is of the form that sums are made of",
+    "        _require_parts(part, parts[name])",
+    "        pass",
+)
 _hearing = Room("gateway/runtime/supervisor/hearing.py")
 _hearing.lacks(
     "a pinned peer is no dead end",
@@ -101,5 +122,5 @@ _shell.lacks(
     "return cut",
 )
 CONFINEMENT: Final[tuple[Mutant, ...]] = mutants_of(
-    _signer, _signing, _ruleset, _pool, _sole, _link, _said, _hearing, _shell
+    _signer, _signing, _ruleset, _pool, _sole, _link, _said, _counters, _hearing, _shell
 )

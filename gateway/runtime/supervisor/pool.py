@@ -384,14 +384,14 @@ class Pool:
         elif "counters" in message:
             worker.counters = require_snapshot(message["counters"])
         elif "answered" in message:
-            self._tell_others(worker, message)
+            self._tell_others(worker, message, "answered")
         else:
             source = message.get("source", {})
             if source.get("seen") in _OF_ALL_WORKERS or source.get("new"):
-                self._tell_others(worker, message)
+                self._tell_others(worker, message, "source")
             self._on_message(message)
             if "dead-end" in message:  # behind what looks whether it names an address
-                self._tell_others(worker, message)
+                self._tell_others(worker, message, "dead-end")
 
     def _serves(self, worker: WorkerProcess, message: Message) -> None:
         worker.state = State.SERVING
@@ -420,7 +420,9 @@ class Pool:
         if missing:
             self._alarm(Reason.WORKER_UNCONFINED, "workers", f"without {', '.join(missing)}")
 
-    def _tell_others(self, worker: WorkerProcess, message: Message) -> None:
+    def _tell_others(self, worker: WorkerProcess, message: Message, kind: str) -> None:
+        """This and nothing else of it: the others obey what this process says."""
+        told = {kind: message[kind]}
         for other in self.workers:
             if other is not worker and other.link is not None:
-                other.link.send(message)
+                other.link.send(told)

@@ -160,3 +160,12 @@ def test_without_a_memory_it_counts_for_its_own_life(gateway: Gateway) -> None:
     gateway.days.write()
     assert gateway.sent() == (1, 1)
     assert gateway.told == []
+
+
+def test_counts_that_the_file_has_no_room_for_are_trouble_and_no_end(gateway: Gateway) -> None:
+    """Workers that are in other hands may say so much together; a stop or a reload writes, too."""
+    most = {"decided": {"out": {"upgraded": {"upgraded": (1 << 63) - 1}}}}
+    gateway.days.note(merged([most, most]))
+    gateway.days.write()
+    assert len(gateway.told) == 1
+    assert "too large" in gateway.told[0]

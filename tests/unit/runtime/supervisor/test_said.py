@@ -66,6 +66,23 @@ from tests.unit.runtime.supervisor.ears import Ears
         {"counters": {"tallies": {'x"} 1\n# EVIL': 1}}},
         {"counters": {"tallies": {f"name-{number}": 1 for number in range(limits.COUNTER_NAMES + 1)}}},
         {"counters": {"decided": {"out": {"clear": {"deeper": {"still": 1}}}}}},
+        {"counters": {"decided": {"out": 5}}},
+        {"counters": {"decided": {"out": {"clear": 5}}}},
+        {"counters": {"decided": {"up": {"clear": {"no-offer": 1}}}}},
+        {"counters": {"decided": {"out": {"half": {"no-offer": 1}}}}},
+        {"counters": {"ended": {"in": 5}}},
+        {"counters": {"tallies": {"sessions-open": {"deeper": 1}}}},
+        {"ready": "x"},
+        {"ready": 7, "layers": 5},
+        {"ready": 7, "layers": [["user"]]},
+        {"ready": 7, "layers": ["user"] * 17},
+        {"ready": 7, "layers": ["\x1b[31m"]},
+        {"answered": 5},
+        {"answered": ["192.0.2.7"]},
+        {"answered": ["192.0.2.7", 25, 25]},
+        {"answered": ["mx.example", 25]},
+        {"answered": ["192.0.2.7", True]},
+        {"alarm": {"reason": "internal", "subject": "x" * 257, "detail": ""}},
     ],
     ids=lambda message: str(message)[:60],
 )
@@ -176,6 +193,37 @@ def test_the_other_workers_hear_of_a_dead_end_so_that_one_session_finds_it_again
     assert other.messages == [told]
     ears.hear({"dead-end": {"address": "mx.example", "port": 25}})
     assert other.messages == [told]
+
+
+ORDERS: dict[str, Any] = {
+    "drain": True,
+    "end": True,
+    "retire": True,
+    "site": {"identity": "05" * 32},
+    "inside": [],
+    "asked": "192.0.2.7",
+}
+"""What workers do because the supervisor says so."""
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"answered": ["192.0.2.7", 25]},
+        {"source": {"address": "192.0.2.7", "seen": "dropped"}},
+        {"dead-end": {"address": "192.0.2.8", "port": 25}},
+    ],
+    ids=lambda told: str(*told),
+)
+def test_a_worker_has_the_others_told_nothing_that_is_the_supervisors_to_say(
+    ears: Ears, told: dict[str, Any]
+) -> None:
+    """They would end their sessions, take another site's keys, or take no network for one inside."""
+    other = Heard()
+    ears.pool.workers += [ears.worker, WorkerProcess(Slot(1, 2501, 12526), (), link=other)]  # type: ignore[arg-type]
+    ears.hear(told | ORDERS)
+    assert other.messages == [told]
+    assert ears.rung == []
 
 
 def test_whose_mail_comes_encrypted_is_no_dead_end_any_more(ears: Ears) -> None:
