@@ -65,7 +65,7 @@ def test_any_dialogue_is_the_direct_one(way: tuple[str, str], steps: Steps, seed
     assert not (pair.sender.was_reset or pair.receiver.was_reset)
     assert pair.dials == 1
     assert pair.wire.startswith(EHLO + lines.VERB + b"\x81\0\x44")
-    assert not any(word in pair.wire + pair.wire_back for word in (b"@a.example", b"queued", b"QUIT"))
+    assert not any(word in pair.wire + pair.wire_back for word in (b"@a.example", b"queued", b"QUIT\r\n"))
 
 
 def pair_of(two: Meeting, steps: Steps = MAIL, seed: int = 0, **more: Any) -> Pair:

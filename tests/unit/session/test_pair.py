@@ -54,7 +54,7 @@ def test_an_upgraded_dialogue_is_the_direct_one(steps: Steps, seed: int, reply: 
     assert [d.upgraded for d in pair.decisions] == [True, True]
     assert pair.dials == 1
     assert VERB_LINE in pair.wire
-    for word in (b"a@a.example", b"queued", b"QUIT"):
+    for word in (b"a@a.example", b"queued", b"QUIT\r\n"):
         assert word not in pair.wire + pair.wire_back
 
 
