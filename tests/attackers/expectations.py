@@ -269,7 +269,7 @@ def _injected() -> list[Row]:
                 True, Mail.DELIVERED, Seen.NOTHING, "upgraded", channel=clear_octets + "|"),
             Row(f"reply behind the reply, {where}", "puts a reply behind the one with the offer",
                 put(End.R, Kind.REPLY, REPLIES, apart=apart), True, Mail.REFUSED_BY_SENDER, Seen.ENVELOPE,
-                "no-verb|offer-missing" if apart else "offer-missing", alarm=True, thinks=1.0),
+                "no-verb|offer-missing" if apart else "offer-missing", alarm=True, thinks=3.0),
             retried(f"reply before R's first record, {where}", "puts a reply before R's first record",
                     put(End.R, Kind.RECORD, REPLIES, before=True, apart=apart), clear_octets),
             retried(f"reply behind R's first record, {where}", "puts a reply behind R's first record",

@@ -36,6 +36,8 @@ AT_ONCE = 48
 PATIENCE = 45.0
 """Of the scripted sender, for one reply: longer than two handshakes that time out."""
 QUIET_SECONDS = 60.0
+BEHIND_SECONDS = 5.0
+"""So far R's log may be behind S's: each worker writes its own, some times a second."""
 FIRST_PORT, LAST_PORT = 12_000, 60_000
 _SESSION = re.compile(r"^(?:\S+ )?(\w+) session=(\w+) session ([a-z-]+)(.*)$")
 _NAME = re.compile(rb"(?i)MAIL FROM:<from-(n\d+x)@")
@@ -232,6 +234,7 @@ class Ground:
         told = self._wait_told("a", offsets["a"], by_source)
         for key, one in by_source.items():
             one.at_s = told[key][-1]
+        self._wait_begun_at_r(offsets["b"], self.log[first:])
         told = self._wait_told("b", offsets["b"], {})
         by_port = {trial.source[1]: trial for trial in trials}
         for (port, _), sessions in told.items():
@@ -307,6 +310,13 @@ class Ground:
             where = f"gateway {letter}: {len(going_on)} sessions go on, {len(missing)} have not begun"
             assert time.monotonic() < deadline, f"{where}: {going_on[:3]} {missing[:3]}"
             time.sleep(0.1)
+
+    def _wait_begun_at_r(self, offset: int, received: list[Received]) -> None:
+        """Until R has told of all that reached the receiver. One that its gate let by is in no log of its:
+        what became of such a trial is the verdict's matter."""
+        wanted = {(one.source[1], one.destination[0]) for one in received}
+        with contextlib.suppress(AssertionError):
+            eventually(lambda: wanted <= self._told("b", offset).keys(), BEHIND_SECONDS)
 
     def _told(self, letter: str, offset: int) -> dict[tuple[int, str], list[Told]]:
         by_id: dict[str, Told] = {}
