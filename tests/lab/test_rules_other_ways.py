@@ -1,0 +1,68 @@
+"""A router with another network, on neither side: mail to it is none of the gateway's, and passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab.own_namespaces import ip, link
+from tests.lab.rules_ground import HOSTS, A, B, G, GateProcess, R, Server, apply, sh, talk
+from tests.lab.two_sites import BOTH_FAMILIES
+
+THERE = {False: "10.3.0.2", True: "fd00:3::2"}
+FAR = {False: "10.9.0.2", True: "fd00:9::2"}
+
+
+@pytest.fixture(scope="module")
+def other_network(router_between_hosts: None) -> Iterator[None]:
+    ip(f"netns add {R}", f"-n {R} link set lo up")
+    ip(f"link add dmz netns {G} type veth peer name eth netns {R}")
+    link(R, "eth", "10.3.0.2/24", "fd00:3::2/64")
+    link(G, "dmz", "10.3.0.1/24", "fd00:3::1/64")
+    ip(f"-n {R} route add default via 10.3.0.1", f"-n {R} -6 route add default via fd00:3::1")
+    yield
+    ip(f"netns del {R}")
+
+
+@BOTH_FAMILIES
+def test_mail_to_a_network_on_neither_side_passes(router: None, other_network: None, v6: bool) -> None:
+    """The answer to a dial would come in by an interface that is not ours, and go on to the client."""
+    apply()
+    with Server(R, v6, THERE[v6]), GateProcess() as gate:
+        banner, _ = talk(A, R, v6, address=THERE[v6])
+        assert banner.split()[3] == HOSTS[A][v6]
+        assert gate.count("syn") == 0
+
+
+@pytest.fixture
+def two_ways_out(router: None, other_network: None, v6: bool) -> Iterator[None]:
+    """All leave by the other network, but what our sockets send in the name of A."""
+    family, width = ("-6", 128) if v6 else ("-4", 32)
+    rule = f"from {HOSTS[A][v6]} iif lo fwmark 0x80000000/0x80000000 lookup 99"
+    sh(B, f"ip {family} address add {FAR[v6]}/{width} dev eth" + (" nodad" if v6 else ""))
+    sh(
+        G,
+        "sysctl -qw net.ipv4.conf.wan.rp_filter=2",
+        f"ip {family} route add {FAR[v6]} via {THERE[v6]}",
+        f"ip {family} route add {FAR[v6]} via {HOSTS[B][v6]} table 99",
+        f"ip {family} rule add {rule}",
+    )
+    yield
+    sh(
+        G,
+        f"ip {family} rule del {rule}",
+        f"ip {family} route flush table 99",
+        f"ip {family} route del {FAR[v6]}",
+        "sysctl -qw net.ipv4.conf.wan.rp_filter=1",
+    )
+    sh(B, f"ip {family} address del {FAR[v6]}/{width} dev eth")
+
+
+@BOTH_FAMILIES
+def test_the_way_of_our_own_sockets_decides(two_ways_out: None, v6: bool) -> None:
+    """A site with several ways out says by routing rules which one they take (`doctor`: uplinks)."""
+    apply()
+    with Server(B, v6, FAR[v6]), GateProcess() as gate:
+        talk(A, B, v6, address=FAR[v6])
+        assert gate.wait("accepted")
