@@ -131,7 +131,11 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/runtime/said.py": ("tests/unit/runtime/supervisor/test_said.py",),
     "gateway/runtime/link.py": ("tests/unit/runtime/supervisor/test_said.py",),
     "gateway/runtime/supervisor/hearing.py": ("tests/unit/runtime/supervisor/test_said.py",),
-    "gateway/runtime/supervisor/peer_memory.py": ("tests/unit/runtime/supervisor/test_hearing.py",),
+    "gateway/runtime/supervisor/peer_memory.py": (
+        "tests/unit/runtime/supervisor/test_hearing.py",
+        "tests/unit/runtime/supervisor/test_said.py",
+    ),
+    "gateway/runtime/supervisor/dead_ends.py": ("tests/unit/runtime/supervisor/test_dead_ends.py",),
     "gateway/intercept/ruleset.py": ("tests/unit/intercept/test_ruleset.py",),
     "gateway/intercept/kernel/__init__.py": ("tests/unit/intercept/test_kernel.py",),
     "gateway/intercept/kernel/lifts.py": ("tests/unit/intercept/test_vlans.py",),

@@ -168,7 +168,28 @@ _peers.lacks(
     "        number = min(lately, limits.IDENTITIES_PER_PIN)",
     "        number = lately",
 )
+_peers.lacks(
+    "in a memory that could not be opened everybody may be pinned",
+    "return self.pins is None or self.pins.lookup(at) is not None",
+    "return self.pins is not None and self.pins.lookup(at) is not None",
+)
+_dead_ends = Room("gateway/runtime/supervisor/dead_ends.py")
+_dead_ends.lacks(
+    "a server with a gateway is no dead end that the kernel is told of just now",
+    " or destination in self._changes or destination in self._under_way:",
+    " or destination in self._changes:",
+)
+_dead_ends.lacks(
+    "a reload takes out the dead ends that were still to be taken out",
+    '"until": until, "none": none, "counted"',
+    '"until": until, "counted"',
+)
+_dead_ends.lacks(
+    "a dead end that is none is taken out as soon as the rules stand",
+    "        self._changes = none | self._changes",
+    "        if trouble: self._changes = none | self._changes",
+)
 
 MEMORY: Final[tuple[Mutant, ...]] = mutants_of(
-    _comparison, _pins, _store, _decision, _ignored, _memory, _learning, _workers, _peers
+    _comparison, _pins, _store, _decision, _ignored, _memory, _learning, _workers, _peers, _dead_ends
 )

@@ -42,9 +42,13 @@ class DeadEnds:
         self._log = log
         known = left.get("until", ())
         self._until = {Destination(address, port): until for address, port, until in known}
-        self._changes: dict[Destination, bool] = {}
+        self._changes = {Destination(address, port): False for address, port in left.get("none", ())}
+        self._under_way: Mapping[Destination, bool] = {}
+        """Changes that the kernel is told of just now, or was at our end: it may have taken them."""
         self._counted: int = left.get("counted", 0)
         self._news = asyncio.Event()
+        if self._changes:
+            self._news.set()
 
     def found(self, destination: Destination) -> None:
         """A worker has met it for so many sessions in a row that it is one."""
@@ -54,18 +58,24 @@ class DeadEnds:
 
     def is_none(self, destination: Destination) -> None:
         """There is a gateway after all."""
-        if destination in self._until or destination in self._changes:
+        if destination in self._until or destination in self._changes or destination in self._under_way:
             self._change(destination, False)
 
     def is_none_at(self, address: str) -> None:
         """The same, whatever the port."""
-        for destination in [one for one in self._until if one.address == address]:
+        known = {*self._until, *self._changes, *self._under_way}
+        for destination in [one for one in known if one.address == address]:
             self._change(destination, False)
 
     def left(self) -> dict[str, Any]:
-        """For the supervisor that comes next: the kernel's sets and its counter stand as they do now."""
-        until = [(one.address, one.port, its) for one, its in self._until.items()]
-        return {"until": until, "counted": self._counted}
+        """For the supervisor that comes next: the kernel's sets and its counter stand as they do now. What is
+        still to be taken out must be, for its mail passes unseen."""
+        last = time.monotonic() + self._seconds
+        perhaps = {one: last for one, dead in self._under_way.items() if dead}
+        until = [(one.address, one.port, its) for one, its in {**perhaps, **self._until}.items()]
+        changes = {**self._under_way, **self._changes}
+        none = [(one.address, one.port) for one, dead in changes.items() if not dead]
+        return {"until": until, "none": none, "counted": self._counted}
 
     def _change(self, destination: Destination, dead: bool) -> None:
         self._changes[destination] = dead
@@ -83,6 +93,7 @@ class DeadEnds:
 
     async def _carry_out(self) -> None:
         changes, self._changes = self._changes, {}
+        self._under_way = changes
         done: dict[Destination, bool] = {}
         counted: list[int] = []
         # From before the kernel's own time begins: whoever comes when that is over must be heard.
@@ -92,14 +103,15 @@ class DeadEnds:
             await self._while_standing(partial(_carry, changes, self._seconds, done, counted))
         except EnvironmentFailureError as error:
             trouble = str(error)
+        self._under_way = {}
         self._note(done, until)
         if counted:
             self._count(counted[0])
+        # What is found dead is found again; what is none would pass in clear for its whole time.
+        none = {one: False for one, dead in changes.items() if not dead and one not in done}
+        self._changes = none | self._changes
         if trouble:
             self._log.fact("gate", "dead-ends-failed", level=Level.NOTICE, detail=trouble)
-            # What is found dead is found again; what is none would pass in clear for its whole time.
-            none = {one: False for one, dead in changes.items() if not dead and one not in done}
-            self._changes = none | self._changes
             # Where the kernel has no room for more, each session would have it tried again.
             await asyncio.sleep(limits.DEAD_ENDS_COUNTED_EVERY_SECONDS)
 

@@ -168,9 +168,9 @@ class PeerMemory:
             self._log.fact("peers", "rests", reason=Reason.RECENTLY_FAILED, to=str(at), seconds=until)
 
     def may_be_pinned(self, at: Destination) -> bool:
-        """Also where it cannot be read."""
+        """Also where it cannot be read, or could not even be opened: what it holds is not known then."""
         try:
-            return self.pins is not None and self.pins.lookup(at) is not None
+            return self.pins is None or self.pins.lookup(at) is not None
         except EnvironmentFailureError:
             return True
 

@@ -63,6 +63,10 @@ class World:
         self.passed: list[int] = []
         self.logged: list[str] = []
         self.round = asyncio.Event()
+        self.stands = True
+        """Whether the rules do, for the moment."""
+        self.meanwhile: Callable[[], None] = lambda: None
+        """What happens while the kernel is told, or just behind it."""
         log = Log(self)
         self.dead_ends = DeadEnds(minutes, self.while_standing, self.passed.append, log, left)
         self.log = log
@@ -74,7 +78,9 @@ class World:
 
     async def while_standing(self, work: Callable[[], None]) -> None:
         try:
-            work()
+            if self.stands:
+                work()
+            self.meanwhile()
         finally:
             self.round.set()
 
@@ -186,6 +192,63 @@ def test_a_gateway_that_shows_itself_ends_it_at_once(
     run(scene, kernel)
 
 
+@pytest.mark.parametrize(
+    "ends",
+    [lambda known: known.is_none(HERE), lambda known: known.is_none_at(HERE.address)],
+    ids=["as a server", "as a client"],
+)
+def test_a_gateway_that_shows_itself_while_the_kernel_is_told_is_no_dead_end(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, ends: Callable[[DeadEnds], None]
+) -> None:
+    """The kernel has it by then, and would lead its mail by us, unseen, until it forgets it by itself."""
+    monkeypatch.setattr(limits, "DEAD_ENDS_COUNTED_EVERY_SECONDS", 0.01)
+
+    async def scene(world: World) -> None:
+        def once() -> None:
+            world.meanwhile = lambda: None
+            ends(world.dead_ends)
+
+        world.meanwhile = once
+        world.dead_ends.found(HERE)
+        await world.carried()
+        while kernel.passes(HERE):
+            await world.carried()
+
+    run(scene, kernel)
+
+
+def test_a_client_with_a_gateway_is_no_dead_end_that_the_kernel_is_still_to_be_told_of(
+    kernel: Kernel,
+) -> None:
+    async def scene(world: World) -> None:
+        world.dead_ends.found(HERE)
+        world.dead_ends.is_none_at(HERE.address)
+        await world.carried()
+        assert not kernel.passes(HERE)
+
+    run(scene, kernel)
+
+
+def test_one_that_is_none_after_all_is_taken_out_once_the_rules_stand_again(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of them may be gone for a moment, and the sets be there."""
+    monkeypatch.setattr(limits, "DEAD_ENDS_COUNTED_EVERY_SECONDS", 0.01)
+
+    async def scene(world: World) -> None:
+        world.dead_ends.found(HERE)
+        await world.carried()
+        world.stands = False
+        world.dead_ends.is_none(HERE)
+        await world.carried()
+        assert kernel.passes(HERE)
+        world.stands = True
+        await world.carried()
+        assert not kernel.passes(HERE)
+
+    run(scene, kernel)
+
+
 def test_what_went_by_is_counted_once_also_when_the_kernel_begins_anew(kernel: Kernel) -> None:
     async def scene(world: World) -> None:
         for counter in (5, 5, 8, 2):
@@ -293,6 +356,57 @@ def test_a_reload_knows_those_that_the_kernel_has_and_counts_nothing_twice(kerne
     run(before, kernel)
     assert kernel.passes(HERE)
     run(after, kernel, json.loads(left[0]))
+
+
+def test_a_reload_takes_out_what_was_still_to_be_taken_out(kernel: Kernel) -> None:
+    left: list[str] = []
+
+    async def before(world: World) -> None:
+        world.dead_ends.found(HERE)
+        await world.carried()
+        world.dead_ends.is_none(HERE)
+        left.append(json.dumps(world.dead_ends.left()))
+
+    async def after(world: World) -> None:
+        await world.carried()
+        assert not kernel.passes(HERE)
+
+    run(before, kernel)
+    assert kernel.passes(HERE)
+    run(after, kernel, json.loads(left[0]))
+
+
+@pytest.mark.parametrize("was", [False, True], ids=["taken out", "put there"])
+def test_a_reload_knows_of_what_the_kernel_was_being_told(kernel: Kernel, was: bool) -> None:
+    """Whether it has taken it is not known; a gateway that shows itself must not be left with it."""
+    left: list[DeadEnds] = []
+
+    async def before(world: World) -> None:
+        left.append(world.dead_ends)
+        if not was:
+            world.dead_ends.found(HERE)
+            await world.carried()
+        told = asyncio.Event()
+
+        async def for_ever(work: Callable[[], None]) -> None:
+            if was:
+                work()
+            told.set()
+            await asyncio.Event().wait()
+
+        world.dead_ends._while_standing = for_ever
+        world.dead_ends._change(HERE, was)
+        await told.wait()
+
+    async def after(world: World) -> None:
+        if was:
+            world.dead_ends.is_none(HERE)
+        await world.carried()
+        assert not kernel.passes(HERE)
+
+    run(before, kernel)
+    assert kernel.passes(HERE)
+    run(after, kernel, json.loads(json.dumps(left[0].left())))
 
 
 @pytest.mark.parametrize(

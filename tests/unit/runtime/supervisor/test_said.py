@@ -175,6 +175,16 @@ def test_a_pinned_peer_is_no_dead_end_whoever_says_so(ears: Ears) -> None:
     assert (ears.dead_ends.known, ears.rung) == ([other], [])
 
 
+def test_where_the_memory_could_not_be_opened_nobody_is_a_dead_end(
+    ears: Ears, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may hold a pin, whose mail would pass in clear without a word."""
+    with monkeypatch.context() as without:
+        without.setattr(ears.memory, "pins", None)
+        ears.hear({"dead-end": {"address": "192.0.2.7", "port": 25}})
+    assert (ears.dead_ends.known, ears.rung) == ([], [])
+
+
 class Heard:
     """The link to a worker, as far as it is spoken to."""
 
