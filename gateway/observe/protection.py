@@ -11,7 +11,8 @@ from typing import Any
 
 
 def is_protecting(status: Mapping[str, Any]) -> bool:
-    """Whether new connections go through the gateway now: rules wanted and in place, and a worker serves."""
+    """Whether new connections go through the gateway now: rules wanted and in place, a worker serves, and one
+    from outside can be offered encryption."""
     return not troubles(status)
 
 
@@ -37,7 +38,15 @@ def troubles(status: Mapping[str, Any]) -> list[str]:
         )
     elif not found and rules.get("queues") == []:
         found.append("the rules send no connection to a worker")
-    return found
+    return found or _of_signer(status.get("signer"))
+
+
+def _of_signer(signer: object) -> list[str]:
+    """What this site sends is protected all the same, and what comes by a ticket."""
+    if not isinstance(signer, dict) or signer.get("serves") is not False:
+        return []
+    state = "hangs" if signer.get("hangs") else "starts" if signer.get("pid") else "does not run"
+    return [f"what comes in, for the process that holds the identity {state} (what is sent is protected)"]
 
 
 def serves(worker: object) -> bool:

@@ -394,6 +394,8 @@ SIGNATURES_PER_SECOND: Final = 2000
 """Signed for one worker, more than its loop can open sessions: who asks for more is no gateway's worker."""
 SIGNER_KEEPS_SECONDS: Final = 600
 """An identity that was switched off signs for so long for sessions that began before."""
+SIGNER_HUNG_AFTER_SECONDS: Final = 3.0
+"""A signer that says nothing for so long hangs, by three of its reports; it is killed as a worker is."""
 SIGNER_START_SECONDS: Final = 10.0
 """Workers take no SYN before the signer is up, so that their first sessions have offers; but no longer."""
 IDENTITY_LOOK_SECONDS: Final = 1.0

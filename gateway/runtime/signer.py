@@ -9,6 +9,7 @@ Counterparts: `signing` (asks), `signer_process` (starts it, and tells it the ke
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -97,7 +98,6 @@ class Signer:
         self._workers = {sock.fileno(): (sock, Allowance()) for sock in workers}
         self._keys = Keys()
         self._signed = self._refused = 0
-        self._reported = (0, 0)
         self._poll = select.poll()
         for sock in (link, *workers):
             sock.setblocking(False)
@@ -152,14 +152,10 @@ class Signer:
             return  # the worker does not read: its sessions go on without an offer
 
     def _report(self) -> None:
-        counts = self._signed, self._refused
-        if self._link is None or counts == self._reported:
-            return
-        try:
-            self._link.send(json.dumps({"signed": counts[0], "refused": counts[1]}).encode())
-        except OSError:
-            return
-        self._reported = counts
+        """Also what it has told before: it is a proof of life."""
+        if self._link is not None:
+            with contextlib.suppress(OSError):  # the supervisor does not read, or is gone
+                self._link.send(json.dumps({"signed": self._signed, "refused": self._refused}).encode())
 
 
 def _received(sock: socket.socket, octets: int) -> bytes | None:

@@ -24,6 +24,7 @@ import pytest
 
 from gateway import config
 from gateway.lab import gateways, processes
+from gateway.observe.protection import is_protecting
 from gateway.runtime import confinements, hardening, identity_file, landlock
 from tests.lab import two_sites
 from tests.lab.probes import MailServer, eventually, mail
@@ -34,8 +35,8 @@ _OF_A_WORKER = (1 << hardening.NET_ADMIN) | (1 << hardening.NET_BIND_SERVICE)
 
 @pytest.fixture(scope="module")
 def sites() -> Iterator[Sites]:
-    """Both gateways have made and taken offers."""
-    with two_sites.built() as sites:
+    """Both gateways have made and taken offers, and each session asks the signer for one."""
+    with two_sites.built(configuration=two_sites.NO_TICKETS) as sites:
         with MailServer(sites, "mta-b", False) as server:
             for _ in range(4):
                 mail(sites, "mta-a", server, sites.address("mta-b", False), b"hello")
@@ -361,6 +362,17 @@ def test_mail_goes_on_while_the_signer_hangs_and_is_protected_again_after(sites:
         finally:
             os.kill(signer, signal.SIGCONT)
         eventually(lambda: protected(sites, server), what="protected again")
+
+
+def test_a_signer_that_stays_hung_is_said_to_be_and_is_replaced(sites: Sites) -> None:
+    with MailServer(sites, "mta-b", False) as server:
+        before = signer_of(sites, "b")
+        os.kill(before, signal.SIGSTOP)
+        eventually(lambda: not is_protecting(sites.status("b")), what="status says so")
+        eventually(lambda: sites.status("b")["signer"]["pid"] not in (None, before), what="another signer")
+        eventually(lambda: is_protecting(sites.status("b")), what="all is well again")
+        assert protected(sites, server)
+        assert sites.alarms("b", "signer-silent")
 
 
 def test_a_signer_that_is_killed_is_started_again(sites: Sites) -> None:

@@ -122,11 +122,13 @@ def signer_serves(seen: Snapshot) -> Iterator[Trouble]:
             why,
             "systemctl restart nightmail" if seen.systemd else shell(*seen.ours("reload")),
         )
-    elif seen.daemon.states.get(pid) == _STOPPED:
+        return
+    stopped = seen.daemon.states.get(pid) == _STOPPED
+    if stopped or signer.get("hangs"):
         yield Trouble(
-            f"the process that holds the identity ({pid}) hangs: {_LET_RUN}",
+            f"the process that holds the identity ({pid}) hangs{f': {_LET_RUN}' if stopped else ''}",
             why,
-            shell("kill", "-CONT", pid),
+            shell("kill", "-CONT" if stopped else "-KILL", pid),
         )
 
 

@@ -1,4 +1,4 @@
-"""The signer as the supervisor sees it: started, told the identity, started again when it ends.
+"""The signer as the supervisor sees it: started, told the identity, started again when it ends, or hangs.
 
 Holds both ends of every worker's socket pair to it, so that a new worker and a new signer find what the one
 before them left, and no question is lost. A signer lives as long as anybody can ask it: after a reload the
@@ -52,6 +52,8 @@ class SignerProcess:
         self._restarts = 0
         self._rest_seconds = limits.RESTART_SECONDS
         self._started_at = 0.0
+        self._heard_at = self._looked_at = self._loop.time()
+        self._is_ready = self._hangs = False
         self._past = {"signed": 0, "refused": 0}
         self._counts = dict(self._past)
         self._layers: list[str] = []
@@ -62,6 +64,30 @@ class SignerProcess:
 
     def start(self) -> None:
         """As soon as there is a process to be had."""
+        self._begin()
+        self._watch()
+
+    def _watch(self) -> None:
+        """Now, and from now on. No silence counts that this process may itself have slept through."""
+        now = self._loop.time()
+        slept = now - self._looked_at > 2 * limits.COUNTERS_EVERY_SECONDS
+        self._looked_at = now
+        if self._stopping:
+            return
+        self._loop.call_later(limits.COUNTERS_EVERY_SECONDS, self._watch)
+        if not slept and self._process is not None and not self._process.has_ended:
+            self._judge(self._process, now - self._heard_at)
+
+    def _judge(self, process: Child, silent: float) -> None:
+        """It says something every second, once it is ready."""
+        if self._is_ready and silent > limits.SIGNER_HUNG_AFTER_SECONDS and not self._hangs:
+            self._hangs = True
+            self._alarm(Reason.SIGNER_SILENT, "signer", f"hangs, silent={silent:.1f}")
+        if silent > (limits.KILL_HUNG_AFTER_SECONDS if self._is_ready else limits.START_SECONDS):
+            self._log.fact("signer", "kill-hung", level=Level.ERROR)
+            process.kill()
+
+    def _begin(self) -> None:
         try:
             self._spawn()
         except OSError as error:
@@ -80,7 +106,8 @@ class SignerProcess:
             raise
         finally:
             theirs.close()
-        self._started_at = self._loop.time()
+        self._started_at = self._heard_at = self._loop.time()
+        self._is_ready = self._hangs = False
         self._link = Link(self._loop, ours, self._told, lambda: None)
 
     def worker_end(self, slot: int) -> int:
@@ -100,6 +127,8 @@ class SignerProcess:
         living = self._process is not None and not self._process.has_ended
         return {
             "pid": self._process.pid if living and self._process is not None else None,
+            "serves": living and self._is_ready and not self._hangs,
+            "hangs": self._hangs,
             "restarts": self._restarts,
             "confined": self._layers,
             **{name: self._past[name] + self._counts[name] for name in self._past},
@@ -124,7 +153,9 @@ class SignerProcess:
             self._link.send({"seed": self._seed.hex()})
 
     def _told(self, message: Message) -> None:
+        self._heard_at, self._hangs = self._loop.time(), False
         if "ready" in message:
+            self._is_ready = True
             self._layers = message["layers"]
             self._log.fact("signer", "serves", pid=message["ready"])
             if trouble := message.get("trouble"):
@@ -151,7 +182,7 @@ class SignerProcess:
         if self._stopping:
             return
         self._restarts += 1
-        self.start()
+        self._begin()
 
     def _forget(self, pid: int) -> None:
         self._old.pop(pid, None)

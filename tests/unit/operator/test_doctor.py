@@ -139,6 +139,17 @@ def test_worker_that_does_not_stay_up() -> None:
     assert only(seen, "workers").mend == "systemctl restart nightmail"
 
 
+@pytest.mark.parametrize(
+    ("state", "told", "mend"),
+    [("T", "hangs: somebody has stopped it", "kill -CONT 9"), ("S", "hangs", "kill -KILL 9")],
+)
+def test_signer_that_hangs(state: str, told: str, mend: str) -> None:
+    status = {**STATUS, "signer": {"pid": 9, "hangs": True}}
+    found = only(healthy(daemon=Daemon(4, status, {4: "S", 9: state})), "signer")
+    assert told in found.what
+    assert found.mend == mend
+
+
 def test_signer_that_does_not_stay_up() -> None:
     status = {**STATUS, "signer": {"pid": None, "restarts": 3}}
     assert only(healthy(daemon=Daemon(4, status, {4: "S"})), "signer").mend == "nightmail reload"
