@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 from typing import Final
 
 import pytest
@@ -34,7 +35,8 @@ def router() -> Iterator[None]:
             f"-n {HERE} route add fd00:9::/64 nexthop via fd00:2::9 nexthop via fd00:1::9",
         )
         routes = (
-            f"route add 172.16.{each}.0/24 via 10.2.0.2\nroute add fd00:16:{each}::/64 via fd00:2::2\n"
+            f"route add 172.16.{each}.0/24 via 10.2.0.2 proto bgp\n"
+            f"route add fd00:16:{each}::/64 via fd00:2::2 proto bgp\n"
             for each in range(OUTSIDE)
         )
         sh(HERE, "ip -batch -", stdin="".join(routes))
@@ -44,7 +46,7 @@ def router() -> Iterator[None]:
 def looked() -> tuple[list[str], int]:
     with IPRoute() as route:
         told = Told(route, ROUTE)
-        return sorted(map(str, routing._routed_networks(route, ["lan"]))), told.count
+        return sorted(map(str, routing._routed_networks(route, ["lan"], ["wan"]))), told.count
 
 
 def test_what_lies_inside_is_asked_of_the_interfaces_inside(router: None) -> None:
@@ -57,6 +59,27 @@ def test_what_lies_inside_is_asked_of_the_interfaces_inside(router: None) -> Non
         "fd00:7::/64",
         "fd00:9::/64",
     ]
+    assert told < OUTSIDE
+
+
+def test_what_a_narrower_route_leads_outside_is_not_inside(router: None) -> None:
+    """The site says in one route that all of its networks are inside; the cable to the next router is one."""
+    ip(
+        f"-n {HERE} route add 10.0.0.0/8 via 10.1.0.7",
+        f"-n {HERE} route add 10.7.0.0/16 via 10.2.0.2",
+        f"-n {HERE} route add 10.7.8.0/24 via 10.1.0.7",
+        f"-n {HERE} route add fd00::/16 via fd00:1::7",
+    )
+    networks, told = within(HERE, looked)
+    found = [ip_network(each) for each in networks]
+
+    def is_inside(address: str) -> bool:
+        return any(ip_address(address) in net for net in found)
+
+    inside = ("10.1.0.2", "10.200.0.1", "10.7.8.1", "192.168.7.1", "fd00:1::2", "fd00:77::1")
+    assert [each for each in inside if not is_inside(each)] == []
+    outside = ("10.2.0.2", "10.7.0.1", "10.7.9.1", "fd00:2::2", "172.16.1.1")
+    assert [each for each in outside if is_inside(each)] == []
     assert told < OUTSIDE
 
 

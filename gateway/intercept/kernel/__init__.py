@@ -268,7 +268,7 @@ def inside_networks(config: Config) -> tuple[Network, ...]:
         return routing.own_addresses()
     if layout.inside_networks is InsideNetworks.SIDE:
         return ()
-    found = routing.networks_behind(layout.inside)
+    found = routing.networks_behind(layout.inside, layout.outside or ())
     if len(found) > limits.INSIDE_NETWORKS:
         raise EnvironmentFailureError(
             f"{len(found)} networks are routed to the inside interfaces, more than {limits.INSIDE_NETWORKS}:"

@@ -30,6 +30,7 @@ from gateway.intercept.objects import (
     LocalRoute,
     PolicyRule,
 )
+from gateway.policy import limits
 
 _T = TypeVar("_T")
 _Route = LocalRoute | InterfaceRoute
@@ -37,8 +38,11 @@ _AF: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _MAIN_TABLE: Final = 254  # <linux/rtnetlink.h>
 _RULE_GROUPS: Final = 1 << 7 | 1 << 18  # RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE, <linux/rtnetlink.h>
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
-_LEFT_ALONE: Final = 2  # RTPROT_KERNEL, <linux/rtnetlink.h>
+_RTPROT_KERNEL: Final = 2  # <linux/rtnetlink.h>
+_LEFT_ALONE: Final = _RTPROT_KERNEL
 """systemd-networkd takes out routing rules that it does not know when it starts, but none of the kernel's."""
+_BY_HAND: Final = (_RTPROT_KERNEL, 3, 4)  # RTPROT_BOOT, RTPROT_STATIC
+"""Routes that somebody has meant, and those to who is on the cable: few, where others come by the million."""
 _LINK_LOCAL: Final = IPv6Network("fe80::/10")
 _MULTICAST: Final = IPv6Network("ff00::/8")
 
@@ -200,9 +204,10 @@ def changes() -> socket.socket:
     return heard_of(socket.NETLINK_ROUTE, _RULE_GROUPS)
 
 
-def networks_behind(interfaces: Iterable[str]) -> tuple[Network, ...]:
-    """All that the routes say lies behind these: of the main table, a default route excepted."""
-    return with_routes(lambda ip: _routed_networks(ip, interfaces))
+def networks_behind(interfaces: Iterable[str], others: Iterable[str]) -> tuple[Network, ...]:
+    """All that the routes say lies behind these: of the main table, a default route excepted, and what a
+    narrower route leads by one of the `others`."""
+    return with_routes(lambda ip: _routed_networks(ip, interfaces, others))
 
 
 def own_addresses() -> tuple[Network, ...]:
@@ -297,16 +302,55 @@ def _route_words(ip: Any, route: _Route) -> dict[str, Any]:
     }
 
 
-def _routed_networks(ip: Any, interfaces: Iterable[str]) -> tuple[Network, ...]:
-    indexes = {index for name in interfaces for index in ip.link_lookup(ifname=name)}
+def _routed_networks(ip: Any, interfaces: Iterable[str], others: Iterable[str]) -> tuple[Network, ...]:
+    indexes, outside = _indexes(ip, interfaces), _indexes(ip, others)
     networks: list[Network] = []
     for family in families():
-        of_family: list[Any] = []
-        for route in (each for index in indexes for each in _table(ip, family, _MAIN_TABLE, oif=index)):
-            if route["type"] == _RTN_UNICAST and route["dst_len"]:
-                of_family.append(ip_network(f"{route.get_attr('RTA_DST')}/{route['dst_len']}"))
-        networks += collapse_addresses(net for net in of_family if not _is_special(net))
+        routes = [route for index in indexes for route in _table(ip, family, _MAIN_TABLE, oif=index)]
+        of_family = _networks_of(routes)
+        # A summary of the site's may hold what lies elsewhere: who comes from there is no forger.
+        if any(route["proto"] != _RTPROT_KERNEL for route in routes):
+            of_family = _without(of_family, _routed_by_hand(ip, family, outside - indexes))
+        networks += collapse_addresses(of_family)
     return tuple(networks)
+
+
+def _indexes(ip: Any, interfaces: Iterable[str]) -> set[int]:
+    return {index for name in interfaces for index in ip.link_lookup(ifname=name)}
+
+
+def _networks_of(routes: Iterable[Any]) -> list[Any]:
+    found = (
+        ip_network(f"{route.get_attr('RTA_DST')}/{route['dst_len']}")
+        for route in routes
+        if route["type"] == _RTN_UNICAST and route["dst_len"]
+    )
+    return [net for net in found if not _is_special(net)]
+
+
+def _routed_by_hand(ip: Any, family: int, indexes: Iterable[int]) -> list[Any]:
+    """The widest first."""
+    routes = (
+        route
+        for index in indexes
+        for origin in _BY_HAND
+        for route in _table(ip, family, _MAIN_TABLE, oif=index, proto=origin)
+    )
+    return sorted(_networks_of(routes), key=lambda net: net.prefixlen)
+
+
+def _without(networks: list[Any], narrower: Iterable[Any]) -> list[Any]:
+    """As far as there is room for the pieces."""
+    for other in narrower:
+        pieces = [
+            piece
+            for net in networks
+            for piece in (net.address_exclude(other) if net != other and other.subnet_of(net) else (net,))
+        ]
+        if len(pieces) > limits.INSIDE_NETWORKS:
+            break
+        networks = pieces
+    return networks
 
 
 def _is_special(network: Network) -> bool:

@@ -150,12 +150,13 @@ def inside_routes(seen: Snapshot) -> Iterator[Trouble]:
 
 
 def _routed_outside(seen: Snapshot) -> Iterator[Trouble]:
-    """Answers to it go past the gateway."""
+    """Answers to it go past the gateway. A route by a router inside may be a summary, of which narrower ones
+    are meant to lead elsewhere: as the gateway sees it, what they lead to is not inside."""
     inside = seen.config.inside
     networks = list(seen.config.inside_networks) or [
         route.destination
         for route in seen.routes
-        if route.destination.prefixlen and set(route.interfaces) & set(inside)
+        if route.destination.prefixlen and not route.gateway and set(route.interfaces) & set(inside)
     ]
     for route in seen.routes:
         if not set(route.interfaces) & set(seen.config.outside) - set(inside):

@@ -347,7 +347,7 @@ def test_more_networks_than_a_worker_can_be_told_are_refused(
 ) -> None:
     """Where the inside has a routing table of its own: named networks say it shorter."""
     found = tuple(ip_network(f"2001:db8:{number:x}::/48") for number in range(count))
-    monkeypatch.setattr(kernel.routing, "networks_behind", lambda interfaces: found)
+    monkeypatch.setattr(kernel.routing, "networks_behind", lambda interfaces, others: found)
     if fits:
         assert kernel.inside_networks(CONFIG) == found
         told = json.dumps({"inside": [str(network) for network in found]})

@@ -6,6 +6,7 @@ import asyncio
 import errno
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_network
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept.kernel import routing
 from gateway.intercept.kernel.routing import with_routes
+from gateway.policy import limits
 
 
 class Route:
@@ -83,3 +85,14 @@ def test_behind_a_failure_there_is_a_new_one(
         keeping.submit(with_routes, ask).result()
     assert keeping.submit(with_routes, lambda ip: ip).result() is routes[1]
     assert [route.is_closed for route in routes] == [True, False]
+
+
+def test_what_lies_elsewhere_is_taken_out_as_far_as_there_is_room() -> None:
+    """Beyond, the daemon would not start for networks that nobody has named."""
+    inside = [ip_network("10.0.0.0/8")]
+    elsewhere = [ip_network(f"10.{each}.1.1") for each in range(250)]
+    found = routing._without(inside, elsewhere)
+    assert limits.INSIDE_NETWORKS - 24 < len(found) <= limits.INSIDE_NETWORKS
+    assert not any(elsewhere[0].subnet_of(net) for net in found)
+    assert any(elsewhere[-1].subnet_of(net) for net in found)
+    assert routing._without(inside, inside) == inside

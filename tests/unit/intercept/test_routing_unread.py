@@ -31,7 +31,7 @@ def test_pyroute2_lays_aside_what_comes_behind_an_answer() -> None:
 def test_of_what_a_kept_one_is_told_nothing_stays() -> None:
     with ThreadPoolExecutor(1, initializer=routing.keep_open) as thread:
         for _ in range(LOOKS):
-            thread.submit(routing.networks_behind, ["lo"]).result()
+            thread.submit(routing.networks_behind, ["lo"], []).result()
         left = thread.submit(routing.with_routes, unread).result()
         thread.submit(routing.let_go).result()
     assert left <= 1

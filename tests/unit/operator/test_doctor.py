@@ -200,6 +200,16 @@ def test_inside_network_without_a_route() -> None:
     assert only(healthy(config=config), "inside-routes").mend == "ip -4 route add 10.9.0.0/24 dev lan"
 
 
+def test_a_narrower_route_leads_out_of_a_summary_of_the_inside() -> None:
+    """Here that of the cable to the provider, without which there is no way out."""
+    routes = (
+        *healthy().routes,
+        route("192.0.0.0/8", "lan", gateway="10.1.0.7"),
+        route("192.0.2.0/24", "wan"),
+    )
+    assert found(healthy(routes=routes)) == []
+
+
 def test_a_narrow_routing_rule_is_nobodys_trouble() -> None:
     assert found(healthy(routing_rules=(RoutingRule(4, 5, 77, narrow=True),))) == []
 
