@@ -349,6 +349,8 @@ CONFIG_OCTETS: Final = 120 * 1024
 """What of that a configuration may take in a worker's order; some thousand networks in its lists."""
 LINK_MESSAGES_PER_TURN: Final = 64
 """Messages taken from one link per turn of the loop."""
+UNHEARD_KEPT: Final = 256
+"""Alarms, and peers to be remembered, that wait in a worker whose link is full; a few hundred octets each."""
 SAID_TEXT_LETTERS: Final = 16 * 1024
 """One text in a worker's message: a whole EHLO reply and more."""
 SAID_SUBJECT_LETTERS: Final = 256

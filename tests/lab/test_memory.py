@@ -6,6 +6,8 @@ log, `nightmail status` and `nightmail peers`. Namespaces nmf0-...
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import probes
+from tests.lab.links import fill_link
 from tests.lab.probes import Dialogue, MailServer, eventually, kill, mail
 from tests.lab.two_sites import BOTH_FAMILIES, Sites
 
@@ -116,6 +119,22 @@ def test_a_peer_without_its_gateway_rings_and_mail_flows_in_clear(sites: Sites, 
     )
     sites.start("b")
     assert send(sites, server, b"back") == "upgraded"
+
+
+def test_an_alarm_waits_for_a_supervisor_that_stands_still(sites: Sites, server: MailServer) -> None:
+    """Its workers' links are full by then, and a session that goes on in clear comes perhaps once."""
+    assert send(sites, server) == "upgraded-new-peer"
+    sites.kill("b")
+    workers = sites.workers("a")
+    os.kill(sites.supervisor("a"), signal.SIGSTOP)
+    try:
+        for pid in workers:
+            fill_link(pid)
+        assert send(sites, server, b"in clear") == "offer-missing"
+    finally:
+        os.kill(sites.supervisor("a"), signal.SIGCONT)
+    eventually(lambda: rang(sites) == [("offer-missing", 0)], what="the alarm")
+    sites.start("b")
 
 
 @pytest.mark.parametrize("alive", [True, False], ids=["while-running", "at-start"])

@@ -7,11 +7,9 @@ to a program that happens to be the same.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -23,13 +21,12 @@ import pytest
 from gateway.lab import gateways, processes
 from gateway.operator import status as operator_status
 from gateway.policy import limits
-from gateway.runtime.link import ALIVE
 from tests.lab import probes
+from tests.lab.links import fill_link
 from tests.lab.probes import Dialogue, Load, MailServer, eventually, mail
 from tests.lab.two_sites import Sites
 
 RELOADS = 10
-SYS_PIDFD_GETFD = 438  # on every architecture
 FROZEN_SECONDS = 5.0
 """In which a connection passes workers that all stand still: a SYN comes again, and they are forgotten."""
 
@@ -148,9 +145,7 @@ def test_who_is_told_to_end_while_nobody_hears_says_so_later(sites: Sites, serve
     os.kill(sites.supervisor("a"), signal.SIGSTOP)
     try:
         for pid in before:
-            with link_of(pid) as link, pytest.raises(BlockingIOError):
-                while True:
-                    link.send(ALIVE)
+            fill_link(pid)
             os.kill(pid, signal.SIGTERM)
         eventually(lambda: sites.log("a").count("worker draining") == draining + len(before))
     finally:
@@ -166,18 +161,6 @@ def test_who_is_told_to_end_while_nobody_hears_says_so_later(sites: Sites, serve
     for dialogue in lasting:
         dialogue.say(b"QUIT")
         dialogue.__exit__()
-
-
-def link_of(worker: int) -> socket.socket:
-    """Its end of the link, as it has it: pidfd_getfd(2)."""
-    number = int(Path(f"/proc/{worker}/cmdline").read_bytes().split(b"\0")[-2])
-    process = os.pidfd_open(worker)
-    try:
-        found = ctypes.CDLL(None, use_errno=True).syscall(SYS_PIDFD_GETFD, process, number, 0)
-    finally:
-        os.close(process)
-    assert found >= 0, os.strerror(ctypes.get_errno())
-    return socket.socket(fileno=found)
 
 
 def tables_of_ours(sites: Sites, letter: str) -> list[tuple[str, int]]:

@@ -94,6 +94,9 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
                 "        if False:",
             ),
         ],
+        "gateway/runtime/worker/saying.py": [
+            ("what waits for a full link has a limit", "len(self._unheard) >= limits.UNHEARD_KEPT", "False"),
+        ],
         "gateway/runtime/said.py": [
             ("a text that a worker tells has a length", " or len(told) > limits.SAID_TEXT_LETTERS:", ":"),
             (

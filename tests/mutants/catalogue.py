@@ -161,6 +161,8 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/intercept/held.py": ("tests/unit/intercept/test_gate.py",),
     "gateway/policy/ignored_offers.py": ("tests/unit/policy/test_ignored_offers.py",),
     "gateway/runtime/worker/memory.py": ("tests/unit/runtime/worker/test_memory.py",),
+    "gateway/runtime/worker/saying.py": ("tests/unit/runtime/worker/test_saying.py",),
+    "gateway/runtime/worker/worker.py": ("tests/unit/runtime/worker/test_worker.py",),
     "gateway/runtime/worker/learning.py": ("tests/unit/runtime/worker/test_sessions.py",),
     "gateway/policy/budget.py": ("tests/unit/policy/test_budget.py",),
     "gateway/runtime/worker/pressure.py": ("tests/unit/runtime/worker/test_pressure.py",),

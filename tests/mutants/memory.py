@@ -173,6 +173,23 @@ _peers.lacks(
     "return self.pins is None or self.pins.lookup(at) is not None",
     "return self.pins is not None and self.pins.lookup(at) is not None",
 )
+_saying = Room("gateway/runtime/worker/saying.py")
+_saying.lacks(
+    "an alarm that a full link has no room for waits",
+    "        self._unheard.append(message)",
+    "        pass",
+)
+_saying.lacks(
+    "nobody is remembered before his alarm has been told",
+    "        if not self._unheard and self._link.send(message):",
+    "        if self._link.send(message):",
+)
+_worker = Room("gateway/runtime/worker/worker.py")
+_worker.lacks(
+    "an alarm that waits is tried again with each proof of life",
+    "        self._saying.again()\n        self._link.send_alive()",
+    "        self._link.send_alive()",
+)
 _dead_ends = Room("gateway/runtime/supervisor/dead_ends.py")
 _dead_ends.lacks(
     "a server with a gateway is no dead end that the kernel is told of just now",
@@ -191,5 +208,6 @@ _dead_ends.lacks(
 )
 
 MEMORY: Final[tuple[Mutant, ...]] = mutants_of(
-    _comparison, _pins, _store, _decision, _ignored, _memory, _learning, _workers, _peers, _dead_ends
+    *(_comparison, _pins, _store, _decision, _ignored, _memory, _learning, _workers, _peers),
+    *(_saying, _worker, _dead_ends),
 )

@@ -38,6 +38,7 @@ from gateway.runtime.link import Link, Message
 from gateway.runtime.order import Order, Presented
 from gateway.runtime.worker.intake import Intake
 from gateway.runtime.worker.memory import Memory, PinReader, SourceReader
+from gateway.runtime.worker.saying import Saying
 from gateway.runtime.worker.sessions import Sessions
 from gateway.runtime.worker.signing import Signing
 from gateway.runtime.worker.surroundings import Surroundings
@@ -54,6 +55,7 @@ class Worker:
         self._log = sinks.opened(order.config)
         self._counters = Counters()
         self._link = Link(loop, link, self._told, self._supervisor_gone)
+        self._saying = Saying(self._link)
         memory = Memory(order.config.pins_file, self._memory_unreadable)
         self._signing = Signing(loop, socket.socket(fileno=order.signing), self._signer_silent)
         self._surroundings = Surroundings(
@@ -65,7 +67,7 @@ class Worker:
             order.config,
             self._log,
             self._counters,
-            self._link.send,
+            self._saying.say,
             self._surroundings,
             self._signing.sign,
         )
@@ -116,7 +118,7 @@ class Worker:
             self._roles(order.config.inside_networks),
             self._sessions,
             self._counters,
-            self._link.send,
+            self._saying.say,
             keeps_port=layout.keeps_port,
             bridged=layout.bridged,
             bounds=_bounds(order.config),
@@ -138,6 +140,7 @@ class Worker:
         self._poller.rest_behind(now + limits.READS_BEHIND_ALIVE_SECONDS)
         if not self._draining:  # the slot may be a successor's, who must speak for itself
             self._pulse.beat()
+        self._saying.again()
         self._link.send_alive()
         self._surroundings.draw_ahead()
         self._log.flush()
@@ -215,7 +218,7 @@ class Worker:
         self._bugs_told[bug.where] = now
         traceback.print_exception(error)
         self._log.fact("worker", "failed", level=Level.ERROR, reason=Reason.INTERNAL, detail=bug.detail)
-        self._link.send(bug.alarm())
+        self._saying.say(bug.alarm())
 
     def _roles(self, inside_networks: Iterable[Network]) -> Roles:
         layout = layout_of(self._config)
@@ -235,7 +238,7 @@ class Worker:
 
     def _ring(self, reason: Reason, subject: str, detail: str) -> None:
         """The supervisor does."""
-        self._link.send({"alarm": {"reason": reason.value, "subject": subject, "detail": detail}})
+        self._saying.say({"alarm": {"reason": reason.value, "subject": subject, "detail": detail}})
 
     def _supervisor_gone(self) -> None:
         self._log.fact("worker", "supervisor-gone", level=Level.ERROR, reason=Reason.STOPPED)
@@ -254,6 +257,7 @@ class Worker:
         self._end()
 
     def _end(self) -> None:
+        self._saying.again()
         self._report()
         self._log.flush()
         self._loop.stop()

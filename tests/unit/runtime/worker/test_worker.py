@@ -1,4 +1,4 @@
-"""Whom a worker that takes nothing new leaves its listeners to."""
+"""Whom a worker that takes nothing new leaves its listeners to, and what it says with its proofs of life."""
 
 from __future__ import annotations
 
@@ -40,3 +40,20 @@ def test_one_that_retires_has_no_successor_and_keeps_them(worker: Any, said: lis
     worker._retiring_from = 100.0
     worker._yield_if_quiet(limits.DRAIN_AWAITED_SECONDS)
     assert not said
+
+
+def test_what_waits_to_be_heard_is_said_with_each_proof_of_life_and_before_it(
+    worker: Any, said: list[str]
+) -> None:
+    """Those fill the link, too."""
+    nothing = SimpleNamespace(
+        rest_behind=lambda moment: None, beat=lambda: None, draw_ahead=lambda: None, flush=lambda: None
+    )
+    worker._poller = worker._pulse = worker._surroundings = worker._log = nothing
+    worker._loop = SimpleNamespace(time=lambda: 100.0, call_later=lambda seconds, callback: None)
+    worker._alive_at = worker._counted_at = 100.0
+    worker._draining = False
+    worker._saying = SimpleNamespace(again=lambda: said.append("what waits"))
+    worker._link.send_alive = lambda: said.append("alive")
+    worker._alive()
+    assert said == ["what waits", "alive"]

@@ -1,0 +1,42 @@
+"""What a worker says to the supervisor: an alarm, or a peer to be remembered, waits where there is no room.
+
+The link is full when the supervisor has stood still for a while: a reload, a slow disk, very many clients to
+be told of. All else that is lost is said again by a later session; but one in the middle comes once, and who
+is remembered without his alarm never rings. Counterparts: `link`, which never waits; `worker`, whose proofs
+of life are when it is tried again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from gateway.policy import limits
+from gateway.runtime.link import Link, Message
+
+_TO_BE_HEARD: Final = frozenset({"alarm", "remember"})
+
+
+class Saying:
+    """In the order in which it was said, as far as it must be heard."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._unheard: deque[Message] = deque()
+
+    def say(self, message: Message) -> bool:
+        """Whether it has left, or will."""
+        if not message.keys() & _TO_BE_HEARD:
+            return self._link.send(message)
+        if not self._unheard and self._link.send(message):
+            return True
+        if len(self._unheard) >= limits.UNHEARD_KEPT:
+            # The newest goes: a peer that is remembered stands behind its alarm.
+            return False
+        self._unheard.append(message)
+        return True
+
+    def again(self) -> None:
+        """What waits, as far as there is room now."""
+        while self._unheard and self._link.send(self._unheard[0]):
+            self._unheard.popleft()
