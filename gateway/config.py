@@ -367,18 +367,26 @@ def _consistent(written: Written, config: Config) -> Config:
         raise located(written, "interfaces.inside", problem)
     if config.log_file is not None and config.log_to != "stderr":
         raise located(written, "log.to", "log.file is set as well; allowed: one of the two")
-    last = config.first_listen_port + limits.NUMBERS_IN_A_ROW
-    taken = [port for port in config.ports if config.first_listen_port <= port < last]
-    if taken:
-        row = f"{config.first_listen_port} to {last - 1}"
-        if line_of(written.text, "kernel.first_listen_port") is None:
-            problem = (
-                f"port {taken[0]} is ours ({row}); allowed: another one, or another kernel.first_listen_port"
-            )
-            raise located(written, "mail.ports", problem)
-        problem = f"{row} are ours; allowed: a row without mail port {taken[0]}"
-        raise located(written, "kernel.first_listen_port", problem)
+    _consistent_ports(written, config)
+    if config.metrics_listen in (config.control_socket, config.rules_lock):
+        problem = f"{config.metrics_listen} is the daemon's own; allowed: another path"
+        raise located(written, "metrics.listen", problem)
     return config
+
+
+def _consistent_ports(written: Written, config: Config) -> None:
+    """The row is the workers' alone: those of a reload listen further up in it."""
+    row = range(config.first_listen_port, config.first_listen_port + limits.NUMBERS_IN_A_ROW)
+    ours = f"{row[0]} to {row[-1]}"
+    another = f"is ours ({ours}); allowed: another one, or another kernel.first_listen_port"
+    taken = [port for port in config.ports if port in row]
+    if taken and line_of(written.text, "kernel.first_listen_port") is None:
+        raise located(written, "mail.ports", f"port {taken[0]} {another}")
+    if taken:
+        problem = f"{ours} are ours; allowed: a row without mail port {taken[0]}"
+        raise located(written, "kernel.first_listen_port", problem)
+    if isinstance(config.metrics_listen, tuple) and config.metrics_listen[1] in row:
+        raise located(written, "metrics.listen", f"port {config.metrics_listen[1]} {another}")
 
 
 def _consistent_bridge(written: Written, config: Config) -> None:

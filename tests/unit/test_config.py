@@ -302,6 +302,20 @@ def test_mail_port_among_ours(path: Path) -> None:
     assert message.startswith(f"{path}:2: kernel.first_listen_port: 12500 to 12531 are ours")
 
 
+@pytest.mark.parametrize(
+    ("listen", "why"),
+    [
+        ("127.0.0.1:12530", "port 12530 is ours (12525 to 12556)"),
+        ("unix:/run/nightmail/control.sock", "/run/nightmail/control.sock is the daemon's own"),
+        ("unix:/run/nightmail/./rules.lock", "/run/nightmail/rules.lock is the daemon's own"),
+    ],
+)
+def test_metrics_in_the_place_of_what_is_ours(path: Path, listen: str, why: str) -> None:
+    """A worker of some reload would have that port; and who asked the socket would hear of HTTP."""
+    message = complaint(path, f'[metrics]\nlisten = "{listen}"\n')
+    assert message.startswith(f"{path}:2: metrics.listen: {why}; allowed: another")
+
+
 @pytest.mark.parametrize("line", ['inside = ["eth0"]', 'inside_networks = ["192.0.2.0/24"]'])
 def test_on_the_mail_server_itself_nothing_else_is_inside(path: Path, line: str) -> None:
     message = complaint(path, f'placement = "host"\n[interfaces]\n{line}\n')

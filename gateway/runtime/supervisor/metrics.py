@@ -37,7 +37,7 @@ class Metrics:
         """Answer from now on. Raises EnvironmentFailureError."""
         try:
             if isinstance(self._listen, Path):
-                self._listen.unlink(missing_ok=True)
+                _remove(self._listen)
                 self._server = await asyncio.start_unix_server(self._asked, str(self._listen))
                 # For a collector in the group of its directory (setgid); counts are no secret of the mail's.
                 self._listen.chmod(0o660)
@@ -56,7 +56,7 @@ class Metrics:
         if self._server is None:
             return
         if isinstance(self._listen, Path):
-            self._listen.unlink(missing_ok=True)
+            _remove(self._listen)
         self._server.close()
         for answer in list(self._answering):
             answer.cancel()
@@ -112,6 +112,13 @@ class Metrics:
         if now - self._made_at >= limits.METRICS_EVERY_SECONDS:
             self._text, self._made_at = exposition(self._status()), now
         return self._text
+
+
+def _remove(path: Path) -> None:
+    """A socket that a dead daemon has left, or our own. Whatever else a slip in the configuration names, the
+    site's identity perhaps, stays, and is in the way."""
+    if path.is_socket():
+        path.unlink(missing_ok=True)
 
 
 async def _request(http: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:

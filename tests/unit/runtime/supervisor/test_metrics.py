@@ -88,6 +88,24 @@ def test_a_collector_gets_the_text(tmp_path: Path, place: str) -> None:
     run(work())
 
 
+def test_a_file_that_is_no_socket_stays(tmp_path: Path) -> None:
+    """A slip in the configuration costs nobody the identity of the site."""
+    path = tmp_path / "identity"
+    path.write_text("a key")
+
+    async def work() -> None:
+        with pytest.raises(EnvironmentFailureError, match=r"metrics\.listen: .*in use"):
+            async with served(path):
+                pass
+        assert path.read_text() == "a key"
+        async with served(tmp_path / "m.sock"):
+            (tmp_path / "m.sock").unlink()
+            path.rename(tmp_path / "m.sock")
+        assert (tmp_path / "m.sock").read_text() == "a key"
+
+    run(work())
+
+
 @pytest.mark.parametrize(
     ("method", "path", "code"),
     [("GET", "/metrics?x=1", 200), ("HEAD", "/metrics", 200), ("GET", "/", 404), ("POST", "/metrics", 405)],
