@@ -81,6 +81,7 @@ class Metrics:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.METRICS_REQUEST_OCTETS)
+        request = None
         try:
             request = await _request(http, reader)
             if request is None:
@@ -96,7 +97,8 @@ class Metrics:
             ("Connection", "close"),
         ]
         writer.write(http.send(h11.Response(status_code=status, headers=headers)) or b"")
-        writer.write(http.send(h11.Data(data=body)) or b"")
+        if request is None or request.method != b"HEAD":  # which gets the length alone: RFC 9110, 9.3.2
+            writer.write(http.send(h11.Data(data=body)) or b"")
         writer.write(http.send(h11.EndOfMessage()) or b"")
         await writer.drain()
 

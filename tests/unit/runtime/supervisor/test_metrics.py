@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import http.client
 import socket
 import stat
@@ -52,12 +53,17 @@ def got(
 async def served(
     listen: Path | tuple[str, int], status: Callable[[], dict[str, Any]] = lambda: STATUS
 ) -> AsyncIterator[Metrics]:
+    """What raises while it answers rings in the daemon, whoever has asked; it does not here."""
+    raised: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: raised.append(context))
     metrics = Metrics(listen, status)
     await metrics.open()
     try:
         yield metrics
     finally:
         await metrics.close()
+    gc.collect()  # a task whose exception nobody asks for tells of it with its end
+    assert not raised
 
 
 def run(work: Any) -> None:
@@ -108,7 +114,14 @@ def test_a_file_that_is_no_socket_stays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "code"),
-    [("GET", "/metrics?x=1", 200), ("HEAD", "/metrics", 200), ("GET", "/", 404), ("POST", "/metrics", 405)],
+    [
+        ("GET", "/metrics?x=1", 200),
+        ("HEAD", "/metrics", 200),
+        ("GET", "/", 404),
+        ("POST", "/metrics", 405),
+        ("HEAD", "/", 404),
+        ("CONNECT", "a:25", 405),
+    ],
 )
 def test_what_is_asked_for_otherwise(tmp_path: Path, method: str, path: str, code: int) -> None:
     async def work() -> None:
