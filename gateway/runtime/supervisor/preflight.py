@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from gateway.config import Config
 from gateway.errors import EnvironmentFailureError
-from gateway.intercept import kernel, ruleset
+from gateway.intercept import kernel, ruleset, tproxy
 from gateway.intercept.ruleset import Slot
 from gateway.intercept.wanted import Wanted, read_wanted
 from gateway.observe import sinks
@@ -56,9 +56,16 @@ def require_startable(config: Config) -> None:
     kernel.inside_networks(config)
     require_tellable(config)
     identity_file.load(config.identity_file)
+    ruleset.free_slot(config.workers, slots_in_use(config))
     if read_wanted(config.wanted_file) is Wanted.UP:
         kernel.require_taken(config)
     sinks.opened(config, config.log_file).close()
+
+
+def slots_in_use(config: Config) -> set[int]:
+    """On whose ports somebody listens: a worker, also one that finishes its sessions when its supervisor was
+    killed, or a stranger."""
+    return {slot.index for slot in ruleset.all_slots(config) if tproxy.is_in_use(slot.port)}
 
 
 def make_directory(path: Path) -> None:

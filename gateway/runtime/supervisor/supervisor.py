@@ -21,7 +21,7 @@ import uvloop
 from gateway import LIBRARY_TROUBLE, __version__
 from gateway.config import Config, Network
 from gateway.errors import EnvironmentFailureError, Reason
-from gateway.intercept import ruleset, tproxy
+from gateway.intercept import ruleset
 from gateway.intercept.wanted import Wanted
 from gateway.observe import sinks
 from gateway.observe.counters import AlarmBell, Tally
@@ -129,9 +129,7 @@ class Supervisor:
     def _make_processes(self) -> None:
         """Signer and workers, none of which runs yet."""
         config, left = self._config, self._left
-        # Workers whose supervisor was killed finish their sessions, beside those of this one.
-        taken = {slot.index for slot in ruleset.all_slots(config) if tproxy.is_in_use(slot.port)}
-        taken |= {heir.index for heir in left.workers}
+        taken = preflight.slots_in_use(config) | {heir.index for heir in left.workers}
         slots = ruleset.slots_of(config, ruleset.free_slot(config.workers, taken))
         self._signer = SignerProcess(
             self._confinements.signer,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gateway.config import Config
 from gateway.errors import EnvironmentFailureError
-from gateway.intercept import kernel
+from gateway.intercept import kernel, tproxy
 from gateway.runtime.supervisor import preflight
 
 
@@ -45,3 +46,16 @@ def test_one_that_cannot_be_written_needs_the_socket_that_is_there(
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(config.control_socket))
         preflight.require_startable(config)
+
+
+def test_a_stranger_among_the_ports_leaves_no_room_for_as_many_workers(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next supervisor would find that, too, and end."""
+    serving = range(config.first_listen_port, config.first_listen_port + 16)
+    stranger = config.first_listen_port + 20
+    monkeypatch.setattr(tproxy, "is_in_use", lambda port: port in serving)
+    preflight.require_startable(replace(config, workers=16))
+    monkeypatch.setattr(tproxy, "is_in_use", lambda port: port in serving or port == stranger)
+    with pytest.raises(EnvironmentFailureError, match="no room for 16 workers"):
+        preflight.require_startable(replace(config, workers=16))
