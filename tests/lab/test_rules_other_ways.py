@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from gateway.intercept import kernel
 from tests.lab.own_namespaces import ip, link
-from tests.lab.rules_ground import HOSTS, A, B, G, GateProcess, R, Server, apply, sh, talk
+from tests.lab.rules_ground import HOSTS, A, B, G, GateProcess, R, Server, apply, sh, talk, within
 from tests.lab.two_sites import BOTH_FAMILIES
 
 THERE = {False: "10.3.0.2", True: "fd00:3::2"}
@@ -33,6 +34,19 @@ def test_mail_to_a_network_on_neither_side_passes(router: None, other_network: N
         banner, _ = talk(A, R, v6, address=THERE[v6])
         assert banner.split()[3] == HOSTS[A][v6]
         assert gate.count("syn") == 0
+    assert within(G, kernel.passed_counts)["lan"] >= 1, "and nobody would know of it"
+
+
+@BOTH_FAMILIES
+def test_mail_from_outside_to_a_network_on_neither_side_passes(
+    router: None, other_network: None, v6: bool
+) -> None:
+    """None of the site's own, and not counted as passed: the gate has seen it."""
+    apply()
+    sh(B, f"ip {'-6' if v6 else '-4'} route add {THERE[v6]} via {('10.2.0.1', 'fd00:2::1')[v6]}")
+    with Server(R, v6, THERE[v6]), GateProcess() as gate:
+        talk(B, R, v6, address=THERE[v6])
+        assert "NOT_OURS" in gate.wait("syn")["role"]
 
 
 @pytest.fixture

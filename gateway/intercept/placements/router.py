@@ -37,6 +37,10 @@ def layout(config: Config) -> Layout:
             *(LocalRoute(family, config.table) for family in FAMILIES),
             EARLY_DEMUX,
         ),
-        values={"interfaces": ", ".join(f'"{name}"' for name in interfaces)},
+        values={"interfaces": _quoted(interfaces), "inside": _quoted(config.inside)},
         repeated={"interface": interfaces},
     )
+
+
+def _quoted(names: tuple[str, ...]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
