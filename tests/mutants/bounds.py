@@ -115,6 +115,11 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
                 "self._waiting: deque[Alarm] = deque()",
             ),
             (
+                "alarms that clients can make leave room for others",
+                "return alarm.reason in _OF_CLIENTS and 2 * (clients + 1) > most",
+                "return False",
+            ),
+            (
                 "no more alarms go out than a person reads",
                 "        return full and 0 <= now",
                 "        return False and 0 <= now",

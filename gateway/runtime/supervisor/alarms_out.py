@@ -18,8 +18,9 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from gateway.config import Config
 from gateway.errors import EnvironmentFailureError, Reason
@@ -31,6 +32,15 @@ from gateway.runtime.bug import Bug
 from gateway.runtime.supervisor import alarm_mail
 from gateway.runtime.supervisor.alarm_text import environment, facts, mail
 from gateway.runtime.supervisor.lasting import lasts
+
+_OF_CLIENTS: Final = frozenset({Reason.SOURCE_IN_CLEAR})
+"""What anybody makes ring who upgrades from an address and comes in clear from it, for each that he has."""
+
+
+def _crowds(alarm: Alarm, others: Iterable[Alarm], most: int) -> bool:
+    """Whether it is one of very many about clients: they leave half of each place to what they would hide."""
+    clients = sum(one.reason in _OF_CLIENTS for one in others)
+    return alarm.reason in _OF_CLIENTS and 2 * (clients + 1) > most
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +71,8 @@ class _Way:
     due: float = math.inf
 
     def put_off(self, telling: _Telling, now: float) -> None:
-        self.untold.append(telling)
+        if not _crowds(telling.alarm, (one.alarm for one in self.untold), limits.ALARMS_WAITING):
+            self.untold.append(telling)
         if self.due == math.inf:
             self.pause = limits.ALARM_PAUSE_SECONDS
             self.due = now + self.pause
@@ -93,7 +104,7 @@ class AlarmsOut:
         self._clock = clock
         self._again_seconds = config.alarm_again_hours * limits.HOUR_SECONDS
         self._waiting: deque[Alarm] = deque(maxlen=limits.ALARMS_WAITING)
-        self._lately: deque[float] = deque(maxlen=limits.ALARMS_OUT_PER_HOUR)
+        self._lately: deque[tuple[float, Alarm]] = deque(maxlen=limits.ALARMS_OUT_PER_HOUR)
         self._too_many_told = False
         self._ways: list[_Way] = []
         if config.alarm_command:
@@ -106,7 +117,7 @@ class AlarmsOut:
 
     def ring(self, alarm: Alarm) -> None:
         """Tell it as soon as possible. From any thread; never waits, never raises."""
-        if not self._ways:
+        if not self._ways or _crowds(alarm, tuple(self._waiting), limits.ALARMS_WAITING):
             return
         self._waiting.append(alarm)
         if self._loop is not None:
@@ -175,7 +186,7 @@ class AlarmsOut:
 
     async def _tell(self, alarm: Alarm) -> None:
         ways = [way for way in self._ways if not self._went_lately(way, alarm)]
-        if not ways or not self._fits_in_hour():
+        if not ways or not self._fits_in_hour(alarm):
             return
         telling = _Telling(alarm, last=self._is_hour_full(self._clock()))
         try:
@@ -226,22 +237,23 @@ class AlarmsOut:
             before = store.sent_at(_sent(way, alarm)) if store is not None else None
         return before is not None and 0 <= int(self._clock()) - before < self._again_seconds
 
-    def _fits_in_hour(self) -> bool:
+    def _fits_in_hour(self, alarm: Alarm) -> bool:
         """Whether it is not one of very many."""
-        now = int(self._clock())
-        if self._is_hour_full(now):
+        now, most = int(self._clock()), limits.ALARMS_OUT_PER_HOUR
+        lately = [told for at, told in self._lately if 0 <= now - at < limits.HOUR_SECONDS]
+        if self._is_hour_full(now) or _crowds(alarm, lately, most):
             if not self._too_many_told:
                 self._too_many_told = True
-                told = f"more than {limits.ALARMS_OUT_PER_HOUR} within an hour; the log has them all"
+                told = f"more than {most} within an hour, or half of them about clients; the log has them all"
                 self._log.fact("alarms", "not-told", level=Level.NOTICE, detail=told)
             return False
         self._too_many_told = False
-        self._lately.append(now)
+        self._lately.append((now, alarm))
         return True
 
     def _is_hour_full(self, now: float) -> bool:
         full = len(self._lately) == limits.ALARMS_OUT_PER_HOUR
-        return full and 0 <= now - self._lately[0] < limits.HOUR_SECONDS
+        return full and 0 <= now - self._lately[0][0] < limits.HOUR_SECONDS
 
     def _note(self, way: _Way, alarm: Alarm) -> None:
         """It has gone this way, and need not again for a day. What has not is told again after a restart."""

@@ -112,6 +112,60 @@ def test_no_more_than_a_person_reads_in_an_hour(tmp_path: Path, monkeypatch: pyt
     out.close()
 
 
+def of_client(number: int) -> Alarm:
+    return Alarm(Reason.SOURCE_IN_CLEAR, f"2001:db8::{number:x}", NOW)
+
+
+def test_alarms_that_clients_can_make_leave_half_of_an_hour_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has very many addresses could else keep people from hearing what he does on the line."""
+    monkeypatch.setattr(limits, "ALARMS_OUT_PER_HOUR", 4)
+    out = Out(tmp_path, alarm_command=(script(tmp_path, f"cat >>{tmp_path}/json"),))
+
+    async def work() -> None:
+        telling = out.start()
+        for number in range(9):
+            await telling._tell(of_client(number))
+        await telling._tell(ALARM)
+        out.now += 3600
+        await telling._tell(of_client(9))
+        await telling.close()
+
+    run(work)
+    subjects = [json.loads(line)["subject"] for line in (tmp_path / "json").read_text().splitlines()]
+    assert subjects == ["2001:db8::0", "2001:db8::1", "192.0.2.7:25", "2001:db8::9"]
+    assert out.told().count("alarms not-told") == 1
+    out.close()
+
+
+def test_alarms_that_clients_can_make_push_no_other_out_of_those_that_wait(tmp_path: Path) -> None:
+    out = Out(tmp_path, alarm_command=(script(tmp_path, "exit 0"),))
+    telling = AlarmsOut(out.config, out.log, lambda: None, lambda: out.now)
+    telling.ring(ALARM)
+    for number in range(2 * limits.ALARMS_WAITING):
+        telling.ring(of_client(number))
+    assert telling.untold()[0] == ALARM
+    assert len(telling.untold()) == 1 + limits.ALARMS_WAITING // 2
+    out.close()
+
+
+def test_nor_out_of_those_that_could_not_be_told_yet(tmp_path: Path) -> None:
+    out = Out(tmp_path, alarm_command=(script(tmp_path, "exit 3"),))
+
+    async def work() -> None:
+        telling = out.start()
+        await telling._tell(ALARM)
+        for number in range(limits.ALARMS_WAITING):
+            out.now += 3600
+            await telling._tell(of_client(number))
+        assert telling.untold()[0] == ALARM
+        await telling.close()
+
+    run(work)
+    out.close()
+
+
 @pytest.mark.parametrize(
     ("text", "detail"),
     [
