@@ -559,6 +559,10 @@ ENV_TEXT_OCTETS: Final = 200
 """Text from elsewhere (a peer, the kernel) in one log field, after escaping."""
 ALARM_COMMAND_SECONDS: Final = 30.0
 """An alarm's command, or sendmail, has so long; then it is killed with its whole group."""
+ALARM_SERVER_SECONDS: Final = 25.0
+"""One answer of the mail server that alarms go to: less than its process gets, which says who hangs."""
+ALARM_PART_SECONDS: Final = 1.0
+"""Its answer to QUIT, behind which nothing is left to be known."""
 ALARMS_CLOSE_SECONDS: Final = 5.0
 """At a stop alarms that wait for their command have so long."""
 ALARM_PAUSE_SECONDS: Final = 60.0

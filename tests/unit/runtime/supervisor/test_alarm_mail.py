@@ -74,7 +74,9 @@ def test_the_last_mail_of_an_hour_says_so() -> None:
 class MailServer:
     """Answers as many lines as it is given replies for, and keeps what it was told."""
 
-    def __init__(self, *replies: bytes) -> None:
+    def __init__(self, *replies: bytes, greeting: bytes = b"220 mail.a.test ESMTP") -> None:
+        """An empty reply is none: it waits for the other end to go."""
+        self._greeting = greeting
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._listener.getsockname()
         self.lines: list[bytes] = []
@@ -84,11 +86,14 @@ class MailServer:
 
     def _serve(self) -> None:
         with self._listener.accept()[0] as session, session.makefile("rwb", buffering=0) as stream:
-            stream.write(b"220 mail.a.test ESMTP\r\n")
+            stream.write(self._greeting + b"\r\n")
             for reply in self._replies:
                 self.lines.append(stream.readline())
                 while reply.startswith(b"250 taken") and self.lines[-1] not in (b".\r\n", b""):
                     self.lines.append(stream.readline())
+                if not reply:
+                    stream.read()
+                    return
                 stream.write(reply + b"\r\n")
 
     def close(self) -> None:
@@ -121,6 +126,30 @@ def test_a_mail_server_that_refuses_is_a_failure_with_its_words(tmp_path: Path) 
     server.close()
     assert "alarms failed by=mail" in out.told()
     assert "nobody here" in out.told()
+    out.close()
+
+
+@pytest.mark.parametrize("farewell", [b"250 bye", b"421 too late", b"500 what?", b""])
+def test_a_mail_that_was_taken_is_not_sent_again_for_an_odd_farewell(tmp_path: Path, farewell: bytes) -> None:
+    server = MailServer(b"250 mail.a.test", b"250 ok", b"250 ok", b"354 go on", b"250 taken", farewell)
+    out = Out(tmp_path, alarm_mail_to="postmaster@a.test", alarm_server=server.address)
+    rung(out, ALARM)
+    server.close()
+    assert "alarms told by=mail" in out.told()
+    assert "failed" not in out.told()
+    out.close()
+
+
+@pytest.mark.parametrize("greeting", [b"554 5.7.1 we know you not", b"421-4.3.2\r\n421 we know you not"])
+def test_a_mail_server_that_does_not_greet_is_a_failure_with_its_words(
+    tmp_path: Path, greeting: bytes
+) -> None:
+    server = MailServer(greeting=greeting)
+    out = Out(tmp_path, alarm_mail_to="postmaster@a.test", alarm_server=server.address)
+    rung(out, ALARM)
+    server.close()
+    assert "alarms failed by=mail" in out.told()
+    assert "we know you not" in out.told()
     out.close()
 
 
