@@ -258,6 +258,8 @@ DEAD_END_AFTER_SESSIONS: Final = 8
 was one, a single session makes it one again."""
 DEAD_ENDS: Final = 8192
 """In the kernel, each family, some 100 octets each."""
+DEAD_ENDS_AT_ONCE: Final = 32
+"""The kernel is told of so many in one go, 6 ms each: the rules are looked after in between."""
 DEAD_ENDS_COUNTED: Final = 4096
 """Servers whose sessions in clear one worker counts."""
 SOURCES_IGNORING: Final = 8192

@@ -94,6 +94,18 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
                 "        if False:",
             ),
         ],
+        "gateway/runtime/supervisor/dead_ends.py": [
+            (
+                "dead ends that the kernel is told of in one go have a limit",
+                "waiting[: limits.DEAD_ENDS_AT_ONCE]",
+                "waiting",
+            ),
+            (
+                "dead ends that wait for the kernel have a limit",
+                "len(self._changes) < limits.DEAD_ENDS",
+                "True",
+            ),
+        ],
         "gateway/runtime/worker/saying.py": [
             ("what waits for a full link has a limit", "len(self._unheard) >= limits.UNHEARD_KEPT", "False"),
         ],

@@ -53,7 +53,8 @@ class DeadEnds:
     def found(self, destination: Destination) -> None:
         """A worker has met it for so many sessions in a row that it is one."""
         now = time.monotonic()
-        if self._seconds and self._until.get(destination, now) <= now:
+        has_room = len(self._changes) < limits.DEAD_ENDS
+        if has_room and self._seconds and self._until.get(destination, now) <= now:
             self._change(destination, True)
 
     def is_none(self, destination: Destination) -> None:
@@ -92,7 +93,12 @@ class DeadEnds:
             await self._carry_out()
 
     async def _carry_out(self) -> None:
-        changes, self._changes = self._changes, {}
+        # A tool is run for each, in the thread that looks after the rules, which must not be away for long.
+        waiting = sorted(self._changes.items(), key=lambda change: change[1])
+        changes = dict(waiting[: limits.DEAD_ENDS_AT_ONCE])
+        self._changes = dict(waiting[limits.DEAD_ENDS_AT_ONCE :])
+        if self._changes:
+            self._news.set()
         self._under_way = changes
         done: dict[Destination, bool] = {}
         counted: list[int] = []
@@ -112,6 +118,7 @@ class DeadEnds:
         self._changes = none | self._changes
         if trouble:
             self._log.fact("gate", "dead-ends-failed", level=Level.NOTICE, detail=trouble)
+            self._changes = {one: False for one, dead in self._changes.items() if not dead}
             # Where the kernel has no room for more, each session would have it tried again.
             await asyncio.sleep(limits.DEAD_ENDS_COUNTED_EVERY_SECONDS)
 

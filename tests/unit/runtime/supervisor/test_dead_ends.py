@@ -316,6 +316,43 @@ def test_where_the_kernel_has_no_more_room_that_is_found_once_in_a_while(
     assert pauses == [limits.DEAD_ENDS_COUNTED_EVERY_SECONDS]
 
 
+def test_the_rules_are_looked_after_between_many(kernel: Kernel) -> None:
+    """A worker that is in other hands may tell of thousands at once. What is none comes first."""
+    told: list[int] = []
+    all_told = asyncio.Event()
+
+    async def scene(world: World) -> None:
+        def count() -> None:
+            told.append(kernel.asked - sum(told))
+            if sum(told) == 2 * limits.DEAD_ENDS_AT_ONCE:
+                all_told.set()
+
+        world.dead_ends.found(HERE)
+        await world.carried()
+        kernel.asked, world.meanwhile = 0, count
+        for number in range(2 * limits.DEAD_ENDS_AT_ONCE):
+            world.dead_ends.found(Destination(f"2001:db8::{number:x}", 25))
+        world.dead_ends.is_none(HERE)
+        await world.carried()
+        assert not kernel.passes(HERE)
+        await all_told.wait()
+
+    run(scene, kernel)
+    assert told == [limits.DEAD_ENDS_AT_ONCE - 1, limits.DEAD_ENDS_AT_ONCE, 1]
+
+
+def test_no_more_wait_than_the_kernel_has_room_for(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "DEAD_ENDS", 3)
+
+    async def scene(world: World) -> None:
+        for number in range(9):
+            world.dead_ends.found(Destination(f"2001:db8::{number:x}", 25))
+        await world.carried()
+        assert kernel.asked == 3
+
+    run(scene, kernel)
+
+
 def test_one_that_was_put_there_before_another_failed_can_be_taken_out(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
