@@ -35,12 +35,12 @@ from gateway.intercept.kernel.dead_ends import (
     is_dead_end,
     remove_dead_end,
 )
-from gateway.intercept.kernel.fitness import notes, remarks, require_taken
+from gateway.intercept.kernel.fitness import OFF_ON_LOOPBACK, notes, remarks, require_taken
 from gateway.intercept.kernel.iptables import Iptables, gate_counts, is_in_ipset, passed_counts
 from gateway.intercept.kernel.kind import Kind
 from gateway.intercept.kernel.lifts import Lifts
 from gateway.intercept.kernel.nft import NftTables
-from gateway.intercept.kernel.routing import Routing, families, keep_open, let_go, with_routes
+from gateway.intercept.kernel.routing import Routing, families, keep_open, let_go, spoken, with_routes
 from gateway.intercept.kernel.sysctls import Sysctls, icmp_seconds_apart
 from gateway.intercept.kernel.vlans import OtherVlansError
 from gateway.intercept.marks import MarkBits
@@ -50,6 +50,7 @@ from gateway.intercept.ruleset import RuleSet
 from gateway.policy import limits
 
 __all__ = [
+    "OFF_ON_LOOPBACK",
     "KernelRules",
     "Mended",
     "OtherVlansError",
@@ -75,6 +76,7 @@ __all__ = [
     "require_interfaces",
     "require_taken",
     "reset_was_odd",
+    "spoken",
     "with_routes",
 ]
 

@@ -10,7 +10,7 @@ from gateway.config import Config
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import ruleset
 from gateway.intercept.kernel import commands, iptables, lifts, nft, sysctls
-from gateway.intercept.kernel.routing import families
+from gateway.intercept.kernel.routing import families, is_off_on_loopback
 from gateway.intercept.objects import IptablesRules, NftTable
 from gateway.intercept.placements import layout_of
 
@@ -22,7 +22,9 @@ _OLD_TABLES: Final = {
     6: Path("/proc/thread-self/net/ip6_tables_names"),
 }
 
-
+OFF_ON_LOOPBACK: Final = (
+    "net.ipv6.conf.lo.disable_ipv6 is 1: IPv6 cannot be delivered here, so mail by IPv6 passes in clear"
+)
 _ADDRESSES6: Final = Path("/proc/thread-self/net/if_inet6")
 """A line for each: address, index, length of the prefix, scope, flags (all in hex), interface."""
 
@@ -39,6 +41,8 @@ def remarks(config: Config) -> list[str]:
             for family, name in _FORWARDING.items()
             if family in families() and _in_use(family) and sysctls.value(name) != "1"
         ]
+    if is_off_on_loopback() and (layout.bridged or _in_use(6)):
+        found.append(OFF_ON_LOOPBACK)
     return [line for line in [*found, *_untaken(config)] if line is not None]
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import dump
 from gateway.intercept.kernel.commands import run, run_together, succeeds
-from gateway.intercept.kernel.routing import families
+from gateway.intercept.kernel.routing import families, spoken
 from gateway.intercept.objects import CHAIN_PREFIX, IptablesRules, KernelObject, render_gate
 from gateway.policy import limits
 
@@ -69,7 +69,7 @@ class Iptables:
         return gone
 
     def take_away(self) -> None:
-        for family in families():
+        for family in spoken():
             text = dump.removal_text(_save(family))
             if text:
                 run(_restore(family), text)

@@ -18,7 +18,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept.kernel import commands, iptables, made, sysctls, vlans
-from gateway.intercept.kernel.routing import families, strictly, with_routes
+from gateway.intercept.kernel.routing import families, spoken, strictly, with_routes
 from gateway.intercept.objects import FAMILIES, BridgeLift, KernelObject
 
 _NOTE: Final = "nightmail:"
@@ -415,7 +415,7 @@ def _take_away(ip: Any) -> None:
             if name in former.down:
                 ip.link("set", index=links[name]["index"], state="down")
     elif bridge is not None:
-        calls = {f"br_{_CALLS[family]}": int(family in former.called) for family in families()}
+        calls = {f"br_{_CALLS[family]}": int(family in former.called) for family in spoken()}
         ip.link("set", index=bridge["index"], kind="bridge", **calls)
     for name in former.with_ipv6:
         sysctls.turn(_ipv6_switch(name), "0")

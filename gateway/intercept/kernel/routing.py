@@ -43,6 +43,7 @@ _LEFT_ALONE: Final = _RTPROT_KERNEL
 """systemd-networkd takes out routing rules that it does not know when it starts, but none of the kernel's."""
 _BY_HAND: Final = (_RTPROT_KERNEL, 3, 4)  # RTPROT_BOOT, RTPROT_STATIC
 """Routes that somebody has meant, and those to who is on the cable: few, where others come by the million."""
+_IPV6: Final = Path("/proc/sys/net/ipv6")
 _LINK_LOCAL: Final = IPv6Network("fe80::/10")
 _MULTICAST: Final = IPv6Network("ff00::/8")
 
@@ -95,7 +96,7 @@ class Routing:
         for rule in _policy_rules(ip):
             if rule.table in self._tables:
                 _delete(ip.rule, _rule_words(rule))
-        for family in families():
+        for family in spoken():
             for table in self._tables:
                 for route in _routes(ip, family, table):
                     _delete(ip.route, _route_words(ip, route))
@@ -110,9 +111,23 @@ def _delete(ask: Callable[..., Any], words: dict[str, Any]) -> None:
             raise
 
 
+def spoken() -> tuple[int, ...]:
+    """The families this kernel speaks: of them there may be something of ours."""
+    return FAMILIES if _IPV6.is_dir() else FAMILIES[:1]
+
+
 def families() -> tuple[int, ...]:
-    """The families this kernel speaks."""
-    return FAMILIES if Path("/proc/sys/net/ipv6").is_dir() else FAMILIES[:1]
+    """Those of them that can be delivered here. Who has IPv6 off for all interfaces has it off on lo as well,
+    and then no route by lo is to be had, without which nothing else may stand."""
+    return spoken() if not is_off_on_loopback() else FAMILIES[:1]
+
+
+def is_off_on_loopback() -> bool:
+    """IPv6 is switched off there, which this kernel speaks."""
+    try:
+        return (_IPV6 / f"conf/{LOOPBACK}/disable_ipv6").read_text().strip() == "1"
+    except OSError:
+        return False
 
 
 def with_routes(ask: Callable[[Any], _T]) -> _T:
@@ -239,7 +254,7 @@ def _words_of(rule: PolicyRule) -> str:
 def _policy_rules(ip: Any) -> list[PolicyRule]:
     """Routing rules that have our shape: an interface, and at our priorities one mark bit or none."""
     found: list[PolicyRule] = []
-    for family in families():
+    for family in spoken():
         for rule in ip.get_rules(family=_AF[family]):
             mark, interface = rule.get_attr("FRA_FWMARK") or 0, rule.get_attr("FRA_IIFNAME")
             priority = rule.get_attr("FRA_PRIORITY")

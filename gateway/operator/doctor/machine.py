@@ -49,6 +49,7 @@ _SYSCTLS: Final = (
     "net/ipv4/ip_forward",
     "net/ipv6/conf/all/forwarding",
     "net/ipv6/conf/all/disable_ipv6",
+    "net/ipv6/conf/lo/disable_ipv6",
     "net/ipv4/conf/all/rp_filter",
     "net/bridge/bridge-nf-call-iptables",
     "net/bridge/bridge-nf-call-ip6tables",
@@ -157,7 +158,8 @@ def _remarks(config: Config) -> tuple[str, ...]:
     if config.placement is not Placement.BRIDGE:
         return ()
     try:
-        return tuple(kernel.remarks(config))
+        # That is another check's trouble: a bridge is to be had all the same.
+        return tuple(remark for remark in kernel.remarks(config) if remark != kernel.OFF_ON_LOOPBACK)
     except EnvironmentFailureError as error:
         return (str(error),)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from gateway.config import Placement
 from gateway.operator.doctor.snapshot import Snapshot
 from gateway.operator.doctor.trouble import Trouble, shell
 from gateway.policy import limits
@@ -75,6 +76,15 @@ def bridged_mail(seen: Snapshot) -> Iterator[Trouble]:
 
 
 def ipv6_on_one_side(seen: Snapshot) -> Iterator[Trouble]:
+    in_use = any(one.address.version == 6 and not one.address.ip.is_link_local for one in seen.addresses)
+    if seen.sysctl("net/ipv6/conf/lo/disable_ipv6") == "1" and (
+        in_use or seen.config.placement is Placement.BRIDGE
+    ):
+        yield Trouble(
+            "IPv6 is switched off on lo, and so cannot be delivered to the gateway",
+            "mail by IPv6 that comes by passes in clear",
+            _set("net/ipv6/conf/lo/disable_ipv6", 0),
+        )
     if seen.sysctl("net/ipv6/conf/all/disable_ipv6") == "1":
         return
     for name in seen.sides:

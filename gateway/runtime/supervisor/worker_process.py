@@ -8,10 +8,10 @@ from __future__ import annotations
 import enum
 import socket
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from gateway.config import Network
-from gateway.intercept import tproxy
+from gateway.intercept import kernel, tproxy
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.ruleset import Slot
 from gateway.observe.counters import Snapshot, empty_snapshot
@@ -20,6 +20,8 @@ from gateway.runtime.link import Link
 from gateway.runtime.order import Presented
 from gateway.runtime.supervisor.child import Child
 from gateway.runtime.supervisor.handover import Heirloom
+
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 class State(enum.Enum):
@@ -61,7 +63,7 @@ class WorkerProcess:
     @classmethod
     def listening(cls, slot: Slot, marks: MarkBits, generation: int) -> Self:
         """It has its listeners already; its process is started later. Raises EnvironmentFailureError."""
-        families = (socket.AF_INET, socket.AF_INET6)
+        families = [_FAMILIES[family] for family in kernel.spoken()]
         return cls(slot, tuple(tproxy.listener(family, slot.port, marks) for family in families), generation)
 
     @classmethod

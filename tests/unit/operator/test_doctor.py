@@ -200,6 +200,20 @@ def test_inside_network_without_a_route() -> None:
     assert only(healthy(config=config), "inside-routes").mend == "ip -4 route add 10.9.0.0/24 dev lan"
 
 
+@pytest.mark.parametrize("addresses", [True, False])
+@pytest.mark.parametrize("placement", [Placement.ROUTER, Placement.BRIDGE])
+def test_ipv6_is_delivered_by_lo(placement: Placement, addresses: bool) -> None:
+    """Who uses none on a router has none; what crosses a bridge asks for no address."""
+    seen = healthy()
+    sysctls = {**seen.sysctls, "net/ipv6/conf/lo/disable_ipv6": "1"}
+    config = replace(seen.config, placement=placement)
+    v4 = tuple(one for one in seen.addresses if one.address.version == 4)
+    changed = replace(seen, config=config, sysctls=sysctls, addresses=seen.addresses if addresses else v4)
+    mends = [one.mend for name, one in found(changed) if name == "families"]
+    is_missed = addresses or placement is Placement.BRIDGE
+    assert mends == (["sysctl -w net/ipv6/conf/lo/disable_ipv6=0"] if is_missed else [])
+
+
 def test_a_narrower_route_leads_out_of_a_summary_of_the_inside() -> None:
     """Here that of the cable to the provider, without which there is no way out."""
     routes = (
