@@ -13,6 +13,7 @@ import re
 import struct
 import warnings
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,14 @@ with warnings.catch_warnings():
     from scapy.utils import RawPcapReader
 
 from gateway.errors import EnvironmentFailureError
-from gateway.eyes.capture import COOKED_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, LINK_LINUX_COOKED, SMTP_PORT
+from gateway.eyes.capture import (
+    COOKED_HEADER,
+    ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
+    LARGEST_PACKET_OCTETS,
+    LINK_LINUX_COOKED,
+    SMTP_PORT,
+)
 from gateway.eyes.reading import FRAME_FIRST_OCTET, FRAME_HEADER_OCTETS
 
 # Its remarks on a damaged file; what they come to is told by us, in one line.
@@ -37,6 +45,10 @@ logging.getLogger("scapy").setLevel(logging.CRITICAL)
 SEQUENCE_SPACE: Final = 1 << 32
 FIRST_FRAME: Final = re.compile(rb"\A(?:[^\r\n]*\r\n)+[\x81\x82]", re.DOTALL)
 """Behind the last clear line of either direction; no SMTP command or reply begins so."""
+SAME_PORTS_AT_ONCE: Final = 4
+"""Twice two: those of a gateway, and of the connection from the same port before."""
+LAST_SECOND: Final = 253_402_300_799
+"""Of the year 9999: no capture is of later."""
 FIN: Final = 0x01
 SYN: Final = 0x02
 RST: Final = 0x04
@@ -61,6 +73,8 @@ class Segment:
     flags: int
     seq: int
     octets: bytes
+    ack: int | None = None
+    """Where its side waits for the other one, raw; None: it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +102,13 @@ class Direction:
     """All in order, but for the first `forgotten` ones."""
     forgotten: int = 0
     early: dict[int, bytes] = field(default_factory=dict)
+    known: int = 0
+    """There are octets up to here, as its own end says."""
+    awaited: int = 0
+    """The other side has had all up to here, the end counted as an octet."""
+    ended: bool = False
+    headless: bool = False
+    """The other side has had its beginning: that counts where the capture has not."""
 
     def take(self, seq: int, data: bytes) -> bytes:
         """Add one packet's data; what it made readable, in order."""
@@ -96,11 +117,34 @@ class Direction:
         offset = self._offset(seq)
         if len(self.early.get(offset, b"")) < len(data):
             self.early[offset] = data
+        if offset > self._done:
+            return b""  # it waits, as all the others do
         before = len(self.octets)
-        while (start := self._next_start()) is not None:
+        for start in sorted(self.early):
+            if start > self._done:
+                break
             piece = self.early.pop(start)
             self.octets += piece[self._done - start :]
         return bytes(self.octets[before:])
+
+    def end(self, seq: int) -> None:
+        """It says no more from here on."""
+        if self.base is not None:
+            self.ended = True
+            self.known = max(self.known, self._offset(seq))
+
+    def acknowledge(self, ack: int) -> None:
+        """The other side waits for what comes from here on."""
+        if self.base is None:
+            self.headless = True
+        else:
+            self.awaited = max(self.awaited, self._offset(ack))
+
+    def distance(self, number: int | None) -> int:
+        """How far this number is from where we are; 0 where that says nothing."""
+        if self.base is None or number is None:
+            return 0
+        return abs(self._offset(number) - self._done)
 
     def forget(self) -> None:
         """Keep only where we are."""
@@ -109,7 +153,9 @@ class Direction:
 
     @property
     def complete(self) -> bool:
-        return not self.early
+        if self.base is None:
+            return not self.headless
+        return not self.early and self.known <= self._done and self.awaited <= self._done + self.ended
 
     @property
     def _done(self) -> int:
@@ -123,12 +169,6 @@ class Direction:
         if distance >= SEQUENCE_SPACE // 2:
             distance -= SEQUENCE_SPACE
         return self._done + distance
-
-    def _next_start(self) -> int | None:
-        done = self._done
-        for start in [start for start, data in self.early.items() if start + len(data) <= done]:
-            del self.early[start]
-        return next((start for start in self.early if start <= done), None)
 
 
 @dataclass(slots=True)
@@ -160,7 +200,7 @@ class WireSession:
 
     @property
     def complete(self) -> bool:
-        """Whether the capture has every octet of it that was acknowledged into order."""
+        """Whether the capture has all octets that it tells of: by one behind them, an answer, or an end."""
         return self._up.complete and self._down.complete
 
     @property
@@ -173,14 +213,31 @@ class WireSession:
 
     def take(self, segment: Segment) -> WirePacket:
         """Add a segment of this session, of either direction."""
-        to_server = segment.source == self.client
-        direction = self._up if to_server else self._down
-        if segment.flags & SYN:
-            direction.base = (segment.seq + 1) % SEQUENCE_SPACE
-        fresh = direction.take(segment.seq, segment.octets)
+        to_server, own, other = self._sides(segment)
+        opens = bool(segment.flags & SYN)
+        seq = (segment.seq + opens) % SEQUENCE_SPACE
+        if opens and own.base is None:
+            own.base = seq
+        fresh = own.take(seq, segment.octets)
+        if segment.flags & FIN:
+            own.end((seq + len(segment.octets)) % SEQUENCE_SPACE)
+        if segment.ack is not None and not segment.flags & RST:
+            other.acknowledge(segment.ack)
         packet = WirePacket(segment.time, to_server, segment.flags, segment.octets, fresh)
         self.packets.append(packet)
         return packet
+
+    def begins_with(self, syn: Segment) -> bool:
+        return syn.source == self.client and self._up.base == (syn.seq + 1) % SEQUENCE_SPACE
+
+    def distance(self, segment: Segment) -> int:
+        """How far its numbers are from where both sides are by now."""
+        _, own, other = self._sides(segment)
+        return max(own.distance(segment.seq), other.distance(segment.ack))
+
+    def _sides(self, segment: Segment) -> tuple[bool, Direction, Direction]:
+        to_server = segment.source == self.client
+        return (True, self._up, self._down) if to_server else (False, self._down, self._up)
 
     def forget(self) -> None:
         """Let go of packets and octets that have been taken; `complete` still knows of holes."""
@@ -190,23 +247,30 @@ class WireSession:
 
 
 class Assembler:
-    """Segments in, sessions out; also for a live view."""
+    """Segments in, sessions out; also for a live view.
+
+    Of one pair of ports there may be several at once: a capture of all interfaces of a gateway has the one
+    that comes in and the one that goes on, which differ by their sequence numbers alone.
+    """
 
     def __init__(self) -> None:
         self.sessions: list[WireSession] = []
-        self._open: dict[tuple[Endpoint, Endpoint], WireSession] = {}
-        self._first: dict[tuple[Endpoint, Endpoint], int] = {}
+        self._open: dict[tuple[Endpoint, Endpoint], deque[WireSession]] = {}
 
     def take(self, segment: Segment) -> tuple[WireSession, WirePacket] | None:
         """The session that it belongs to; None for a connection whose beginning was not seen."""
         key = (segment.source, segment.destination)
-        if segment.flags & SYN and not segment.flags & ACK and self._first.get(key) != segment.seq:
-            self._first[key] = segment.seq
-            session = WireSession(segment.source, segment.destination)
-            self._open[key] = session
-            self.sessions.append(session)
-        found = self._open.get(key) or self._open.get((segment.destination, segment.source))
-        return None if found is None else (found, found.take(segment))
+        if segment.flags & SYN and not segment.flags & ACK:
+            same = self._open.setdefault(key, deque(maxlen=SAME_PORTS_AT_ONCE))
+            if not any(session.begins_with(segment) for session in same):
+                session = WireSession(segment.source, segment.destination)
+                same.appendleft(session)
+                self.sessions.append(session)
+        same_ports = self._open.get(key) or self._open.get((segment.destination, segment.source))
+        if same_ports is None:
+            return None
+        found = min(same_ports, key=lambda session: session.distance(segment))
+        return found, found.take(segment)
 
 
 def segments(
@@ -256,22 +320,23 @@ def _frames(reader: Any, name: str) -> Iterator[tuple[bytes, float, int]]:
     """Octets, time and link type of each frame; both kinds of file."""
     while True:
         try:
-            octets, meta = next(reader)
-        except StopIteration:
+            # Not next(), which cuts at 65,535 octets: a frame of the largest packet has more.
+            octets, meta = reader._read_packet(LARGEST_PACKET_OCTETS)
+        except EOFError:
             if reader.f.broken:
                 raise EnvironmentFailureError(f"{name}: a damaged capture file") from None
             return
-        except (Scapy_Exception, EOFError, struct.error, LookupError, ValueError):
+        except (Scapy_Exception, struct.error, LookupError, ValueError):
             raise EnvironmentFailureError(f"{name}: a damaged capture file") from None
         if hasattr(meta, "caplen"):
-            yield (
-                octets,
-                meta.sec + meta.usec * (1e-9 if reader.nano else 1e-6),
-                _known(reader.linktype, name),
-            )
-        elif meta.tshigh is not None:
-            ticks = (meta.tshigh << 32) + meta.tslow
-            yield octets, ticks / meta.tsresol, _known(meta.linktype, name)
+            link, when = reader.linktype, meta.sec + meta.usec * (1e-9 if reader.nano else 1e-6)
+        elif meta.tshigh is None:
+            raise EnvironmentFailureError(f"{name}: a capture without times, which cannot be read here")
+        else:
+            link, when = meta.linktype, ((meta.tshigh << 32) + meta.tslow) / meta.tsresol
+        if when > LAST_SECOND:
+            raise EnvironmentFailureError(f"{name}: a damaged capture file")
+        yield octets, when, _known(link, name)
 
 
 def _known(link: int, name: str) -> int:
@@ -281,9 +346,7 @@ def _known(link: int, name: str) -> int:
 
 
 def _of_cooked(frame: bytes) -> tuple[int, bytes]:
-    return int.from_bytes(frame[COOKED_HEADER.size - 2 : COOKED_HEADER.size], "big"), frame[
-        COOKED_HEADER.size :
-    ]
+    return _untagged(frame, COOKED_HEADER.size)
 
 
 def _of_cooked_2(frame: bytes) -> tuple[int, bytes]:
@@ -291,7 +354,11 @@ def _of_cooked_2(frame: bytes) -> tuple[int, bytes]:
 
 
 def _of_ethernet(frame: bytes) -> tuple[int, bytes]:
-    position = ETHERNET_OCTETS
+    return _untagged(frame, ETHERNET_OCTETS)
+
+
+def _untagged(frame: bytes, position: int) -> tuple[int, bytes]:
+    """The header ends there with a type, which may be that of a tag with another type behind it."""
     kind = int.from_bytes(frame[position - 2 : position], "big")
     while kind in ETHERTYPES_VLAN and len(frame) >= position + VLAN_OCTETS:
         position += VLAN_OCTETS
@@ -351,6 +418,7 @@ def _segment(frame: bytes, link: int, when: float, ports: frozenset[int]) -> Seg
         flags=int(tcp.flags),
         seq=int(tcp.seq),
         octets=bytes(spoken),
+        ack=int(tcp.ack) if int(tcp.flags) & ACK else None,
     )
 
 

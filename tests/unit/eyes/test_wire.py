@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import itertools
 import random
 import struct
 from collections.abc import Iterator
@@ -30,8 +31,8 @@ FIRST_DOWN = 77_000
 class Talk:
     """Writes segments of one connection with true sequence numbers."""
 
-    def __init__(self, first_up: int = FIRST_UP) -> None:
-        self.next = {True: first_up, False: FIRST_DOWN}
+    def __init__(self, first_up: int = FIRST_UP, first_down: int = FIRST_DOWN) -> None:
+        self.next = {True: first_up, False: first_down}
         self.time = 0.0
         self.segments: list[Segment] = []
         self.say(True, b"", SYN)
@@ -40,8 +41,9 @@ class Talk:
     def say(self, to_server: bool, octets: bytes, flags: int = ACK) -> Segment:
         self.time += 0.001
         source, destination = (CLIENT, SERVER) if to_server else (SERVER, CLIENT)
-        segment = Segment(self.time, source, destination, flags, self.next[to_server] % 2**32, octets)
-        self.next[to_server] += len(octets) + bool(flags & SYN)
+        ack = self.next[not to_server] % 2**32 if flags & ACK else None
+        segment = Segment(self.time, source, destination, flags, self.next[to_server] % 2**32, octets, ack)
+        self.next[to_server] += len(octets) + bool(flags & (SYN | FIN))
         self.segments.append(segment)
         return segment
 
@@ -101,6 +103,63 @@ def test_a_hole_is_told() -> None:
     assert not session.complete
 
 
+def heard_without(lost: Segment, talk: Talk) -> WireSession:
+    return session_of([segment for segment in talk.segments if segment is not lost])
+
+
+@pytest.mark.parametrize("flags", [FIN | ACK, ACK], ids=["ended", "acknowledged"])
+@pytest.mark.parametrize("up", [True, False])
+def test_a_hole_with_nothing_behind_it_is_told(flags: int, up: bool) -> None:
+    talk = Talk()
+    talk.say(up, b"EHLO a\r\n")
+    lost = talk.say(up, b"all that there was to hear\r\n")
+    talk.say(up == bool(flags & FIN), b"", flags)
+    assert heard_without(lost, talk).complete is False
+    assert session_of(talk.segments).complete
+
+
+def test_an_end_that_was_acknowledged_is_no_hole() -> None:
+    talk = clear_dialogue()
+    talk.say(True, b"")
+    talk.say(False, b"", RST | ACK)
+    assert session_of(talk.segments).complete
+
+
+def test_a_direction_whose_beginning_was_not_heard_is_a_hole() -> None:
+    talk = clear_dialogue()
+    assert heard_without(talk.segments[1], talk).complete is False
+    only_up = [segment for segment in talk.segments if segment.source == CLIENT]
+    assert session_of(only_up).complete is False
+    assert session_of(talk.segments[:1]).complete, "nobody has answered"
+
+
+def test_nothing_is_done_for_what_waits_behind_a_hole() -> None:
+    class Untouched(dict[int, bytes]):
+        def __iter__(self) -> Iterator[int]:
+            raise AssertionError("looked through, for nothing: with each packet, as many times as there are")
+
+        items = __iter__  # type: ignore[assignment]
+
+    direction = wire.Direction(base=0, early=Untouched())
+    assert direction.take(100, b"behind a hole") == b""
+    assert not direction.complete
+
+
+@pytest.mark.parametrize(("up", "down"), [(3_000_000_000, 2_000_000_000), (FIRST_UP + 40, 9)])
+def test_two_connections_with_the_same_ports_at_once_are_told_apart(up: int, down: int) -> None:
+    """A capture of all interfaces of a gateway; on the mail server itself one kernel chooses the numbers."""
+    inside, outside = clear_dialogue(), sealed_dialogue(first=(up, down))
+    assembler = Assembler()
+    mixed = [one for both in itertools.zip_longest(inside.segments, outside.segments) for one in both if one]
+    for segment in mixed:
+        assembler.take(segment)
+    first, second = assembler.sessions
+    assert first.from_client == b"EHLO a\r\nMAIL\r\nRCPT\r\nDATA\r\ntext\r\n.\r\nQUIT\r\n"
+    assert second.from_client.startswith(b"EHLO a\r\nXNIGHTMAIL\r\n" + frame(900))
+    assert first.complete
+    assert second.complete
+
+
 def test_same_ports_again_is_another_session_and_a_repeated_syn_is_not() -> None:
     first, second = Talk(), Talk(first_up=9_999_999)
     assembler = Assembler()
@@ -151,8 +210,8 @@ def frame(octets: int) -> bytes:
     return b"\x82" + octets.to_bytes(2, "big") + bytes(octets)
 
 
-def sealed_dialogue(*, starttls_like: bool = False) -> Talk:
-    talk = Talk()
+def sealed_dialogue(*, starttls_like: bool = False, first: tuple[int, int] = (FIRST_UP, FIRST_DOWN)) -> Talk:
+    talk = Talk(*first)
     talk.say(False, b"220 hi\r\n")
     talk.say(True, b"EHLO a\r\n")
     talk.say(False, b"250-b\r\n250 XNIGHTMAIL 1 1/1 xyz\r\n")
@@ -218,6 +277,7 @@ def _frames(segments: list[Segment]) -> Iterator[tuple[bytes, float]]:
                 dport=segment.destination.port,
                 flags=segment.flags,
                 seq=segment.seq,
+                ack=segment.ack or 0,
             )
             / segment.octets
         )
@@ -231,7 +291,7 @@ def test_a_capture_file_is_read(tmp_path: Path, six: bool) -> None:
     if six:
         other = {CLIENT: Endpoint("2001:db8:11::10", 40025), SERVER: Endpoint("2001:db8:12::10", 25)}
         talk.segments = [
-            Segment(s.time, other[s.source], other[s.destination], s.flags, s.seq, s.octets)
+            Segment(s.time, other[s.source], other[s.destination], s.flags, s.seq, s.octets, s.ack)
             for s in talk.segments
         ]
     (session,) = wire.sessions(pcap_of(talk.segments, tmp_path / "x.pcap"))
@@ -265,19 +325,19 @@ def test_what_is_no_capture_is_told_in_one_line(tmp_path: Path) -> None:
         wire.sessions(tmp_path)
 
 
+def ng_block(kind: int, body: bytes) -> bytes:
+    body += bytes(-len(body) % 4)
+    size = struct.pack("<I", len(body) + 12)
+    return struct.pack("<I", kind) + size + body + size
+
+
 def ng_of(frames: list[tuple[bytes, float]], link: int) -> bytes:
     """A pcapng file, by its specification."""
-
-    def block(kind: int, body: bytes) -> bytes:
-        body += bytes(-len(body) % 4)
-        size = struct.pack("<I", len(body) + 12)
-        return struct.pack("<I", kind) + size + body + size
-
-    file = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
-    file += block(1, struct.pack("<HHI", link, 0, 0))
+    file = ng_block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
+    file += ng_block(1, struct.pack("<HHI", link, 0, 262_144))
     for octets, when in frames:
         high, low = divmod(int(when * 1e6), 2**32)
-        file += block(6, struct.pack("<IIIII", 0, high, low, len(octets), len(octets)) + octets)
+        file += ng_block(6, struct.pack("<IIIII", 0, high, low, len(octets), len(octets)) + octets)
     return file
 
 
@@ -288,6 +348,7 @@ LINKS = {
     "raw": (101, b""),
     "loopback": (0, b"\x02\0\0\0"),
     "cooked": (113, bytes(14) + b"\x08\x00"),
+    "cooked, vlan": (113, bytes(14) + b"\x81\x00\x00\x07\x08\x00"),
     "cooked 2": (276, b"\x08\x00" + bytes(18)),
 }
 
@@ -307,6 +368,25 @@ def test_captures_of_every_usual_tool_are_read(tmp_path: Path, name: str) -> Non
     assert session.from_client == b"EHLO a\r\nMAIL\r\nRCPT\r\nDATA\r\ntext\r\n.\r\nQUIT\r\n"
     assert session.complete
     assert session.began == pytest.approx(0.001, abs=1e-5)
+
+
+def test_the_largest_packet_is_read_to_its_last_octet(tmp_path: Path) -> None:
+    talk = Talk()
+    talk.say(True, b"x" * 65_495)
+    talk.say(True, b"QUIT\r\n")
+    (session,) = wire.sessions(pcap_of(talk.segments, tmp_path / "x.pcap"))
+    assert session.from_client.endswith(b"xQUIT\r\n")
+
+
+def test_a_capture_whose_times_say_nothing_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.pcapng"
+    octets = next(_frames(clear_dialogue().segments))[0][16:]
+    path.write_bytes(ng_of([], 101) + ng_block(3, struct.pack("<I", len(octets)) + octets))
+    with pytest.raises(EnvironmentFailureError, match="a capture without times"):
+        wire.sessions(path)
+    path.write_bytes(ng_of([(octets, 300_000_000_000.0)], 101))
+    with pytest.raises(EnvironmentFailureError, match="damaged"):
+        wire.sessions(path)
 
 
 @given(st.binary(max_size=300), st.integers(0, 300), st.booleans())
