@@ -33,19 +33,14 @@ class Days:
         self._clock = clock
         self._seen: Counter[Kind] = Counter()
         self._week: Counts = {}
-        """What was read at the start and what came since; so the disk is asked once."""
+        """What was read on this day and what came since; so the disk is asked once a day."""
+        self._read_on = -1
         self._unwritten: Counts = {}
 
     def begin(self, counters: Snapshot) -> None:
         """What the counters say now was counted by the daemon that this process was before."""
         self._seen = _kinds(counters)
-        store = self._store()
-        if store is None:
-            return
-        try:
-            self._week = store.since(self._today() - limits.DAYS_IN_WEEK + 1)
-        except EnvironmentFailureError as error:
-            self._trouble(str(error))
+        self._read()
 
     async def keep(self, counters: Callable[[], Snapshot]) -> None:
         """For ever: look and write."""
@@ -57,6 +52,9 @@ class Days:
     def note(self, counters: Snapshot) -> None:
         """What they have risen by belongs to today."""
         now, today = _kinds(counters), self._today()
+        if today != self._read_on:
+            # Not always the next one: a clock that was wrong at the start is set right later.
+            self._read()
         risen = now - self._seen  # drops what has not
         self._seen = now
         if risen:
@@ -64,6 +62,21 @@ class Days:
             self._unwritten.setdefault(today, Counter()).update(risen)
         for day in [day for day in self._week if not self._in_week(day)]:
             del self._week[day]
+
+    def _read(self) -> None:
+        """The week as it is on disk, and what is still to be written."""
+        self._read_on = self._today()
+        store = self._store()
+        if store is None:
+            return
+        try:
+            week = store.since(self._read_on - limits.DAYS_IN_WEEK + 1)
+        except EnvironmentFailureError as error:
+            self._trouble(str(error))
+            return
+        for day, counts in self._unwritten.items():
+            week.setdefault(day, Counter()).update(counts)
+        self._week = week
 
     def write(self) -> None:
         """What is new. What cannot be written is told, and tried again with the next one."""

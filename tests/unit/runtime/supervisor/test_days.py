@@ -133,6 +133,27 @@ def test_a_clock_set_back_loses_nothing_for_good(gateway: Gateway) -> None:
     assert gateway.sent() == (1, 2)
 
 
+@pytest.mark.parametrize("off", [-30 * DAY, 30 * DAY])
+def test_a_clock_that_was_wrong_at_the_start_hides_the_week_until_it_is_right(
+    gateway: Gateway, off: int
+) -> None:
+    """As on a machine that boots without a clock of its own, and asks the network for the time later."""
+    gateway.session()
+    gateway.look()
+    gateway.days.write()
+    gateway.now += off
+    gateway.counters = Counters()
+    gateway.start()
+    gateway.session()
+    assert gateway.sent() == (1, 1)
+    gateway.now -= off
+    gateway.session()
+    assert gateway.sent() == (2, 2)
+    gateway.days.write()
+    gateway.start(inherited=gateway.counters.snapshot())
+    assert gateway.sent() == (2, 2)
+
+
 def test_what_cannot_be_written_is_told_and_written_later(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
