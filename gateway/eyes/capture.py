@@ -51,6 +51,8 @@ STATISTICS: Final = struct.Struct("@II")
 ETHERTYPE_IPV4: Final = 0x0800
 ETHERTYPE_IPV6: Final = 0x86DD
 IPV6_HEADER_OCTETS: Final = 40
+TOO_SLOW: Final = "packets missed, the listener was too slow"
+"""Behind their number since the beginning."""
 TCP: Final = 6
 UDP: Final = 17
 
@@ -115,6 +117,17 @@ def hear(
 
     What has been heard is in the file whenever there is a pause.
     """
+    missed = _Missed(ear)
+    try:
+        _hear(ear, out, ports, missed, outgoing=outgoing)
+    finally:
+        # Where there never was a pause, nothing was told of them.
+        missed.tell()
+
+
+def _hear(
+    ear: socket.socket, out: BinaryIO, ports: frozenset[int], missed: _Missed, *, outgoing: bool
+) -> None:
     out.write(FILE_HEADER)
     buffer = bytearray(LARGEST_PACKET_OCTETS)
     view = memoryview(buffer)
@@ -127,7 +140,7 @@ def hear(
             size, ancillary, _, address = ear.recvmsg_into([buffer], socket.CMSG_SPACE(TIMESPEC.size))
         except BlockingIOError:
             out.flush()
-            _tell_missed(ear)
+            missed.tell()
             if any(events & select.POLLERR for end, events in poll.poll() if end == out.fileno()):
                 return
             continue
@@ -150,10 +163,18 @@ def _is_gone(ear: socket.socket) -> bool:
     return gone
 
 
-def _tell_missed(ear: socket.socket) -> None:
-    _, missed = STATISTICS.unpack(ear.getsockopt(SOL_PACKET, PACKET_STATISTICS, STATISTICS.size))
-    if missed:
-        _tell(f"{missed} packets missed, the listener was too slow")
+class _Missed:
+    """So many packets that the kernel had no room for: it forgets them with each look."""
+
+    def __init__(self, ear: socket.socket) -> None:
+        self._ear = ear
+        self._count = 0
+
+    def tell(self) -> None:
+        _, more = STATISTICS.unpack(self._ear.getsockopt(SOL_PACKET, PACKET_STATISTICS, STATISTICS.size))
+        self._count += more
+        if more:
+            _tell(f"{self._count} {TOO_SLOW}")
 
 
 def _tell(words: str) -> None:

@@ -11,18 +11,19 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import gateway
 from gateway.errors import EnvironmentFailureError
 from gateway.eyes import learnt, wire
-from gateway.eyes.capture import open_ear
+from gateway.eyes.capture import TOO_SLOW, open_ear
 from gateway.eyes.learnt import PairLearnt, SessionLearnt
 from gateway.policy import limits
 
@@ -61,16 +62,23 @@ def listen(interface: str, ports: frozenset[int], seconds: float | None, ready: 
         raise EnvironmentFailureError(f"no interface {interface} here; there are: {there}") from None
     root = Path(gateway.__file__).parent.parent
     words = [sys.executable, "-m", "gateway.eyes.capture", "-", interface, *map(str, sorted(ports))]
-    with subprocess.Popen(words, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ear:
-        return _heard_by(ear, seconds, ready, ports)
+    # Its remarks go to a file: in a pipe that nobody reads yet they would stop it, once there are many.
+    with (
+        tempfile.TemporaryFile() as remarks,
+        subprocess.Popen(words, cwd=root, stdout=subprocess.PIPE, stderr=remarks) as ear,
+    ):
+        return _heard_by(ear, remarks, seconds, ready, ports)
 
 
 def _heard_by(
-    ear: subprocess.Popen[bytes], seconds: float | None, ready: Callable[[], None], ports: frozenset[int]
+    ear: subprocess.Popen[bytes],
+    remarks: IO[bytes],
+    seconds: float | None,
+    ready: Callable[[], None],
+    ports: frozenset[int],
 ) -> Report:
     """Of a listening process that ends when it is told to; then all that it has heard is in the pipe."""
     assert ear.stdout is not None
-    assert ear.stderr is not None
     timer = threading.Timer(seconds, ear.terminate) if seconds is not None else None
     before = signal.signal(signal.SIGINT, lambda number, frame: ear.terminate())
     try:
@@ -80,8 +88,11 @@ def _heard_by(
         if timer is not None:
             timer.start()
         report = _heard(wire.segments(ear.stdout, ports=ports))
-        missed = ear.stderr.read().decode(errors="replace").strip().splitlines()
-        return Report(report.sessions, report.unplaced, missed[-1] if missed else "")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            ear.wait(limits.LISTENER_END_SECONDS)
+        remarks.seek(0)
+        missed = _missed(remarks.read().decode(errors="replace").strip().splitlines())
+        return Report(report.sessions, report.unplaced, missed)
     finally:
         signal.signal(signal.SIGINT, before)
         if timer is not None:
@@ -89,6 +100,13 @@ def _heard_by(
         with contextlib.suppress(subprocess.TimeoutExpired):
             ear.terminate()
             ear.wait(limits.LISTENER_END_SECONDS)
+
+
+def _missed(remarks: list[str]) -> str:
+    """The last number of packets, and the last other remark."""
+    slow = [line for line in remarks if line.endswith(TOO_SLOW)]
+    others = [line for line in remarks if not line.endswith(TOO_SLOW)]
+    return "; ".join([*slow[-1:], *others[-1:]])
 
 
 def _heard(segments: Iterable[wire.Segment]) -> Report:

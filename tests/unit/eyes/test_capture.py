@@ -75,6 +75,9 @@ class Ear:
     def fileno(self) -> int:
         return 0
 
+    def getsockopt(self, *_: int) -> bytes:
+        return capture.STATISTICS.pack(0, 0)
+
     def recvmsg_into(self, buffers: list[bytearray], space: int) -> tuple[object, ...]:
         if not self.packets:
             raise SystemExit(0)
@@ -112,9 +115,6 @@ class QuietEar(Ear):
     def getsockname(self) -> tuple[str]:
         return (self._name,)
 
-    def getsockopt(self, *_: int) -> bytes:
-        return capture.STATISTICS.pack(0, 0)
-
     def recvmsg_into(self, buffers: list[bytearray], space: int) -> tuple[object, ...]:
         if self.troubles:
             raise OSError(self.troubles.pop(0), "trouble")
@@ -131,6 +131,20 @@ def test_it_ends_when_nobody_reads_any_more() -> None:
         os.close(reading)
         hearing.join(20)
         assert not hearing.is_alive()
+
+
+def test_what_was_missed_is_told_in_all_and_also_where_there_was_no_pause(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = iter([500, 500, 0, 7])
+    monkeypatch.setattr(Ear, "getsockopt", lambda *_: capture.STATISTICS.pack(0, next(lost)))
+    with (tmp_path / "x.pcap").open("wb") as out, pytest.raises(SystemExit):
+        capture.hear(cast(socket.socket, Ear()), out)
+    assert capsys.readouterr().err == "500 packets missed, the listener was too slow\n"
+    missed = capture._Missed(cast(socket.socket, Ear()))
+    for _ in range(3):
+        missed.tell()
+    assert capsys.readouterr().err.splitlines()[-1] == "507 packets missed, the listener was too slow"
 
 
 def test_an_interface_that_goes_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
