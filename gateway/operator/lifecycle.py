@@ -162,7 +162,10 @@ def _down(config: Config, until_reboot: bool, pause: Callable[[float], None]) ->
     word = Word(lasting, here, word.service, word.downs + 1)
     rules = kernel.KernelRules(config)
     with _hand(config):
-        record_word(config.wanted_file, word)
+        try:
+            record_word(config.wanted_file, word)
+        except EnvironmentFailureError as error:
+            raise _down_without_word(config, rules, error) from None
         _remove(config, rules)
     if is_running(config.control_socket):
         _await_obeyed(config, pause)
@@ -184,12 +187,28 @@ def _service_trouble(done: tuple[str, ...]) -> EnvironmentFailureError | None:
     Before they go: a daemon that stops lets its sessions end, and resets those that do not. Without rules
     they would stand still, and what mail servers still send in them would leave in clear.
     """
-    try:
-        for each in reversed(done):
+    troubles = []
+    for each in reversed(done):
+        try:
             systemd.take_back(each)
-    except EnvironmentFailureError as error:
-        return error
-    return None
+        except EnvironmentFailureError as error:
+            troubles.append(error)
+    return troubles[0] if troubles else None
+
+
+def _down_without_word(
+    config: Config, rules: kernel.KernelRules, unwritten: EnvironmentFailureError
+) -> EnvironmentFailureError:
+    """A disk that takes nothing: the rules go all the same, where no daemon runs that would put them back."""
+    if is_running(config.control_socket):
+        return EnvironmentFailureError(
+            f"{unwritten}; the rules stay, for the daemon would put them back: end it, and say `down` again"
+        )
+    try:
+        rules.remove()
+    except EnvironmentFailureError:
+        return unwritten
+    return EnvironmentFailureError(f"{unwritten}; rules are out, until a daemon is started")
 
 
 def _remove(config: Config, rules: kernel.KernelRules) -> None:

@@ -392,6 +392,7 @@ def test_the_rules_go_also_where_the_service_does_not(
     with pytest.raises(EnvironmentFailureError, match=f"systemctl {breaks}: no"):
         lifecycle.down(config)
     assert systemd.fake.done == [("remove", Wanted.DOWN)]
+    assert systemd.said[-2:] == ["disable", "stop"], "a daemon's sessions end before the rules go"
 
 
 @pytest.mark.parametrize("state", ["not-found", "masked"])
@@ -473,6 +474,33 @@ def test_down_is_remembered_even_if_the_kernel_refuses(config: Config, fake: Fak
     with pytest.raises(EnvironmentFailureError):
         lifecycle.down(config)
     assert read_wanted(config.wanted_file) is Wanted.DOWN
+
+
+def test_the_rules_go_also_where_the_word_cannot_be_written(config: Config, fake: FakeKernel) -> None:
+    """A disk that is full, or that the kernel has made read-only."""
+    (config.wanted_file / "in the way").mkdir(parents=True)
+    fake.note = lambda what: fake.done.append((what, Wanted.UP))  # type: ignore[method-assign]
+    with daemon(config.control_socket, questions=0), pytest.raises(EnvironmentFailureError) as refused:
+        lifecycle.down(config)
+    assert f"{config.wanted_file}: cannot be written: Is a directory; the rules stay" in str(refused.value)
+    assert fake.done == [], "the daemon would put them back, and ring"
+    with pytest.raises(
+        EnvironmentFailureError, match="Is a directory; rules are out, until a daemon is started"
+    ):
+        lifecycle.down(config)
+    assert [what for what, _ in fake.done] == ["remove"]
+
+
+def test_who_may_do_neither_hears_of_the_word(config: Config, fake: FakeKernel) -> None:
+    """So that the end of the line is that root may."""
+    (config.wanted_file / "in the way").mkdir(parents=True)
+
+    def denied() -> None:
+        raise EnvironmentFailureError("not permitted")
+
+    fake.remove = denied  # type: ignore[method-assign]
+    with pytest.raises(EnvironmentFailureError, match=r"cannot be written: Is a directory$"):
+        lifecycle.down(config)
 
 
 def test_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
