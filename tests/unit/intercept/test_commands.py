@@ -6,7 +6,6 @@ import errno
 import os
 import subprocess
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,15 +41,23 @@ def test_a_tool_that_is_killed_has_not_answered() -> None:
 
 
 @pytest.mark.parametrize("use", [commands.run, commands.succeeds], ids=["run", "succeeds"])
-def test_a_tool_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, use: Any) -> None:
-    monkeypatch.setattr(limits, "TOOL_SECONDS", 0.3)
-    pid_file = tmp_path / "pid"
+def test_a_tool_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch, use: Any) -> None:
+    started: list[int] = []
+
+    class Kept(subprocess.Popen[str]):
+        def __init__(self, *words: Any, **named: Any) -> None:
+            super().__init__(*words, **named)
+            started.append(self.pid)
+
+    monkeypatch.setattr(subprocess, "Popen", Kept)
+    monkeypatch.setattr(limits, "TOOL_SECONDS", 0.05)
     began = time.monotonic()
     with pytest.raises(EnvironmentFailureError, match="has not ended"):
-        use(["sh", "-c", f"echo $$ > {pid_file}; exec sleep 60"])
+        use(["sleep", "60"])
     assert time.monotonic() - began < 30
+    (pid,) = started
     with pytest.raises(ProcessLookupError):
-        os.kill(int(pid_file.read_text()), 0)
+        os.kill(pid, 0)
 
 
 def test_a_complaint_is_one_line() -> None:
