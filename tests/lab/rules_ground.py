@@ -29,6 +29,7 @@ from pyroute2 import netns
 from gateway.config import Config
 from gateway.intercept import kernel, ruleset
 from tests.lab.own_namespaces import build_router_between, ip, remove_ours
+from tests.lab.probes import sent_again
 
 GATE_PROCESS = Path(__file__).with_name("gate_process.py")
 CONFIG = Config(inside=("lan",), outside=("wan",))
@@ -274,18 +275,17 @@ def connect(
     return sock, banner.decode().strip(), sock.getsockname()[:2]
 
 
-def talk(client: str, server: str, v6: bool, **words: Any) -> tuple[str, float]:
-    """One whole session; returns what the server says it saw and how long the connect took."""
-    began = time.monotonic()
+def talk(client: str, server: str, v6: bool, **words: Any) -> tuple[str, int]:
+    """One whole session; returns what the server says it saw, and how often the SYN was sent again."""
     sock, banner, _ = connect(client, server, v6, **words)
-    took = time.monotonic() - began
     with sock:
+        again = sent_again(sock)
         sock.sendall(b"hello")
         assert sock.recv(100) == b"hello"
         # An orderly end: what comes next may use the same port.
         sock.shutdown(socket.SHUT_WR)
         assert sock.recv(100) == b""
-    return banner, took
+    return banner, again
 
 
 def apply(live: list[int] | None = None, config: Config = CONFIG) -> kernel.KernelRules:

@@ -25,8 +25,8 @@ PORTS = {
     letter: {bug: 40000 + 100 * each + number for number, bug in enumerate(BUGS)}
     for each, letter in enumerate("ab")
 }
-AT_ONCE = 2.0
-"""Nobody waits for a timer; a mail through both gateways takes some milliseconds."""
+AT_ONCE = 5.0
+"""Nobody waits for a timer of a gateway's or of a mail server's: those are of ten seconds and more."""
 A_FLIGHT = 40_000
 """Octets in more than one record: behind them a gateway waits for silence."""
 

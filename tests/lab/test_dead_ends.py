@@ -9,7 +9,6 @@ import contextlib
 import errno
 import json
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -24,7 +23,7 @@ from gateway.lab import network
 from gateway.policy import limits
 from tests.lab import two_sites
 from tests.lab.bridges import Cable, mac_of
-from tests.lab.probes import PATIENCE, Dialogue, MailServer, eventually, mail
+from tests.lab.probes import PATIENCE, Dialogue, MailServer, eventually, mail, sent_again
 from tests.lab.two_sites import BOTH_FAMILIES, TOOLS, Sites
 
 SPARED = 40
@@ -145,12 +144,6 @@ def begun_connection(sites: Sites, address: str) -> Iterator[socket.socket]:
         yield made
 
 
-def has_sent_again(made: socket.socket) -> bool:
-    """Its SYN: tcpi_total_retrans of tcp_info, <linux/tcp.h>."""
-    told = made.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
-    return int.from_bytes(told[100:104], sys.byteorder) > 0
-
-
 def remembered(sites: Sites, kind: str, v6: bool, port: int) -> bool:
     """Whether the kernel's set knows a connection from this port to the mail server."""
     ends = f"{sites.address('mta-a', v6)} . {port} . {sites.address('mta-b', v6)} . 25"
@@ -171,7 +164,7 @@ def comes_again(
         port = made.getsockname()[1]
         eventually(lambda: remembered(sites, kind, v6, port), what=f"a SYN that is {kind}")
         with a_dead_end(sites, address):
-            eventually(lambda: has_sent_again(made), what="a second SYN")
+            eventually(lambda: sent_again(made), what="a second SYN")
             hear()
             made.settimeout(PATIENCE)
             with Dialogue(made) as dialogue:

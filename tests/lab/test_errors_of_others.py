@@ -17,10 +17,12 @@ from gateway.intercept.marks import MarkBits
 from gateway.lab import postfix, processes
 from gateway.lab.postfix import Instance
 from tests.lab import two_sites
-from tests.lab.probes import PATIENCE, Dialogue, MailServer, eventually, failure, mail
+from tests.lab.probes import PATIENCE, Dialogue, MailServer, eventually, failure, mail_at_once
 from tests.lab.troubles import NO_NEIGHBOUR, REFUSED, SILENT, TROUBLES, Trouble, arrange, assert_alike, at
 from tests.lab.two_sites import BOTH_FAMILIES, TOOLS, Sites
 
+CONNECT_SECONDS = 6.0
+"""Of Postfix, for one server: a busy machine goes on to the next one much sooner where it is told."""
 # Outbound and inbound at once from a; inbound alone from c, which has no gateway.
 CLIENTS = pytest.mark.parametrize("client", ["mta-a", "mta-c"], ids=["both-gates", "inbound"])
 
@@ -91,7 +93,7 @@ def test_errors_leave_nothing_that_harms_the_next_connection(sites: Sites, v6: b
     for _ in range(5):
         assert failure(sites, "mta-a", target, port=21000)[0] == "ECONNREFUSED"
     with MailServer(sites, "mta-b", v6, address=target) as server:
-        assert mail(sites, "mta-a", server, target, b"at last", port=21000) < 1.0
+        mail_at_once(sites, "mta-a", server, target, b"at last", port=21000)
 
 
 @BOTH_FAMILIES
@@ -126,7 +128,7 @@ def test_a_machine_that_keeps_the_gateway_from_dialling_lets_mail_pass_and_rings
     sites.sh("gw-a", f"ip xfrm policy add {policy} {mark} action block")
     try:
         with MailServer(sites, "mta-b", v6) as server:
-            assert mail(sites, "mta-a", server, target, b"past the gateway", port=21003) < 1.0
+            mail_at_once(sites, "mta-a", server, target, b"past the gateway", port=21003)
     finally:
         sites.sh("gw-a", f"ip xfrm policy delete {policy} {mark}")
     client = (sites.address("mta-a", v6), 21003)
@@ -160,7 +162,7 @@ def sender(built: Sites) -> Iterator[Instance]:
     ]
     (instance.config / "transport").write_text("\n".join(lines) + "\n")
     with (instance.config / "main.cf").open("a") as file:
-        file.write("smtp_connect_timeout = 3s\nsmtp_tls_security_level = none\n")
+        file.write(f"smtp_connect_timeout = {int(CONNECT_SECONDS)}s\nsmtp_tls_security_level = none\n")
     postfix.start(instance)
     yield instance
 
@@ -177,7 +179,7 @@ def test_postfix_goes_on_to_the_next_server(
         eventually(lambda: server.mails, 20.0, "the mail at the second server")
         took = time.monotonic() - began
     assert len(server.mails) == 1
-    limit = {SILENT: 3.0, NO_NEIGHBOUR: 0.5}.get(trouble, 0.0) + 1.5
+    limit = {SILENT: CONNECT_SECONDS, NO_NEIGHBOUR: 0.5}.get(trouble, 0.0) + 4.0
     assert took < limit, f"{took:.1f} s"
 
 

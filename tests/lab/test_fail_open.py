@@ -26,8 +26,11 @@ from tests.lab.harms import (
     targets,
     undisturbed,
 )
-from tests.lab.probes import PATIENCE, Load, MailServer, eventually, kill, mail, wait_gone
+from tests.lab.probes import PATIENCE, Load, MailServer, eventually, kill, mail, mail_at_once, wait_gone
 from tests.lab.two_sites import MASQUERADED, PLAIN, Sites
+
+SOON_SECONDS = 5.0
+"""Some milliseconds, and what a busy machine adds; what is bound to a session lasts as long as that."""
 
 
 @pytest.fixture
@@ -60,7 +63,7 @@ def test_a_kill_under_load_leaves_nobody_hanging(
     else:
         wait_gone(*pids)
         assert sites.bound_queues(letter) == []
-    assert mail(sites, "mta-a", server4, targets(sites)[0], b"after all that") < 1.0
+    mail_at_once(sites, "mta-a", server4, targets(sites)[0], b"after all that")
 
 
 def test_workers_give_their_queues_back_at_once_when_the_supervisor_dies(
@@ -70,7 +73,7 @@ def test_workers_give_their_queues_back_at_once_when_the_supervisor_dies(
         dialogue.begin()
         workers = sites.workers("a")
         kill(sites.supervisor("a"))
-        eventually(lambda: sites.bound_queues("a") == [], 0.5, "queues given back")
+        eventually(lambda: sites.bound_queues("a") == [], SOON_SECONDS, "queues given back")
         # The session that was open goes on to its end, and then the worker ends.
         dialogue.send_mail(b"sent through a worker without a supervisor")
         dialogue.say(b"QUIT")
@@ -87,7 +90,7 @@ def test_a_daemon_that_is_started_again_leaves_the_sessions_of_the_one_before(
         dialogue.begin()
         before = sites.workers("a")
         kill(sites.supervisor("a"))
-        eventually(lambda: sites.bound_queues("a") == [], 0.5, "queues given back")
+        eventually(lambda: sites.bound_queues("a") == [], SOON_SECONDS, "queues given back")
         sites.start("a")
         assert not set(before) & set(sites.workers("a"))
         mail(sites, "mta-a", server4, target, b"by the new workers")
@@ -112,7 +115,7 @@ def test_a_stop_resets_what_has_not_ended_and_says_so(sites: Sites, server4: Mai
         dialogue.socket.settimeout(limits.STOP_SECONDS + PATIENCE)
         with pytest.raises(ConnectionResetError):
             dialogue.socket.recv(1)
-        assert limits.STOP_SECONDS - 0.5 < time.monotonic() - began < limits.STOP_SECONDS + 1.0
+        assert limits.STOP_SECONDS - 0.5 < time.monotonic() - began < limits.STOP_SECONDS + SOON_SECONDS
     eventually(lambda: "reason=stopped" in "".join(ends(sites, "a")[-1:]), what="its last word in the log")
     eventually(lambda: len(ends(sites, "b")) > before, what="the end at the other gateway")
     assert "reason=reset-by-sender" in ends(sites, "b")[-1]
@@ -174,7 +177,8 @@ def test_what_a_session_has_left_behind_does_not_stop_the_next_one_from_that_por
     sites.kill(letter)
     assert left_behind(sites, letter) >= set(cases)
     for port, target in cases:
-        with probes.Dialogue(sites.connect("mta-a", target, port=port, timeout=1.0)) as dialogue:
+        with probes.Dialogue(sites.connect("mta-a", target, port=port)) as dialogue:
+            assert not probes.sent_again(dialogue.socket)
             dialogue.begin()
 
 
@@ -231,8 +235,8 @@ def test_trouble_with_the_disk_is_an_alarm_and_mail_flows(
     sites.kill("a")
     try:
         trouble(sites)
-        assert mail(sites, "mta-a", server4, targets(sites)[0], b"first") < 2.0
-        assert mail(sites, "mta-a", server4, targets(sites)[0], b"second") < 1.0
+        assert mail(sites, "mta-a", server4, targets(sites)[0], b"first") < PATIENCE / 2
+        mail_at_once(sites, "mta-a", server4, targets(sites)[0], b"second")
         eventually(lambda: sites.alarms("a", "pins-unreadable"), what="an alarm")
         eventually(lambda: protected(sites, "a") == 2, what="two protected sessions")
     finally:

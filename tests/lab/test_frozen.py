@@ -18,13 +18,13 @@ import pytest
 from gateway.config import Placement
 from gateway.lab import processes
 from tests.lab.harms import targets
-from tests.lab.probes import Load, MailServer, eventually, failure, mail
+from tests.lab.probes import TRIES, Load, MailServer, Metronome, eventually, failure, mail, shown
 from tests.lab.two_sites import Sites
 
 LETTERS = pytest.mark.parametrize("letter", ["a", "b"])
 BAR_SECONDS = 1.0
 LATE_SECONDS = 0.5
-"""What a busy machine may add to a time."""
+"""What a busy machine may add to a time, beside those in which it stands still."""
 
 
 @pytest.fixture(scope="module", params=list(Placement), ids=lambda placement: placement.value)
@@ -79,16 +79,19 @@ def test_new_connections_pass_a_gateway_whose_every_process_is_frozen(
     bypassed = sites.status(letter)["bypassed"]
     pids = processes_of(sites, letter)
     frozen(letter)
-    at = time.monotonic()
     first = {}
-    for target in targets(sites):  # both families: each until one gets through
-        while failure(sites, "mta-a", target, timeout=0.2)[0] != "connected":
-            assert time.monotonic() < at + 5 * BAR_SECONDS, f"nobody gets through to {target}"
-        first[target] = time.monotonic() - at
+    with Metronome() as metronome:
+        at = time.monotonic()
+        for target in targets(sites):  # both families: each until one gets through
+            while failure(sites, "mta-a", target, timeout=0.2)[0] != "connected":
+                assert time.monotonic() < at + 5 * BAR_SECONDS, f"nobody gets through to {target}"
+            now = time.monotonic()
+            first[target] = now - at - metronome.stood_still(at, now)
     assert max(first.values()) <= BAR_SECONDS + LATE_SECONDS, first
     with Load(sites, "mta-a", targets(sites)) as load:
         load.wait(40)
-    assert not [each for each in load.attempts if each.failure or each.seconds > LATE_SECONDS]
+    late = [each for each in load.attempts if each.failure or load.took(each) > LATE_SECONDS]
+    assert not late, shown(late, at)
     for server, target in zip((server4, server6), targets(sites), strict=True):
         mail(sites, "mta-a", server, target, b"while nobody of ours moved")
     for pid in pids:
@@ -127,6 +130,14 @@ def test_one_hung_worker_does_not_send_the_mail_of_all_past_the_gate(
     sites: Sites, server4: MailServer, server6: MailServer
 ) -> None:
     """The supervisor takes it out before the kernel misses it."""
+    for attempt in range(TRIES):
+        if unvouched_while_one_hangs(sites) == 0:
+            return
+        # The other worker, or the supervisor, was without a processor for so long itself.
+        assert attempt + 1 < TRIES
+
+
+def unvouched_while_one_hangs(sites: Sites) -> int:
     before = unvouched(sites)
     pid = sites.workers("a")[0]
     os.kill(pid, signal.SIGSTOP)
@@ -138,7 +149,7 @@ def test_one_hung_worker_does_not_send_the_mail_of_all_past_the_gate(
         if processes.start_time(pid) is not None:  # one that hangs for long is killed
             os.kill(pid, signal.SIGCONT)
     eventually(lambda: sites.serving("a") == 2, what="serving again")
-    assert unvouched(sites) == before
+    return unvouched(sites) - before
 
 
 def unvouched(sites: Sites) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -12,7 +13,7 @@ import pytest
 
 from tests.lab import probes
 from tests.lab.harms import GATEWAYS_AND_SITES, targets, undisturbed
-from tests.lab.probes import PATIENCE, Load, MailServer, eventually, mail
+from tests.lab.probes import PATIENCE, TRIES, Load, MailServer, eventually, mail
 from tests.lab.two_sites import Sites
 
 
@@ -61,8 +62,8 @@ def test_a_hung_worker_is_taken_out_of_the_rules_and_comes_back(
         load.wait(20)
         at = time.monotonic()
         stopped(*pids)
-        eventually(lambda: not_served(sites, letter, queues), 3.0, "watchdog")
-        out_after = time.monotonic() - at
+        eventually(lambda: not_served(sites, letter, queues), what="watchdog")
+        out = time.monotonic()
         # Sessions of the stopped workers stand still, as they must: so fresh clients.
         eventually(lambda: time.monotonic() >= at + 1.0)
         with Load(sites, "mta-a", targets(sites)) as fresh:
@@ -75,6 +76,7 @@ def test_a_hung_worker_is_taken_out_of_the_rules_and_comes_back(
     print(fresh.judge(at))
     assert not [each for each in load.attempts if each.seconds >= PATIENCE]
     load.attempts = [each for each in load.attempts if each.began >= again]
+    out_after = out - at - load.metronome.stood_still(at, out)
     print(load.judge(again), f"out of the rules after {out_after:.2f} s")
     assert out_after < 0.5 + 0.4, f"out of the rules after {out_after:.2f} s"
     assert sites.alarms(letter, "worker-hung")
@@ -103,7 +105,7 @@ def test_syns_held_by_a_stopped_worker_do_no_harm_when_it_wakes(
             os.kill(pid, signal.SIGCONT)
         eventually(lambda: sites.serving("a") == 2, what="serving again")
         eventually(
-            lambda: sites.log("a").count(" worker slept ") == slept + 2, what="both told that they slept"
+            lambda: sites.log("a").count(" worker slept ") >= slept + 2, what="both told that they slept"
         )
         dialogue.send_mail(b"begun while all workers slept")
         dialogue.say(b"QUIT")
@@ -115,21 +117,29 @@ def test_what_came_in_a_short_sleep_is_judged_and_costs_nobody_a_second(
     sites: Sites, server4: MailServer, stopped: Callable
 ) -> None:
     """As on a busy machine, where a worker goes without a processor for a while."""
+    for attempt in range(TRIES):
+        took = opened_in_a_sleep(sites, stopped)
+        if took < 0.9:
+            return
+        assert attempt + 1 < TRIES, f"{took:.2f} s: its client's kernel has sent the SYN again"
+
+
+def opened_in_a_sleep(sites: Sites, stopped: Callable) -> float:
+    """Seconds until a connection stood that began with it."""
     pids = sites.workers("a")
     slept = sites.log("a").count(" worker slept ")
-    began = time.monotonic()
-    stopped(*pids)
-    try:
-        with ThreadPoolExecutor(1) as waiting:
-            client = waiting.submit(sites.connect, "mta-a", targets(sites)[0])
-            time.sleep(0.5)  # the sleep itself: long enough to be taken for hung
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
-            client.result().close()
-    finally:
+    with ThreadPoolExecutor(1) as waiting:
+        began = time.monotonic()
+        stopped(*pids)
+        client = waiting.submit(sites.connect, "mta-a", targets(sites)[0])
+        time.sleep(0.5)  # the sleep itself: long enough to be taken for hung
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        client.result().close()
         took = time.monotonic() - began
-    eventually(lambda: sites.log("a").count(" worker slept ") == slept + 2, what="both told that they slept")
-    assert took < 0.9, "before its client's kernel sends the SYN again"
+    eventually(lambda: sites.log("a").count(" worker slept ") >= slept + 2, what="both told that they slept")
+    eventually(lambda: sites.serving("a") == 2, what="serving again")
+    return took
 
 
 # --- Being told ---------------------------------------------------------------------------------------
@@ -138,16 +148,22 @@ def test_what_came_in_a_short_sleep_is_judged_and_costs_nobody_a_second(
 def test_status_and_log_tell_how_many_passed_unprotected_and_why(
     sites: Sites, server4: MailServer, stopped: Callable
 ) -> None:
-    before = sites.status("a")["bypassed"]
+    before, seen = sites.status("a")["bypassed"], begun(sites)
     with Load(sites, "mta-a", (targets(sites)[0],)) as load:
         load.wait(100)  # what goes through the gateway must not be counted
+
+    def unseen() -> int:
+        return len(load.attempts) - (begun(sites) - seen)
+
+    with contextlib.suppress(AssertionError):  # of a worker that was without a processor for long
+        eventually(lambda: not unseen(), 2.0)
+    passed = 5 + unseen()
     stopped(*sites.workers("a"))
     eventually(lambda: not sites.gate("a"), what="an empty gate")
     for _ in range(5):
         mail(sites, "mta-a", server4, targets(sites)[0], b"in clear")
-    told = eventually(lambda: sites.status("a")["bypassed"] >= before + 5, 10.0, "a count of five")
-    assert told
-    assert sites.status("a")["bypassed"] <= before + 6
+    eventually(lambda: sites.status("a")["bypassed"] - before >= passed, what=f"a count of {passed}")
+    assert sites.status("a")["bypassed"] - before <= passed + 1
     eventually(lambda: "reason=bypassed" in bypass_told(sites), what="a line in the log")
     shown = sites.command("a", "status")
     assert "NO, mail passes in clear: no worker serves" in shown
@@ -164,6 +180,10 @@ def test_what_passed_while_no_daemon_ran_is_told_by_the_next_one(sites: Sites, s
     sites.start("a")
     assert sites.status("a")["bypassed"] == 5
     eventually(lambda: "connections=5" in bypass_told(sites), what="a line in the log")
+
+
+def begun(sites: Sites) -> int:
+    return sites.log("a").count(" session begun ")
 
 
 def bypass_told(sites: Sites) -> str:

@@ -113,12 +113,11 @@ def test_a_long_line_is_as_long_as_it_says(plain: Lab, family: Family) -> None:
     connect_ms(plain, family)
     plain.set_wan(Wan(0.080))
     try:
-        times = sorted(connect_ms(plain, family) for _ in range(5))
-        assert times[0] >= 79.0
-        assert times[2] <= 90.0
+        # Other work on the machine comes and goes; what the line adds is in each of them.
+        assert 79.0 <= min(connect_ms(plain, family) for _ in range(5)) <= 90.0
     finally:
         plain.set_wan(Wan())
-    assert sorted(connect_ms(plain, family) for _ in range(5))[2] < 40.0
+    assert min(connect_ms(plain, family) for _ in range(5)) < 40.0
 
 
 def test_mail_survives_a_bad_line_and_a_killed_delay_line(plain: Lab) -> None:

@@ -57,7 +57,7 @@ def test_a_hairpin_is_recognised_and_passes(sites: Sites, hairpin: bool) -> None
     client = (sites.address("mta-a", hairpin), 42001)
     with MailServer(sites, "mta-a", hairpin) as server:
         took = mail(sites, "mta-a", server, PUBLIC[hairpin], b"to the site's own public address", port=42001)
-    assert took < 2.0
+    assert took < probes.PATIENCE / 2
     assert decided(sites.gateway("a"), client, PUBLIC[hairpin]) is Reason.OWN_IDENTITY
     assert sites.alarms("a") == rang
 
@@ -120,7 +120,7 @@ def test_two_gateways_in_series_on_the_senders_side_take_a_connection_one_behind
     with MailServer(sites, "mta-b", v6) as server:
         took = mail(sites, "mta-a", server, target, b"through three gateways", port=42003)
         assert server.peers == [sites.address("mta-a", v6)]
-    assert took < 2.0
+    assert took < probes.PATIENCE / 2
     client = (sites.address("mta-a", v6), 42003)
     assert decided(sites.gateway("a"), client, target) is Reason.OFFER_MISSING
     assert decided(provider, client, target) in (Reason.UPGRADED_NEW_PEER, Reason.UPGRADED)

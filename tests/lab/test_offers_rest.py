@@ -168,6 +168,7 @@ def test_another_address_of_a_site_that_has_been_met_rests_no_more(
         what="the first channel",
     )
     await_known_at_b(sites, clients.first)
+    eventually(lambda: probes.pins(sites.gateway("a")), what="the peer in gateway a's memory")
     assert session(sites, clients.stranger, "mta-c"), "a stranger elsewhere, who might be of that site"
     for _ in range(ONE_IN):
         session(sites, clients.second)

@@ -392,7 +392,7 @@ def test_mail_between_two_servers_inside_is_left_alone(sites: Sites) -> None:
 
 def test_two_gateways_in_a_row_take_one_connection_once_each(sites: Sites) -> None:
     """Site a's gateway sends, site b's receives; neither takes what it has dialled itself."""
-    before = begun(sites, "a"), begun(sites, "b")
+    before = begun_in_all(sites, "a"), begun_in_all(sites, "b")
     send(sites, sites.address("mta-b", False))
     eventually(
         lambda: (begun(sites, "a"), begun(sites, "b")) == (before[0] + 1, before[1] + 1), what="one each"

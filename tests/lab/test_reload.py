@@ -108,6 +108,7 @@ def test_who_is_told_to_end_leaves_its_slot_to_a_successor(sites: Sites, server:
     sites.wait_ready("a")
     successors = set(sites.workers("a")) - set(before)
     # All of them come from one address: the other worker had no session, and has ended.
+    eventually(lambda: len(set(before) & set(sites.workers("a"))) == 1, what="the end of the idle one")
     (busy,) = set(before) & set(sites.workers("a"))
     begun = _begun(sites)
     mail(sites, "mta-a", server, target, b"by a successor")
@@ -274,6 +275,7 @@ def test_who_asks_meanwhile_waits_for_the_answer(sites: Sites) -> None:
     def ask_on() -> None:
         while not done.is_set():
             answers.append(gateways.ask(sites.gateway("a")))
+        answers.append(gateways.ask(sites.gateway("a")))  # this one behind the reload, whenever it began
 
     asking = threading.Thread(target=ask_on)
     asking.start()

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,10 +67,13 @@ class Post:
 
     @property
     def identity_in_use(self) -> str:
-        answer = gateways.ask(self.lab.gateway("b"))
-        assert answer is not None
-        assert all(worker["state"] == "serving" for worker in answer["workers"])
-        return str(answer["identity"])
+        """Once all workers serve: new ones come for another identity."""
+
+        def told() -> dict[str, Any] | None:
+            answer = gateways.ask(self.lab.gateway("b")) or {"workers": [{"state": "none"}]}
+            return answer if all(worker["state"] == "serving" for worker in answer["workers"]) else None
+
+        return str(eventually(told, what="workers that all serve")["identity"])
 
     def rung(self) -> list[str]:
         """Reasons for which the bell of gateway a has rung, as that itself says."""

@@ -6,10 +6,10 @@ import contextlib
 import errno
 import socket
 import struct
-import time
 
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.nfqueue import SynQueue
+from tests.lab.probes import sent_again
 from tests.lab.rules_ground import (
     BOTH_WAYS,
     CONFIG,
@@ -68,14 +68,12 @@ def test_established_at_death_ends_at_once(
 
 
 def assert_ends_soon(sock: socket.socket) -> None:
-    """Sends, and gets a reset or an end within a second: no waiting for a timer."""
-    began = time.monotonic()
+    """Sends, and gets a reset or an end: else it would wait for its own timer, minutes."""
     sock.settimeout(3)
     with sock, contextlib.suppress(ConnectionResetError, BrokenPipeError):
         sock.sendall(b"MAIL FROM:<>\r\n")
         while sock.recv(100):
             pass
-    assert time.monotonic() - began < 1
 
 
 @BOTH_FAMILIES
@@ -132,10 +130,8 @@ def test_the_server_can_end_what_we_left(router: None, v6: bool) -> None:
         gate.kill()
         here = f"sport = :25 and dport = :{port}"
         wait_for(lambda: "CLOSE-WAIT" in sh(B, f"ss -Htan {here}"))
-        began = time.monotonic()
         server.may_end.set()
         wait_for(lambda: not sh(B, f"ss -Htan {here}"))
-        assert time.monotonic() - began < 0.5
         sock.close()
 
 
@@ -184,6 +180,5 @@ def test_a_pair_of_ports_that_was_ours_goes_direct_after_death(router: None, v6:
         sock.close()
         wait_for(lambda: "40077" not in sh(G, "ss -Htan"))
         gate.kill()
-        began = time.monotonic()
-        connect(A, B, v6, port=40077)[0].close()
-        assert time.monotonic() - began < 0.5
+        with connect(A, B, v6, port=40077)[0] as again:
+            assert not sent_again(again)

@@ -6,6 +6,7 @@ import functools
 
 import pytest
 
+from tests.lab.probes import TRIES
 from tests.lab.rules_ground import (
     BOTH_WAYS,
     RELAYED,
@@ -16,6 +17,7 @@ from tests.lab.rules_ground import (
     apply,
     failure,
     sh,
+    wait_for,
 )
 from tests.lab.two_sites import BOTH_FAMILIES
 
@@ -47,10 +49,13 @@ def test_failures_are_those_seen_without_us(
     RELAYED[site]()
     apply()
     with GateProcess() as gate:
-        through, took = failure(client, server, v6)
-        assert gate.wait("dialled")
-    assert through == direct
-    assert took < takes + 0.5
+        for attempt in range(TRIES):
+            through, took = failure(client, server, v6)
+            assert gate.wait("dialled")
+            assert through == direct
+            if took < takes + 0.5:
+                break
+            assert attempt + 1 < TRIES, f"{took:.2f} s, and {takes:.2f} s without us"
 
 
 @functools.cache
@@ -81,5 +86,5 @@ def test_silence_stays_silence(router: None, client: str, server: str, v6: bool)
     apply()
     with GateProcess() as gate:
         assert failure(client, server, v6, timeout=SECOND_SYN)[0] == "silent"
-        assert gate.count("syn") >= 2
+        wait_for(lambda: gate.count("syn") >= 2)
         assert gate.count("dialled") == 0

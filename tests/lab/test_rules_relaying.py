@@ -43,8 +43,8 @@ def test_relays_and_falls_open_when_killed(
         gate.kill()
         before = gate.count("syn")
         for _ in range(3):
-            _, took = talk(client, server, v6)
-            assert took < 0.5
+            _, again = talk(client, server, v6)
+            assert not again
         assert gate.count("syn") == before
 
 

@@ -163,7 +163,7 @@ class Sites:
         one = self.gateway(letter)
         arguments = gateways.nightmail_command("--config", str(one.configuration), *words, source=one.source)
         done = subprocess.run(
-            processes.command_in(one.namespace, arguments), capture_output=True, text=True, timeout=30
+            processes.command_in(one.namespace, arguments), capture_output=True, text=True, timeout=60
         )
         assert done.returncode in (0, 1), done.stderr
         return done.stdout + done.stderr
