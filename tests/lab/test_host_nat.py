@@ -1,12 +1,17 @@
-"""The gateway on the mail server itself, beside NAT: what stays on the machine keeps its addresses."""
+"""The gateway on the mail server itself, beside others' NAT and filters for what comes and goes over lo.
+
+What stays on the machine keeps its addresses, and those are of clients and servers elsewhere.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import pytest
 
 from gateway.config import Placement
+from gateway.lab import processes
 from tests.lab import two_sites
 from tests.lab.probes import MailServer, mail
 from tests.lab.two_sites import BOTH_FAMILIES, TOOLS, Sites
@@ -57,3 +62,32 @@ def test_what_leaves_the_machine_has_the_address_that_nat_gives_it(sites: Sites,
         mail(sites, "mta-a", server, sites.address("mta-b", v6), b"from another address")
         assert server.peers == [OTHER[v6]]
     sites.sh("mta-a", f"ip address del {words}")
+
+
+TUNNELS: Final = """\
+table ip wg-quick-wg0 {
+    chain preraw {
+        type filter hook prerouting priority raw; policy accept;
+        iifname != "eth0" ip daddr %s fib saddr type != local drop
+    }
+}
+"""
+
+
+def test_what_wg_quick_drops_is_named_and_mended(sites: Sites) -> None:
+    """By its own words, where all that the mail server sends leaves by its tunnel."""
+    home = sites.address("mta-b", False)
+    processes.run_in(sites.namespace("mta-b"), ["nft", "-f", "-"], stdin=(TUNNELS % home).encode())
+    try:
+        told = sites.command("b", "doctor")
+        mend = "nft insert rule ip wg-quick-wg0 preraw iifname lo accept"
+        assert f"mend: {mend}" in told
+        assert "lo from addresses of others" in sites.command("b", "check")
+        sites.sh("mta-b", mend)
+        assert "all green" in sites.command("b", "doctor")
+        with MailServer(sites, "mta-b", False) as server:
+            mail(sites, "mta-c", server, home, b"by the tunnel")
+        with MailServer(sites, "mta-c", False) as server:
+            mail(sites, "mta-b", server, sites.address("mta-c", False), b"by the tunnel")
+    finally:
+        sites.sh("mta-b", "nft delete table ip wg-quick-wg0")

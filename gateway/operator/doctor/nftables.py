@@ -11,8 +11,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from gateway.config import Placement
 from gateway.intercept.marks import MarkBits
-from gateway.intercept.objects import NFT_TABLE
+from gateway.intercept.objects import LOOPBACK, NFT_TABLE
 from gateway.operator.doctor.snapshot import Snapshot
 from gateway.operator.doctor.trouble import Trouble, shell
 
@@ -58,6 +59,56 @@ def foreign_rules(seen: Snapshot) -> Iterator[Trouble]:
                     _WHY[done],
                     shell("nft", "delete", "rule", *at, "handle", rule["handle"]),
                 )
+    if seen.config.placement is Placement.HOST:
+        yield from _strangers_dropped(seen)
+
+
+def _strangers_dropped(seen: Snapshot) -> Iterator[Trouble]:
+    """What others say comes over lo on the mail server itself. wg-quick drops it where all leaves by its
+    tunnel: to the tunnel's address nobody may come by another interface who is not on this machine."""
+    for chain in base_chains(seen.nft, {"prerouting"}):
+        for rule in rules_of(seen.nft, chain, chain.name):
+            if _accepts_loopback(rule):
+                break
+            if _drops_strangers(rule, seen):
+                yield Trouble(
+                    f"the chain {' '.join(chain.words)} drops what comes over lo from addresses of others",
+                    "so does all that the gateway turns back here: that mail does not pass at all",
+                    shell("nft", "insert", "rule", *chain.words, "iifname", LOOPBACK, "accept"),
+                )
+                break
+
+
+def _accepts_loopback(rule: Mapping[str, Any]) -> bool:
+    return "accept" in rule["expr"][-1] and any(
+        word.get("match", {}).get("left", {}).get("meta", {}).get("key") in ("iif", "iifname")
+        and word["match"]["op"] == "=="
+        and word["match"]["right"] == LOOPBACK
+        for word in rule["expr"]
+    )
+
+
+def _drops_strangers(rule: Mapping[str, Any], seen: Snapshot) -> bool:
+    """For certain: nothing else is asked than by which interface, to which of our addresses, from where."""
+    asked = [word["match"] for word in rule["expr"] if "match" in word]
+    others = {kind for word in rule["expr"] for kind in word} - {"match", *_SILENT}
+    return others == {"drop"} and any(map(_of_strangers, asked)) and all(_may_be(one, seen) for one in asked)
+
+
+def _of_strangers(match: Mapping[str, Any]) -> bool:
+    fib = match.get("left", {}).get("fib", {})
+    told = fib.get("result"), fib.get("flags"), match.get("op"), match.get("right")
+    return told in (("type", ["saddr"], "!=", "local"), ("type", "saddr", "!=", "local"))
+
+
+def _may_be(match: Mapping[str, Any], seen: Snapshot) -> bool:
+    """Holds for what we turn back over lo to one of our addresses."""
+    left, op, right = match.get("left", {}), match.get("op"), items(match.get("right"))
+    if left.get("meta", {}).get("key") in ("iif", "iifname"):
+        return (LOOPBACK in right) is (op == "==")
+    if left.get("payload", {}).get("field") == "daddr":
+        return op == "==" and any(str(one.address.ip) in right for one in seen.addresses)
+    return _of_strangers(match)
 
 
 def closed_chains(seen: Snapshot) -> Iterator[tuple[BaseChain, Trouble]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.config import Config, Placement
 from gateway.operator.doctor import nftables, trial
 from gateway.operator.doctor.saved import parse
 from tests.unit.operator.healthy import found, healthy, matched, only
@@ -144,6 +145,41 @@ def test_rules_of_nftables(expression: list[dict[str, Any]], verb: str) -> None:
     trouble = only(seen, "nftables")
     assert f"has {verb} for port 25" in trouble.what
     assert trouble.mend == "nft delete rule inet site pre handle 7"
+
+
+NOT_BY = {"match": {"op": "!=", "left": IN, "right": "wg0"}}
+FROM_OTHERS = {
+    "match": {"op": "!=", "left": {"fib": {"result": "type", "flags": ["saddr"]}}, "right": "local"}
+}
+TO = {"payload": {"protocol": "ip", "field": "daddr"}}
+OF_LOOPBACK = {"meta": {"key": "iif"}}
+
+
+@pytest.mark.parametrize(
+    ("expression", "is_told"),
+    [
+        ([NOT_BY, matched(TO, "192.0.2.1"), FROM_OTHERS, {"drop": None}], True),
+        ([FROM_OTHERS, {"counter": None}, {"drop": None}], True),
+        ([matched(IN, "lo"), FROM_OTHERS, {"drop": None}], True),
+        ([NOT_BY, matched(TO, "192.0.2.77"), FROM_OTHERS, {"drop": None}], False),
+        ([matched(IN, "wg0"), FROM_OTHERS, {"drop": None}], False),
+        ([NOT_BY, matched(TO, "192.0.2.1"), {"drop": None}], False),
+        ([NOT_BY, matched(PORT, 22), FROM_OTHERS, {"drop": None}], False),
+        ([NOT_BY, FROM_OTHERS, {"accept": None}], False),
+    ],
+    ids=["wg-quick's", "all", "of lo", "to nobody here", "of the tunnel", "from anybody", "some", "let by"],
+)
+def test_what_others_say_over_lo_may_come_on_a_mail_server(
+    expression: list[dict[str, Any]], is_told: bool
+) -> None:
+    """There the gateway turns back over lo what bears the addresses of servers and clients elsewhere."""
+    rules = nft_rule(*expression)
+    host = replace(healthy(), config=Config(placement=Placement.HOST))
+    told = [one.mend for name, one in found(replace(host, nft=rules)) if name == "nftables"]
+    assert told == (["nft insert rule inet site pre iifname lo accept"] if is_told else [])
+    assert found(healthy(nft=rules)) == []
+    accepted = {**rules[1]["rule"], "expr": [matched(OF_LOOPBACK, "lo"), {"accept": None}]}
+    assert found(replace(host, nft=(rules[0], {"rule": accepted}, rules[1]))) == []
 
 
 def test_iptables_own_tables_are_not_read_twice() -> None:
