@@ -118,7 +118,7 @@ def _kill(lab: Lab, progress: Progress) -> Kill:
             watch.wait([small.name], GOES_ON_SECONDS)
             seen.next_mail_came = True
             progress("  the next mail came, by the direct way")
-            lab.flush("a")
+            seen.interrupted = lab.flush("a")
             watch.wait([large.name], GOES_ON_SECONDS)
             seen.copies = watch.copies(large.name)
             progress(f"  the interrupted mail came, {seen.copies} time(s)")
@@ -192,12 +192,15 @@ def run(place: Place, *, as_json: bool, keep: bool, progress: Progress) -> int:
     lab = Lab(place)
     with lab.locked():
         lab.up(with_gateways=False, temporary=True, progress=progress)
+        kept = False
         try:
             evidence = gather(lab, progress)
             if keep:
                 lab.keep()
+                kept = True
         finally:
-            if not keep:
+            # Also where it was to be kept, and did not come so far: it says that it is gone.
+            if not kept:
                 lab.down()
     verdicts = judge(evidence)
     facts = _facts(evidence, verdicts, time.monotonic() - began)

@@ -308,10 +308,13 @@ class Lab:
             found = watch.wait([mail.name for mail in mails], seconds)
         return [Delivered(mail, found[mail.name], found[mail.name].at - began) for mail in mails]
 
-    def flush(self, letter: str, seconds: float = DELIVERY_SECONDS) -> None:
-        """Once a mail server has deferred what failed, make it try again now instead of in some minutes."""
+    def flush(self, letter: str, seconds: float = DELIVERY_SECONDS) -> bool:
+        """Once a mail server has deferred what failed, make it try again now instead of in some minutes;
+        whether anything had failed."""
         postfix.wait_deferred(self.mail_server(letter), seconds)
+        failed = bool(postfix.queued(self.mail_server(letter)))
         postfix.flush(self.mail_server(letter))
+        return failed
 
     # --- The wire ------------------------------------------------------------------------------------
 

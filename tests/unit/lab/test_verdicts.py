@@ -74,7 +74,9 @@ ROUTES = (("a", "b"), ("a", "c"), ("c", "b"))
 def good() -> Evidence:
     direct = [trip(*route) for route in ROUTES]
     protected = [trip("a", "b", sealed(direct[0].mail)), trip("a", "c"), trip("c", "b")]
-    return Evidence(direct, protected, Kill(3, True, 5.0, True, 1), trip("a", "b", sealed(direct[0].mail)))
+    return Evidence(
+        direct, protected, Kill(3, True, 5.0, True, True, 1), trip("a", "b", sealed(direct[0].mail))
+    )
 
 
 def failing(evidence: Evidence) -> set[str]:
@@ -124,6 +126,15 @@ def killed_late(evidence: Evidence) -> None:
     evidence.killed.mid_work = False
 
 
+def nobody_killed(evidence: Evidence) -> None:
+    evidence.killed.processes = 0
+
+
+def not_interrupted(evidence: Evidence) -> None:
+    """It had another way, or was through by then."""
+    evidence.killed.interrupted = False
+
+
 def long_gap(evidence: Evidence) -> None:
     evidence.killed.gap_ms = 1003.0
 
@@ -167,6 +178,11 @@ GREETING = "gateway killed: next greeting after"
         (slower, {"extra round trips"}),
         (deaf, {"words on the wire without gateways", "extra round trips"}),
         (killed_late, {GREETING}),
+        (
+            nobody_killed,
+            {GREETING, "gateway killed: next mail comes", "gateway killed: interrupted mail, once"},
+        ),
+        (not_interrupted, {"gateway killed: interrupted mail, once"}),
         (long_gap, {GREETING}),
         (never_greeted, {GREETING}),
         (next_lost, {"gateway killed: next mail comes"}),
