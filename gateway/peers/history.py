@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Final
 
 from gateway.peers.pins import Acceptance, Pin, PinnedIdentity
@@ -99,6 +100,26 @@ def changes(before: Pin | None, after: Pin, now: int) -> History:
     if before is not None and before.in_trouble and not after.in_trouble:
         told.append(PeerEvent.now(Happening.BACK, now))
     return tuple(told)
+
+
+def stranger_number(history: History, again_seconds: int) -> int:
+    """Which one the last stranger is of those that come close together: the lowest number that none has that
+    came less than `again_seconds` before. So two with one number are as far apart as two rings for one cause.
+    0: none came."""
+    numbers: list[tuple[int, int]] = []
+    for event in history:
+        if event.happening is Happening.CHANGED:
+            taken = {number for at, number in numbers if 0 <= event.at - at < again_seconds}
+            numbers.append((event.at, next(number for number in count(1) if number not in taken)))
+    return numbers[-1][1] if numbers else 0
+
+
+def has_come(history: History, identity: bytes, now: int, seconds: int) -> bool:
+    """Whether it is told of this stranger within so long."""
+    return any(
+        event.happening is Happening.CHANGED and event.identity == identity and 0 <= now - event.at < seconds
+        for event in history
+    )
 
 
 _NEWCOMER: Final = {

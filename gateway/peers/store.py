@@ -16,7 +16,7 @@ from typing import Final, Self
 
 from gateway.peers import history_store
 from gateway.peers.database import Database, StoreFact
-from gateway.peers.history import Happening, History, PeerEvent, changes
+from gateway.peers.history import Happening, History, PeerEvent, changes, has_come
 from gateway.peers.pins import (
     Acceptance,
     Destination,
@@ -148,6 +148,17 @@ class PinStore:
                 history_store.add(connection, destination, (PeerEvent.now(happening, now),))
 
         self._database.write(write)
+
+    def note_stranger(self, destination: Destination, identity: bytes, now: int, again_seconds: int) -> bool:
+        """An identity came that the pin has no place for; whether that is told now, and not by now."""
+
+        def write(connection: sqlite3.Connection) -> bool:
+            if has_come(history_store.read(connection, destination), identity, now, again_seconds):
+                return False
+            history_store.add(connection, destination, (PeerEvent.now(Happening.CHANGED, now, identity),))
+            return True
+
+        return self._database.write(write)
 
     # --- For the operator ----------------------------------------------------------------------------
 

@@ -163,7 +163,10 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/runtime/worker/memory.py": ("tests/unit/runtime/worker/test_memory.py",),
     "gateway/runtime/worker/saying.py": ("tests/unit/runtime/worker/test_saying.py",),
     "gateway/runtime/worker/worker.py": ("tests/unit/runtime/worker/test_worker.py",),
-    "gateway/runtime/worker/learning.py": ("tests/unit/runtime/worker/test_sessions.py",),
+    "gateway/runtime/worker/learning.py": (
+        "tests/unit/runtime/worker/test_sessions.py",
+        "tests/unit/runtime/worker/test_learning.py",
+    ),
     "gateway/policy/budget.py": ("tests/unit/policy/test_budget.py",),
     "gateway/runtime/worker/pressure.py": ("tests/unit/runtime/worker/test_pressure.py",),
     "gateway/runtime/worker/connection.py": ("tests/unit/runtime/worker/test_pressure.py",),
@@ -171,7 +174,10 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
         "tests/unit/runtime/worker/test_pressure.py",
         "tests/unit/runtime/worker/test_connection.py",
     ),
-    "gateway/peers/history.py": ("tests/unit/peers/test_history.py",),
+    "gateway/peers/history.py": (
+        "tests/unit/peers/test_history.py",
+        "tests/unit/runtime/supervisor/test_hearing.py",
+    ),
     "gateway/peers/looks.py": ("tests/unit/peers/test_looks.py",),
     "gateway/peers/sources.py": ("tests/unit/peers/test_sources.py",),
     "gateway/peers/source_store.py": ("tests/unit/peers/test_source_store.py",),

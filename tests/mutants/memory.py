@@ -125,6 +125,11 @@ _memory.lacks(
 
 _learning = Room("gateway/runtime/worker/learning.py")
 _learning.lacks(
+    "the supervisor hears of a stranger that there is no place for",
+    "is_unknown = pin is None or pin.find(met.identity) is None",
+    "is_unknown = pin is None",
+)
+_learning.lacks(
     "a client whose handshake failed rests no more",
     "        elif note.upgraded or note.reason is Reason.HANDSHAKE_FAILED:",
     "        elif note.upgraded:",
@@ -165,8 +170,19 @@ _peers.lacks(
 )
 _peers.lacks(
     "strangers at one address do not keep the bell busy",
-    "        number = min(lately, limits.IDENTITIES_PER_PIN)",
-    "        number = lately",
+    "        if number > limits.IDENTITIES_PER_PIN:",
+    "        if False:",
+)
+_peers.lacks(
+    "a stranger that there is no place for rings too",
+    "self.pins.note_stranger(at, met.identity, now, self._again_seconds)",
+    "False",
+)
+_history = Room("gateway/peers/history.py")
+_history.lacks(
+    "strangers of one number are as far apart as two rings",
+    "if 0 <= event.at - at < again_seconds}",
+    "}",
 )
 _peers.lacks(
     "in a memory that could not be opened everybody may be pinned",
@@ -209,5 +225,5 @@ _dead_ends.lacks(
 
 MEMORY: Final[tuple[Mutant, ...]] = mutants_of(
     *(_comparison, _pins, _store, _decision, _ignored, _memory, _learning, _workers, _peers),
-    *(_saying, _worker, _dead_ends),
+    *(_history, _saying, _worker, _dead_ends),
 )

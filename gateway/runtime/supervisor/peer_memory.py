@@ -15,7 +15,7 @@ from gateway.crypto.keys import fingerprint_of
 from gateway.errors import EnvironmentFailureError, Reason
 from gateway.observe.log import Log
 from gateway.peers.database import Database
-from gateway.peers.history import Happening
+from gateway.peers.history import Happening, stranger_number
 from gateway.peers.look_store import LookStore
 from gateway.peers.looks import Look
 from gateway.peers.pins import Destination, MetPeer, MetStatement, Pin, is_accepted
@@ -103,25 +103,25 @@ class PeerMemory:
             before = self.pins.lookup(at)
             after = self.pins.remember(at, met, now, statement)
             if _is_stranger(before, met) and not is_accepted(after, met.identity):
-                self._ring_for_stranger(at, met, now, rang=rang)
+                is_kept = after.find(met.identity) is not None
+                if is_kept or self.pins.note_stranger(at, met.identity, now, self._again_seconds):
+                    self._ring_for_stranger(at, met, rang=rang)
             self.count = self.pins.count() if new else self.count
         except EnvironmentFailureError as error:
             self._alarm(Reason.PINS_UNWRITABLE, "peers", str(error))
         self._ring_facts()
         return True
 
-    def _ring_for_stranger(self, at: Destination, met: MetPeer, now: int, *, rang: bool) -> None:
+    def _ring_for_stranger(self, at: Destination, met: MetPeer, *, rang: bool) -> None:
         """From now on it is one that has been seen, and rings no more: so it must have rung.
 
         It has not, where its session knew of no other peer (two first sessions at once), nor where the bell
         heard of another stranger there a while ago. So many in that while as a pin has places, and no more.
         """
         assert self.pins is not None
-        lately = sum(
-            event.happening is Happening.CHANGED and 0 <= now - event.at < self._again_seconds
-            for event in self.pins.history(at)
-        )
-        number = min(lately, limits.IDENTITIES_PER_PIN)
+        number = stranger_number(self.pins.history(at), self._again_seconds)
+        if number > limits.IDENTITIES_PER_PIN:
+            return
         if number > 1 or not rang:
             subject = f"{at} ({number})" if number > 1 else str(at)
             self._alarm(Reason.UPGRADED_CHANGED_PEER, subject, f"peer={fingerprint_of(met.identity)}")

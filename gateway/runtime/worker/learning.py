@@ -51,7 +51,9 @@ class Learning:
         peer, destination = note.peer, _destination(flow)
         met = MetPeer(peer.identity.octets, peer.epoch, peer.form is OfferForm.FULL)
         pin = self._pins.pin_of(destination)
-        if pin is None or updated(pin, destination, met, int(time.time()), note.statement) is not pin:
+        # One that the pin has no place for changes nothing, and is news each time: the supervisor may ring.
+        is_unknown = pin is None or pin.find(met.identity) is None
+        if is_unknown or updated(pin, destination, met, int(time.time()), note.statement) is not pin:
             self._pins.forget_for_a_while(destination)
             where = {"address": destination.address, "port": destination.port, "new": pin is None}
             who = {"identity": met.identity.hex(), "epoch": met.epoch, "full": met.full}

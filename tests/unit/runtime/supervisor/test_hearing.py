@@ -89,7 +89,8 @@ class Weeks:
             return
         for statement in shows or (None,):
             met = MetPeer(offers, 20_000, full)
-            if pin is None or updated(pin, to, met, self.now, statement) is not pin:
+            is_unknown = pin is None or pin.find(offers) is None
+            if is_unknown or updated(pin, to, met, self.now, statement) is not pin:
                 self._tell_of(to, met, statement, new=pin is None, rang=decision.alarm)
 
     def first_sessions_at_once(self, to: Destination, *offers: bytes) -> None:
@@ -229,6 +230,42 @@ def test_another_stranger_on_the_same_day_rings_too(weeks: Weeks) -> None:
     at = str(address(1))
     changed = Reason.UPGRADED_CHANGED_PEER
     assert weeks.rung == [(0, changed, at), (0, changed, f"{at} (2)")]
+
+
+def test_strangers_of_two_days_ring_as_often_as_they_come(weeks: Weeks) -> None:
+    """None of them has the subject of one that rang within the day, however they are spread."""
+    at = address(1)
+    weeks.session(at, identity(1))
+    rung: list[list[str]] = []
+    for number, hours in enumerate((1, 3, 22, 28, 47), start=2):
+        weeks.clock[0] = BEGAN + hours * 3600.0
+        weeks.rung.clear()
+        weeks.session(at, identity(number))
+        rung.append([subject for _, _, subject in weeks.rung])
+    assert rung == [[str(at)], [f"{at} (2)"], [f"{at} (3)"], [str(at)], [f"{at} (2)"]]
+
+
+def test_strangers_for_whom_there_is_no_place_ring_as_often_as_they_come(weeks: Weeks) -> None:
+    """With all places taken by accepted ones none is kept, and each is a stranger once a day all the same."""
+    at = address(1)
+    for number in range(1, 5):
+        weeks.session(at, identity(number))
+    assert weeks.memory.pins is not None
+    for number in range(2, 5):
+        weeks.memory.pins.accept(at, identity(number))
+    weeks.clock[0] += 2 * DAY
+    weeks.rung.clear()
+    for turn in weeks.times(2):
+        weeks.session(at, identity(5 + turn % 2))
+    assert weeks.rung == [
+        (2, Reason.UPGRADED_CHANGED_PEER, str(at)),
+        (2, Reason.UPGRADED_CHANGED_PEER, f"{at} (2)"),
+        (3, Reason.UPGRADED_CHANGED_PEER, str(at)),
+        (3, Reason.UPGRADED_CHANGED_PEER, f"{at} (2)"),
+    ]
+    for number in range(10, 99):
+        weeks.session(at, identity(number))
+    assert len(weeks.rung) <= 4 + limits.IDENTITIES_PER_PIN
 
 
 def test_each_stranger_is_named(weeks: Weeks) -> None:
