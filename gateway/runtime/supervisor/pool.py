@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import pickle
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,7 +36,7 @@ from gateway.runtime.bug import Bug
 from gateway.runtime.confinements import seen_by_workers
 from gateway.runtime.hardening import LAYERS, Confinement
 from gateway.runtime.link import Link, Message
-from gateway.runtime.order import Order, Presented
+from gateway.runtime.order import Order, Presented, told
 from gateway.runtime.said import require_said
 from gateway.runtime.supervisor import environment
 from gateway.runtime.supervisor.child import Child
@@ -243,7 +242,7 @@ class Pool:
         config = seen_by_workers(self._config, confined)
         apart = kernel.icmp_seconds_apart()
         order = Order(config, slot.index, slot.queue, listeners, signing, who, confined, apart)
-        ours.send(pickle.dumps(order))
+        ours.send(told(order))
         return Child.start(
             self._loop,
             "gateway.runtime.worker",

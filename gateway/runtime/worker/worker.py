@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import os
-import pickle
 import resource
 import signal
 import socket
@@ -35,7 +34,7 @@ from gateway.policy import limits
 from gateway.runtime import hardening, system_calls
 from gateway.runtime.bug import Bug
 from gateway.runtime.link import Link, Message
-from gateway.runtime.order import Order, Presented
+from gateway.runtime.order import Order, Presented, heard
 from gateway.runtime.worker.intake import Intake
 from gateway.runtime.worker.memory import Memory, PinReader, SourceReader
 from gateway.runtime.worker.saying import Saying
@@ -281,8 +280,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     hardening.forbid_dumps()  # before the order brings the first secret
     link = socket.socket(fileno=int(sys.argv[1]))
-    order = pickle.loads(link.recv(limits.LINK_MESSAGE_OCTETS))  # noqa: S301 - our own parent wrote it
-    assert isinstance(order, Order)
+    order = heard(link.recv(limits.LINK_MESSAGE_OCTETS))
     layers = hardening.confine(order.confinement)
     hardening.refuse_rings()
     loop = Turns()
