@@ -1,8 +1,8 @@
 """Logs to journald or syslog: the same lines, one a datagram, with a priority made of their level.
 
-Never holds up the mail path: a socket that takes nothing is waited for a moment, and what it does not take
-goes to standard error. The socket is made once and never connected, so that a collector that starts anew is
-found again, by processes too that may make no socket any more.
+Never holds up the mail path: a socket that takes nothing is waited for a moment, and not again before it has
+taken something; what it does not take goes to standard error. The socket is made once and never connected,
+so that a collector that starts anew is found again, by processes too that may make no socket any more.
 """
 
 from __future__ import annotations
@@ -67,15 +67,18 @@ class DatagramSink:
         self._encode = encode
         self._otherwise = otherwise if otherwise is not None else to_stderr()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._takes = True
 
     def write_entries(self, entries: Sequence[Entry]) -> None:
         """Raises OSError where neither the socket nor standard error takes them."""
-        until = time.monotonic() + limits.LOG_SEND_SECONDS
+        until = time.monotonic() + (limits.LOG_SEND_SECONDS if self._takes else 0)
         for number, entry in enumerate(entries):
             try:
                 self._socket.settimeout(max(until - time.monotonic(), 0))
                 self._socket.sendto(self._encode(entry), self._path)
+                self._takes = True
             except OSError:
+                self._takes = False
                 self._otherwise.write_entries(entries[number:])
                 return
 

@@ -157,6 +157,39 @@ def test_a_full_socket_is_waited_for_a_moment_and_loses_nothing(tmp_path: Path, 
     assert log.lost_lines == 0
 
 
+class Patience:
+    """A socket that notes how long it would be waited for, and takes something or nothing."""
+
+    def __init__(self) -> None:
+        self.takes = False
+        self.waits: list[bool] = []
+
+    def settimeout(self, seconds: float) -> None:
+        self.waits.append(seconds > 0)
+
+    def sendto(self, octets: bytes, path: str) -> None:
+        if not self.takes:
+            raise TimeoutError
+
+
+def test_a_socket_that_took_nothing_is_not_waited_for_until_it_takes_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A journal that is stopped must not hold up the mail for a moment five times a second."""
+    sink, patience = DatagramSink(tmp_path / "none", for_syslog, otherwise(tmp_path)), Patience()
+    sink._socket.close()
+    monkeypatch.setattr(sink, "_socket", patience)
+    entry = Entry(Level.INFO, "info a b", "a", "b")
+    for _ in range(3):
+        sink.write_entries([entry, entry])
+    assert patience.waits == [True, False, False]
+    patience.takes = True
+    sink.write_entries([entry])
+    patience.waits.clear()
+    sink.write_entries([entry])
+    assert patience.waits == [True]
+
+
 def test_where_nobody_takes_a_line_it_is_counted(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
