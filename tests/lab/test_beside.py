@@ -314,7 +314,7 @@ def test_fail2ban(mail_server: Box) -> None:
             # Its chain is there before the rule of the ban.
             eventually(lambda: failure(sites, "mta-a", target)[0] == "ECONNREFUSED", what="a ban")
             mail(sites, "mta-c", server, target, b"not banned")
-            assert box.ours_stand()
+            eventually(box.ours_stand, what="our rules")
             box.run("fail2ban-client", "set", "mail", "unbanip", sites.address("mta-a", False))
             eventually(lambda: failure(sites, "mta-a", target)[0] == "connected")
         assert_carries(box)

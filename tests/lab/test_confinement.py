@@ -385,4 +385,4 @@ def test_a_signer_that_is_killed_is_started_again(sites: Sites) -> None:
         os.kill(before, signal.SIGKILL)
         eventually(lambda: sites.status("b")["signer"]["pid"] not in (None, before), what="another signer")
         eventually(lambda: protected(sites, server), what="protected again")
-        assert gateways.serves(sites.status("b"))
+        eventually(lambda: gateways.serves(sites.status("b")), what="a gateway that serves")

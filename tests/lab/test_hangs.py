@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -168,7 +169,7 @@ def test_status_and_log_tell_how_many_passed_unprotected_and_why(
     shown = sites.command("a", "status")
     assert "NO, mail passes in clear: no worker serves" in shown
     assert "worker-hung" in shown
-    assert f"bypassed: {sites.status('a')['bypassed']} connections" in shown
+    assert re.search(rf"bypassed: ({before + passed}|{before + passed + 1}) connections", shown)
 
 
 def test_what_passed_while_no_daemon_ran_is_told_by_the_next_one(sites: Sites, server4: MailServer) -> None:
