@@ -24,6 +24,7 @@ from gateway.observe.counters import (
     Counters,
     Direction,
     Snapshot,
+    Tally,
     empty_snapshot,
     merged,
     require_snapshot,
@@ -155,7 +156,8 @@ class Pool:
         for process in others:
             process.kill()
         ending = tuple(process.pid for process in others if not process.has_ended)
-        return tuple(worker.as_heirloom() for worker in living), self._past, ending
+        past = merged([self._past, self._own()])
+        return tuple(worker.as_heirloom() for worker in living), past, ending
 
     def note_passed_to_dead_ends(self, sessions: int) -> None:
         """Sessions that no worker saw."""
@@ -164,8 +166,13 @@ class Pool:
         self._past = merged([self._past, seen.snapshot()])
 
     def counters(self) -> Snapshot:
-        """Of all workers, dead ones included."""
-        return merged([self._past, *(worker.counters for worker in self.workers)])
+        """Of all workers, dead ones included, and of this process."""
+        return merged([self._past, self._own(), *(worker.counters for worker in self.workers)])
+
+    def _own(self) -> Snapshot:
+        """Lines of the log that this process could not write: alarms are among them."""
+        lost = self._log.lost_lines
+        return {"tallies": {Tally.LOG_LINES_LOST.value: lost}} if lost else {}
 
     async def offers_ignored_by(self, address: str) -> list[dict[str, Any]]:
         """As each worker that takes new sessions counts them."""

@@ -287,5 +287,22 @@ def test_who_is_not_handed_over_is_waited_for_by_the_next_one(
     loop.run_until_complete(asyncio.wait_for(succeeded(), 5))
 
 
+def test_lines_that_the_supervisor_itself_could_not_write_are_counted(
+    ears: Ears, loop: asyncio.AbstractEventLoop
+) -> None:
+    ears.worker.counters = {"tallies": {"log-lines-lost": 2}}
+    ears.pool.workers.append(ears.worker)
+    ears.log.lost_lines = 3
+    assert ears.pool.counters()["tallies"] == {"log-lines-lost": 5}
+    ears.pool.workers.clear()
+    _, past, _ = ears.pool.hand_over()
+    ears.log.lost_lines = 1  # of the program that comes next, which counts for itself
+
+    async def succeeded() -> Pool:
+        return Pool(**ears.given, past=past)
+
+    assert loop.run_until_complete(succeeded()).counters()["tallies"] == {"log-lines-lost": 4}
+
+
 def _exists(pid: int) -> bool:
     return Path("/proc", str(pid)).exists()
