@@ -353,6 +353,8 @@ LINK_MESSAGES_PER_TURN: Final = 64
 """Messages taken from one link per turn of the loop."""
 UNHEARD_KEPT: Final = 256
 """Alarms, and peers to be remembered, that wait in a worker whose link is full; a few hundred octets each."""
+UNHEARD_OCTETS: Final = 16 * 1024
+"""A longer one does not wait: it may be more than the link ever takes."""
 SAID_TEXT_LETTERS: Final = 16 * 1024
 """One text in a worker's message: a whole EHLO reply and more."""
 SAID_SUBJECT_LETTERS: Final = 256

@@ -108,6 +108,7 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
         ],
         "gateway/runtime/worker/saying.py": [
             ("what waits for a full link has a limit", "len(self._unheard) >= limits.UNHEARD_KEPT", "False"),
+            ("what no link takes does not wait", "len(json.dumps(message)) > limits.UNHEARD_OCTETS", "False"),
         ],
         "gateway/runtime/said.py": [
             ("a text that a worker tells has a length", " or len(told) > limits.SAID_TEXT_LETTERS:", ":"),

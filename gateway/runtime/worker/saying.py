@@ -8,6 +8,7 @@ of life are when it is tried again.
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from typing import Final
 
@@ -30,8 +31,9 @@ class Saying:
             return self._link.send(message)
         if not self._unheard and self._link.send(message):
             return True
-        if len(self._unheard) >= limits.UNHEARD_KEPT:
-            # The newest goes: a peer that is remembered stands behind its alarm.
+        # The newest goes: a peer that is remembered stands behind its alarm. And what no link takes, however
+        # empty it is, must not stand before all others.
+        if len(self._unheard) >= limits.UNHEARD_KEPT or len(json.dumps(message)) > limits.UNHEARD_OCTETS:
             return False
         self._unheard.append(message)
         return True

@@ -99,3 +99,16 @@ def test_so_many_wait_and_the_first_ones_are_heard(supervisor: Standing) -> None
         supervisor.saying.again()
         found += supervisor.heard()
     assert found == told
+
+
+def test_what_no_link_takes_keeps_nothing_else_from_being_heard(supervisor: Standing) -> None:
+    """The words of a bug may be as long as what it was about."""
+    too_long = {"alarm": {"detail": "x" * (1 << 20)}}
+    assert not supervisor.link.send(too_long)
+    assert not supervisor.saying.say(too_long)
+    supervisor.stand()
+    supervisor.saying.say(too_long)
+    supervisor.saying.say(ALARM)
+    supervisor.heard()
+    supervisor.saying.again()
+    assert supervisor.heard() == [ALARM]
