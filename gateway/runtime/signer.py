@@ -38,8 +38,12 @@ _ASKED_OCTETS: Final = NUMBER.size + OFFER_SIGNED.octets + 1
 class Keys:
     """The identity in use, and for a while the one before it, by their public keys."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`steady`: one that nobody sets."""
         self._clock = clock
+        self._steady = steady
         self._keys: dict[bytes, IdentityKey] = {}
         self._in_use = b""
         self._old_until = 0.0
@@ -52,10 +56,10 @@ class Keys:
         kept = {self._in_use: self._keys[self._in_use]} if self._in_use in self._keys else {}
         self._keys = {**kept, octets: key}
         self._in_use = octets
-        self._old_until = self._clock() + limits.SIGNER_KEEPS_SECONDS
+        self._old_until = self._steady() + limits.SIGNER_KEEPS_SECONDS
 
     def forget_old(self) -> None:
-        if len(self._keys) > 1 and self._clock() > self._old_until:
+        if len(self._keys) > 1 and self._steady() > self._old_until:
             self._keys = {self._in_use: self._keys[self._in_use]}
 
     def sign(self, to_sign: bytes) -> bytes:

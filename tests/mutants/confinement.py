@@ -34,7 +34,7 @@ _signer.lacks(
 )
 _signer.lacks(
     "an identity that was switched off is forgotten",
-    "if len(self._keys) > 1 and self._clock() > self._old_until:",
+    "if len(self._keys) > 1 and self._steady() > self._old_until:",
     "if False:",
 )
 _signing = Room("gateway/runtime/worker/signing.py")

@@ -47,8 +47,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def keys(clock: Clock) -> Keys:
-    keys = Keys(clock)
+def steady() -> Clock:
+    return Clock(1000.0)
+
+
+@pytest.fixture
+def keys(clock: Clock, steady: Clock) -> Keys:
+    keys = Keys(clock, steady)
     keys.use(SEED)
     return keys
 
@@ -91,13 +96,18 @@ def test_no_offer_of_another_day_to_keep_for_then(keys: Keys, epoch: int, signs:
     assert bool(keys.sign(offer(epoch=TODAY + epoch))) is signs
 
 
+@pytest.mark.parametrize("set_by", [-3600, 0, 3600])
 def test_an_identity_that_was_switched_off_signs_for_sessions_that_began_before(
-    keys: Keys, clock: Clock
+    keys: Keys, clock: Clock, steady: Clock, set_by: int
 ) -> None:
+    """So long and no longer, whatever the clock is set to meanwhile."""
     keys.use(OTHER_SEED)
     assert keys.sign(offer())
     assert keys.sign(offer(OTHER_SEED))
-    clock.now += limits.SIGNER_KEEPS_SECONDS + 1
+    clock.now += set_by
+    keys.forget_old()
+    assert keys.sign(offer())
+    steady.now += limits.SIGNER_KEEPS_SECONDS + 1
     keys.forget_old()
     assert not keys.sign(offer())
     assert keys.sign(offer(OTHER_SEED))
