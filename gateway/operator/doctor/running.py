@@ -56,9 +56,9 @@ def daemon_runs(seen: Snapshot) -> Iterator[Trouble]:
         words = ", ".join(map(str, seen.orphans))
         yield Trouble(
             f"no daemon is running, and workers of one that has died ({words}) finish their sessions",
-            "new connections pass in clear, and a new daemon does not start while these hold its ports;"
-            " senders whose session is cut try again",
-            _start(seen) if seen.systemd else f"{shell('kill', '-KILL', *seen.orphans)}; {_start(seen)}",
+            "new connections pass in clear; these end with their last session, and a new daemon starts beside"
+            " them",
+            _start(seen),
         )
     elif pid is None:
         yield Trouble(

@@ -170,9 +170,11 @@ def test_rules_that_no_daemon_has_put_in_place_are_no_trouble_beside_that() -> N
     assert only(seen, "daemon").what == "no daemon is running"
 
 
-def test_workers_without_a_daemon_are_named_instead_of_their_ports() -> None:
-    seen = healthy(daemon=Daemon(), orphans=(7, 8), ports_taken=(12525,))
-    assert only(seen, "daemon").mend.startswith("kill -KILL 7 8; setsid -f nightmail run")
+def test_workers_without_a_daemon_are_named_instead_of_their_ports_and_not_ended() -> None:
+    """Sessions are open in them, and a new daemon takes other ports."""
+    found = only(healthy(daemon=Daemon(), orphans=(7, 8), ports_taken=(12525,)), "daemon")
+    assert "(7, 8) finish their sessions" in found.what
+    assert found.mend.startswith("setsid -f nightmail run")
 
 
 def test_read_only_disk() -> None:
