@@ -76,9 +76,10 @@ def _generation(facts: dict[str, Any]) -> int:
 
 
 def _done(facts: dict[str, Any], wanted: int) -> Reloaded | None:
-    new = [worker for worker in facts["workers"] if worker["generation"] >= wanted]
+    newest = _generation(facts)  # a later one than `wanted` where somebody else has asked for a reload, too
+    new = [worker for worker in facts["workers"] if worker["generation"] == newest >= wanted]
     leads = {worker["queue"] for worker in new} <= set(facts["rules"]["queues"]) or facts["wanted"] == "down"
     if not new or not leads or any(worker["state"] != "serving" for worker in new):
         return None
-    older = sum(worker["sessions"] for worker in facts["workers"] if worker["generation"] < wanted)
-    return Reloaded(facts["version"], max(worker["generation"] for worker in new), len(new), older)
+    older = sum(worker["sessions"] for worker in facts["workers"] if worker["generation"] < newest)
+    return Reloaded(facts["version"], newest, len(new), older)

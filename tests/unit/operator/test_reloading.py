@@ -47,6 +47,15 @@ def test_it_is_done_when_the_new_workers_lead(daemon: list[Any]) -> None:
     assert (done.generation, done.workers) == (5, 1)
 
 
+def test_who_was_overtaken_by_another_reload_is_done_with_that_one(daemon: list[Any]) -> None:
+    """An upgrade's and an operator's own: the workers of the first one have retired before anybody looked."""
+    both = facts(6)
+    both["workers"].insert(0, {"generation": 5, "queue": 2502, "state": "draining", "sessions": 3})
+    daemon += [facts(4), AGREED, both]
+    done = reloading.reload(Config(run_dir=Path("/nowhere")))
+    assert (done.generation, done.workers, done.older) == (6, 1, 3)
+
+
 def test_a_daemon_that_has_ended_is_not_waited_for(daemon: list[Any]) -> None:
     """Nobody says that older workers go on: without their supervisor they take nothing new."""
     daemon += [facts(4), AGREED, facts(4), None]
