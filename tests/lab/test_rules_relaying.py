@@ -22,6 +22,7 @@ from tests.lab.rules_ground import (
     masquerade_and_filter,
     sh,
     talk,
+    wait_for,
 )
 from tests.lab.two_sites import BOTH_FAMILIES
 
@@ -60,8 +61,7 @@ def test_both_directions_at_once(router: None, v6: bool, site: str) -> None:
         assert [sock.recv(10) for sock in socks] == [b"0", b"1", b"2", b"3"]
         for sock in socks:
             sock.close()
-        assert gate.wait("accepted")
-        assert gate.count("accepted") == 4
+        wait_for(lambda: gate.count("accepted") == 4)
 
 
 @BOTH_FAMILIES
