@@ -14,6 +14,10 @@ from typing import Final
 FRAME_FIRST_OCTET: Final = 0x80
 FRAME_HEADER_OCTETS: Final = 3
 """docs/protocol.md: type u8 of at least 0x80, length u16, body."""
+TLS_HANDSHAKE: Final = 22
+TLS_TYPES: Final = frozenset(range(20, 25))
+TLS_HEADER_OCTETS: Final = 5
+"""RFC 8446 5.1: type u8, version u16, length u16, body."""
 VERB: Final = b"XNIGHTMAIL"
 LINE_OCTETS: Final = 64 * 1024
 """A line that is longer is read in pieces of this size, so that no capture makes us hold it all."""
@@ -61,6 +65,7 @@ class _Half:
     frame_left: int = 0
     chunk_left: int = 0
     wants_tls: bool = False
+    has_spoken: bool = False
 
 
 class Reader:
@@ -73,6 +78,9 @@ class Reader:
         """Octets of one direction, in order."""
         half = self._halves[to_server]
         half.buffer += octets
+        if half.buffer and not half.has_spoken:
+            half.has_spoken = True
+            self._begin(half, to_server)
         pieces: list[Piece] = []
         while half.buffer and self._step(to_server, half, pieces):
             pass
@@ -88,17 +96,21 @@ class Reader:
                 half.buffer = b""
         return pieces
 
+    def _begin(self, half: _Half, to_server: bool) -> None:
+        """TLS from the first octet on, which is the client's: a port that mail is submitted on."""
+        other = self._halves[not to_server]
+        if to_server and not other.has_spoken and half.buffer[0] == TLS_HANDSHAKE:
+            half.mode = other.mode = _Mode.TLS
+
     def _step(self, to_server: bool, half: _Half, pieces: list[Piece]) -> bool:
         """Take one piece out of the buffer; False if it needs more octets."""
-        if half.mode is _Mode.TLS:
-            pieces.append(Piece(to_server, Kind.TLS, sealed=len(half.buffer)))
-            half.buffer = b""
-            return True
         if half.mode is _Mode.CHUNK:
             return self._take_chunk(to_server, half, pieces)
         if half.mode is _Mode.FRAMES and (half.frame_left or half.buffer[0] >= FRAME_FIRST_OCTET):
             return self._take_frame(to_server, half, pieces)
-        # A clear octet where a frame would begin is read as what it is.
+        if half.mode is _Mode.TLS and (half.frame_left or half.buffer[0] in TLS_TYPES):
+            return self._take_frame(to_server, half, pieces)
+        # A clear octet where a frame or record would begin is read as what it is.
         text = self._take_line(half, len(half.buffer))
         if text is None:
             return False
@@ -123,14 +135,17 @@ class Reader:
         return text
 
     def _take_frame(self, to_server: bool, half: _Half, pieces: list[Piece]) -> bool:
+        is_tls = half.mode is _Mode.TLS
         if not half.frame_left:
-            if len(half.buffer) < FRAME_HEADER_OCTETS:
+            # Of both the length is what the header ends with.
+            header = TLS_HEADER_OCTETS if is_tls else FRAME_HEADER_OCTETS
+            if len(half.buffer) < header:
                 return False
-            half.frame_left = FRAME_HEADER_OCTETS + int.from_bytes(half.buffer[1:3], "big")
+            half.frame_left = header + int.from_bytes(half.buffer[header - 2 : header], "big")
         taken = min(half.frame_left, len(half.buffer))
         half.frame_left -= taken
         half.buffer = half.buffer[taken:]
-        pieces.append(Piece(to_server, Kind.FRAMES, sealed=taken))
+        pieces.append(Piece(to_server, Kind.TLS if is_tls else Kind.FRAMES, sealed=taken))
         return True
 
     def _take_chunk(self, to_server: bool, half: _Half, pieces: list[Piece]) -> bool:

@@ -69,6 +69,22 @@ def test_clear_text_after_the_verb_is_never_called_sealed() -> None:
     assert session.senders == ["alice@a.test"]
 
 
+def test_clear_text_after_starttls_is_never_called_sealed() -> None:
+    tls = [(True, b"STARTTLS\r\n"), (False, b"220 go\r\n"), (True, b"\x16\x03\x01\x00\x05hello")]
+    failed = [(False, b"\x15\x03\x01\x00\x02\x02\x28"), (True, b"MAIL FROM:<alice@a.test>\r\n")]
+    session, _ = heard(OPENING + tls + failed)
+    assert session.sight is Sight.CLEAR
+    assert session.senders == ["alice@a.test"]
+    assert (session.sealed_up, session.sealed_down) == (10, 7)
+
+
+def test_tls_from_the_first_octet_on_is_mail_that_was_sealed() -> None:
+    hello, answer = b"\x16\x03\x01\x00\x05hello", b"\x16\x03\x03\x00\x02ok\x17\x03\x03\x00\x03yes"
+    session, _ = heard([(True, hello[:3]), (True, hello[3:]), (False, answer)])
+    assert session.sight is Sight.TLS
+    assert (session.sealed_up, session.sealed_down) == (len(hello), len(answer))
+
+
 def test_tls_and_passwords() -> None:
     tls = [(True, b"STARTTLS\r\n"), (False, b"220 go\r\n"), (True, b"\x16\x03\x01hello")]
     assert heard(OPENING + tls)[0].sight is Sight.TLS
