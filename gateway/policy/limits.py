@@ -350,7 +350,10 @@ LINK_MESSAGE_OCTETS: Final = 128 * 1024
 CONFIG_OCTETS: Final = 120 * 1024
 """What of that a configuration may take in a worker's order; some thousand networks in its lists."""
 LINK_MESSAGES_PER_TURN: Final = 64
-"""Messages taken from one link per turn of the loop."""
+"""Messages taken from one link per turn of the loop,"""
+LINK_TURN_SECONDS: Final = 0.02
+"""and no other one behind that: each peer that is new costs a write of some 5 ms, and a supervisor that is
+away for longer judges no worker that hangs, for it may be its own sleep."""
 UNHEARD_KEPT: Final = 256
 """Alarms, and peers to be remembered, that wait in a worker whose link is full; a few hundred octets each."""
 UNHEARD_OCTETS: Final = 16 * 1024

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
@@ -94,6 +95,8 @@ class Link:
             self._on_message(message)
 
     def _readable(self) -> None:
+        """What each costs, whoever says it chooses: some are written to the disk before the next is read."""
+        until = time.monotonic() + limits.LINK_TURN_SECONDS
         for _ in range(limits.LINK_MESSAGES_PER_TURN):
             try:
                 packet = self._socket.recv(limits.LINK_MESSAGE_OCTETS)
@@ -109,5 +112,5 @@ class Link:
                 self._heard(packet)
             elif self._on_alive is not None:
                 self._on_alive()
-            if not self._open:
+            if not self._open or time.monotonic() > until:
                 return

@@ -110,6 +110,13 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
             ("what waits for a full link has a limit", "len(self._unheard) >= limits.UNHEARD_KEPT", "False"),
             ("what no link takes does not wait", "len(json.dumps(message)) > limits.UNHEARD_OCTETS", "False"),
         ],
+        "gateway/runtime/link.py": [
+            (
+                "one link takes so much of a turn and no more",
+                "if not self._open or time.monotonic() > until:",
+                "if not self._open:",
+            ),
+        ],
         "gateway/runtime/said.py": [
             ("a text that a worker tells has a length", " or len(told) > limits.SAID_TEXT_LETTERS:", ":"),
             (

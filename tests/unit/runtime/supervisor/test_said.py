@@ -20,6 +20,7 @@ from gateway.observe.counters import Counters, Direction, Tally, empty_snapshot
 from gateway.peers.pins import Destination, MetPeer
 from gateway.peers.source_store import SourceStore
 from gateway.policy import limits
+from gateway.runtime import link as link_module
 from gateway.runtime import said
 from gateway.runtime.hardening import LAYERS
 from gateway.runtime.link import Link, Message
@@ -279,6 +280,32 @@ def test_a_packet_that_is_no_message_is_passed_over(loop: asyncio.AbstractEventL
     theirs.send(b'{"ready": 7}')
     link._readable()
     assert heard == [{"ready": 7}]
+    link.close()
+    theirs.close()
+
+
+def test_who_says_much_that_takes_long_leaves_the_others_their_turn(
+    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watchdog among them, which would judge nobody behind a turn that took long."""
+    clock = [0.0]
+    monkeypatch.setattr(link_module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    heard: list[Message] = []
+
+    def written(message: Message) -> None:
+        heard.append(message)
+        clock[0] += 0.6 * limits.LINK_TURN_SECONDS
+
+    link = Link(loop, ours, written, lambda: None)
+    for number in range(5):
+        theirs.send(b'{"ready": %d}' % number)
+    turns = []
+    for _ in range(3):
+        link._readable()
+        turns.append(len(heard))
+    assert turns == [2, 4, 5]
+    assert heard == [{"ready": number} for number in range(5)]
     link.close()
     theirs.close()
 
