@@ -244,7 +244,7 @@ KEYS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "bridge.interface": ("bridge_interface", values.interface_name),
     "bridge.table": ("bridge_table", values.whole_number(1, 0x7FFFFFFF, besides=(253, 254, 255))),
     "daemon.workers": ("workers", values.whole_number(1, limits.WORKERS)),
-    "daemon.state_dir": ("state_dir", values.folder),
+    "daemon.state_dir": ("state_dir", values.own_folder),
     "daemon.run_dir": ("run_dir", outlets.run_dir),
     "daemon.user": ("user", values.user),
     "log.level": ("log_level", _log_level),

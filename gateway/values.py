@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 
 class EntryError(ValueError):
@@ -87,6 +88,21 @@ def folder(value: object) -> Path:
     path = Path(value)
     if not path.is_absolute() or ".." in path.parts:
         raise ValueError(allowed)
+    return path
+
+
+_EVERYBODYS: Final = re.compile(
+    r"/+(bin|boot|dev|etc|home|lib|lib64|media|mnt|opt|proc|root|run|sbin|srv|sys|tmp|usr|var"
+    r"|usr/(bin|lib|local|sbin|share)|var/(cache|lib|local|lock|log|mail|run|spool|tmp))?"
+)
+"""What nobody passes through any more would stop the machine, its mail servers among it (FHS 3.0)."""
+
+
+def own_folder(value: object) -> Path:
+    """The daemon gives it another group and mode, which are for nobody but it."""
+    path = folder(value)
+    if _EVERYBODYS.fullmatch(str(path)):
+        raise ValueError("an absolute path without .., of a folder that is the gateway's alone")
     return path
 
 
