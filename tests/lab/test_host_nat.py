@@ -64,6 +64,26 @@ def test_what_leaves_the_machine_has_the_address_that_nat_gives_it(sites: Sites,
     sites.sh("mta-a", f"ip address del {words}")
 
 
+@BOTH_FAMILIES
+@pytest.mark.parametrize("chain", ["OUTPUT", "PREROUTING"])
+def test_a_site_that_restores_whole_marks(sites: Sites, v6: bool, chain: str) -> None:
+    """As is usual where a connection is to be answered by the way that it came by."""
+    rules = [
+        "PREROUTING -i eth0 -m conntrack --ctstate NEW -j CONNMARK --set-xmark 0x2/0xff",
+        f"{chain} -j CONNMARK --restore-mark",
+    ]
+    for node in ("mta-a", "mta-b"):
+        sites.sh(node, *(f"{TOOLS[v6]} -t mangle -A {rule}" for rule in rules))
+    try:
+        with MailServer(sites, "mta-b", v6) as server:
+            for client in ("mta-a", "mta-c"):
+                mail(sites, client, server, sites.address("mta-b", v6), b"by the way it came")
+            assert server.peers == [sites.address(client, v6) for client in ("mta-a", "mta-c")]
+    finally:
+        for node in ("mta-a", "mta-b"):
+            sites.sh(node, *(f"{TOOLS[v6]} -t mangle -D {rule}" for rule in rules))
+
+
 TUNNELS: Final = """\
 table ip wg-quick-wg0 {
     chain preraw {

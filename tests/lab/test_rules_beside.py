@@ -124,6 +124,7 @@ def test_a_site_that_saves_and_restores_whole_marks(router: None, client: str, s
     sh(
         G,
         f"{tool} -t mangle -A PREROUTING -j CONNMARK --restore-mark",
+        f"{tool} -t mangle -A OUTPUT -j CONNMARK --restore-mark",
         f"{tool} -t mangle -A POSTROUTING -j CONNMARK --save-mark",
     )
     apply()
