@@ -67,7 +67,7 @@ def read_word(path: Path) -> Word:
         return Word()
     except OSError as error:
         raise EnvironmentFailureError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise EnvironmentFailureError(
             f"{path}: says neither up nor down; say it again with `nightmail up` or `nightmail down`"
         ) from None
@@ -95,10 +95,22 @@ def record_octets(path: Path, octets: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
-    except OSError as error:
+        _sync_folder(path.parent)
+    except BaseException as error:
         with contextlib.suppress(OSError):
             draft.unlink()
-        raise EnvironmentFailureError(f"{path}: cannot be written: {error.strerror}") from None
+        if isinstance(error, OSError):
+            raise EnvironmentFailureError(f"{path}: cannot be written: {error.strerror}") from None
+        raise
+
+
+def _sync_folder(path: Path) -> None:
+    """Until then a power cut brings the word before back."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _word(document: Any) -> Word:

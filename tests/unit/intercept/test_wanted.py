@@ -1,5 +1,6 @@
 """The word survives, and a damaged file is one line."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,8 @@ def test_how_often_down_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 DAMAGED = [b"", b"down", b"[]", b'{"wanted": "sideways"}', b"{}", b"\xff",
            b'{"wanted": "up", "this_boot": {}}', b'{"wanted": "up", "this_boot": 7}',
-           b'{"wanted": "up", "service": 7}', b'{"wanted": "up", "downs": "x"}']  # fmt: skip
+           b'{"wanted": "up", "service": 7}', b'{"wanted": "up", "downs": "x"}',
+           b'{"wanted": "up", "downs": 1e999}', b"[" * 4000]  # fmt: skip
 
 
 @pytest.mark.parametrize("content", DAMAGED)
@@ -83,3 +85,28 @@ def test_trouble(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EnvironmentFailureError, match="cannot be written"):
         record_word(tmp_path / "file" / "wanted.json", Word(Wanted.UP))
+
+
+def test_a_word_outlasts_a_power_cut_from_the_moment_that_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file's own octets, and then that it has the name."""
+    synced, fsync = [], os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append((Path(f"/proc/self/fd/{descriptor}").readlink(), (tmp_path / "wanted.json").exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    record_word(tmp_path / "wanted.json", Word(Wanted.DOWN))
+    assert synced == [(tmp_path / f".wanted.json.{os.getpid()}", False), (tmp_path, True)]
+
+
+def test_who_is_interrupted_leaves_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        record_word(tmp_path / "wanted.json", Word(Wanted.DOWN))
+    assert list(tmp_path.iterdir()) == []
