@@ -103,13 +103,17 @@ def listener(family: socket.AddressFamily, port: int, marks: MarkBits) -> socket
 
 
 def is_in_use(port: int) -> bool:
-    """Whether somebody listens where a listener of ours would stand, in IPv4."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK[socket.AF_INET], port))
-        except OSError as error:
-            return error.errno == errno.EADDRINUSE
+    """Whether somebody listens where one of our two listeners would stand."""
+    return any(_is_taken(family, address, port) for family, address in LOOPBACK.items())
+
+
+def _is_taken(family: socket.AddressFamily, address: str, port: int) -> bool:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address, port))
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
     return False
 
 

@@ -98,8 +98,9 @@ def test_without_the_capability_it_is_one_clear_line() -> None:
         tproxy.listener(socket.AF_INET, 0, MarkBits(0xFF000000))
 
 
-def test_a_port_is_in_use_while_somebody_listens_there() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+@pytest.mark.parametrize(("family", "local"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_a_port_is_in_use_while_somebody_listens_there(family: socket.AddressFamily, local: str) -> None:
+    with socket.create_server((local, 0), family=family) as listener:
         port = listener.getsockname()[1]
         assert tproxy.is_in_use(port)
     assert not tproxy.is_in_use(port)
