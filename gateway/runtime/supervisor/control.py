@@ -21,6 +21,7 @@ from gateway.errors import EnvironmentFailureError
 from gateway.policy import limits
 
 _UCRED: Final = struct.Struct("3i")
+_LEAVE_THE_PATH: Final[dict[str, Any]] = {"cleanup_socket": False}
 Answer = Callable[[str], Awaitable[dict[str, Any]]]
 
 
@@ -53,7 +54,7 @@ class ControlSocket:
         try:
             if self._listener is None:
                 self._listener = self._bound()
-            self._server = await asyncio.start_unix_server(self._connected, sock=self._listener)
+            self._server = await self._served(self._listener)
         except OSError as error:
             raise EnvironmentFailureError(f"{self._path}: {error.strerror}") from None
 
@@ -75,13 +76,20 @@ class ControlSocket:
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             listener = self._bound()
-            server = await asyncio.start_unix_server(self._connected, sock=listener)
+            server = await self._served(listener)
         except OSError as error:
             return error.strerror or str(error)
         if self._server is not None:
             self._server.close()
         self._listener, self._server = listener, server
         return ""
+
+    async def _served(self, listener: socket.socket) -> asyncio.Server:
+        """Its path stays when it is closed: from Python 3.13 on it would go."""
+        try:
+            return await asyncio.start_unix_server(self._connected, sock=listener, **_LEAVE_THE_PATH)
+        except TypeError:  # an earlier loop, which leaves it anyhow
+            return await asyncio.start_unix_server(self._connected, sock=listener)
 
     def _bound(self) -> socket.socket:
         self._path.unlink(missing_ok=True)

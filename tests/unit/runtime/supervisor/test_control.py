@@ -164,6 +164,34 @@ def test_who_asks_between_two_supervisors_is_answered_by_the_second(path: Path) 
     run(work)
 
 
+@pytest.mark.parametrize("cleans_up", [True, False], ids=["python 3.13", "an earlier loop"])
+def test_its_path_outlives_it_with_every_python(
+    path: Path, monkeypatch: pytest.MonkeyPatch, cleans_up: bool
+) -> None:
+    """While the program is loaded anew `status` would say that no daemon runs."""
+    serves = asyncio.start_unix_server
+
+    async def served(*told: Any, **how: Any) -> asyncio.Server:
+        if not cleans_up and "cleanup_socket" in how:
+            raise TypeError("an unexpected keyword argument")
+        return await serves(*told, **({"cleanup_socket": True} if cleans_up else {}) | how)
+
+    monkeypatch.setattr(asyncio, "start_unix_server", served)
+
+    async def work() -> None:
+        first = made(path, "first")
+        await first.open()
+        left = await first.hand_over()
+        assert await asyncio.to_thread(asking.is_running, path)
+        second = made(path, "second", left)
+        await second.open()
+        assert await asked(path) == {"name": "second"}
+        await second.close()
+        assert not await asyncio.to_thread(path.exists)
+
+    run(work)
+
+
 def connected(path: Path) -> None:
     """Returns when the kernel has taken the connection, with nobody to accept it."""
     with socket.socket(socket.AF_UNIX) as one:
