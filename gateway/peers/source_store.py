@@ -30,7 +30,8 @@ _TOO_OLD: Final = (
     ("DELETE FROM sources WHERE upgraded_day > 0 AND upgraded_day < ?", limits.SOURCE_KEPT_DAYS),
     ("DELETE FROM sources WHERE upgraded_day = 0 AND seen_day < ?", limits.HARMED_KEPT_DAYS),
 )
-# The least recently seen go first; among those of one day, any.
+# The least recently seen go first; among those of one day, any. Of those that never upgraded, who has dropped
+# one offer goes before whoever rests, for else anybody with a network of addresses could end a rest.
 _TOO_MANY: Final = (
     (
         "DELETE FROM sources WHERE address IN (SELECT address FROM sources WHERE upgraded_day > 0"
@@ -39,7 +40,7 @@ _TOO_MANY: Final = (
     ),
     (
         "DELETE FROM sources WHERE address IN (SELECT address FROM sources WHERE upgraded_day = 0"
-        " ORDER BY seen_day DESC LIMIT -1 OFFSET ?)",
+        " ORDER BY rest_until DESC, seen_day DESC LIMIT -1 OFFSET ?)",
         limits.SOURCES_HARMED,
     ),
     (

@@ -40,8 +40,13 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
         "gateway/runtime/supervisor/sources.py": [
             (
                 "what is learnt of clients between two writes has a limit",
-                " or len(self._sources) >= limits.SOURCES_PENDING:",
+                " or max(len(self._sources), len(self._senders)) >= limits.SOURCES_PENDING:",
                 ":",
+            ),
+            (
+                "what is learnt of identities between two writes has a limit",
+                "max(len(self._sources), len(self._senders))",
+                "len(self._sources)",
             ),
         ],
         "gateway/policy/dead_end.py": [

@@ -189,6 +189,12 @@ _peers.lacks(
     "return self.pins is None or self.pins.lookup(at) is not None",
     "return self.pins is not None and self.pins.lookup(at) is not None",
 )
+_sources = Room("gateway/peers/source_store.py")
+_sources.lacks(
+    "who has dropped one offer pushes out nobody who rests",
+    " ORDER BY rest_until DESC, seen_day DESC LIMIT",
+    " ORDER BY seen_day DESC LIMIT",
+)
 _saying = Room("gateway/runtime/worker/saying.py")
 _saying.lacks(
     "an alarm that a full link has no room for waits",
@@ -225,5 +231,5 @@ _dead_ends.lacks(
 
 MEMORY: Final[tuple[Mutant, ...]] = mutants_of(
     *(_comparison, _pins, _store, _decision, _ignored, _memory, _learning, _workers, _peers),
-    *(_history, _saying, _worker, _dead_ends),
+    *(_history, _sources, _saying, _worker, _dead_ends),
 )

@@ -44,7 +44,7 @@ class SourceMemory:
     def note(self, learnt: dict[str, Any]) -> None:
         """One message of a worker's (`runtime.worker.learning` makes it)."""
         store = self._store()
-        if store is None or len(self._sources) >= limits.SOURCES_PENDING:
+        if store is None or max(len(self._sources), len(self._senders)) >= limits.SOURCES_PENDING:
             return
         try:
             self._note(store, learnt, int(time.time()))

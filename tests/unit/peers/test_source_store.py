@@ -83,6 +83,30 @@ def test_strangers_push_out_strangers_and_never_a_peer(
     assert {source.seen_day for source in left if not source.has_upgraded} == {TODAY + 1}
 
 
+def test_who_rests_is_pushed_out_by_nobody_who_has_dropped_one_offer(store: SourceStore) -> None:
+    """A mailer that cannot read offers gets its mail through, however many addresses somebody else has."""
+    mailer = after_drop(after_drop(Source("192.0.2.1"), NOW), NOW)
+    assert mailer.rests(NOW)
+    crowd = [after_drop(Source(f"2001:db8::{number:x}"), NOW) for number in range(limits.SOURCES_HARMED)]
+    store.put(crowd, [], TODAY)
+    store.put([mailer], [], TODAY)
+    assert store.source(mailer.address) == mailer
+    store.put([after_drop(Source("2001:db8:1::1"), NOW + 86400)], [], TODAY + 1)
+    assert store.source(mailer.address) == mailer
+    assert len(store.sources()) == limits.SOURCES_HARMED
+
+
+def test_of_those_that_rest_the_last_ones_stay_whatever_their_addresses(store: SourceStore) -> None:
+    def rests(address: str, now: int) -> Source:
+        return after_drop(after_drop(Source(address), now), now)
+
+    crowd = [rests(f"2001:db8::{number:x}", NOW) for number in range(limits.SOURCES_HARMED)]
+    store.put(crowd, [], TODAY)
+    mailer = rests("192.0.2.1", NOW + 1)
+    store.put([mailer], [], TODAY)
+    assert store.source(mailer.address) == mailer
+
+
 def test_the_bounds_are_the_ones_of_the_limits() -> None:
     assert [most for _, most in source_store._TOO_MANY] == [
         limits.SOURCES_UPGRADED,

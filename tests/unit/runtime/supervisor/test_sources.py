@@ -92,6 +92,16 @@ def test_between_two_writes_only_so_much_is_learnt(store: SourceStore, tmp_path:
     assert len(store.sources()) == limits.SOURCES_PENDING
 
 
+def test_nor_more_of_identities_though_they_come_from_one_address(store: SourceStore, tmp_path: Path) -> None:
+    written = Written(store, tmp_path)
+    for number in range(limits.SOURCES_PENDING + 50):
+        written.memory.note(upgrade() | {"identity": f"{number:064x}"})
+    assert len(written.memory._senders) == limits.SOURCES_PENDING
+    written.memory.write()
+    written.memory.note(upgrade())
+    assert len(written.memory._senders) == 1
+
+
 def test_without_a_file_nothing_is_learnt_and_nothing_fails(tmp_path: Path) -> None:
     written = Written(None, tmp_path)
     written.memory.note(upgrade())
