@@ -241,7 +241,8 @@ class AlarmBell:
             (
                 Alarm(reason, subject, cause.rang, cause.detail, cause.unheard, cause.likely)
                 for (reason, subject), cause in self._causes.items()
-                if 0 <= now - cause.rang < limits.ALARM_AGAIN_SECONDS
+                # Of later, where the clock was set back: not to be hidden until that moment comes again.
+                if abs(now - cause.rang) < limits.ALARM_AGAIN_SECONDS
             ),
             key=lambda alarm: alarm.at,
             reverse=True,

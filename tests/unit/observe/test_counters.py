@@ -133,6 +133,14 @@ def test_known_is_newest_first_and_of_one_day() -> None:
     assert json.dumps([alarm.as_json() for alarm in bell.known(NOW + DAY)])
 
 
+def test_a_clock_set_back_hides_no_alarm() -> None:
+    """As where the machine's own clock shows local time, until the network has told the right one."""
+    bell = AlarmBell()
+    bell.ring(Reason.INTERNAL, "early", NOW + 2 * 3600)
+    bell.ring(Reason.INTERNAL, "of another time", NOW + 2 * DAY)
+    assert [alarm.subject for alarm in bell.known(NOW)] == ["early"]
+
+
 def test_an_alarm_keeps_what_it_likely_was_the_last_time() -> None:
     bell = AlarmBell()
     first = bell.ring(Reason.HANDSHAKE_FAILED, "192.0.2.7:25", 1000, likely="verb-refused")
