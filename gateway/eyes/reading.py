@@ -77,13 +77,15 @@ class Reader:
     def feed(self, to_server: bool, octets: bytes) -> list[Piece]:
         """Octets of one direction, in order."""
         half = self._halves[to_server]
-        half.buffer += octets
-        if half.buffer and not half.has_spoken:
+        if octets and not half.has_spoken:
             half.has_spoken = True
-            self._begin(half, to_server)
+            self._begin(octets[0], to_server)
         pieces: list[Piece] = []
-        while half.buffer and self._step(to_server, half, pieces):
-            pass
+        # What has waited behind a lost packet is megabytes, and each line copies what is left of the buffer.
+        for start in range(0, len(octets), LINE_OCTETS):
+            half.buffer += octets[start : start + LINE_OCTETS]
+            while half.buffer and self._step(to_server, half, pieces):
+                pass
         return pieces
 
     def finish(self) -> list[Piece]:
@@ -96,10 +98,10 @@ class Reader:
                 half.buffer = b""
         return pieces
 
-    def _begin(self, half: _Half, to_server: bool) -> None:
+    def _begin(self, first: int, to_server: bool) -> None:
         """TLS from the first octet on, which is the client's: a port that mail is submitted on."""
-        other = self._halves[not to_server]
-        if to_server and not other.has_spoken and half.buffer[0] == TLS_HANDSHAKE:
+        half, other = self._halves[to_server], self._halves[not to_server]
+        if to_server and not other.has_spoken and first == TLS_HANDSHAKE:
             half.mode = other.mode = _Mode.TLS
 
     def _step(self, to_server: bool, half: _Half, pieces: list[Piece]) -> bool:

@@ -130,6 +130,14 @@ def test_the_sentence() -> None:
     assert learnt.sentence([sealed]).startswith("Of 1 session the listener learnt")
 
 
+def test_a_long_line_is_read_in_pieces_however_much_comes_at_once() -> None:
+    """What waited behind a lost packet comes as one; the time that it took rose with its square."""
+    line = b"x" * (3 * LINE_OCTETS + 7)
+    found = Reader().feed(True, line + b"\r\nQUIT\r\n")
+    assert b"".join(piece.octets for piece in found) == line + b"QUIT"
+    assert max(len(piece.octets) for piece in found) <= LINE_OCTETS
+
+
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from(
     [b"BDAT ", b"BDAT 5", b"BDAT 99999999999999999999 LAST", b"\r\n", b"354 ", b"220 x", b"STARTTLS",
      b"XNIGHTMAIL", b"\x82\x00\x05ab", b".", b"\xff" * 9, b"x" * (LINE_OCTETS + 5)]
