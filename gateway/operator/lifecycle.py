@@ -33,11 +33,14 @@ from gateway.operator import turn
 from gateway.operator.service import Service
 from gateway.operator.status import ask, is_running
 from gateway.policy import limits
+from gateway.runtime.supervisor import sole
 
 _LOOPBACK: Final = "lo"
 _MAIN_TABLE: Final = 254  # <linux/rtnetlink.h>
 _IFF_UP: Final = 1  # <linux/if.h>
 _AF_INET, _AF_INET6 = 2, 10
+_OTHERS: Final = "another daemon keeps the rules of this network namespace ({}),"
+_BY_ITS: Final = "say it with its configuration (`nightmail --config FILE`)"
 _INTERRUPTS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -96,6 +99,8 @@ def _up(
     stood = bool(kernel.gate_counts())
     before = _octets(config.wanted_file)
     starts, enables = to_do(config, service, until_reboot)
+    if not starts and not is_running(config.control_socket):
+        _require_no_other(config)
     word = up_word(said(config), until_reboot)
     done = [name for name, so in ((STARTED, starts), (ENABLED, enables)) if so]
     record_word(config.wanted_file, replace(word, service=tuple(dict.fromkeys([*word.service, *done]))))
@@ -115,6 +120,12 @@ def _up(
         undo.callback(_quietly, systemd.take_back, ENABLED)
         systemd.enable()
     return told
+
+
+def _require_no_other(config: Config) -> None:
+    """It would take out the rules of this configuration, and these its own."""
+    if other := sole.another(config.control_socket):
+        raise EnvironmentFailureError(f"{_OTHERS.format(other)} not by this configuration: {_BY_ITS}")
 
 
 def _put_in(config: Config) -> bool:
@@ -171,6 +182,8 @@ def _down(config: Config, until_reboot: bool, pause: Callable[[float], None]) ->
         _await_obeyed(config, pause)
         with _hand(config):
             rules.remove()
+    elif other := sole.another(config.control_socket):
+        _require_obeyed(other, pause)
     if until_reboot:
         until = "the next boot, or " if word.ends_with_boot else ""
         return f"rules are out until {until}`nightmail up`; mail passes in clear"
@@ -234,6 +247,13 @@ def _await_obeyed(config: Config, pause: Callable[[float], None]) -> None:
             answer = ask(config.control_socket, seconds=rest)
             if answer and answer["wanted"] == Wanted.DOWN.value and not answer["rules"]["queues"]:
                 return
+
+
+def _require_obeyed(other: str, pause: Callable[[float], None]) -> None:
+    """By a daemon with another configuration, which mostly looks for the word in another place."""
+    pause(2 * limits.RULES_CHECK_SECONDS)
+    if kernel.gate_counts():
+        raise EnvironmentFailureError(f"{_OTHERS.format(other)} and has put them back: {_BY_ITS}")
 
 
 def _looks(checks: int) -> int:

@@ -44,6 +44,22 @@ def test_a_second_one_names_the_first_and_changes_nothing(site: Site, second: Si
     site.until("a trouble is left", lambda troubles: not troubles)
 
 
+def test_up_and_down_by_another_configuration_say_whose_rules_these_are(site: Site, second: Site) -> None:
+    """Neither claims what it has not done: the daemon keeps its own rules, and does not know that word."""
+    holder = f"another daemon keeps the rules of this network namespace (process {site.pids()['daemon']}, "
+    before = rules(site)
+    done = second.shell(f"nightmail --config {second.configuration} up", must=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert holder in done.stderr
+    assert rules(site) == before
+    done = second.shell(f"nightmail --config {second.configuration} down", must=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert holder in done.stderr
+    assert "has put them back" in done.stderr
+    site.until("a trouble is left", lambda troubles: not troubles)
+    assert rules(site) == before
+
+
 def test_the_first_stays_the_only_one_over_reloads(site: Site, second: Site) -> None:
     for _ in range(2):
         site.shell(f"nightmail --config {site.configuration} reload")

@@ -76,20 +76,33 @@ class Sole:
             return f"process {pid} of user {user} has taken the name to know that by"
         if pid and (pid == os.getpid() or not Path("/proc", str(pid)).exists()):
             return f"the name to know that by is still held for process {pid}"
-        where = self._socket_of(pid)
+        told = _told(pid, self._control)
         raise EnvironmentFailureError(
-            f"another daemon keeps the rules of this network namespace (process {pid}{where}), and two would"
-            " take each other's rules out: end that one, or give this one a network namespace of its own"
+            f"another daemon keeps the rules of this network namespace ({told}), and two would take each"
+            " other's rules out: end that one, or give this one a network namespace of its own"
         )
 
-    def _socket_of(self, pid: int) -> str:
-        """The control socket of that daemon, where it can be told."""
-        for path in _listening_paths():
-            if path.name == self._control.name and path != self._control:
-                listener = _listener(str(path))
-                if listener is not None and listener[0] == pid:
-                    return f", {path}"
+
+def another(control: Path) -> str:
+    """The daemon of this network namespace that has another control socket than this one, for people; empty
+    for none, or none that is known to be one."""
+    pid, user = _listener(_NAME) or (0, -1)
+    try:
+        if user != os.geteuid() or not Path("/proc", str(pid)).exists() or control in _listening_paths():
+            return ""
+        return _told(pid, control)
+    except OSError:
         return ""
+
+
+def _told(pid: int, control: Path) -> str:
+    """Its process, and its control socket where it can be told."""
+    for path in _listening_paths():
+        if path.name == control.name and path != control:
+            listener = _listener(str(path))
+            if listener is not None and listener[0] == pid:
+                return f"process {pid}, {path}"
+    return f"process {pid}"
 
 
 def holder_without(control: Path) -> int | None:

@@ -19,6 +19,7 @@ from gateway.intercept.wanted import Wanted, Word, read_wanted, read_word, recor
 from gateway.operator import lifecycle, planning, service
 from gateway.operator.service import Service
 from gateway.policy import limits
+from gateway.runtime.supervisor import sole
 from tests.unit.operator.fake_daemon import daemon
 
 SOURCE = Path(__file__).parents[3]
@@ -34,6 +35,7 @@ class FakeKernel:
         self.fails = False
         self.counts: dict[str, int] = {}
         self.waited: list[float] = []
+        self.other = ""
 
     def note(self, what: str) -> None:
         self.done.append((what, read_wanted(self.config.wanted_file)))
@@ -64,6 +66,7 @@ def fake(config: Config, monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
     made = FakeKernel(config)
     monkeypatch.setattr(kernel, "KernelRules", made.rules)
     monkeypatch.setattr(kernel, "gate_counts", lambda: made.counts)
+    monkeypatch.setattr(sole, "another", lambda control: made.other)
     return made
 
 
@@ -489,6 +492,47 @@ def test_the_rules_go_also_where_the_word_cannot_be_written(config: Config, fake
     ):
         lifecycle.down(config)
     assert [what for what, _ in fake.done] == ["remove"]
+
+
+OTHER = (
+    "another daemon keeps the rules of this network namespace (process 7, /x/control.sock),{}"
+    " say it with its configuration (`nightmail --config FILE`)"
+)
+
+
+def test_a_daemon_with_another_configuration_is_not_put_out_by_an_up(
+    config: Config, fake: FakeKernel
+) -> None:
+    """Each would take the other's rules out, without end."""
+    fake.other = "process 7, /x/control.sock"
+    with pytest.raises(EnvironmentFailureError) as refused:
+        lifecycle.up(config)
+    assert str(refused.value) == OTHER.format(" not by this configuration:")
+    assert fake.done == []
+    assert not config.state_dir.exists()
+
+
+@pytest.mark.parametrize("obeys", [False, True])
+def test_down_beside_a_daemon_with_another_configuration(
+    config: Config, fake: FakeKernel, obeys: bool
+) -> None:
+    """One that looks for the word in the same place obeys; any other one puts its rules back."""
+    fake.other = "process 7, /x/control.sock"
+    fake.counts = {"eth0": 3}
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        fake.counts = {} if obeys else {"eth0": 0}
+
+    if obeys:
+        assert "rules are out" in lifecycle.down(config, pause=pause)
+    else:
+        with pytest.raises(EnvironmentFailureError) as refused:
+            lifecycle.down(config, pause=pause)
+        assert str(refused.value) == OTHER.format(" and has put them back:")
+    assert pauses == [2 * limits.RULES_CHECK_SECONDS]
+    assert fake.done == [("remove", Wanted.DOWN)]
 
 
 def test_who_may_do_neither_hears_of_the_word(config: Config, fake: FakeKernel) -> None:

@@ -139,3 +139,26 @@ def test_nothing_to_know_it_by(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_is_handed_over_by_who_holds_nothing(name: str) -> None:
     assert there(name).hand_over() is None
+
+
+def test_another_daemon_is_one_that_has_another_control_socket(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sole, "_NAME", b"\0" + name.encode())
+    theirs, ours = tmp_path / "theirs" / "control.sock", tmp_path / "control.sock"
+    theirs.parent.mkdir()
+    assert sole.another(ours) == ""
+    with held_by(name, "listens", str(theirs)) as pid:
+        assert sole.another(ours) == f"process {pid}, {theirs}"
+        assert sole.another(theirs) == ""
+        theirs.unlink()
+        assert sole.another(theirs) == "", "it is ours, and has lost its socket"
+
+
+@pytest.mark.root
+def test_whoever_else_has_taken_the_name_is_no_daemon(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sole, "_NAME", b"\0" + name.encode())
+    with held_by(name, user=NOBODY):
+        assert sole.another(tmp_path / "control.sock") == ""
