@@ -118,6 +118,7 @@ class _Session:
         self._heard = b""
         """What the mailer has heard, less the replies that are complete."""
         self._replies = 0
+        self._greeted = False
         self._to_say = b""
         """What the mailer says once the machine has done what it does now."""
         self._clear = b""
@@ -273,14 +274,13 @@ class _Session:
     def _answer(self, reply: bytes) -> None:
         if self._replies == 1:
             self._step("greeting")
+            self._greeted = reply.startswith(b"220")
             self._found.look = look_of(host_name(reply), b"")
-            self._to_say = b"EHLO %b\r\n" % self._own_name() if reply.startswith(b"220") else _QUIT
-        elif self._replies == 2 and reply.startswith(b"250"):
+            self._to_say = b"EHLO %b\r\n" % self._own_name() if self._greeted else _QUIT
+        elif self._replies == 2 and self._greeted:
             self._step("reply")
-            self._learn(reply)
-            self._to_say = _QUIT
-        elif self._replies == 2:
-            self._step("reply")
+            if reply.startswith(b"250"):
+                self._learn(reply)
             self._to_say = _QUIT
         else:
             self._step("quit")
@@ -350,7 +350,9 @@ class _Session:
         return left
 
     def _waits_for(self) -> str:
-        waited = {0: "greeting", 1: "reply to EHLO"}.get(self._replies, "answer to QUIT")
+        waited = "greeting" if not self._replies else "answer to QUIT"
+        if self._replies == 1 and self._greeted:
+            waited = "reply to EHLO"
         return f"waiting for the {waited if self._far is not None else 'connection'}"
 
 

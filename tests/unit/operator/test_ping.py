@@ -162,6 +162,16 @@ def test_odd_servers(tmp_path: Path, greeting: bytes, reply: bytes, first: str) 
     json.dumps(telling.as_json(found))
 
 
+def test_a_server_that_does_not_greet_is_told_quit_alone(tmp_path: Path) -> None:
+    """Its answer to that is no reply to EHLO, and its end behind it no trouble."""
+    heard: list[bytes] = []
+    with server(mail_server(b"554 no service\r\n", heard=heard)) as destination:
+        found = pinged(destination, tmp_path)
+    assert heard == [b"QUIT\r\n"]
+    assert list(found.seconds) == ["connected", "greeting", "quit"]
+    assert found.trouble == ""
+
+
 # --- No session at all --------------------------------------------------------------------------------
 
 
