@@ -13,7 +13,6 @@ import re
 import struct
 import warnings
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -255,16 +254,17 @@ class Assembler:
 
     def __init__(self) -> None:
         self.sessions: list[WireSession] = []
-        self._open: dict[tuple[Endpoint, Endpoint], deque[WireSession]] = {}
+        self._open: dict[tuple[Endpoint, Endpoint], list[WireSession]] = {}
 
     def take(self, segment: Segment) -> tuple[WireSession, WirePacket] | None:
         """The session that it belongs to; None for a connection whose beginning was not seen."""
         key = (segment.source, segment.destination)
         if segment.flags & SYN and not segment.flags & ACK:
-            same = self._open.setdefault(key, deque(maxlen=SAME_PORTS_AT_ONCE))
+            same = self._open.setdefault(key, [])
             if not any(session.begins_with(segment) for session in same):
                 session = WireSession(segment.source, segment.destination)
-                same.appendleft(session)
+                same.insert(0, session)
+                del same[SAME_PORTS_AT_ONCE:]
                 self.sessions.append(session)
         same_ports = self._open.get(key) or self._open.get((segment.destination, segment.source))
         if same_ports is None:
