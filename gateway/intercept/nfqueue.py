@@ -179,8 +179,13 @@ class SynQueue:
         return self._flag_answer
 
     def _packet_arrived(self, packet: Packet) -> None:
+        if packet.physindev and not self._by_port:
+            # br_netfilter shows it while it is a frame, and spares it our rules once it is none: it cannot be
+            # delivered to a listener. So it passes, and is counted as what no worker has taken.
+            packet.accept()
+            return
         payload = packet.get_payload()
-        index = (self._by_port and packet.physindev) or packet.indev
+        index = packet.physindev or packet.indev
         interface = self._interfaces.get(index) or self._look_up_interface(index)
         self._on_packet(HeldPacket(packet), payload, packet.mark, interface)
 

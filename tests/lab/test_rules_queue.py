@@ -62,7 +62,7 @@ def test_interfaces_that_change_names_are_told_by_their_new_ones() -> None:
             lan, wan = (
                 within(here, lambda name=name: socket.if_nametoindex(name)) for name in ("lan", "wan")
             )
-            packets = [Syn(indev=index, mark=0, get_payload=bytes) for index in (lan, wan)]
+            packets = [Syn(indev=index, physindev=0, mark=0, get_payload=bytes) for index in (lan, wan)]
             for packet in packets:
                 queue._packet_arrived(packet)
             for words in ("lan name was-lan", "wan name lan", "was-lan name wan"):

@@ -70,7 +70,7 @@ def bridged_mail(seen: Snapshot) -> Iterator[Trouble]:
     if bridges and on:
         yield Trouble(
             f"frames that only cross {bridges[0]} go through iptables too ({on[0].replace('/', '.')} is 1)",
-            "connections between two hosts on that bridge, which are none of ours, come to the gate",
+            "what is new from there comes to the gate as frames, which it cannot take, and passes in clear",
             shell("sysctl", "-w", *(f"{name}=0" for name in on)),
         )
 
