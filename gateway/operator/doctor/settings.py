@@ -63,8 +63,10 @@ def bridge_able(seen: Snapshot) -> Iterator[Trouble]:
 
 
 def bridged_mail(seen: Snapshot) -> Iterator[Trouble]:
-    """Docker and others switch br_netfilter on for all bridges of the box."""
-    bridges = [name for name in seen.sides if (link := seen.link(name)) and link.kind == "bridge"]
+    """Docker and others switch br_netfilter on for all bridges of the box. A mail server has bridges for
+    other things, too: of one without named interfaces it is the one by which it reaches the world."""
+    ways_out = [name for route in seen.routes if not route.destination.prefixlen for name in route.interfaces]
+    bridges = [name for name in seen.sides or ways_out if (link := seen.link(name)) and link.kind == "bridge"]
     names = ("net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables")
     on = [name for name in names if seen.sysctl(name) == "1"]
     if bridges and on:

@@ -76,7 +76,7 @@ _OF_PLACEMENTS: Final[dict[str, frozenset[Placement]]] = {
     "reverse-path": frozenset({Placement.ROUTER, Placement.HOST}),
     "uplinks": frozenset({Placement.ROUTER}),
     "segments": frozenset({Placement.ROUTER}),
-    "bridge-nf": frozenset({Placement.ROUTER}),
+    "bridge-nf": frozenset({Placement.ROUTER, Placement.HOST}),
     "bridge": frozenset({Placement.BRIDGE}),
     "passing": frozenset({Placement.ROUTER, Placement.BRIDGE}),
     "inside": frozenset({Placement.ROUTER, Placement.HOST}),

@@ -216,6 +216,17 @@ def test_ipv6_is_delivered_by_lo(placement: Placement, addresses: bool) -> None:
     assert mends == (["sysctl -w net/ipv6/conf/lo/disable_ipv6=0"] if is_missed else [])
 
 
+def test_frames_that_come_to_the_gate_of_a_mail_server() -> None:
+    """By the bridge of its way out; those of its guests alone lead nobody from elsewhere to it."""
+    links = (Link(1, "lo"), Link(2, "wan", kind="bridge"), Link(3, "docker0", kind="bridge"))
+    sysctls = {**healthy().sysctls, "net/bridge/bridge-nf-call-iptables": "1"}
+    host = healthy(config=Config(placement=Placement.HOST), links=links, sysctls=sysctls)
+    mends = [one.mend for name, one in found(host) if name == "bridge-nf"]
+    assert mends == ["sysctl -w net/bridge/bridge-nf-call-iptables=0"]
+    elsewhere = replace(host, links=(Link(1, "lo"), Link(2, "wan"), Link(3, "docker0", kind="bridge")))
+    assert not [name for name, _ in found(elsewhere) if name == "bridge-nf"]
+
+
 def test_a_narrower_route_leads_out_of_a_summary_of_the_inside() -> None:
     """Here that of the cable to the provider, without which there is no way out."""
     routes = (
