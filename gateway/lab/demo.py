@@ -93,7 +93,7 @@ def _send_all(lab: Lab, mails: list[tuple[str, str, Mail]], progress: Progress) 
     for session in lab.wire_sessions(since=trips[0].began):
         ends = (lab.site_of(session.client.address), lab.site_of(session.server.address))
         fitting = [t for t in trips if (t.sender, t.recipient) == ends and t.began <= session.began]
-        if fitting and session.has_data:
+        if fitting:
             fitting[-1].sessions.append(session)
     return trips
 

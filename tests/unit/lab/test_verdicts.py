@@ -117,6 +117,10 @@ def slower(evidence: Evidence) -> None:
     evidence.protected[0].sessions = [sealed(evidence.protected[0].mail, *more)]
 
 
+def dialled_twice(evidence: Evidence) -> None:
+    evidence.protected[0].sessions.append(session([]))
+
+
 def deaf(evidence: Evidence) -> None:
     for one in evidence.direct:
         one.sessions = []
@@ -176,6 +180,7 @@ GREETING = "gateway killed: next greeting after"
         (hole_to_b, {"words on the wire, a to b", "sealed, a to b", "extra round trips"}),
         (sealed_to_c, {"words on the wire, a to c (one gateway)"}),
         (slower, {"extra round trips"}),
+        (dialled_twice, {"extra round trips"}),
         (deaf, {"words on the wire without gateways", "extra round trips"}),
         (killed_late, {GREETING}),
         (
