@@ -328,7 +328,7 @@ class Load:
         slow = [each for each in earlier if self.opened_after(each) > limit]
         assert not slow, f"more than one retransmission: {shown(slow, event)}"
         failed = [each for each in earlier if each.failure]
-        loose = [each for each in failed if self._moving(max(each.began, event), each.ended) > 2.0]
+        loose = [each for each in failed if self._moving(max(each.began, event), each.ended) > 2.0 + late]
         assert not loose, f"failed late: {shown(loose, event)}"
         assert len(failed) <= 2 * self.clients, f"{len(failed)} failed: {shown(failed, event)}"
         return f"{len(self.attempts)} attempts, {len(failed)} failed around the event"
