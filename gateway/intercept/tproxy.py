@@ -43,9 +43,11 @@ _OUTCOMES: Final = {
     0: DialOutcome.CONNECTED,
     errno.ECONNREFUSED: DialOutcome.REFUSED,
     errno.ECONNRESET: DialOutcome.REFUSED,
+    errno.EPIPE: DialOutcome.REFUSED,  # the server has ended and reset before we looked
     errno.EHOSTUNREACH: DialOutcome.HOST_UNREACHABLE,
     errno.EHOSTDOWN: DialOutcome.HOST_UNREACHABLE,
     errno.ENOPROTOOPT: DialOutcome.HOST_UNREACHABLE,  # ICMP protocol unreachable
+    errno.EPROTO: DialOutcome.HOST_UNREACHABLE,  # ICMP parameter problem, or an error that nobody knows
     errno.EOPNOTSUPP: DialOutcome.HOST_UNREACHABLE,  # ICMP source route failed
     errno.ENONET: DialOutcome.HOST_UNREACHABLE,  # ICMP host isolated
     errno.ENETUNREACH: DialOutcome.NET_UNREACHABLE,

@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -25,6 +26,7 @@ NOBODY = 65534
         (0, DialOutcome.CONNECTED),
         (errno.ECONNREFUSED, DialOutcome.REFUSED),
         (errno.EHOSTUNREACH, DialOutcome.HOST_UNREACHABLE),
+        (errno.EPROTO, DialOutcome.HOST_UNREACHABLE),
         (errno.ENETUNREACH, DialOutcome.NET_UNREACHABLE),
         (errno.EACCES, DialOutcome.ADMIN_PROHIBITED),
         (errno.ETIMEDOUT, DialOutcome.SILENT),
@@ -72,6 +74,23 @@ def test_the_outcome_of_a_started_connect() -> None:
         dialled.connect_ex(nobody.getsockname())
         number = tproxy.connect_error(dialled, select.EPOLLERR | select.EPOLLHUP | select.EPOLLOUT)
         assert number is not None
+        assert tproxy.outcome_of(number) is DialOutcome.REFUSED
+
+
+def test_a_server_that_takes_ends_and_resets_before_we_look_has_refused() -> None:
+    """The kernel calls it EPIPE. As trouble of our own it would let the client pass by us, in clear."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as dialled:
+        dialled.setblocking(False)
+        dialled.connect_ex(listener.getsockname())
+        accepted, _ = listener.accept()
+        accepted.shutdown(socket.SHUT_WR)
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        accepted.close()
+        waiting = select.poll()
+        waiting.register(dialled, 0)  # for its end alone
+        [(_, events)] = waiting.poll()
+        number = tproxy.connect_error(dialled, events | select.EPOLLOUT)
+        assert number == errno.EPIPE
         assert tproxy.outcome_of(number) is DialOutcome.REFUSED
 
 

@@ -333,11 +333,11 @@ def test_what_keeps_us_from_dialling_is_told_as_what_it_is(
 def test_what_a_started_connect_says_of_this_machine_is_told_too(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tproxy, "connect_error", lambda dialled, events: errno.EPROTO)
+    monkeypatch.setattr(tproxy, "connect_error", lambda dialled, events: errno.EPERM)
     world.queue.arrives(syn(1000))
     world.loop.run_until_complete(asyncio.wait_for(world.queue.judged.wait(), 5))
     assert (world.queue.verdicts, world.outcomes) == (["pass"], [DialOutcome.LOCAL_TROUBLE])
-    assert (world.over, world.kept) == ([], [errno.EPROTO])
+    assert (world.over, world.kept) == ([], [errno.EPERM])
     nothing_is_left(world, 1000)
 
 
