@@ -148,7 +148,11 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/observe/exposition.py": ("tests/unit/observe/test_exposition.py",),
     "gateway/outlets.py": ("tests/unit/test_config.py",),
     "gateway/runtime/supervisor/alarm_text.py": ("tests/unit/runtime/supervisor/test_alarm_mail.py",),
-    "gateway/runtime/supervisor/alarms_out.py": ("tests/unit/runtime/supervisor/test_alarms_out.py",),
+    "gateway/runtime/supervisor/alarms_out.py": (
+        "tests/unit/runtime/supervisor/test_alarms_out.py",
+        "tests/unit/runtime/supervisor/test_alarms_out_crowd.py",
+        "tests/unit/runtime/supervisor/test_alarms_out_trial.py",
+    ),
     "gateway/operator/ping_told.py": ("tests/unit/operator/test_ping.py",),
     "gateway/cli/shell.py": ("tests/unit/cli/test_shown.py",),
     "gateway/intercept/admission.py": ("tests/unit/intercept/test_admission.py",),

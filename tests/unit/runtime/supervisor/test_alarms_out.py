@@ -23,22 +23,6 @@ from gateway.runtime.supervisor.alarms_out import AlarmsOut, _Words
 from tests.unit.runtime.supervisor.alarming import ALARM, NOW, Out, eventually, run, rung, script
 
 
-def test_only_so_many_wait_and_the_newest_are_told(tmp_path: Path) -> None:
-    out = Out(tmp_path, alarm_command=(script(tmp_path, "exit 0"),))
-    telling = AlarmsOut(out.config, out.log, lambda: None, lambda: out.now)
-
-    async def work() -> None:
-        for number in range(limits.ALARMS_WAITING + 3):
-            telling.ring(replace(ALARM, subject=f"number-{number}"))
-        telling.open()
-        await telling.close()
-
-    run(work)
-    assert "number-2 " not in out.told()
-    assert "number-3 " in out.told()
-    out.close()
-
-
 def test_of_what_a_command_says_the_beginning_is_kept() -> None:
     async def work() -> None:
         words = _Words()
@@ -90,79 +74,6 @@ def test_once_a_day_for_each_cause_over_restarts(tmp_path: Path) -> None:
     out.now += 1
     rung(out, ALARM)
     assert told()[2:] == ["192.0.2.7:25"]
-    out.close()
-
-
-def test_no_more_than_a_person_reads_in_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "ALARMS_OUT_PER_HOUR", 3)
-    out = Out(tmp_path, alarm_command=(script(tmp_path, f"cat >>{tmp_path}/json"),))
-
-    async def work() -> None:
-        telling = out.start()
-        for hour in range(2):
-            for number in range(5):
-                await telling._tell(Alarm(Reason.OFFER_MISSING, f"192.0.2.{10 * hour + number}:25", NOW))
-            out.now += 3600
-        await telling.close()
-
-    run(work)
-    subjects = [json.loads(line)["subject"] for line in (tmp_path / "json").read_text().splitlines()]
-    assert subjects == [f"192.0.2.{number}:25" for number in (0, 1, 2, 10, 11, 12)]
-    assert out.told().count("alarms not-told") == 2
-    out.close()
-
-
-def of_client(number: int) -> Alarm:
-    return Alarm(Reason.SOURCE_IN_CLEAR, f"2001:db8::{number:x}", NOW)
-
-
-def test_alarms_that_clients_can_make_leave_half_of_an_hour_to_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever has very many addresses could else keep people from hearing what he does on the line."""
-    monkeypatch.setattr(limits, "ALARMS_OUT_PER_HOUR", 4)
-    out = Out(tmp_path, alarm_command=(script(tmp_path, f"cat >>{tmp_path}/json"),))
-
-    async def work() -> None:
-        telling = out.start()
-        for number in range(9):
-            await telling._tell(of_client(number))
-        await telling._tell(ALARM)
-        out.now += 3600
-        await telling._tell(of_client(9))
-        await telling.close()
-
-    run(work)
-    subjects = [json.loads(line)["subject"] for line in (tmp_path / "json").read_text().splitlines()]
-    assert subjects == ["2001:db8::0", "2001:db8::1", "192.0.2.7:25", "2001:db8::9"]
-    assert out.told().count("alarms not-told") == 1
-    out.close()
-
-
-def test_alarms_that_clients_can_make_push_no_other_out_of_those_that_wait(tmp_path: Path) -> None:
-    out = Out(tmp_path, alarm_command=(script(tmp_path, "exit 0"),))
-    telling = AlarmsOut(out.config, out.log, lambda: None, lambda: out.now)
-    telling.ring(ALARM)
-    for number in range(2 * limits.ALARMS_WAITING):
-        telling.ring(of_client(number))
-    assert telling.untold()[0] == ALARM
-    assert len(telling.untold()) == 1 + limits.ALARMS_WAITING // 2
-    out.close()
-
-
-def test_nor_out_of_those_that_could_not_be_told_yet(tmp_path: Path) -> None:
-    out = Out(tmp_path, alarm_command=(script(tmp_path, "exit 3"),))
-
-    async def work() -> None:
-        telling = out.start()
-        await telling._tell(ALARM)
-        for number in range(limits.ALARMS_WAITING):
-            out.now += 3600
-            await telling._tell(of_client(number))
-        assert telling.untold()[0] == ALARM
-        await telling.close()
-
-    run(work)
     out.close()
 
 
@@ -458,79 +369,4 @@ def test_a_bug_costs_one_alarm_and_no_other(tmp_path: Path, monkeypatch: pytest.
     run(work)
     assert (tmp_path / "ran").read_text() == "192.0.2.7:25\n"
     assert "alarms failed" in out.told()
-    out.close()
-
-
-def test_a_trial_goes_by_each_way_as_often_as_somebody_asks_and_says_how_each_went(tmp_path: Path) -> None:
-    sendmail = tmp_path / "sendmail"
-    sendmail.write_text(f"#!/bin/sh\ncat >>{tmp_path}/mails\n")
-    sendmail.chmod(0o755)
-    out = Out(
-        tmp_path,
-        alarm_command=(script(tmp_path, "echo it went wrong >&2; exit 3"),),
-        alarm_mail_to="postmaster@a.test",
-        alarm_sendmail=sendmail,
-    )
-    tried: list[dict[str, str]] = []
-
-    async def work() -> None:
-        telling = out.start()
-        for _ in range(limits.ALARMS_OUT_PER_HOUR + 1):
-            tried.append(await telling.try_out())
-        await telling.close()
-
-    run(work)
-    failed = f"{tmp_path}/tell: exit status 3: it went wrong"
-    assert tried == [{"command": failed, "mail": ""}] * (limits.ALARMS_OUT_PER_HOUR + 1)
-    assert f'alarms failed by=command detail="{failed}"' in out.told()
-    assert "alarms told by=mail subject=alarms reason=trial" in out.told()
-    out.close()
-    mails = (tmp_path / "mails").read_text()
-    assert mails.count("Nothing is wrong.") >= len(tried)
-    assert "No mail waits" not in mails
-    assert "told again after" not in mails
-
-
-def test_a_trial_is_no_alarm_that_has_gone_out_and_holds_none_back(tmp_path: Path) -> None:
-    out = Out(tmp_path, alarm_command=(script(tmp_path, f"cat >>{tmp_path}/json"),))
-
-    async def work() -> None:
-        telling = out.start()
-        await telling.try_out()
-        assert telling.untold() == []
-        telling.ring(Alarm(Reason.TRIAL, "alarms", NOW))
-        await eventually(lambda: out.told().count("alarms told") == 2)
-        await telling.close()
-
-    run(work)
-    out.close()
-
-
-def test_what_waits_goes_once_a_trial_has_gone(tmp_path: Path) -> None:
-    """Its next try may be an hour away, and somebody has just mended the mail server."""
-    out = Out(tmp_path, alarm_command=(script(tmp_path, f"[ -e {tmp_path}/well ] && cat >>{tmp_path}/json"),))
-
-    async def work() -> None:
-        telling = out.start()
-        telling.ring(ALARM)
-        await eventually(lambda: "alarms failed" in out.told())
-        assert (await telling.try_out())["command"]
-        (tmp_path / "well").touch()
-        assert await telling.try_out() == {"command": ""}
-        await eventually(lambda: "alarms told by=command subject=192.0.2.7:25" in out.told())
-        await telling.close()
-
-    run(work)
-    out.close()
-
-
-def test_without_a_way_a_trial_tries_none(tmp_path: Path) -> None:
-    out = Out(tmp_path)
-
-    async def work() -> None:
-        telling = out.start()
-        assert await telling.try_out() == {}
-        await telling.close()
-
-    run(work)
     out.close()
