@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -22,6 +23,7 @@ from gateway.cli.shell import (
 )
 from gateway.config import DEFAULT_PATH, Config
 from gateway.config_text import ConfigurationError
+from gateway.errors import EnvironmentFailureError
 from gateway.policy import limits
 
 
@@ -51,7 +53,6 @@ def status(settings: Settings, watch: bool, every: float | None, as_json: bool) 
 
 def _once(settings: Settings, *, as_json: bool) -> int:
     from gateway.observe.protection import is_protecting
-    from gateway.operator import service
     from gateway.operator import status as asking
 
     config = _config(settings)
@@ -61,7 +62,7 @@ def _once(settings: Settings, *, as_json: bool) -> int:
         if as_json:
             print_json({**kept, "running": False, "protecting": False})
         else:
-            starting = service.starting(is_default=settings.path == DEFAULT_PATH)
+            starting = _starting(settings, config)
             unheard = asking.unheard(config.control_socket)
             told = asking.without_answer(unheard) if unheard else asking.without_daemon(starting)
             _print_answer(told, good=False)
@@ -73,6 +74,17 @@ def _once(settings: Settings, *, as_json: bool) -> int:
         _print_answer(asking.answer(answer), good=is_protecting(answer))
         print_lines(asking.facts(answer))
     return FINE if is_protecting(answer) else NEGATIVE
+
+
+def _starting(settings: Settings, config: Config) -> str:
+    """How a daemon is started here, and mail taken over."""
+    from gateway.intercept.wanted import Wanted, read_wanted
+    from gateway.operator import service
+
+    is_down = False
+    with contextlib.suppress(EnvironmentFailureError):  # the doctor says more
+        is_down = read_wanted(config.wanted_file) is Wanted.DOWN
+    return service.starting(is_default=settings.path == DEFAULT_PATH, is_down=is_down)
 
 
 def _config(settings: Settings) -> Config:
@@ -103,10 +115,9 @@ def _print_answer(line: str, *, good: bool) -> None:
 
 def _watch(settings: Settings, every: float, *, as_json: bool) -> int:
     from gateway.cli.screen import Ears, FullScreen
-    from gateway.operator import service, watching
+    from gateway.operator import watching
 
-    starting = service.starting(is_default=settings.path == DEFAULT_PATH)
-    watched = watching.Watch(settings.config, starting)
+    watched = watching.Watch(settings.config, _starting(settings, settings.config))
     screen = FullScreen() if sys.stdout.isatty() and not as_json else None
     with Ears(screen) as ears:
         while True:

@@ -49,7 +49,7 @@ class Roles:
         # Parsing an address costs as much as the rest of the gate, and mail servers are few.
         self._is_inside = lru_cache(limits.ADDRESSES_CACHED)(lambda address: _within(address, networks))
         self._is_allowed = lru_cache(limits.ADDRESSES_CACHED)(lambda address: _within(address, allowed))
-        self._is_nobodys = lru_cache(limits.ADDRESSES_CACHED)(_is_nobodys)
+        self._is_nobodys = lru_cache(limits.ADDRESSES_CACHED)(is_nobodys)
 
     def of(self, flow: Flow, in_interface: str) -> Role | Refusal:
         """The gateway's role for this flow, or why it has none and what becomes of the SYN."""
@@ -80,7 +80,7 @@ class Roles:
         return Role.SENDING if from_inside else Role.RECEIVING
 
 
-def _is_nobodys(address: str) -> bool:
+def is_nobodys(address: str) -> bool:
     """Which no connection across machines has, or (link-local, IPv6) many of one name: to bind to one that
     means nobody or everybody, and anybody can forge, would be to dial in our own name."""
     parsed = ip_address(address)

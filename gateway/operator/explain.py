@@ -1,7 +1,8 @@
 """`nightmail explain`: what would happen to a connection to or from an address now, and why.
 
 Works on configuration and memory of peers directly, so it needs no running daemon; whether one runs is told.
-Follows `runtime.worker.surroundings`: the lists first, then the rest after failures, then the pin.
+Follows the rules, and `runtime.worker.surroundings`: where it is first (`aside`), then the lists, then the
+rest after failures, then the pin.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from gateway.observe.protection import is_protecting
 from gateway.operator import peers as showing
 from gateway.operator import sources as clients
 from gateway.operator import status as asking
+from gateway.operator.aside import Aside, aside
 from gateway.peers.history import PeerEvent
 from gateway.peers.look_store import LookStore, Trouble
 from gateway.peers.pins import Destination, Pin
@@ -55,12 +57,21 @@ class Story:
     """Of each worker: how many offers in a row the address has ignored, and whether it gets fewer now."""
     dead_end: bool = False
     """The kernel lets SYNs there by."""
+    aside: Aside | None = None
+    """Why it is none of ours, by where it is."""
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether a gateway here looks at connections there at all."""
+        return self.takes_port and self.aside is None
 
     @property
     def verdict(self) -> Reason | None:
         """Why a session of ours to it would stay in clear; None: it is encrypted if an offer comes."""
         if not self.takes_port:
             return Reason.NOT_OURS
+        if self.aside is not None:
+            return self.aside.reason
         if self.daemon:
             return Reason.BYPASSED
         if self.always:
@@ -113,7 +124,7 @@ def story(config: Config, destination: Destination, now: int) -> Story:
     takes_port = destination.port in config.ports
     dead_end = kernel.is_dead_end(destination.address, destination.port)
     found = (destination, takes_port, daemon, silent, listed, offers_only, always)
-    return Story(*found, **known, dead_end=dead_end)
+    return Story(*found, **known, dead_end=dead_end, aside=aside(config, destination.address))
 
 
 def _listed(config: Config, address: str) -> tuple[str, bool]:
@@ -156,9 +167,9 @@ def told(story: Story, now: int) -> Iterator[str]:
     """The story, for a person."""
     yield str(story.destination)
     yield f"  {_now(story)}"
-    if story.daemon and story.takes_port:
+    if story.daemon and story.is_asked:
         yield "  What follows holds once a daemon protects."
-    if story.silent and story.takes_port:
+    if story.silent and story.is_asked:
         yield f"  That holds if a gateway carries it now: {_SILENT} (`nightmail doctor` says more)."
     yield from (f"  {line}" for line in _remembered(story))
     if story.trouble is not None:
@@ -174,8 +185,10 @@ def told(story: Story, now: int) -> Iterator[str]:
 
 def _now(story: Story) -> str:
     verdict = story.verdict
-    if verdict is Reason.NOT_OURS:
+    if not story.takes_port:
         return f"A connection there passes untouched: port {story.destination.port} is not in mail.ports."
+    if story.aside is not None:
+        return f"A connection there passes untouched, in clear: {story.aside.why}."
     if verdict is Reason.BYPASSED:
         return f"A connection there now goes in clear: {story.daemon}."
     if verdict is Reason.NEVER:
@@ -195,8 +208,9 @@ def _now(story: Story) -> str:
 
 
 def _remembered(story: Story) -> Iterator[str]:
-    if story.pin is None:
+    if story.pin is None and story.is_asked:
         yield "Nobody is remembered there: whoever offers first is believed."
+    if story.pin is None:
         return
     yield "Remembered there:"
     yield from list(showing.in_full(story.pin))[1:]
@@ -222,6 +236,7 @@ def as_json(story: Story, now: int) -> dict[str, Any]:
     return {
         "address": story.destination.address,
         "port": story.destination.port,
+        "untouched": story.aside.why if story.aside is not None else None,
         "stays_in_clear": story.verdict.value if story.verdict is not None else None,
         "daemon": _SILENT if story.silent else story.daemon or "protects",
         "listed": story.listed or None,

@@ -44,9 +44,14 @@ def found() -> Service | None:
     return Service(facts.get("ActiveState") in _RUNS, facts.get("UnitFileState") == "enabled")
 
 
-def starting(*, is_default: bool) -> str:
-    """How a daemon is started here. `is_default`: the service reads this configuration."""
-    if is_default and found() is not None:
+def starting(*, is_default: bool, is_down: bool = False) -> str:
+    """How a daemon is started here. `is_default`: the service reads this configuration; `is_down`: the rules
+    are to stay out."""
+    has_service = is_default and found() is not None
+    if is_down:
+        then = "" if has_service else ", then `nightmail run`,"
+        return f"`nightmail down` was said: `nightmail up`{then} takes mail over again"
+    if has_service:
         return "`nightmail up` starts it; `journalctl -u nightmail` says why the last one ended"
     return "`nightmail run` starts it"
 

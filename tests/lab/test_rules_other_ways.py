@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from gateway.errors import Reason
 from gateway.intercept import kernel
+from gateway.operator.aside import aside
 from tests.lab.own_namespaces import ip, link
-from tests.lab.rules_ground import HOSTS, A, B, G, GateProcess, R, Server, apply, sh, talk, within
+from tests.lab.rules_ground import CONFIG, HOSTS, A, B, G, GateProcess, R, Server, apply, sh, talk, within
 from tests.lab.two_sites import BOTH_FAMILIES
 
 THERE = {False: "10.3.0.2", True: "fd00:3::2"}
@@ -35,6 +37,20 @@ def test_mail_to_a_network_on_neither_side_passes(router: None, other_network: N
         assert banner.split()[3] == HOSTS[A][v6]
         assert gate.count("syn") == 0
     assert within(G, kernel.passed_counts)["lan"] >= 1, "and nobody would know of it"
+    assert reason_at_the_gateway(THERE[v6]) is Reason.BYPASSED, "as `explain` says"
+
+
+def reason_at_the_gateway(address: str) -> Reason | None:
+    """Why `explain` would say there that it passes."""
+    found = within(G, lambda: aside(CONFIG, address))
+    return found.reason if found else None
+
+
+@BOTH_FAMILIES
+def test_what_explain_says_of_the_others(router: None, other_network: None, v6: bool) -> None:
+    own = ("10.1.0.1", "fd00:1::1")[v6]
+    expected = {HOSTS[B][v6]: None, HOSTS[A][v6]: Reason.NOT_OURS, own: Reason.NOT_OURS}
+    assert {address: reason_at_the_gateway(address) for address in expected} == expected
 
 
 @BOTH_FAMILIES
@@ -80,3 +96,4 @@ def test_the_way_of_our_own_sockets_decides(two_ways_out: None, v6: bool) -> Non
     with Server(B, v6, FAR[v6]), GateProcess() as gate:
         talk(A, B, v6, address=FAR[v6])
         assert gate.wait("accepted")
+    assert reason_at_the_gateway(FAR[v6]) is None, "nobody can tell without the sender"

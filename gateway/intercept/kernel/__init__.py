@@ -40,7 +40,15 @@ from gateway.intercept.kernel.iptables import Iptables, gate_counts, is_in_ipset
 from gateway.intercept.kernel.kind import Kind
 from gateway.intercept.kernel.lifts import Lifts
 from gateway.intercept.kernel.nft import NftTables
-from gateway.intercept.kernel.routing import Routing, families, keep_open, let_go, spoken, with_routes
+from gateway.intercept.kernel.routing import (
+    Routing,
+    families,
+    interface_to,
+    keep_open,
+    let_go,
+    spoken,
+    with_routes,
+)
 from gateway.intercept.kernel.sysctls import Sysctls, icmp_seconds_apart
 from gateway.intercept.kernel.vlans import OtherVlansError
 from gateway.intercept.marks import MarkBits
@@ -64,6 +72,7 @@ __all__ = [
     "gate_counts",
     "icmp_seconds_apart",
     "inside_networks",
+    "interface_to",
     "is_dead_end",
     "is_in_ipset",
     "keep_open",

@@ -230,6 +230,12 @@ def own_addresses() -> tuple[Network, ...]:
     return with_routes(_own_addresses)
 
 
+def interface_to(address: str, mark: int = 0) -> str:
+    """By which interface a packet of this machine with this mark leaves for there: lo, if it stays here; "",
+    if there is no way, or it is another one for some senders."""
+    return with_routes(lambda ip: _interface_to(ip, address, mark))
+
+
 def _missing(ip: Any, wanted: Sequence[PolicyRule | _Route]) -> list[str]:
     here = families()
     present = _policy_rules(ip)
@@ -328,6 +334,17 @@ def _routed_networks(ip: Any, interfaces: Iterable[str], others: Iterable[str]) 
             of_family = _without(of_family, _routed_by_hand(ip, family, outside - indexes))
         networks += collapse_addresses(of_family)
     return tuple(networks)
+
+
+def _interface_to(ip: Any, address: str, mark: int) -> str:
+    try:
+        (route,) = ip.route("get", dst=address, mark=mark)
+    except NetlinkError:
+        return ""
+    found = _name(route.get_attr("RTA_OIF")) or ""
+    # With a source that is not this machine's own the kernel tells no way of what starts here.
+    by_sender = any(rule["src_len"] for rule in ip.get_rules(family=route["family"]))
+    return "" if by_sender and found != LOOPBACK else found
 
 
 def _indexes(ip: Any, interfaces: Iterable[str]) -> set[int]:

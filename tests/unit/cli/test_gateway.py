@@ -11,7 +11,7 @@ import pytest
 
 from gateway.config import Config
 from gateway.errors import EnvironmentFailureError
-from gateway.intercept.wanted import Wanted, read_wanted
+from gateway.intercept.wanted import Wanted, Word, read_wanted, record_octets, record_word
 from gateway.operator import check, lifecycle, planning
 from gateway.runtime.supervisor import supervisor
 from tests.unit.cli.asking import invoked
@@ -79,6 +79,17 @@ def test_status_without_a_daemon(file: Path) -> None:
     assert result.exit_code == 1
     assert result.stdout.startswith("NO, mail passes in clear: no daemon is running")
     assert json.loads(invoked(file, "status", "--json").stdout) == {"running": False, "protecting": False}
+
+
+def test_status_without_a_daemon_behind_a_down(file: Path) -> None:
+    """A daemon alone would carry nothing. A word that cannot be read is the doctor's matter."""
+    wanted = file.parent / "state" / "wanted.json"
+    record_word(wanted, Word(Wanted.DOWN))
+    assert (
+        "(`nightmail down` was said: `nightmail up`, then `nightmail run`," in invoked(file, "status").stdout
+    )
+    record_octets(wanted, b"?")
+    assert "(`nightmail run` starts it)" in invoked(file, "status").stdout
 
 
 def test_check(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

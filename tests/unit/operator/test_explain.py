@@ -18,6 +18,7 @@ from gateway.crypto.keys import IdentityKey
 from gateway.errors import EnvironmentFailureError, Reason
 from gateway.intercept import kernel
 from gateway.operator import explain
+from gateway.operator.aside import Aside
 from gateway.peers.pins import Destination, MetPeer
 from gateway.peers.store import PinStore
 from gateway.policy import limits
@@ -31,6 +32,12 @@ PEER = IdentityKey.from_seed(b"o" * 32).public
 def config(tmp_path: Path) -> Config:
     (tmp_path / "state").mkdir(mode=0o700)
     return Config(state_dir=tmp_path / "state", run_dir=tmp_path / "run")
+
+
+@pytest.fixture(autouse=True)
+def nothing_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever this machine has its interfaces and routes."""
+    monkeypatch.setattr(explain, "aside", lambda config, address: None)
 
 
 def told(config: Config, at: Destination = HERE, ignored: object = None) -> tuple[Reason | None, str]:
@@ -78,6 +85,20 @@ def test_lists_and_ports(config: Config) -> None:
     assert verdict is None
     assert "gets no offer" in text
     assert told(config, Destination("192.0.2.7", 587))[0] is Reason.NOT_OURS
+
+
+def test_what_is_aside_comes_before_all_else(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is remembered or listed: no gateway looks at it."""
+    elsewhere = Aside(Reason.BYPASSED, "the route leads by dmz")
+    monkeypatch.setattr(explain, "aside", lambda config, address: elsewhere)
+    verdict, text = told(replace(config, always=(ip_network("192.0.2.7"),)))
+    assert verdict is Reason.BYPASSED
+    assert "passes untouched, in clear: the route leads by dmz." in text
+    assert "looked at" not in text
+    assert "believed" not in text
+    story = explain.story(config, HERE, 0)
+    assert "no daemon is running" not in "\n".join(explain.told(story, 0)), "it would change nothing"
+    assert explain.as_json(story, 0)["untouched"] == "the route leads by dmz"
 
 
 def test_always_comes_first(config: Config) -> None:

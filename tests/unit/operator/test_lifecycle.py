@@ -407,6 +407,9 @@ def test_no_service(config: Config, systemd: FakeSystemd, state: str) -> None:
 def test_how_a_daemon_is_started(config: Config, systemd: FakeSystemd) -> None:
     assert service.starting(is_default=True).startswith("`nightmail up` starts it")
     assert service.starting(is_default=False) == "`nightmail run` starts it"
+    down = "`nightmail down` was said: `nightmail up`{} takes mail over again"
+    assert service.starting(is_default=True, is_down=True) == down.format("")
+    assert service.starting(is_default=False, is_down=True) == down.format(", then `nightmail run`,")
     systemd.state["LoadState"] = "not-found"
     assert service.starting(is_default=True) == "`nightmail run` starts it"
 
