@@ -26,6 +26,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 MODULES: Final = (
     "crypto/*",
     "intercept/admission",
+    "intercept/counted",
     "intercept/gate",
     "intercept/held",
     "intercept/icmp_budget",

@@ -2,7 +2,8 @@
 
 Pure. Sources that never upgraded go first: for them every limit is `STRANGERS_SHARE` of what it is, so that a
 crowd of strangers costs no peer its channel. A forged SYN counts towards no source: what comes from outside
-counts once its client has proven its address. Counterpart: `gate`, which asks before each new flow.
+counts once its client has proven its address. Counterparts: `gate`, which asks before each new flow;
+`counted`, which says what a source is.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.errors import IdentityHashed
+from gateway.intercept.counted import counted_as
 from gateway.intercept.syn import Flow
 from gateway.policy import limits
 from gateway.smtp.events import Role
@@ -83,10 +85,11 @@ class Admission:
 
         `awaited`: SYNs taken whose clients have not come yet.
         """
-        limit = self._over(flow, awaited, limits.STRANGERS_SHARE)
+        source = counted_as(flow, role)
+        limit = self._over(source, awaited, limits.STRANGERS_SHARE)
         if limit is None or not self._is_known(flow, role):
             return limit
-        return self._over(flow, awaited, 1.0)
+        return self._over(source, awaited, 1.0)
 
     def is_far_over(self, source: str) -> bool:
         """Whether one more session is too many although its SYN was taken.
@@ -95,9 +98,9 @@ class Admission:
         """
         return self.sessions.is_full(source, limits.FAR_OVER_SHARE)
 
-    def _over(self, flow: Flow, awaited: int, share: float) -> Limit | None:
-        if self.sessions.is_full(flow.source, share):
+    def _over(self, source: str, awaited: int, share: float) -> Limit | None:
+        if self.sessions.is_full(source, share):
             return Limit.SESSIONS
-        if self.connects.is_full(flow.source, share):
+        if self.connects.is_full(source, share):
             return Limit.CONNECTS
         return Limit.AWAITED if awaited >= self._awaited * share else None

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 
 from gateway.immutable import immutable
 from gateway.intercept.admission import Admission, Bounds, IsKnown, Limit
+from gateway.intercept.counted import counted_as
 from gateway.intercept.held import Held, HeldSyns, Token
 from gateway.intercept.marks import Verdict
 from gateway.intercept.outcomes import VERDICT_OF, DialOutcome
@@ -71,13 +72,21 @@ class Claim(enum.Enum):
     """Not through the gate (a process of this very box called our listener): reset it."""
 
 
+@immutable
+class _LetIn:
+    """One whose client has not been accepted yet: since when, and whom it counts for."""
+
+    since: float
+    source: str
+
+
 @dataclass(slots=True)
 class _Server:
     """An inside server: when it last answered, who probes it, and who waits for that."""
 
     answered: float | None = None
     probes: dict[Flow, float] = field(default_factory=dict)  # began when
-    waiting: dict[Flow, None] = field(default_factory=dict)  # in order of arrival
+    waiting: dict[Flow, str] = field(default_factory=dict)  # with its source, in order of arrival
 
 
 class Gate:
@@ -94,10 +103,10 @@ class Gate:
         self.has_room = True
         """Whether the process has descriptors for one more session. Only whoever has them can tell."""
         self._held = HeldSyns(held_limit, held_per_source_limit)
-        self._dialling: set[Flow] = set()
-        self._ready: dict[Flow, float] = {}  # dialled and unclaimed, since when
-        self._expected: dict[Flow, float] = {}  # taken before dialling, since when
-        self._live: set[Flow] = set()
+        self._dialling: dict[Flow, str] = {}  # with whom each counts for
+        self._ready: dict[Flow, _LetIn] = {}  # dialled and unclaimed
+        self._expected: dict[Flow, _LetIn] = {}  # taken before dialling
+        self._live: dict[Flow, str] = {}  # with whom each counts for
         self._servers: dict[tuple[str, int], _Server] = {}
 
     @property
@@ -151,9 +160,9 @@ class Gate:
     def dial_finished(self, flow: Flow, outcome: DialOutcome, now: float) -> list[GateCommand]:
         """A dial ended: one that a command asked for, or one after an accept (then only noted)."""
         server = self._servers.get(flow.server)
-        if flow in self._dialling:
-            self._dialling.discard(flow)
-            return self._gate_dial_finished(flow, outcome, server, now)
+        source = self._dialling.pop(flow, None)
+        if source is not None:
+            return self._gate_dial_finished(flow, source, outcome, server, now)
         if server is not None:
             server.answered = now if outcome is DialOutcome.CONNECTED else None
         elif outcome is DialOutcome.CONNECTED and flow in self._live:
@@ -166,18 +175,18 @@ class Gate:
 
     def accepted(self, flow: Flow) -> Claim:
         """The listener accepted this flow; it is live until `ended`."""
-        if self._ready.pop(flow, None) is not None:
-            self._admission.connects.remove(flow.source)
-            claim = Claim.DIALLED
-        elif self._expected.pop(flow, None) is not None:
-            if flow not in self._live and self._admission.is_far_over(flow.source):
-                return Claim.TOO_MANY
-            claim = Claim.DIAL_NOW
+        let_in, claim = self._ready.pop(flow, None), Claim.DIALLED
+        if let_in is not None:
+            self._admission.connects.remove(let_in.source)
         else:
-            return Claim.STRANGER
+            let_in, claim = self._expected.pop(flow, None), Claim.DIAL_NOW
+            if let_in is None:
+                return Claim.STRANGER
+            if flow not in self._live and self._admission.is_far_over(let_in.source):
+                return Claim.TOO_MANY
         if flow not in self._live:
-            self._live.add(flow)
-            self._admission.sessions.add(flow.source)
+            self._live[flow] = let_in.source
+            self._admission.sessions.add(let_in.source)
         return claim
 
     def ended(self, flow: Flow, *, by_reset: bool = False) -> list[GateCommand]:
@@ -186,9 +195,7 @@ class Gate:
         Not behind a reset: a stateful filter on the way has seen the SYN before the reset, takes the whole
         connection for closed and would drop what follows. It understands the SYN that comes again.
         """
-        if flow in self._live:
-            self._live.discard(flow)
-            self._admission.sessions.remove(flow.source)
+        self._no_longer_live(flow)
         held = self._held.get(flow)
         if held is None or self._is_awaited(flow):
             return []
@@ -205,22 +212,20 @@ class Gate:
         if server is not None:
             server.probes.pop(flow, None)
             server.waiting.pop(flow, None)
-        dialling, ready = flow in self._dialling, self._ready.pop(flow, None)
-        self._dialling.discard(flow)
         self._expected.pop(flow, None)
-        if dialling or ready is not None:
-            self._admission.connects.remove(flow.source)
-        if flow in self._live:
-            self._live.discard(flow)
-            self._admission.sessions.remove(flow.source)
+        source, ready = self._dialling.pop(flow, None), self._ready.pop(flow, None)
+        if ready is not None:
+            source = ready.source
+        if source is not None:
+            self._admission.connects.remove(source)
+        self._no_longer_live(flow)
         return [] if held is None else [GiveVerdict(held.token, Verdict.PASS)]
 
     def tick(self, now: float) -> list[GateCommand]:
         """Time passed: unclaimed dials are closed, silent probes get company. Call about once a second."""
         commands: list[GateCommand] = []
         for flow in _older_than(self._ready, now - limits.UNCLAIMED_SECONDS):
-            del self._ready[flow]
-            self._admission.connects.remove(flow.source)
+            self._admission.connects.remove(self._ready.pop(flow).source)
             commands.append(CloseUnclaimed(flow))
         for flow in _older_than(self._expected, now - limits.UNCLAIMED_SECONDS):
             del self._expected[flow]
@@ -258,19 +263,20 @@ class Gate:
         over = self._admission.refuses(flow, role, len(self._expected))
         if over is not None:
             return [GiveVerdict(token, Verdict.PASS, over)]
-        if self._held.is_full_for(flow.source):
-            return self._take_first(token, flow, now)
+        source = counted_as(flow, role)
+        if self._held.is_full_for(source):
+            return self._take_first(token, flow, source, now)
         if role is Role.RECEIVING:
-            return self._receiving_syn(token, flow, now)
+            return self._receiving_syn(token, flow, source, now)
         self._held.add(flow, Held(token, role, now))
-        return [self._dial(flow)]
+        return [self._dial(flow, source)]
 
-    def _receiving_syn(self, token: Token, flow: Flow, now: float) -> list[GateCommand]:
+    def _receiving_syn(self, token: Token, flow: Flow, source: str, now: float) -> list[GateCommand]:
         server = self._servers.setdefault(flow.server, _Server())
         if _answers(server, now):
-            return self._take_first(token, flow, now)
+            return self._take_first(token, flow, source, now)
         self._held.add(flow, Held(token, Role.RECEIVING, now))
-        server.waiting[flow] = None
+        server.waiting[flow] = source
         return self._probe_further(server, now)
 
     def _probe_further(self, server: _Server, now: float) -> list[GateCommand]:
@@ -280,23 +286,24 @@ class Gate:
         """
         if not server.waiting or any(now - began < limits.PROBE_SECONDS for began in server.probes.values()):
             return []
-        probing = {probe.source for probe in server.probes}
+        probing = {counted_as(probe, Role.RECEIVING) for probe in server.probes}
         flow = next(
-            (each for each in server.waiting if each.source not in probing), next(iter(server.waiting))
+            (each for each, source in server.waiting.items() if source not in probing),
+            next(iter(server.waiting)),
         )
-        del server.waiting[flow]
+        source = server.waiting.pop(flow)
         server.probes[flow] = now
-        return [self._dial(flow)]
+        return [self._dial(flow, source)]
 
     def _gate_dial_finished(
-        self, flow: Flow, outcome: DialOutcome, server: _Server | None, now: float
+        self, flow: Flow, source: str, outcome: DialOutcome, server: _Server | None, now: float
     ) -> list[GateCommand]:
         commands: list[GateCommand] = []
         held = self._held.release(flow)
         if outcome is DialOutcome.CONNECTED:
-            self._ready[flow] = now
+            self._ready[flow] = _LetIn(now, source)
         else:
-            self._admission.connects.remove(flow.source)
+            self._admission.connects.remove(source)
         if held is not None:
             commands.append(GiveVerdict(held.token, VERDICT_OF[outcome]))
         if server is None or server.probes.pop(flow, None) is None:
@@ -321,23 +328,28 @@ class Gate:
 
     def _take_waiting(self, server: _Server, now: float) -> list[GateCommand]:
         commands: list[GateCommand] = []
-        for flow in server.waiting:
+        for flow, source in server.waiting.items():
             held = self._held.release(flow)
             if held is not None:
-                commands += self._take_first(held.token, flow, now)
+                commands += self._take_first(held.token, flow, source, now)
         server.waiting.clear()
         return commands
 
     # --- Keeping books ------------------------------------------------------------------------------
 
-    def _dial(self, flow: Flow) -> Dial:
+    def _dial(self, flow: Flow, source: str) -> Dial:
         if flow not in self._dialling:
-            self._dialling.add(flow)
-            self._admission.connects.add(flow.source)
+            self._dialling[flow] = source
+            self._admission.connects.add(source)
         return Dial(flow)
 
-    def _take_first(self, token: Token, flow: Flow, now: float) -> list[GateCommand]:
-        self._expected[flow] = now
+    def _no_longer_live(self, flow: Flow) -> None:
+        source = self._live.pop(flow, None)
+        if source is not None:
+            self._admission.sessions.remove(source)
+
+    def _take_first(self, token: Token, flow: Flow, source: str, now: float) -> list[GateCommand]:
+        self._expected[flow] = _LetIn(now, source)
         return [GiveVerdict(token, Verdict.TAKE)]
 
     def _is_awaited(self, flow: Flow) -> bool:
@@ -348,7 +360,7 @@ class Gate:
     def _hold_if_room(
         self, token: Token, flow: Flow, role: Role, now: float, otherwise: Verdict
     ) -> list[GateCommand]:
-        if self._held.is_full_for(flow.source):
+        if self._held.is_full_for(counted_as(flow, role)):
             return [GiveVerdict(token, otherwise)]
         self._held.add(flow, Held(token, role, now))
         return []
@@ -358,11 +370,11 @@ def _answers(server: _Server, now: float) -> bool:
     return server.answered is not None and now - server.answered < limits.SERVER_ANSWERS_SECONDS
 
 
-def _older_than(since: dict[Flow, float], bound: float) -> list[Flow]:
+def _older_than(let_in: dict[Flow, _LetIn], bound: float) -> list[Flow]:
     """Entries are in order of time, so the first young one ends the search."""
     old: list[Flow] = []
-    for flow, began in since.items():
-        if began > bound:
+    for flow, one in let_in.items():
+        if one.since > bound:
             break
         old.append(flow)
     return old

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable
 
 from gateway.immutable import immutable
+from gateway.intercept.counted import counted_as
 from gateway.intercept.syn import Flow
 from gateway.smtp.events import Role
 
@@ -48,20 +49,22 @@ class HeldSyns:
         return self._by_flow.items()
 
     def is_full_for(self, source: str) -> bool:
+        """`source` as `counted_as` names it."""
         return len(self._by_flow) >= self._limit or self._of_source[source] >= self._per_source_limit
 
     def add(self, flow: Flow, held: Held) -> None:
         self._by_flow[flow] = held
-        self._of_source[flow.source] += 1
+        self._of_source[counted_as(flow, held.role)] += 1
 
     def release(self, flow: Flow) -> Held | None:
         """The one of this flow, which is held no longer; None if there was none."""
         held = self._by_flow.pop(flow, None)
         if held is None:
             return None
-        self._of_source[flow.source] -= 1
-        if not self._of_source[flow.source]:
-            del self._of_source[flow.source]
+        source = counted_as(flow, held.role)
+        self._of_source[source] -= 1
+        if not self._of_source[source]:
+            del self._of_source[source]
         return held
 
     def clear(self) -> None:

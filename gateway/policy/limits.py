@@ -167,7 +167,7 @@ TELL_ANSWER_SECONDS: Final = 1.0
 HELD_SYNS: Final = 4096
 """Held SYNs of one worker beyond which the gate turns to accept-first."""
 HELD_SYNS_PER_SOURCE: Final = 512
-"""The same for one source address."""
+"""The same for one source."""
 QUEUE_LENGTH: Final = 4096
 """Packets the kernel holds for one worker's queue before its fail-open flag lets them pass: what a worker
 judges in half a second. Whoever comes behind a full queue waits as long."""
@@ -208,7 +208,8 @@ SESSIONS: Final = 12_000
 """Sessions of one worker at a time, at some 20 KB each; fewer where descriptors would not suffice for them.
 Beyond, new connections pass as without us."""
 SESSIONS_PER_SOURCE: Final = 4_000
-"""The same of one source address: a third, so that no single one can fill the worker."""
+"""The same of one source (`intercept.counted` says what that is): a third, so that no single one can fill the
+worker."""
 DESCRIPTORS_KEPT: Final = 512
 """Of a process's descriptors so many are for dials, files and the queue; the others make sessions."""
 SPARE_DESCRIPTORS: Final = 64
@@ -218,7 +219,7 @@ CONNECTS: Final = 8192
 CONNECTS_PER_SOURCE: Final = 1024
 """The same for one source: an inside host that tries a thousand dead addresses at once is no mail server."""
 AWAITED: Final = 1 << 16
-"""SYNs taken whose clients have not been accepted yet, about 300 octets each. Only a flood has so many in
+"""SYNs taken whose clients have not been accepted yet, about 400 octets each. Only a flood has so many in
 `UNCLAIMED_SECONDS`: most of them forged, so there is no limit per source, which could be forged as well."""
 STRANGERS_SHARE: Final = 0.75
 """Of these limits, and of the handshakes, for sources that never upgraded: they pass in clear first."""

@@ -55,7 +55,10 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
         "tests/unit/crypto/test_handshake.py",
         "tests/unit/crypto/test_handshake_forged.py",
     ),
-    "gateway/runtime/worker/surroundings.py": ("tests/unit/runtime/worker/test_surroundings.py",),
+    "gateway/runtime/worker/surroundings.py": (
+        "tests/unit/runtime/worker/test_surroundings.py",
+        "tests/unit/runtime/worker/test_sessions.py",
+    ),
     "gateway/crypto/tickets.py": ("tests/unit/crypto/test_tickets.py",),
     "gateway/crypto/resumption.py": ("tests/unit/crypto/test_resumption.py",),
     "gateway/crypto/statement.py": ("tests/unit/crypto/test_statement.py",),
@@ -159,10 +162,15 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/intercept/gate.py": (
         "tests/unit/intercept/test_gate.py",
         "tests/unit/intercept/test_admission.py",
+        "tests/unit/intercept/test_counted.py",
     ),
     "gateway/intercept/roles.py": ("tests/unit/intercept/test_roles.py",),
     "gateway/intercept/icmp_budget.py": ("tests/unit/intercept/test_icmp_budget.py",),
-    "gateway/intercept/held.py": ("tests/unit/intercept/test_gate.py",),
+    "gateway/intercept/counted.py": ("tests/unit/intercept/test_counted.py",),
+    "gateway/intercept/held.py": (
+        "tests/unit/intercept/test_gate.py",
+        "tests/unit/intercept/test_counted.py",
+    ),
     "gateway/policy/ignored_offers.py": ("tests/unit/policy/test_ignored_offers.py",),
     "gateway/runtime/worker/memory.py": ("tests/unit/runtime/worker/test_memory.py",),
     "gateway/runtime/worker/saying.py": ("tests/unit/runtime/worker/test_saying.py",),

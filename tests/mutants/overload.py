@@ -12,12 +12,12 @@ from tests.mutants.mutant import Mutant, Room, mutants_of
 _admission = Room("gateway/intercept/admission.py")
 _admission.lacks(
     "sessions have a limit",
-    "        if self.sessions.is_full(flow.source, share):\n            return Limit.SESSIONS\n",
+    "        if self.sessions.is_full(source, share):\n            return Limit.SESSIONS\n",
     "",
 )
 _admission.lacks(
     "dials under way have a limit",
-    "        if self.connects.is_full(flow.source, share):\n            return Limit.CONNECTS\n",
+    "        if self.connects.is_full(source, share):\n            return Limit.CONNECTS\n",
     "",
 )
 _admission.lacks(
@@ -37,8 +37,8 @@ _admission.lacks(
 )
 _admission.lacks(
     "strangers go first",
-    "        limit = self._over(flow, awaited, limits.STRANGERS_SHARE)",
-    "        limit = self._over(flow, awaited, 1.0)",
+    "        limit = self._over(source, awaited, limits.STRANGERS_SHARE)",
+    "        limit = self._over(source, awaited, 1.0)",
 )
 _admission.lacks(
     "those who have upgraded get what strangers leave",
@@ -49,7 +49,7 @@ _admission.lacks(
 _gate = Room("gateway/intercept/gate.py")
 _gate.lacks(
     "held SYNs have a limit",
-    "        if self._held.is_full_for(flow.source):\n            return self._take_first(",
+    "        if self._held.is_full_for(source):\n            return self._take_first(",
     "        if False:\n            return self._take_first(",
 )
 _gate.lacks(
@@ -61,7 +61,7 @@ _gate.lacks(
 _gate.lacks("nobody is let in without descriptors", "        if not self.has_room:", "        if False:")
 _gate.lacks(
     "sessions whose SYNs came long before have a limit",
-    "            if flow not in self._live and self._admission.is_far_over(flow.source):",
+    "            if flow not in self._live and self._admission.is_far_over(let_in.source):",
     "            if False:",
 )
 
@@ -70,6 +70,50 @@ _held.lacks(
     "held SYNs of one source have a limit",
     " or self._of_source[source] >= self._per_source_limit\n",
     "\n",
+)
+
+_counted = Room("gateway/intercept/counted.py")
+_counted.lacks(
+    "a stranger's /64 is one source",
+    "    return _network(flow.source)\n",
+    "    return flow.source\n",
+)
+_counted.lacks(
+    "inside an address is a source",
+    "    if role is Role.SENDING or ",
+    "    if ",
+)
+_counted.lacks(
+    "addresses of IPv4 behind a translator are sources each",
+    "    if address.startswith(_TRANSLATED):\n",
+    "    if False:\n",
+)
+_held.lacks(
+    "held SYNs count for their source's network",
+    "        self._of_source[counted_as(flow, held.role)] += 1\n",
+    "        self._of_source[flow.source] += 1\n",
+)
+_gate.lacks(
+    "a network that a server ignores does not fill the row",
+    "            (each for each, source in server.waiting.items() if source not in probing),\n",
+    "            iter(()),\n",
+)
+_gate.lacks(
+    "a network has one probe while others wait",
+    "counted_as(probe, Role.RECEIVING)",
+    "probe.source",
+)
+_surroundings = Room("gateway/runtime/worker/surroundings.py")
+_surroundings.lacks(
+    "handshakes count for their source's network",
+    "self._handshakes.grants(counted, ",
+    "self._handshakes.grants(flow.source, ",
+)
+_sessions = Room("gateway/runtime/worker/sessions.py")
+_sessions.lacks(
+    "octets that wait count for their source's network",
+    "self._bank.opened(counted_as(flow, role))",
+    "self._bank.opened(flow.source)",
 )
 
 _budget = Room("gateway/policy/budget.py")
@@ -126,5 +170,15 @@ _endpoint.lacks(
 )
 
 OVERLOAD: Final[tuple[Mutant, ...]] = mutants_of(
-    _admission, _gate, _held, _budget, _receiving, _pressure, _connection, _endpoint
+    _admission,
+    _gate,
+    _held,
+    _counted,
+    _surroundings,
+    _sessions,
+    _budget,
+    _receiving,
+    _pressure,
+    _connection,
+    _endpoint,
 )

@@ -15,6 +15,7 @@ from typing import Protocol
 from gateway.config import Config, Placement
 from gateway.errors import Reason
 from gateway.intercept.admission import Limit
+from gateway.intercept.counted import counted_as
 from gateway.intercept.outcomes import DialOutcome
 from gateway.intercept.syn import Flow
 from gateway.observe.counters import Counters, Direction, Tally
@@ -116,7 +117,7 @@ class Sessions:
             near, far, machine = accepted, dialled, SendingSession(self._surroundings.sending(flow))
         else:
             near, far, machine = dialled, accepted, ReceivingSession(self._receiving(flow))
-        account = self._bank.opened(flow.source)
+        account = self._bank.opened(counted_as(flow, role))
         connection = Connection(
             self._loop, self._poller, self, machine, flow, session_id(os.urandom), near, far, account
         )
@@ -306,7 +307,7 @@ class Sessions:
             if role is Role.SENDING:
                 self.learning.note_channel_end(connection.flow, connection.channel_broke, self._loop.time())
         finally:
-            self._bank.closed(connection.flow.source)
+            self._bank.closed(counted_as(connection.flow, role))
             assert self.dialler is not None
             self.dialler.ended(connection.flow, by_reset=connection.was_reset)
             if not self._roles and self.on_empty is not None:

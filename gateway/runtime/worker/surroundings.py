@@ -16,6 +16,7 @@ from gateway.crypto.keys import EndorsementCache, Ephemerals
 from gateway.crypto.messages import DialledAddress
 from gateway.crypto.tickets import HeldTickets, OfferedTickets, TicketsOfPair
 from gateway.errors import Reason
+from gateway.intercept.counted import counted_as
 from gateway.intercept.syn import Flow
 from gateway.peers.looks import Look
 from gateway.peers.pins import Destination, Pin
@@ -26,6 +27,7 @@ from gateway.policy.ignored_offers import GETS_AN_OFFER, IgnoredOffers, Neighbou
 from gateway.runtime.order import Presented
 from gateway.runtime.worker.ahead import Ahead
 from gateway.session.context import ReceivingContext, SendingContext
+from gateway.smtp.events import Role
 
 
 class Pins(Protocol):
@@ -114,7 +116,8 @@ class Surroundings:
         unwanted = self._config.never + self._config.never_offer
         always = self._is_always(flow)
         source = self.sources.source_of(flow.source)
-        granted = self._handshakes.grants(flow.source, is_known=source.has_upgraded, now=now)
+        counted = counted_as(flow, Role.RECEIVING)
+        granted = self._handshakes.grants(counted, is_known=source.has_upgraded, now=now)
         return ReceivingContext(
             keys=self._keys,
             dialled=_dialled(flow.destination, flow.destination_port),

@@ -143,6 +143,8 @@ def test_all_sessions_are_looked_at_again_and_again(tmp_path: Path, monkeypatch:
     worker.close()
 
 
+IN_ONE_NETWORK = ["2001:db8:5:1::1", "2001:db8:5:1:2::1"]
+
 # --- What the log says of a session -------------------------------------------------------------------------
 
 
@@ -343,3 +345,35 @@ def test_how_each_channel_of_the_sending_side_ended_is_noted(
     assert noted == ([(flow(CLIENT), True)] if role is Role.SENDING else [])
     for each in (peer, server):
         each.close()
+
+
+# --- Whom it counts for -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("role", "accounts"), [(Role.RECEIVING, ["2001:db8:5:1::/64"]), (Role.SENDING, IN_ONE_NETWORK)]
+)
+def test_what_waits_for_a_strangers_network_is_one_account(
+    worker: Worker, role: Role, accounts: list[str]
+) -> None:
+    worker.sessions.dialler = Ended()
+    ends = []
+    for client in IN_ONE_NETWORK:
+        accepted, far = tcp_pair()
+        dialled, near = tcp_pair()
+        ends += [far, near]
+        worker.sessions.pair_ready(flow(client), role, accepted, dialled)
+    assert list(worker.sessions._bank._accounts) == accounts
+    worker.sessions.stop()
+    assert worker.sessions._bank._accounts == {}
+    for each in ends:
+        each.close()
+
+
+def test_a_strangers_network_has_the_handshakes_of_one_source(tmp_path: Path) -> None:
+    worker = Worker(tmp_path, Config(handshakes_per_source=1))
+    now = worker._loop.time()
+    clients = (*IN_ONE_NETWORK, "2001:db8:5:2::1")
+    found = [worker._surroundings.receiving(flow(client), now).overloaded for client in clients]
+    worker.close()
+    assert found == [False, True, False]
