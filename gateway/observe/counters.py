@@ -52,6 +52,10 @@ class Tally(IdentityHashed):
 
 GAUGES: Final = frozenset({Tally.SESSIONS_OPEN, Tally.SYNS_HELD, Tally.OCTETS_HELD})
 
+OF_CLIENTS: Final = frozenset({Reason.SOURCE_IN_CLEAR})
+"""Alarms that anybody makes ring who upgrades from an address and comes in clear from it, for each that he
+has: wherever alarms are kept they leave half of the places to others, which they would hide."""
+
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 Snapshot = dict[str, Any]
 """JSON-able: {"decided": {"out": {"upgraded": {reason: n}, "clear": {reason: n}}, "in": ...},
@@ -188,18 +192,23 @@ class _Cause:
 
 
 class AlarmBell:
-    """Rings at most once a day per cause, a cause being a reason and a subject."""
+    """Rings at most once a day per cause, a cause being a reason and a subject.
+
+    Bounded: who rang longest ago is forgotten, of those about clients where they are more than half.
+    """
 
     def __init__(self, again_seconds: int = limits.ALARM_AGAIN_SECONDS) -> None:
         self._again_seconds = again_seconds
         self._causes: OrderedDict[tuple[Reason, str], _Cause] = OrderedDict()
+        self._of_clients: OrderedDict[tuple[Reason, str], _Cause] = OrderedDict()
 
     def ring(
         self, reason: Reason, subject: str, now: int, detail: str = "", likely: str = ""
     ) -> Alarm | None:
         """The alarm to tell, or None: this cause rang within the last day."""
         key, kept = (reason, subject), detail[: limits.ALARM_DETAIL_CHARACTERS]
-        cause = self._causes.get(key)
+        causes = self._alike(reason)
+        cause = causes.get(key)
         # A clock set back must not silence the bell for longer than it was meant to be.
         if cause is not None and 0 <= now - cause.rang < self._again_seconds:
             cause.unheard += 1
@@ -207,11 +216,18 @@ class AlarmBell:
             cause.detail = kept or cause.detail
             return None
         unheard = cause.unheard if cause is not None else 0
-        self._causes[key] = _Cause(now, likely=likely, detail=kept)
-        self._causes.move_to_end(key)
-        while len(self._causes) > limits.ALARM_CAUSES:
-            self._causes.popitem(last=False)
+        causes[key] = _Cause(now, likely=likely, detail=kept)
+        causes.move_to_end(key)
+        while len(self._causes) + len(self._of_clients) > limits.ALARM_CAUSES:
+            are_half = 2 * len(self._of_clients) > limits.ALARM_CAUSES
+            (self._of_clients if are_half else self._causes).popitem(last=False)
         return Alarm(reason, subject, now, detail, unheard, likely)
+
+    def _alike(self, reason: Reason) -> OrderedDict[tuple[Reason, str], _Cause]:
+        return self._of_clients if reason in OF_CLIENTS else self._causes
+
+    def _all(self) -> list[tuple[tuple[Reason, str], _Cause]]:
+        return [*self._causes.items(), *self._of_clients.items()]
 
     def remembered(self) -> list[dict[str, Any]]:
         """For another process's bell, by `recall`."""
@@ -224,7 +240,7 @@ class AlarmBell:
                 "likely": cause.likely,
                 "detail": cause.detail,
             }
-            for (reason, subject), cause in self._causes.items()
+            for (reason, subject), cause in self._all()
         ]
 
     def recall(self, remembered: list[dict[str, Any]]) -> None:
@@ -233,14 +249,14 @@ class AlarmBell:
             with contextlib.suppress(ValueError):
                 key = (Reason(told["reason"]), told["subject"])
                 detail = told.get("detail", "")  # which an earlier version did not keep
-                self._causes[key] = _Cause(told["rang"], told["unheard"], told["likely"], detail)
+                self._alike(key[0])[key] = _Cause(told["rang"], told["unheard"], told["likely"], detail)
 
     def known(self, now: int) -> list[Alarm]:
         """What rang within the last day, newest first: for `status`, which has room for some details."""
         fresh = sorted(
             (
                 Alarm(reason, subject, cause.rang, cause.detail, cause.unheard, cause.likely)
-                for (reason, subject), cause in self._causes.items()
+                for (reason, subject), cause in self._all()
                 # Of later, where the clock was set back: not to be hidden until that moment comes again.
                 if abs(now - cause.rang) < limits.ALARM_AGAIN_SECONDS
             ),

@@ -584,7 +584,8 @@ ALARMS_OUT_PER_HOUR: Final = 30
 ALARM_AGAIN_SECONDS: Final = 24 * 3600
 """The same alarm for the same cause rings so often at most."""
 ALARM_CAUSES: Final = 4096
-"""Causes remembered by the bell of one process; beyond, the one that rang longest ago is forgotten."""
+"""Causes remembered by the bell of one process, half of them about clients at most where others want the
+place; beyond, the one that rang longest ago is forgotten."""
 ALARM_DETAIL_CHARACTERS: Final = 300
 """Of an alarm's detail the bell keeps so much: a file, a key and what is wrong with it."""
 ALARMS_IN_DETAIL: Final = 256

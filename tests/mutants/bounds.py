@@ -82,7 +82,16 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
             ("failures are forgotten", "(now - limits.FAILURE_KEPT_SECONDS,)", "(0,)"),
         ],
         "gateway/observe/counters.py": [
-            ("causes that are remembered have a limit", "len(self._causes) > limits.ALARM_CAUSES", "False"),
+            (
+                "causes that are remembered have a limit",
+                "len(self._causes) + len(self._of_clients) > limits.ALARM_CAUSES",
+                "False",
+            ),
+            (
+                "causes that clients can make leave room for others",
+                "return self._of_clients if reason in OF_CLIENTS else self._causes",
+                "return self._causes",
+            ),
             (
                 "counters that a worker tells have a limit",
                 "if len(told) > limits.COUNTER_NAMES:",
@@ -112,6 +121,11 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
             ),
         ],
         "gateway/runtime/worker/saying.py": [
+            (
+                "alarms that clients can make leave a full link's places to others",
+                "        if self._crowds(message):\n            return False\n",
+                "",
+            ),
             ("what waits for a full link has a limit", "len(self._unheard) >= limits.UNHEARD_KEPT", "False"),
             ("what no link takes does not wait", "len(json.dumps(message)) > limits.UNHEARD_OCTETS", "False"),
         ],
@@ -141,7 +155,7 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
             ),
             (
                 "alarms that clients can make leave room for others",
-                "return alarm.reason in _OF_CLIENTS and 2 * (clients + 1) > most",
+                "return alarm.reason in OF_CLIENTS and 2 * (clients + 1) > most",
                 "return False",
             ),
             (

@@ -20,11 +20,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final
 
 from gateway.config import Config
 from gateway.errors import EnvironmentFailureError, Reason
-from gateway.observe.counters import Alarm
+from gateway.observe.counters import OF_CLIENTS, Alarm
 from gateway.observe.log import Level, Log
 from gateway.peers.alarm_store import AlarmStore, Cause
 from gateway.policy import limits
@@ -33,14 +32,11 @@ from gateway.runtime.supervisor import alarm_mail
 from gateway.runtime.supervisor.alarm_text import environment, facts, mail
 from gateway.runtime.supervisor.lasting import lasts
 
-_OF_CLIENTS: Final = frozenset({Reason.SOURCE_IN_CLEAR})
-"""What anybody makes ring who upgrades from an address and comes in clear from it, for each that he has."""
-
 
 def _crowds(alarm: Alarm, others: Iterable[Alarm], most: int) -> bool:
     """Whether it is one of very many about clients: they leave half of each place to what they would hide."""
-    clients = sum(one.reason in _OF_CLIENTS for one in others)
-    return alarm.reason in _OF_CLIENTS and 2 * (clients + 1) > most
+    clients = sum(one.reason in OF_CLIENTS for one in others)
+    return alarm.reason in OF_CLIENTS and 2 * (clients + 1) > most
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,9 @@ class DeadEnds:
         known = left.get("until", ())
         self._until = {Destination(address, port): until for address, port, until in known}
         self._changes = {Destination(address, port): False for address, port in left.get("none", ())}
+        self._at: dict[str, set[Destination]] = {}
+        """All of them by address; some may be none any more."""
+        self._find()
         self._under_way: Mapping[Destination, bool] = {}
         """Changes that the kernel is told of just now, or was at our end: it may have taken them."""
         self._counted: int = left.get("counted", 0)
@@ -63,10 +66,9 @@ class DeadEnds:
             self._change(destination, False)
 
     def is_none_at(self, address: str) -> None:
-        """The same, whatever the port."""
-        known = {*self._until, *self._changes, *self._under_way}
-        for destination in [one for one in known if one.address == address]:
-            self._change(destination, False)
+        """The same, whatever the port. Clients have it asked as often as they like: nothing is searched."""
+        for destination in tuple(self._at.get(address, ())):
+            self.is_none(destination)
 
     def left(self) -> dict[str, Any]:
         """For the supervisor that comes next: the kernel's sets and its counter stand as they do now. What is
@@ -80,7 +82,13 @@ class DeadEnds:
 
     def _change(self, destination: Destination, dead: bool) -> None:
         self._changes[destination] = dead
+        self._at.setdefault(destination.address, set()).add(destination)
         self._news.set()
+
+    def _find(self) -> None:
+        self._at = {}
+        for destination in (*self._until, *self._changes):
+            self._at.setdefault(destination.address, set()).add(destination)
 
     async def keep(self) -> None:
         """Runs until it is cancelled. Trouble with the kernel costs nothing but the saving."""
@@ -116,6 +124,7 @@ class DeadEnds:
         # What is found dead is found again; what is none would pass in clear for its whole time.
         none = {one: False for one, dead in changes.items() if not dead and one not in done}
         self._changes = none | self._changes
+        self._find()
         if trouble:
             self._log.fact("gate", "dead-ends-failed", level=Level.NOTICE, detail=trouble)
             self._changes = {one: False for one, dead in self._changes.items() if not dead}

@@ -2,7 +2,8 @@
 
 The link is full when the supervisor has stood still for a while: a reload, a slow disk, very many clients to
 be told of. All else that is lost is said again by a later session; but one in the middle comes once, and who
-is remembered without his alarm never rings. Counterparts: `link`, which never waits; `worker`, whose proofs
+is remembered without his alarm never rings. Alarms that any client can make leave half of the places to
+others. Counterparts: `link`, which never waits; `worker`, whose proofs
 of life are when it is tried again.
 """
 
@@ -12,10 +13,12 @@ import json
 from collections import deque
 from typing import Final
 
+from gateway.observe.counters import OF_CLIENTS
 from gateway.policy import limits
 from gateway.runtime.link import Link, Message
 
 _TO_BE_HEARD: Final = frozenset({"alarm", "remember"})
+_OF_CLIENTS: Final = frozenset(reason.value for reason in OF_CLIENTS)
 
 
 class Saying:
@@ -35,10 +38,21 @@ class Saying:
         # empty it is, must not stand before all others.
         if len(self._unheard) >= limits.UNHEARD_KEPT or len(json.dumps(message)) > limits.UNHEARD_OCTETS:
             return False
+        if self._crowds(message):
+            return False
         self._unheard.append(message)
         return True
+
+    def _crowds(self, message: Message) -> bool:
+        if not _is_of_clients(message):
+            return False
+        return 2 * (sum(map(_is_of_clients, self._unheard)) + 1) > limits.UNHEARD_KEPT
 
     def again(self) -> None:
         """What waits, as far as there is room now."""
         while self._unheard and self._link.send(self._unheard[0]):
             self._unheard.popleft()
+
+
+def _is_of_clients(message: Message) -> bool:
+    return "alarm" in message and message["alarm"].get("reason") in _OF_CLIENTS

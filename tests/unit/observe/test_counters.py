@@ -1,6 +1,7 @@
 """Counting, merging, and the bell."""
 
 import json
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -122,6 +123,23 @@ def test_causes_are_bounded() -> None:
         bell.ring(Reason.OFFER_MISSING, str(number), NOW)
     assert len(bell.known(NOW)) == limits.ALARM_CAUSES
     assert bell.ring(Reason.OFFER_MISSING, "0", NOW) is not None
+
+
+@pytest.mark.parametrize("first", [Reason.OFFER_MISSING, Reason.SOURCE_IN_CLEAR])
+def test_causes_that_clients_can_make_leave_half_of_the_places_to_others(first: Reason) -> None:
+    """Whoever has very many addresses must not make `status` forget what he does elsewhere."""
+    bell, half = AlarmBell(), limits.ALARM_CAUSES // 2
+    second = ({Reason.OFFER_MISSING, Reason.SOURCE_IN_CLEAR} - {first}).pop()
+    for number in range(limits.ALARM_CAUSES):
+        bell.ring(first, str(number), NOW)
+    for number in range(half):
+        bell.ring(second, str(number), NOW)
+    successor = AlarmBell()
+    successor.recall(bell.remembered())
+    successor.ring(Reason.SOURCE_IN_CLEAR, "one more", NOW)
+    for one in (bell, successor):
+        reasons = Counter(alarm.reason for alarm in one.known(NOW))
+        assert reasons == {Reason.OFFER_MISSING: half, Reason.SOURCE_IN_CLEAR: half}
 
 
 def test_known_is_newest_first_and_of_one_day() -> None:

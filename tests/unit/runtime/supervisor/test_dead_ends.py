@@ -217,6 +217,28 @@ def test_a_gateway_that_shows_itself_while_the_kernel_is_told_is_no_dead_end(
     run(scene, kernel)
 
 
+def test_a_client_with_a_gateway_has_nothing_searched(kernel: Kernel) -> None:
+    """It may say so in each of its sessions, and the supervisor has all workers to hear."""
+
+    class Whole(dict[Destination, Any]):
+        def __iter__(self) -> Any:
+            raise AssertionError("looks at one after the other")
+
+    async def scene(world: World) -> None:
+        other_port = Destination(HERE.address, 587)
+        for each in (HERE, other_port, THERE):
+            world.dead_ends.found(each)
+        await world.carried()
+        known = world.dead_ends
+        known._until, known._changes = Whole(known._until), Whole(known._changes)
+        known.is_none_at(HERE.address)
+        known._until, known._changes = dict(known._until.items()), dict(known._changes.items())
+        await world.carried()
+        assert [kernel.passes(each) for each in (HERE, other_port, THERE)] == [False, False, True]
+
+    run(scene, kernel)
+
+
 def test_a_client_with_a_gateway_is_no_dead_end_that_the_kernel_is_still_to_be_told_of(
     kernel: Kernel,
 ) -> None:

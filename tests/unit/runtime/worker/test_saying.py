@@ -101,6 +101,16 @@ def test_so_many_wait_and_the_first_ones_are_heard(supervisor: Standing) -> None
     assert found == told
 
 
+def test_alarms_that_clients_can_make_leave_half_of_the_places_to_others(supervisor: Standing) -> None:
+    """Anybody comes in clear again and again from an address that has upgraded, and says so each time."""
+    supervisor.stand()
+    in_clear: Message = {"alarm": {"reason": "source-in-clear", "subject": "192.0.2.9", "detail": ""}}
+    said = [supervisor.saying.say(in_clear) for _ in range(limits.UNHEARD_KEPT)]
+    assert sum(said) == limits.UNHEARD_KEPT // 2
+    assert supervisor.saying.say(ALARM)
+    assert supervisor.saying.say(PEER)
+
+
 def test_what_no_link_takes_keeps_nothing_else_from_being_heard(supervisor: Standing) -> None:
     """The words of a bug may be as long as what it was about."""
     too_long = {"alarm": {"detail": "x" * (1 << 20)}}
