@@ -55,7 +55,7 @@ def peers_show(settings: Settings, address: str, as_json: bool) -> int:
         with PinStore.read_only(path) as store:
             pin, trouble = store.lookup(destination), LookStore(store.database).trouble(destination)
     if pin is None:
-        return complaint(f"no peer is remembered at {destination}", NEGATIVE)
+        return complaint(showing.nobody(destination), NEGATIVE)
     if as_json:
         print_json({**showing.as_json(pin), "trouble": showing.trouble_as_json(trouble)})
     else:
@@ -77,7 +77,7 @@ def peers_history(settings: Settings, address: str, as_json: bool) -> int:
     path = settings.config.pins_file
     events = PinStore.read_only(path).history(destination) if path.exists() else ()
     if not events:
-        return complaint(f"no history at {destination}", NEGATIVE)
+        return complaint(f"no history of {destination}: `nightmail peers list` has all peers", NEGATIVE)
     if as_json:
         print_json([showing.event_as_json(event) for event in events])
     else:
@@ -116,7 +116,8 @@ def peers_forget_source(settings: Settings, address: str) -> int:
 
     client = named_destination(address).address
     if not SourceStore(Database(existing(settings.config.pins_file))).forget(client):
-        return complaint(f"nothing is remembered of {client}", NEGATIVE)
+        told = f"nothing is remembered of {client}: `nightmail peers sources` has all clients"
+        return complaint(told, NEGATIVE)
     click.echo(f"forgotten: {client}")
     return FINE
 
@@ -137,7 +138,9 @@ def peers_accept(settings: Settings, address: str, fingerprint: str) -> int:
     destination = named_destination(address)
     with PinStore(existing(settings.config.pins_file)) as store:
         pin = store.lookup(destination)
-        found = showing.chosen(pin, fingerprint) if pin is not None else []
+        if pin is None:
+            return complaint(showing.nobody(destination), NEGATIVE)
+        found = showing.chosen(pin, fingerprint)
         if len(found) != 1:
             return complaint(showing.not_one(destination, fingerprint, len(found)), NEGATIVE)
         store.accept(destination, found[0].identity)
@@ -160,15 +163,20 @@ def peers_forget(settings: Settings, address: str, fingerprint: str | None) -> i
     with PinStore(existing(settings.config.pins_file)) as store:
         if fingerprint is None:
             if not store.forget(destination):
-                return complaint(f"nothing is remembered at {destination}", NEGATIVE)
+                return complaint(showing.nobody(destination), NEGATIVE)
             click.echo(f"forgotten: {destination}")
             return FINE
         pin = store.lookup(destination)
-        found = showing.chosen(pin, fingerprint) if pin is not None else []
+        if pin is None:
+            return complaint(showing.nobody(destination), NEGATIVE)
+        found = showing.chosen(pin, fingerprint)
         if len(found) != 1:
             return complaint(showing.not_one(destination, fingerprint, len(found)), NEGATIVE)
         if store.forget_identity(destination, found[0].identity) is None:
-            return complaint(f"the only accepted identity at {destination}: forget the whole peer", NEGATIVE)
+            told = (
+                f"the only accepted identity there: `nightmail peers forget {destination}` forgets the peer"
+            )
+            return complaint(told, NEGATIVE)
     click.echo(f"forgotten at {destination}: {showing.fingerprint(found[0].identity)}")
     return FINE
 

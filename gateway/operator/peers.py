@@ -69,6 +69,11 @@ def _letters(name: str) -> str:
     return name.lower().replace("-", "").replace(" ", "")
 
 
+def nobody(where: Destination) -> str:
+    """What there is to say of a place that is not remembered."""
+    return f"no peer is remembered at {where}: `nightmail peers list` has all"
+
+
 def not_one(where: Destination, name: str, found: int) -> str:
     """Why `name` chooses no single one of the identities there."""
     if len(_letters(name)) < _SHORTEST_NAME:

@@ -73,6 +73,8 @@ def judged(seen: Snapshot) -> dict[str, list[Trouble]]:
 def _notes(seen: Snapshot) -> Iterator[str]:
     if not seen.clock.synchronised:
         yield "the kernel's clock is not synchronised (NTP); keys are used by days, so hours do no harm"
+    if not (seen.config.alarm_mail_to or seen.config.alarm_command):
+        yield "alarms stand in the log and in `status` alone; alarms.mail_to or alarms.command tells somebody"
 
 
 def told(diagnosis: Diagnosis) -> Iterator[str]:

@@ -66,11 +66,31 @@ def test_peers_accept(file: Path) -> None:
     assert all(known.accepted for known in pinned(file).identities)
 
 
+@pytest.mark.parametrize(
+    ("words", "leads_on"),
+    [
+        ("show 192.0.2.8", "no peer is remembered at 192.0.2.8:25: `nightmail peers list` has all"),
+        ("forget 192.0.2.8", "no peer is remembered at 192.0.2.8:25: `nightmail peers list` has all"),
+        ("forget 192.0.2.8 --identity abcd", "no peer is remembered at 192.0.2.8:25: `nightmail peers list`"),
+        ("accept 192.0.2.8 abcd", "no peer is remembered at 192.0.2.8:25: `nightmail peers list` has all"),
+        ("history 192.0.2.8", "no history of 192.0.2.8:25: `nightmail peers list` has all peers"),
+        ("forget-source 192.0.2.8", "nothing is remembered of 192.0.2.8: `nightmail peers sources` has all"),
+    ],
+)
+def test_who_names_another_address_is_told_where_all_of_them_are(
+    file: Path, words: str, leads_on: str
+) -> None:
+    remember(file)
+    result = invoked(file, "peers", *words.split())
+    assert result.exit_code == 1
+    assert leads_on in result.stderr
+
+
 def test_peers_forget_one_identity_then_all(file: Path) -> None:
     remember(file)
     refused = invoked(file, "peers", "forget", "192.0.2.7", "--identity", OLD.fingerprint)
     assert refused.exit_code == 1
-    assert "forget the whole peer" in refused.stderr
+    assert "`nightmail peers forget 192.0.2.7:25` forgets the peer" in refused.stderr
     assert invoked(file, "peers", "forget", "192.0.2.7", "--identity", NEW.fingerprint).exit_code == 0
     assert [known.identity for known in pinned(file).identities] == [OLD.octets]
     assert invoked(file, "peers", "forget", "192.0.2.7").exit_code == 0

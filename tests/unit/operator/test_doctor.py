@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,23 @@ def test_unsynchronised_clock_is_a_note() -> None:
     seen = healthy(clock=Clock(NOW, synchronised=False))
     assert found(seen) == []
     assert any("synchronised" in note for note in doctor._notes(seen))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "is_said"),
+    [
+        ({}, True),
+        ({"alarm_server": ("192.0.2.25", 25)}, True),
+        ({"alarm_mail_to": "postmaster@a.test"}, False),
+        ({"alarm_command": ("/usr/local/sbin/ring",)}, False),
+    ],
+)
+def test_alarms_that_reach_nobody_are_a_note(chosen: dict[str, Any], is_said: bool) -> None:
+    """A server alone is nobody either."""
+    seen = healthy()
+    seen = replace(seen, config=replace(seen.config, **chosen))
+    assert found(seen) == []
+    assert any("alarms.mail_to" in note for note in doctor._notes(seen)) == is_said
 
 
 def test_module_missing() -> None:
