@@ -187,7 +187,24 @@ def test_a_program_for_alarms_that_is_not_there(site: Site) -> None:
     assert is_gone("alarms", alarmed)
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_set_that_the_kernel_does_not_have(site: Site, version: int) -> None:
+    kind = {4: "ipset", 6: "ipset6"}[version]
+    key = f'[exceptions]\nnever = ["{kind}:traps"]'
+    listed = site.beside(f"listed-{kind}", **{"version = 1": f"version = 1\n{key}"})
+    trouble = found("sets", listed.troubles())
+    assert f"a set that the kernel does not have: {kind}:traps" in trouble["what"]
+    listed.shell(trouble["mend"])
+    try:
+        assert is_gone("sets", listed)
+        said = listed.shell(f"nightmail --config {listed.configuration} check", must=False).stdout
+        assert "ok   kernel" in said, "a set of this kind is what the rules ask for"
+    finally:
+        listed.shell("ipset destroy traps")
+
+
 ELSEWHERE = {
+    "sets": test_a_set_that_the_kernel_does_not_have,
     "privileges": test_not_root,
     "tools": test_tools_missing,
     "alarms": test_a_program_for_alarms_that_is_not_there,

@@ -170,10 +170,10 @@ def test_a_set_that_is_not_there(sites: Sites) -> None:
     one.configuration.write_text(plain + '[exceptions]\nnever = ["ipset:traps"]\n')
     without = sites.kernel_state("a")
     try:
-        assert "Set traps doesn't exist" in sites.command("a", "plan")
-        assert "Set traps doesn't exist" in sites.command("a", "check")
+        assert "no set traps, which exceptions.never names" in sites.command("a", "plan")
+        assert "no set traps, which exceptions.never names" in sites.command("a", "check")
         said = sites.command("a", "up")
-        assert "Set traps doesn't exist" in said
+        assert "no set traps, which exceptions.never names" in said
         assert len(said.splitlines()) == 1
         assert sites.kernel_state("a") == without
         assert passes_by(sites, False)

@@ -233,7 +233,7 @@ def _begun(sites: Sites) -> int:
         ("[kernel]\nzone = 77\n", "kernel.zone"),
         ("[daemon\n", "nightmail.toml:"),
         # What the next supervisor would end by at its start.
-        ('[exceptions]\nnever = ["ipset:nowhere"]\n', "Set nowhere doesn't exist"),
+        ('[exceptions]\nnever = ["ipset:nowhere"]\n', "no set nowhere, which exceptions.never names"),
         ('[log]\nfile = "/nowhere/nightmail.log"\n', "/nowhere/nightmail.log"),
     ],
 )

@@ -36,7 +36,13 @@ from gateway.intercept.kernel.dead_ends import (
     remove_dead_end,
 )
 from gateway.intercept.kernel.fitness import OFF_ON_LOOPBACK, notes, remarks, require_taken
-from gateway.intercept.kernel.iptables import Iptables, gate_counts, is_in_ipset, passed_counts
+from gateway.intercept.kernel.iptables import (
+    Iptables,
+    gate_counts,
+    is_in_ipset,
+    lacks_ipset,
+    passed_counts,
+)
 from gateway.intercept.kernel.kind import Kind
 from gateway.intercept.kernel.lifts import Lifts
 from gateway.intercept.kernel.nft import NftTables
@@ -76,6 +82,7 @@ __all__ = [
     "is_dead_end",
     "is_in_ipset",
     "keep_open",
+    "lacks_ipset",
     "let_go",
     "notes",
     "passed_counts",

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 from collections.abc import Sequence
+from typing import Final
 
 from gateway.errors import EnvironmentFailureError
 from gateway.policy import limits
+
+_NO_SET: Final = re.compile(r"Set (\S+) doesn't exist")
+"""Of iptables, about the only sets that our rules ask for."""
 
 
 def run(command: Sequence[str], text: str = "") -> str:
@@ -81,6 +86,9 @@ def end(tool: str, process: subprocess.Popen[str], text: str = "") -> tuple[str,
 def first_line(complaint: str) -> str:
     if os.geteuid() != 0 and ("ermission denied" in complaint or "not permitted" in complaint):
         return why(errno.EPERM)
+    if absent := _NO_SET.search(complaint):
+        making = f"`ipset create {absent[1]} hash:ip`, of IPv6 with `family inet6`"
+        return f"no set {absent[1]}, which exceptions.never names: make it first ({making})"
     lines = [line.strip() for line in complaint.splitlines() if line.strip()]
     return lines[0] if lines else "failed without a word"
 

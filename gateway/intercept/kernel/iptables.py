@@ -138,6 +138,14 @@ def is_in_ipset(name: str, address: str) -> bool:
         return False
 
 
+def lacks_ipset(name: str) -> bool:
+    """Whether the kernel has no set of this name; False also where there is no tool that could tell."""
+    try:
+        return not succeeds(["ipset", "-q", "list", "-t", name])
+    except EnvironmentFailureError:
+        return False
+
+
 def is_legacy(family: int) -> bool:
     """Whether the tool of this family keeps its rules in the old tables, outside of nftables."""
     return "legacy" in run([f"{TOOL[family]}-restore", "--version"])

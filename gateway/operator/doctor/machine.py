@@ -86,6 +86,7 @@ def snapshot(config: Config, path: Path, *, is_default: bool) -> Snapshot:
         missing_tools=tuple(missing_tools()),
         missing_rules=tuple(missing) if missing else (),
         rules_refused=refused,
+        absent_sets=tuple(one for one in resolved.never_ipsets if kernel.lacks_ipset(one.name)),
         bridge_refused=no_bridge,
         version=__version__,
         remarks=_remarks(resolved),

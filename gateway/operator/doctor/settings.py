@@ -46,6 +46,16 @@ def forwarding(seen: Snapshot) -> Iterator[Trouble]:
                 )
 
 
+def sets_there(seen: Snapshot) -> Iterator[Trouble]:
+    for absent in seen.absent_sets:
+        family = ("family", "inet6") if absent.family == 6 else ()
+        yield Trouble(
+            f"exceptions.never names a set that the kernel does not have: {absent}",
+            "rules that ask for it are not taken, so none are put in: mail passes in clear",
+            shell("ipset", "create", absent.name, "hash:ip", *family),
+        )
+
+
 def bridge_able(seen: Snapshot) -> Iterator[Trouble]:
     for remark in seen.remarks:
         yield Trouble(

@@ -12,6 +12,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 from typing import Any
 
+from gateway.addresses import Ipset
 from gateway.config import Config, Network, Placement
 
 Interface = IPv4Interface | IPv6Interface
@@ -151,6 +152,8 @@ class Snapshot:
     missing_tools: tuple[str, ...] = ()
     rules_refused: str = ""
     """What the kernel says against our rules, when it is asked without putting them in."""
+    absent_sets: tuple[Ipset, ...] = ()
+    """Of those in exceptions.never."""
     bridge_refused: str = ""
     """Why the bridge that is named, or its ports, cannot be had."""
     version: str = ""

@@ -37,6 +37,7 @@ CHECKS: Final[dict[str, Check]] = {
     "uplinks": uplinks.rules_by_interface,
     "bridge-nf": settings.bridged_mail,
     "bridge": settings.bridge_able,
+    "sets": settings.sets_there,
     "conntrack-room": settings.conntrack_room,
     "conntrack-patience": settings.conntrack_patience,
     "conntrack-zone": firewall.foreign_zone,

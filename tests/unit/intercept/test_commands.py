@@ -34,6 +34,14 @@ def test_a_tool_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, use: Any
         use(["nft", "list", "tables"])
 
 
+def test_of_a_set_that_is_not_there_is_said_who_names_it_and_what_makes_it() -> None:
+    said = "iptables-restore v1.8.9 (nf_tables): Set traps doesn't exist.\nError occurred at line: 8"
+    with pytest.raises(
+        EnvironmentFailureError, match=r"^sh: no set traps, which exceptions\.never names: .*create traps"
+    ):
+        commands.run(["sh", "-c", "cat >&2; exit 2"], said)
+
+
 def test_a_tool_that_is_killed_has_not_answered() -> None:
     """For want of memory, say: a dead end that was to be taken out would have passed for gone."""
     with pytest.raises(EnvironmentFailureError, match=r"^sh was killed by signal 9$"):
