@@ -10,8 +10,9 @@ extra=${1:?usage: scripts/setup.sh lab|bench|dev|fuzz}
 
 packages=(postfix iptables nftables iproute2 tcpdump conntrack procps openssl swaks
     libnetfilter-queue-dev build-essential python3-venv python3-dev)
-# The prover of scripts/prove, what renders the manual pages, and sets of the kernel, which tests fill.
-if [ "$extra" = dev ]; then packages+=(spass man-db ipset); fi
+# The prover of scripts/prove, what renders the manual pages, sets of the kernel, which tests fill, and what copies a
+# memory of peers.
+if [ "$extra" = dev ]; then packages+=(spass man-db ipset sqlite3); fi
 # The bench's rivals: started by it and its test in namespaces of their own, never as this machine's services.
 if [ "$extra" = bench ] || [ "$extra" = dev ]; then packages+=(haproxy stunnel4); fi
 missing=()

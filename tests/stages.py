@@ -66,6 +66,12 @@ RUNS: Final[Mapping[tuple[str, str, str], Run]] = {
         Stage.ELSEWHERE, by="bench/results/chaos.json"
     ),
     ("docs/faults.md", "Two hours", "scripts/soak"): Run(Stage.ELSEWHERE, by="bench/results/soak.json"),
+    (
+        "docs/operations.md",
+        "What to keep",
+        "sqlite3 /var/lib/nightmail/peers.db '.backup /root/peers.db'",
+    ): _SERVING,
+    ("docs/operations.md", "What to keep", "systemctl stop nightmail"): _SERVING,
     ("docs/operations.md", "Rotate", "nightmail identity rotate"): _SERVING,
     (
         "docs/operations.md",

@@ -96,6 +96,9 @@ class Seat:
                 said += more
                 if said.endswith(PROMPTS):
                     os.write(terminal, PASSPHRASE)
+        if time.monotonic() < deadline:
+            # Some (rm) close what they have of a terminal before they end, and would be hung up on.
+            os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
         os.close(terminal)
         _, status = os.waitpid(child, 0)
         return os.waitstatus_to_exitcode(status), said.decode(errors="replace").replace("\r\n", "\n")

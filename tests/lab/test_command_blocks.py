@@ -36,6 +36,8 @@ SERVICE: Final = {
     "nightmail run": Seat.start,
     "systemctl enable --now nightmail": Seat.start,
     "systemctl disable --now nightmail": Seat.stop,
+    "systemctl stop nightmail": Seat.stop,
+    "systemctl start nightmail": Seat.start,
 }
 SHOWN: Final = {
     ("docs/seeing.md", "Is mail protected now: `nightmail status`"): "nightmail status",
