@@ -152,7 +152,7 @@ class SendingSession(Machine):
 
     def _hold_early(self) -> bool:
         """What stood behind the EHLO unasked becomes the first octets of the first flight."""
-        early = self._observer.held_from_sender
+        early = self._observer.take_held_from_sender()
         if early:
             self._flight.hold(early)
         return bool(early)
@@ -407,7 +407,7 @@ class SendingSession(Machine):
         return self._pause_near() if self._flight.is_full else []
 
     def _stay_clear(self, reply: bytes, decision: Decision, seen: Sighting | None = None) -> list[Command]:
-        early = self._observer.held_from_sender
+        early = self._observer.take_held_from_sender()
         commands: list[Command] = [SendOctets(Side.NEAR, reply)]
         if early:
             commands.append(SendOctets(Side.FAR, early))

@@ -60,6 +60,12 @@ class Observer:
         """What the sender said behind its EHLO; held by the sending role only."""
         return bytes(self._behind_ehlo)
 
+    def take_held_from_sender(self) -> bytes:
+        """The same, for whoever passes it on or keeps it from now on: a session may go on for hours."""
+        held = self.held_from_sender
+        self._behind_ehlo.clear()
+        return held
+
     @property
     def may_read_sender(self) -> bool:
         """False: enough is held. The reply will come whether or not the sender is read, so this ends."""
@@ -175,8 +181,8 @@ class Observer:
         return [*([passed] if passed else []), *self._release(), Unparsed(reason, code, led)]
 
     def _release(self) -> list[Passed]:
-        held = (Passed(_TO_SENDER, self._reply.take_all()), Passed(_TO_RECEIVER, self.held_from_sender))
-        self._behind_ehlo.clear()
+        to_sender, to_receiver = self._reply.take_all(), self.take_held_from_sender()
+        held = (Passed(_TO_SENDER, to_sender), Passed(_TO_RECEIVER, to_receiver))
         # Whole reads, which have passed: a session may go on for hours, and there are thousands.
         self._greeting.take_all()
         self._ehlo.keep_only(limits.EHLO_LINE_OCTETS)

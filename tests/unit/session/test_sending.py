@@ -352,6 +352,20 @@ def test_no_octet_more_is_read_where_the_early_flight_is_full() -> None:
     assert book.paused == {Side.NEAR}
 
 
+@pytest.mark.parametrize("offers", [False, True], ids=["in-clear", "channel"])
+def test_what_stood_behind_the_ehlo_is_not_kept_once_the_reply_has_come(offers: bool) -> None:
+    """Thousands of such sessions may be open for hours, each with the 64 KiB and one read."""
+    r = FarReceivingGateway()
+    book = Playbook(sending())
+    book.far(GREETING)
+    book.near(EHLO + MAIL * 3000)
+    book.far(r.reply if offers else REPLY)
+    assert book.relayed is not offers
+    assert book.machine._observer.held_from_sender == b""
+    if not offers:
+        assert book.to_far == EHLO + MAIL * 3000
+
+
 @pytest.mark.parametrize("unasked", [b"\x16\x03\x01\x00", b"GET / HTTP/1.0\r\n\r\n", b"\n"])
 def test_early_octets_that_are_no_ehlo_pass_at_once(unasked: bytes) -> None:
     book = Playbook(sending())
