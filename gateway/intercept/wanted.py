@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from gateway.durable import sync_folder
 from gateway.errors import EnvironmentFailureError
 from gateway.policy import limits
 
@@ -95,22 +96,13 @@ def record_octets(path: Path, octets: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             draft.unlink()
         if isinstance(error, OSError):
             raise EnvironmentFailureError(f"{path}: cannot be written: {error.strerror}") from None
         raise
-
-
-def _sync_folder(path: Path) -> None:
-    """Until then a power cut brings the word before back."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _word(document: Any) -> Word:

@@ -20,6 +20,7 @@ from typing import Final
 
 from gateway.crypto.primitives import ED25519_SEED_OCTETS
 from gateway.crypto.rotation import SiteIdentity, as_lines, from_lines
+from gateway.durable import sync_folder
 from gateway.errors import EnvironmentFailureError
 from gateway.policy import limits
 from gateway.runtime.machine import Machine, this_machine
@@ -240,7 +241,7 @@ def _write(path: Path, kept: Kept, set_aside: str = "") -> Path | None:
         if aside is not None and not path.exists():
             aside.rename(path)
         raise
-    _sync_directory(path.parent)
+    sync_folder(path.parent)
     return aside
 
 
@@ -263,11 +264,3 @@ def _give_to_owner(descriptor: int, path: Path) -> None:
 def _write_all(descriptor: int, octets: bytes) -> None:
     while octets:
         octets = octets[os.write(descriptor, octets) :]
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
