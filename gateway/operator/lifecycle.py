@@ -78,13 +78,18 @@ def up(
     Whole or not at all: what fails or is interrupted (SIGINT) in between leaves things as they were. Raises
     EnvironmentFailureError.
     """
-    folders = missing_folders(config)
+    folders, undo = missing_folders(config), _Undo()
     try:
-        with turn.taken(config, pause), _way_back() as undo:
-            undo.callback(_give_back, config, _octets(config.wanted_file), folders)
+        with turn.taken(config, pause), _way_back(undo):
+            undo.by(_give_back, config, _octets(config.wanted_file), folders)
             told = _up(config, service, until_reboot, pause, folders, undo)
     except KeyboardInterrupt:
-        raise EnvironmentFailureError("interrupted; everything is as it was before") from None
+        left = undo.left() or "everything is as it was before"
+        raise EnvironmentFailureError(f"interrupted; {left}") from None
+    except EnvironmentFailureError as error:
+        if left := undo.left(besides=str(error)):
+            raise EnvironmentFailureError(f"{error}; {left}") from None
+        raise
     return f"{told}; after the next boot it is as it was before" if until_reboot else told
 
 
@@ -94,7 +99,7 @@ def _up(
     until_reboot: bool,
     pause: Callable[[float], None],
     folders: list[Path],
-    undo: contextlib.ExitStack,
+    undo: _Undo,
 ) -> str:
     stood = bool(kernel.gate_counts())
     before = _octets(config.wanted_file)
@@ -105,10 +110,10 @@ def _up(
     done = [name for name, so in ((STARTED, starts), (ENABLED, enables)) if so]
     record_word(config.wanted_file, replace(word, service=tuple(dict.fromkeys([*word.service, *done]))))
     if not stood:
-        undo.callback(_take_out, config, before, folders)
+        undo.callback(_take_out, config, before, folders, undo)
     if starts:
         _require_bridge(config)
-        undo.callback(_quietly, systemd.take_back, STARTED)
+        undo.by(systemd.take_back, STARTED)
         systemd.start()
     if not starts and _put_in(config):
         told = (
@@ -117,7 +122,7 @@ def _up(
     else:
         told = _await_rules(pause)
     if enables:
-        undo.callback(_quietly, systemd.take_back, ENABLED)
+        undo.by(systemd.take_back, ENABLED)
         systemd.enable()
     return told
 
@@ -294,12 +299,35 @@ def missing_folders(config: Config) -> list[Path]:
 # As far as it goes: what has made `up` fail may be in the way of this, too. Left-over rules do no harm.
 
 
+class _Undo(contextlib.ExitStack):
+    """Steps back; those that fail are told, and keep none of the others from being made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._failed: list[str] = []
+
+    def by(self, work: Callable[..., None], *arguments: object) -> None:
+        """One step, to be made when its turn comes."""
+        self.callback(self.attempt, work, *arguments)
+
+    def attempt(self, work: Callable[..., None], *arguments: object) -> None:
+        """Now."""
+        try:
+            work(*arguments)
+        except EnvironmentFailureError as error:
+            self._failed.append(str(error))
+
+    def left(self, besides: str = "") -> str:
+        """What could not be undone, but for what is told already; empty where all is as it was before."""
+        failed = [one for one in dict.fromkeys(self._failed) if one != besides]
+        return f"not all is as it was before: {'; '.join(failed)}" if failed else ""
+
+
 @contextlib.contextmanager
-def _way_back() -> Iterator[contextlib.ExitStack]:
+def _way_back(undo: _Undo) -> Iterator[None]:
     """What it is told of is done, the last one first, where that within fails, and only then."""
-    undo = contextlib.ExitStack()
     try:
-        yield undo
+        yield
     except BaseException:
         with _deaf():
             undo.close()
@@ -318,28 +346,30 @@ def _deaf() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _quietly(work: Callable[..., None], *arguments: object) -> None:
-    with contextlib.suppress(EnvironmentFailureError):
-        work(*arguments)
-
-
 def _give_back(config: Config, octets: bytes | None, folders: list[Path]) -> None:
+    """Raises EnvironmentFailureError where the word of before cannot stand there again."""
+    path = config.wanted_file
     if octets is not None:
-        _quietly(record_octets, config.wanted_file, octets)
+        if _octets(path) != octets:
+            record_octets(path, octets)
         return
+    try:
+        if path.exists():
+            path.unlink()
+    except OSError as error:
+        raise EnvironmentFailureError(f"{path}: cannot be removed: {error.strerror}") from None
     with contextlib.suppress(OSError):
-        config.wanted_file.unlink(missing_ok=True)
         # One that holds an identity by now stays.
         for folder in folders:
             folder.rmdir()
 
 
-def _take_out(config: Config, octets: bytes | None, folders: list[Path]) -> None:
+def _take_out(config: Config, octets: bytes | None, folders: list[Path], undo: _Undo) -> None:
     """Rules that stood before `up` are left to serve: taking them out would be no undoing. The word first, or
     a daemon would miss them and ring."""
     with _hand(config):
-        _give_back(config, octets, folders)
-        _quietly(kernel.KernelRules(config).remove)
+        undo.attempt(_give_back, config, octets, folders)
+        undo.attempt(kernel.KernelRules(config).remove)
 
 
 def _hand(config: Config) -> contextlib.AbstractContextManager[None]:

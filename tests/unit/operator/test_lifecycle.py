@@ -144,6 +144,40 @@ def test_up_that_is_interrupted_is_undone(
     assert [what for what, _ in fake.done] == ["remove"]
 
 
+def test_what_cannot_be_undone_is_said(
+    config: Config, fake: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, iptables that another one holds: nobody is told that everything is as it was."""
+
+    def interrupted(wanted: Any, live_queues: list[int]) -> None:
+        config.wanted_file.unlink()
+        config.wanted_file.mkdir()
+        raise KeyboardInterrupt
+
+    def held() -> None:
+        raise EnvironmentFailureError("iptables: held by another")
+
+    monkeypatch.setattr(fake, "apply", interrupted)
+    monkeypatch.setattr(fake, "remove", held)
+    told = f"not all is as it was before: {config.wanted_file}: cannot be removed: Is a directory"
+    with pytest.raises(EnvironmentFailureError) as caught:
+        lifecycle.up(config)
+    assert str(caught.value) == f"interrupted; {told}; iptables: held by another"
+
+
+def test_what_has_made_up_fail_and_is_in_the_way_back_as_well_is_said_once(
+    config: Config, fake: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise EnvironmentFailureError("iptables is not installed")
+
+    monkeypatch.setattr(fake, "apply", missing)
+    monkeypatch.setattr(fake, "remove", missing)
+    with pytest.raises(EnvironmentFailureError) as caught:
+        lifecycle.up(config)
+    assert str(caught.value) == "iptables is not installed"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_undoing_is_not_interrupted(
     config: Config, fake: FakeKernel, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
