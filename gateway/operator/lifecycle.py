@@ -61,7 +61,9 @@ def resolved(config: Config) -> Config:
 
 def to_do(config: Config, service: Service | None, until_reboot: bool) -> tuple[bool, bool]:
     """Whether the service is to be started, and enabled. A daemon that somebody else runs is theirs."""
-    if service is None or (not service.is_active and is_running(config.control_socket)):
+    if service is None:
+        return False, False
+    if not (service.is_active or service.is_ending) and is_running(config.control_socket):
         return False, False
     return not service.is_active, not (service.is_enabled or until_reboot)
 

@@ -19,6 +19,7 @@ _BACK: Final = {STARTED: "stop", ENABLED: "disable"}
 _SYSTEMD: Final = Path("/run/systemd/system")
 """There while systemd is the first process: sd_booted(3)."""
 _RUNS: Final = ("active", "activating", "reloading")
+_ENDS: Final = "deactivating"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class Service:
     is_active: bool
     is_enabled: bool
     """Whether it starts with the machine."""
+    is_ending: bool = False
+    """It has been told to stop, and its daemon lets sessions end: a start waits for that."""
 
 
 def found() -> Service | None:
@@ -41,7 +44,8 @@ def found() -> Service | None:
     facts = dict(line.partition("=")[::2] for line in said.splitlines())
     if facts.get("LoadState") != "loaded":
         return None
-    return Service(facts.get("ActiveState") in _RUNS, facts.get("UnitFileState") == "enabled")
+    state = facts.get("ActiveState")
+    return Service(state in _RUNS, facts.get("UnitFileState") == "enabled", state == _ENDS)
 
 
 def starting(*, is_default: bool, is_down: bool = False) -> str:

@@ -112,6 +112,16 @@ def test_a_daemon_that_somebody_else_runs_is_theirs(config: Config, systemd: Fak
     assert systemd.said == []
 
 
+def test_a_service_that_is_about_to_end_is_started_again(config: Config, systemd: FakeSystemd) -> None:
+    """By another terminal, up to 20 s ago: its daemon was taken for somebody else's, which goes on."""
+    systemd.state |= {"ActiveState": "deactivating"}
+    systemd.fake.counts = {"eth0": 0}
+    with daemon(config.control_socket, questions=0):
+        lifecycle.up(config, service.found())
+    assert service.found() == Service(is_active=True, is_enabled=True)
+    assert systemd.said == ["start", "enable"]
+
+
 @pytest.mark.parametrize(
     ("breaks", "said"),
     [("start", ["start", "stop"]), ("enable", ["start", "enable", "disable", "stop"])],
