@@ -97,9 +97,9 @@ async def trouble(config: Config, slots: Iterable[Slot]) -> str:
                 complaint.decode(errors="replace").strip().removeprefix("nightmail: ") or "it does not start"
             )
         new = json.loads(told)
-        changed = [
-            key for key, value in facts(config).items() if key != "daemon.workers" and new[key] != value
-        ]
+        running = {key: value for key, value in facts(config).items() if key != "daemon.workers"}
+        # What an older program does not know it does not change; where it is set, that refuses the file.
+        changed = [key for key, value in running.items() if new.get(key, value) != value]
         if changed:
             return f"{', '.join(changed)}: changes with a restart only (nightmail down, stop, nightmail up)"
         ruleset.free_slot(new["daemon.workers"], {slot.index for slot in slots})

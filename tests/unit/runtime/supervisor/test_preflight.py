@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,3 +62,24 @@ def test_a_stranger_among_the_ports_leaves_no_room_for_as_many_workers(
     monkeypatch.setattr(tproxy, "is_in_use", lambda port: port in serving or port == stranger)
     with pytest.raises(EnvironmentFailureError, match="no room for 16 workers"):
         preflight.require_startable(replace(config, workers=16))
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({}, ""),
+        ({"kernel.zone": 77}, "kernel.zone: changes with a restart only"),
+        ({"a key of a later version": 1}, ""),
+        ({"bridge.table": None}, ""),
+    ],
+)
+def test_what_another_version_says_is_compared_as_far_as_both_know_it(
+    config: Config, monkeypatch: pytest.MonkeyPatch, other: dict[str, object], told: str
+) -> None:
+    """None: of an earlier version, which has no such key. It was refused, and why was the key's bare name."""
+    facts = {key: value for key, value in {**preflight.facts(config), **other}.items() if value is not None}
+    program = [sys.executable, "-c", f"print({json.dumps(json.dumps(facts))})"]
+    monkeypatch.setattr(preflight, "command_for", lambda word: program)
+    found = asyncio.run(preflight.trouble(config, ()))
+    assert found.startswith(told)
+    assert bool(found) is bool(told)
