@@ -279,7 +279,9 @@ class Supervisor:
             trouble = self._site.trouble or await preflight.trouble(self._config, self._pool.slots)
             if trouble:
                 self._alarm(Reason.RELOAD_REFUSED, "reload", trouble)
-            elif not self._stop.is_set():
+            elif self._stop.is_set():  # meanwhile, by another's word
+                trouble = "the daemon stops"
+            else:
                 self._anew = True
                 self._stop.set()
             return {"reloads": not trouble, "trouble": trouble}
