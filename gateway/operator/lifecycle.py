@@ -108,6 +108,8 @@ def _up(
     starts, enables = to_do(config, service, until_reboot)
     if not starts and not is_running(config.control_socket):
         _require_no_other(config)
+    if not stood and (refusal := kernel.table_refusal(config)):
+        raise EnvironmentFailureError(refusal)
     word = up_word(said(config), until_reboot)
     done = [name for name, so in ((STARTED, starts), (ENABLED, enables)) if so]
     record_word(config.wanted_file, replace(word, service=tuple(dict.fromkeys([*word.service, *done]))))

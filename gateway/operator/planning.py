@@ -66,6 +66,7 @@ def plan(config: Config, service: Service | None = None, *, until_reboot: bool =
         [f"{word:8}service {systemd.UNIT}" for word, so in (("start", starts), ("enable", enables)) if so],
         [
             *kernel.remarks(config),
+            *filter(None, [kernel.table_refusal(config)]),
             *kernel.notes(),
             *_users(config),
             *_firewall(config),

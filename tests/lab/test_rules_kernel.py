@@ -250,6 +250,28 @@ def test_a_comment_of_anybody_s_in_any_encoding_is_in_nobody_s_way(router: None)
     assert "NIGHTMAIL" not in sh(G, "iptables -t raw -S")
 
 
+@pytest.mark.parametrize(
+    ("family", "route", "told"),
+    [
+        ("-4", "default via 10.2.0.2 dev wan", "default via 10.2.0.2 dev wan"),
+        ("-4", "unreachable default", "default"),
+        ("-4", "198.51.100.0/24 dev wan", "198.51.100.0/24 dev wan"),
+        ("-6", "default dev wan", "default dev wan"),
+    ],
+)
+def test_a_routing_table_of_others_is_told(router: None, family: str, route: str, told: str) -> None:
+    """Ours took the place of a default route without a word."""
+    assert within(G, lambda: kernel.table_refusal(CONFIG)) == ""
+    sh(G, f"ip {family} route add {route} table {CONFIG.table}")
+    refusal = within(G, lambda: kernel.table_refusal(CONFIG))
+    sh(G, f"ip {family} route flush table {CONFIG.table}")
+    assert refusal == (
+        f"kernel.table: routing table {CONFIG.table} has a route of others ({told}); name another one"
+    )
+    apply([2500, 2501])
+    assert within(G, lambda: kernel.table_refusal(CONFIG)) == "", "that is ours"
+
+
 def test_plan_tells_what_apply_would_change(router: None) -> None:
     masquerade_and_filter()
     before = kernel_state()

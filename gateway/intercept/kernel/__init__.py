@@ -58,7 +58,15 @@ from gateway.intercept.kernel.routing import (
 from gateway.intercept.kernel.sysctls import Sysctls, icmp_seconds_apart
 from gateway.intercept.kernel.vlans import OtherVlansError
 from gateway.intercept.marks import MarkBits
-from gateway.intercept.objects import LOOPBACK, BridgeLift, NftTable, Sysctl, queues_served
+from gateway.intercept.objects import (
+    LOOPBACK,
+    BridgeLift,
+    InterfaceRoute,
+    LocalRoute,
+    NftTable,
+    Sysctl,
+    queues_served,
+)
 from gateway.intercept.placements import InsideNetworks, layout_of
 from gateway.intercept.ruleset import RuleSet
 from gateway.policy import limits
@@ -93,6 +101,7 @@ __all__ = [
     "require_taken",
     "reset_was_odd",
     "spoken",
+    "table_refusal",
     "with_routes",
 ]
 
@@ -311,6 +320,16 @@ def require_interfaces(config: Config) -> None:
             if name not in names:
                 known = ", ".join(sorted(names - {LOOPBACK}))
                 raise EnvironmentFailureError(f"{key}: no interface {name!r}; there are {known}")
+
+
+def table_refusal(config: Config) -> str:
+    """Which routing table, of those that are to be ours, is another's; empty where none is. Our default route
+    would take the place of theirs there, and what they look up would be delivered here."""
+    for wanted in layout_of(config).objects:
+        if isinstance(wanted, LocalRoute | InterfaceRoute) and (other := routing.other_route(wanted)):
+            key = "kernel.table" if wanted.table == config.table else "bridge.table"
+            return f"{key}: routing table {wanted.table} has a route of others ({other}); name another one"
+    return ""
 
 
 def as_found(config: Config) -> Config:

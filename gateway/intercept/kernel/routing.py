@@ -219,6 +219,11 @@ def changes() -> socket.socket:
     return heard_of(socket.NETLINK_ROUTE, _RULE_GROUPS)
 
 
+def other_route(wanted: _Route) -> str:
+    """One that is not ours in the table that this one is to stand in, in words; empty if there is none."""
+    return with_routes(lambda ip: _other_route(ip, wanted))
+
+
 def networks_behind(interfaces: Iterable[str], others: Iterable[str]) -> tuple[Network, ...]:
     """All that the routes say lies behind these: of the main table, a default route excepted, and what a
     narrower route leads by one of the `others`."""
@@ -273,16 +278,33 @@ def _policy_rules(ip: Any) -> list[PolicyRule]:
 
 def _routes(ip: Any, family: int, table: int) -> list[_Route]:
     """Default routes of one table that have the shape of ours."""
-    found: list[_Route] = []
-    for route in _table(ip, family, table):
-        interface = _name(route.get_attr("RTA_OIF"))
-        if route["dst_len"] != 0 or interface is None:
-            continue
-        if route["type"] == _RTN_LOCAL:
-            found.append(LocalRoute(family, table))
-        elif route["type"] == _RTN_UNICAST and route.get_attr("RTA_GATEWAY") is None:
-            found.append(InterfaceRoute(family, interface, table))
-    return found
+    shapes = (_shape(route, family, table) for route in _table(ip, family, table))
+    return [shape for shape in shapes if shape is not None]
+
+
+def _shape(route: Any, family: int, table: int) -> _Route | None:
+    """Which of ours it is by its shape; None if it is somebody else's."""
+    interface = _name(route.get_attr("RTA_OIF"))
+    if route["dst_len"] != 0 or interface is None:
+        return None
+    if route["type"] == _RTN_LOCAL:
+        return LocalRoute(family, table)
+    if route["type"] == _RTN_UNICAST and route.get_attr("RTA_GATEWAY") is None:
+        return InterfaceRoute(family, interface, table)
+    return None
+
+
+def _other_route(ip: Any, wanted: _Route) -> str:
+    if wanted.family not in families():
+        return ""
+    for route in _table(ip, wanted.family, wanted.table):
+        if type(_shape(route, wanted.family, wanted.table)) is not type(wanted):
+            gateway, interface = route.get_attr("RTA_GATEWAY"), _name(route.get_attr("RTA_OIF"))
+            to = f"{route.get_attr('RTA_DST')}/{route['dst_len']}" if route["dst_len"] else "default"
+            return " ".join(
+                [to, *(["via", gateway] if gateway else []), *(["dev", interface] if interface else [])]
+            )
+    return ""
 
 
 def _name(index: int | None) -> str | None:

@@ -22,5 +22,6 @@ def fake(config: Config, monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
     made = FakeKernel(config)
     monkeypatch.setattr(kernel, "KernelRules", made.rules)
     monkeypatch.setattr(kernel, "gate_counts", lambda: made.counts)
+    monkeypatch.setattr(kernel, "table_refusal", lambda config: made.refusal)
     monkeypatch.setattr(sole, "another", lambda control: made.other)
     return made

@@ -19,7 +19,7 @@ class FakeKernel:
         self.fails = False
         self.counts: dict[str, int] = {}
         self.waited: list[float] = []
-        self.other = ""
+        self.other = self.refusal = ""
 
     def note(self, what: str) -> None:
         self.done.append((what, read_wanted(self.config.wanted_file)))

@@ -204,6 +204,18 @@ def test_an_undoing_is_not_interrupted(
         signal.signal(signal.SIGTERM, before)
 
 
+def test_a_routing_table_of_others_is_left_to_them(config: Config, fake: FakeKernel) -> None:
+    """Their default route went, and `down` did not bring it back."""
+    fake.refusal = "kernel.table: routing table 2525 has a route of others"
+    with pytest.raises(EnvironmentFailureError, match="2525 has a route of others"):
+        lifecycle.up(config)
+    assert fake.done == []
+    assert not config.state_dir.exists()
+    fake.counts = {"eth0": 0}  # ours stand there already
+    lifecycle.up(config)
+    assert fake.done == [("apply [2500, 2501]", Wanted.UP)]
+
+
 def test_a_second_up_that_fails_leaves_the_rules_of_the_first(config: Config, fake: FakeKernel) -> None:
     fake.counts, fake.fails = {"eth0": 3}, True
     with pytest.raises(EnvironmentFailureError):
