@@ -16,7 +16,7 @@ from gateway.intercept.wanted import Wanted, read_word
 from gateway.operator import lifecycle
 from gateway.operator.doctor import filters
 from gateway.operator.doctor.trouble import shell
-from gateway.operator.needs import is_free, missing_tools
+from gateway.operator.needs import missing_tools, room
 from gateway.operator.status import is_running
 from gateway.peers.store import PinStore
 from gateway.runtime import identity_file, landlock
@@ -139,22 +139,21 @@ def _firewall(config: Config) -> Iterator[Finding]:
 
 
 def _listen_ports(config: Config) -> Iterator[Finding]:
-    """Ours alone: a mail filter on one of them would keep a worker from starting."""
+    """Of the row that is ours others may have some, but not so many that no workers fit in."""
     if is_running(config.control_socket):
         yield Finding("ports", True, "in use by the running daemon")
         return
     if os.geteuid() != 0:
         yield Finding("ports", True, "not asked: only root is told whether it is the daemon that has them")
         return
-    ports = range(config.first_listen_port, config.first_listen_port + config.workers)
-    taken = [port for port in ports if not is_free(port)]
-    if taken:
-        words = ", ".join(map(str, taken))
-        yield Finding(
-            "ports", False, f"kernel.first_listen_port: somebody listens on {words}; choose another row"
-        )
+    slots, taken = room(config)
+    others = f"somebody listens on {', '.join(map(str, taken))}"
+    if not slots:
+        told = f"kernel.first_listen_port: {others}, and {config.workers} workers have no room beside that"
+        yield Finding("ports", False, f"{told}; choose another row")
     else:
-        yield Finding("ports", True, f"{ports[0]} to {ports[-1]} are free")
+        passed_over = f" ({others}: passed over)" if taken else ""
+        yield Finding("ports", True, f"{slots[0].port} to {slots[-1].port} are free{passed_over}")
 
 
 def _identity(config: Config) -> Iterator[Finding]:

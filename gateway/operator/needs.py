@@ -1,13 +1,16 @@
-"""What the daemon needs of a machine beside its kernel: programs, and ports that nobody listens on."""
+"""What the daemon needs of a machine beside its kernel: programs, and room among its ports."""
 
 from __future__ import annotations
 
 import shutil
-import socket
 from collections.abc import Iterator
 from typing import Final
 
 from gateway.config import Config
+from gateway.errors import EnvironmentFailureError
+from gateway.intercept import ruleset
+from gateway.intercept.ruleset import Slot
+from gateway.runtime.supervisor import preflight
 
 _TOOLS: Final = ("iptables-restore", "iptables-save", "ip6tables-restore", "ip6tables-save", "nft")
 
@@ -32,11 +35,12 @@ def _alarm_programs(config: Config) -> Iterator[tuple[str, str]]:
         yield "sendmail", str(config.alarm_sendmail)
 
 
-def is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as attempt:
-        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            attempt.bind(("", port))
-        except OSError:
-            return False
-    return True
+def room(config: Config) -> tuple[tuple[Slot, ...], tuple[int, ...]]:
+    """Which slots the workers of a daemon would have that began now, none where there is no room for them;
+    and those of our ports on which somebody listens, which it passes over."""
+    taken = preflight.slots_in_use(config)
+    ports = tuple(slot.port for slot in ruleset.all_slots(config) if slot.index in taken)
+    try:
+        return ruleset.slots_of(config, ruleset.free_slot(config.workers, taken)), ports
+    except EnvironmentFailureError:
+        return (), ports

@@ -215,7 +215,7 @@ ELSEWHERE = {
     "kernel": test_a_kernel_that_takes_no_rules,
     "bridge": test_a_kernel_without_br_netfilter,
     "bridge-nf": test_doctor.test_frames_of_a_bridge,
-    "ports": test_doctor.test_numbers_of_another_program,
+    "ports": test_doctor.test_numbers_of_other_programs,
 }
 """Checks whose trouble is none of `test_doctor.CASES`."""
 

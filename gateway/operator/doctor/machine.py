@@ -38,7 +38,7 @@ from gateway.operator.doctor.snapshot import (
     Memory,
     Snapshot,
 )
-from gateway.operator.needs import alarms_unheard, is_free, missing_tools
+from gateway.operator.needs import alarms_unheard, missing_tools, room
 from gateway.peers.store import PinStore
 from gateway.policy import limits
 from gateway.runtime import identity_file
@@ -101,7 +101,7 @@ def snapshot(config: Config, path: Path, *, is_default: bool) -> Snapshot:
         log_trouble=_log_trouble(resolved.log_file),
         alarms_unheard=alarms_unheard(resolved),
         clock=_clock(resolved),
-        ports_taken=() if daemon.pid else tuple(port for port in _ports(resolved) if not is_free(port)),
+        ports_taken=() if daemon.pid else _ports_taken(resolved),
         queues_taken=() if daemon.pid else _queues_taken(resolved),
         orphans=() if daemon.pid else tuple(_orphans()),
     )
@@ -165,14 +165,17 @@ def _remarks(config: Config) -> tuple[str, ...]:
         return (str(error),)
 
 
+def _ports_taken(config: Config) -> tuple[int, ...]:
+    """None where the workers find room beside them."""
+    slots, taken = room(config)
+    return () if slots else taken
+
+
 def _queues_taken(config: Config) -> tuple[int, ...]:
-    ours = range(config.first_queue, config.first_queue + config.workers)
+    """Of those that the workers would have."""
+    ours = {slot.queue for slot in room(config)[0] or ruleset.slots_of(config)}
     lines = _text(Path("/proc/thread-self/net/netfilter/nfnetlink_queue")).splitlines()
     return tuple(number for line in lines if (number := int(line.split()[0])) in ours)
-
-
-def _ports(config: Config) -> range:
-    return range(config.first_listen_port, config.first_listen_port + config.workers)
 
 
 # --- The daemon --------------------------------------------------------------------------------------

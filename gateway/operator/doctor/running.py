@@ -14,6 +14,8 @@ from gateway.policy import limits
 
 _STOPPED: Final = "T"
 _LET_RUN: Final = "somebody has stopped it (SIGSTOP)"
+_NO_ROOM: Final = "beside that there is no room for the workers, and the daemon does not start"
+_NO_QUEUE: Final = "a worker does not start without it"
 
 
 def wanted_up(seen: Snapshot) -> Iterator[Trouble]:
@@ -36,16 +38,16 @@ def ports_free(seen: Snapshot) -> Iterator[Trouble]:
     """While no daemon of ours runs: what it will need."""
     if seen.orphans:
         return  # it is they; `daemon_runs` tells
-    for key, names, taken, first, most in (
-        ("kernel.first_listen_port", "port", seen.ports_taken, seen.config.first_listen_port, 65536),
-        ("kernel.first_queue", "packet queue", seen.queues_taken, seen.config.first_queue, 65536),
+    for key, names, taken, first, why in (
+        ("kernel.first_listen_port", "port", seen.ports_taken, seen.config.first_listen_port, _NO_ROOM),
+        ("kernel.first_queue", "packet queue", seen.queues_taken, seen.config.first_queue, _NO_QUEUE),
     ):
         if taken:
             row = first + limits.NUMBERS_IN_A_ROW
-            other = row if row + limits.NUMBERS_IN_A_ROW <= most else first - limits.NUMBERS_IN_A_ROW
+            other = row if row + limits.NUMBERS_IN_A_ROW <= 65536 else first - limits.NUMBERS_IN_A_ROW
             yield Trouble(
                 f"{key}: another program has {names} {', '.join(map(str, taken))}",
-                "a worker does not start without it",
+                why,
                 setting(seen, key, str(other)),
             )
 

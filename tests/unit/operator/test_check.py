@@ -10,9 +10,9 @@ import pytest
 
 from gateway.config import Config, FoundInterface
 from gateway.errors import EnvironmentFailureError
-from gateway.intercept import kernel
+from gateway.intercept import kernel, tproxy
 from gateway.intercept.wanted import Wanted, Word, record_word
-from gateway.operator import check, lifecycle, needs
+from gateway.operator import check, lifecycle
 from gateway.operator.doctor import filters
 from gateway.operator.doctor.trouble import Trouble
 from gateway.peers.store import PinStore
@@ -35,7 +35,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
         lifecycle, "discover", lambda: [FoundInterface("wan", True), FoundInterface("lan", False)]
     )
     monkeypatch.setattr(kernel, "remarks", lambda config: [])
-    monkeypatch.setattr(check, "is_free", lambda port: True)
+    monkeypatch.setattr(tproxy, "is_in_use", lambda port: False)
     return Config(state_dir=tmp_path, run_dir=tmp_path)
 
 
@@ -60,7 +60,7 @@ def test_all_is_well_with_and_without_files(config: Config) -> None:
 def test_not_root(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon's own ports are nobody else's because its socket is closed to who asks."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(check, "is_free", lambda port: False)
+    monkeypatch.setattr(tproxy, "is_in_use", lambda port: True)
     assert bad(config) == ["privileges"]
 
 
@@ -150,11 +150,23 @@ def taken() -> Iterator[int]:
 
 
 @pytest.mark.root
-def test_port_taken(tmp_path: Path, taken: int) -> None:
-    assert not needs.is_free(taken)
-    found = list(check._listen_ports(Config(first_listen_port=taken, workers=1, run_dir=tmp_path)))
-    assert [one.good for one in found] == [False]
-    assert str(taken) in found[0].text
+def test_a_port_that_somebody_has_is_passed_over(tmp_path: Path, taken: int) -> None:
+    """As the daemon does; one of its two workers' ports made it BAD."""
+    config = Config(first_listen_port=taken, workers=2, run_dir=tmp_path)
+    (found,) = check._listen_ports(config)
+    assert found.good
+    assert f"somebody listens on {taken}" in found.text
+
+
+@pytest.mark.root
+def test_no_room_among_the_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Config(workers=2, run_dir=tmp_path)
+    every_other = range(config.first_listen_port + 1, config.first_listen_port + 32, 2)
+    monkeypatch.setattr(tproxy, "is_in_use", lambda port: port in every_other)
+    (found,) = check._listen_ports(config)
+    assert not found.good
+    assert "12526, 12528" in found.text
+    assert found.text.endswith("and 2 workers have no room beside that; choose another row")
 
 
 def test_identity_others_can_read(config: Config) -> None:
