@@ -41,6 +41,8 @@ class Heirloom:
     counters: Snapshot
     confined: tuple[str, ...] = ()
     """The layers of its confinement that are in force."""
+    identity: str = ""
+    """For which it gets signatures, in hexadecimal; empty where that is not known."""
 
     @classmethod
     def from_json(cls, told: dict[str, Any]) -> Self:
@@ -73,6 +75,8 @@ class Handover:
     """Processes that are killed already, and have only to be waited for."""
     dead_ends: dict[str, Any] = field(default_factory=dict)
     """See `DeadEnds.left`."""
+    newest: int | None = None
+    """The last generation of workers that was begun: it may have come to nothing, and have no heir."""
 
     @classmethod
     def of_nobody(cls, now: float) -> Self:
@@ -89,7 +93,7 @@ class Handover:
         workers = tuple(map(Heirloom.from_json, told["workers"]))
         # What a version did not know it had none of to leave.
         later: dict[str, Any] = {name: tuple(told.get(name, ())) for name in ("signers", "untold", "ending")}
-        later |= {name: told.get(name) for name in ("control", "sole")}
+        later |= {name: told.get(name) for name in ("control", "sole", "newest")}
         later["dead_ends"] = told.get("dead_ends", {})
         return cls(
             workers, told["past"], told["began"], told["bypassed"], told["alarms"], told["rules"], **later

@@ -55,7 +55,7 @@ class Pool:
 
     `heirs` are the workers of the supervisor that this process was before: they serve until the workers of
     this one are all ready and the gate has been switched over, and then finish their sessions. Those that it
-    has killed are `ending`.
+    has killed are `ending`. `newest` was its last generation, whether it came to anything or not.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class Pool:
         heirs: tuple[Heirloom, ...] = (),
         past: Snapshot | None = None,
         ending: tuple[int, ...] = (),
+        newest: int | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._config = config
@@ -84,12 +85,14 @@ class Pool:
         self._alarm = alarm
         self._stopping = False
         self._past = past if past is not None else empty_snapshot()
-        self._leading = max((heir.generation for heir in heirs), default=0)
+        led = max((heir.generation for heir in heirs), default=-1)
+        # A number is never given twice: who has asked for a reload waits for a later one than there was.
+        self.newest = 1 + (led if newest is None else newest)
+        self._leading = led if heirs else self.newest
         """The generation to which the gate sends SYNs."""
-        self._newest = self._leading + 1 if heirs else 0
         marks = MarkBits(config.marks.mask)
         self.workers = [self._inherit(heir) for heir in heirs]
-        self.workers += [WorkerProcess.listening(slot, marks, self._newest) for slot in slots]
+        self.workers += [WorkerProcess.listening(slot, marks, self.newest) for slot in slots]
         for pid in ending:
             with contextlib.suppress(OSError):  # it has ended, and somebody has waited for it
                 Child(self._loop, pid, lambda status: None)
@@ -99,7 +102,7 @@ class Pool:
 
     def start(self) -> None:
         for worker in self.workers:
-            if worker.generation == self._newest:
+            if worker.generation == self.newest:
                 self._begin(worker)
         self._watchdog.watch()
         self._loop.call_later(limits.SIGNER_START_SECONDS, self.signer_serves)
@@ -118,7 +121,7 @@ class Pool:
             for worker in self.workers
             if worker.state is State.SERVING
             and worker.generation == self._leading
-            and (self._offers_can_be_signed or worker.generation < self._newest)
+            and (self._offers_can_be_signed or worker.generation < self.newest)
         ]
 
     @property
@@ -142,22 +145,24 @@ class Pool:
                 worker.tell_to_retire()
 
     def hand_over(self) -> tuple[tuple[Heirloom, ...], Snapshot, tuple[int, ...]]:
-        """All living workers, the counters of those that are gone, and the processes of others, killed.
+        """Workers that have led, the counters of those that are gone, and the processes of others, killed.
 
         Ask nothing of this pool after.
         """
         self._let_go()
-        living = [
-            worker
-            for worker in self.workers
-            if worker.state in (State.SERVING, State.HUNG, State.DRAINING) and worker.link is not None
-        ]
+        living = [worker for worker in self.workers if self._has_led(worker)]
         others = [worker.process for worker in self.workers if worker not in living and worker.process]
         for process in others:
             process.kill()
         ending = tuple(process.pid for process in others if not process.has_ended)
         past = merged([self._past, self._own()])
-        return tuple(worker.as_heirloom() for worker in living), past, ending
+        identity = self._presented.identity
+        return tuple(worker.as_heirloom(identity) for worker in living), past, ending
+
+    def _has_led(self, worker: WorkerProcess) -> bool:
+        """And lives. Not one of a generation of which others do not come up: it would lead without them."""
+        lives = worker.state in (State.SERVING, State.HUNG, State.DRAINING) and worker.link is not None
+        return lives and worker.generation <= self._leading
 
     def note_passed_to_dead_ends(self, sessions: int) -> None:
         """Sessions that no worker saw."""
@@ -319,7 +324,7 @@ class Pool:
 
         One slot has two processes at most: what is told to end again and again waits for the one before it.
         """
-        if self._stopping or worker.state is not State.DRAINING or worker.generation < self._newest:
+        if self._stopping or worker.state is not State.DRAINING or worker.generation < self.newest:
             return
         if any(one.has_successor and one.slot == worker.slot for one in self.workers):
             self._loop.call_later(limits.RESTART_MOST_SECONDS, self._succeed, worker)
@@ -347,13 +352,11 @@ class Pool:
         if not self._offers_can_be_signed:
             return
         newest = [
-            worker
-            for worker in self.workers
-            if worker.generation == self._newest and not worker.has_successor
+            worker for worker in self.workers if worker.generation == self.newest and not worker.has_successor
         ]
-        if self._leading < self._newest and all(worker.state is State.SERVING for worker in newest):
-            self._leading = self._newest
-            self._log.fact("pool", "generation-leads", level=Level.NOTICE, generation=self._newest)
+        if self._leading < self.newest and all(worker.state is State.SERVING for worker in newest):
+            self._leading = self.newest
+            self._log.fact("pool", "generation-leads", level=Level.NOTICE, generation=self.newest)
 
     # --- What workers say -------------------------------------------------------------------------------
 

@@ -154,6 +154,7 @@ class Supervisor:
             heirs=left.workers,
             past=left.past,
             ending=left.ending,
+            newest=left.newest,
         )
 
     def _make_keepers(self) -> None:
@@ -314,6 +315,7 @@ class Supervisor:
             sole=self._sole.hand_over(),
             ending=ending,
             dead_ends=self._dead_ends.left(),
+            newest=self._pool.newest,
         )
         handover.execute_anew(left)
 

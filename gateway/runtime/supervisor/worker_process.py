@@ -55,6 +55,8 @@ class WorkerProcess:
     """Who it believes the site to be."""
     told_inside: tuple[Network, ...] | None = None
     """Which networks it believes to lie inside."""
+    signed_for: bytes | None = None
+    """The identity that its signer knows, where that is an earlier supervisor's, which learns no other."""
     told_to_retire: bool = False
     confined: list[str] = field(default_factory=list)
     """The layers that are in force, as it says itself."""
@@ -77,6 +79,7 @@ class WorkerProcess:
             restarts=heir.restarts,
             has_successor=heir.draining,
             counters=heir.counters,
+            signed_for=bytes.fromhex(heir.identity) or None,
             confined=list(heir.confined),
         )
 
@@ -93,13 +96,18 @@ class WorkerProcess:
     def begins(self, now: float, presented: Presented, inside_networks: tuple[Network, ...]) -> None:
         """A process of it has been started, and was told so."""
         self.state = State.STARTING
-        self.yields = False
+        self.yields, self.signed_for = False, None
         self.told, self.told_inside = presented, inside_networks
         self.started_at = self.alive_at = now
 
     def tell_who(self, presented: Presented) -> None:
-        """Who the site is, if it does not know; with its next proof of life, where its link is full now."""
+        """Who the site is, if it does not know; with its next proof of life, where its link is full now.
+
+        One that no signature could be had for is not told: its offers would go out no more.
+        """
         if self.link is None or self.told is presented:
+            return
+        if self.signed_for not in (None, presented.identity):
             return
         if self.link.send({"site": presented.as_json()}):
             self.told = presented
@@ -140,8 +148,8 @@ class WorkerProcess:
             "confined": self.confined,
         }
 
-    def as_heirloom(self) -> Heirloom:
-        """For the next supervisor; this one must not use the worker any more."""
+    def as_heirloom(self, identity: bytes) -> Heirloom:
+        """For the next supervisor; this one must not use the worker any more. `identity`: in use now."""
         assert self.process is not None
         assert self.link is not None
         return Heirloom(
@@ -156,4 +164,5 @@ class WorkerProcess:
             tuple(listener.detach() for listener in self.listeners),
             self.counters,
             tuple(self.confined),
+            (self.signed_for or identity).hex(),
         )

@@ -182,7 +182,7 @@ def test_nobody_succeeds_who_is_not_wanted(slots: Slots, why: str) -> None:
     if why == "daemon stops":
         slots.pool._stopping = True
     elif why == "reload":
-        slots.pool._newest += 1
+        slots.pool.newest += 1
     else:
         slots.pool._ended(slots.worker, 0)
         assert slots.ears.rung == [(Reason.WORKER_DIED, "pid=7 status=0")]
@@ -217,7 +217,7 @@ def test_who_never_was_told_to_end_does_not_yield(slots: Slots) -> None:
 def test_a_generation_leads_once_the_last_of_it_has_come_to_itself(ears: Ears) -> None:
     """One that had hung for a moment when the others were ready: the older one would have led for ever."""
     pool = ears.pool
-    pool._newest, pool._offers_can_be_signed = 1, True
+    pool.newest, pool._offers_can_be_signed = 1, True
     late, other = (
         WorkerProcess(Slot(number, 2500 + number, 12525 + number), (), 1, state)
         for number, state in ((2, State.HUNG), (3, State.SERVING))
@@ -238,7 +238,7 @@ def test_one_whose_link_is_full_hears_later_that_it_retires(ears: Ears) -> None:
         said.append(message)
         return next(answers)
 
-    pool._leading = pool._newest = 1
+    pool._leading = pool.newest = 1
     worker.state, worker.link = State.HUNG, cast("Link", SimpleNamespace(send=send))
     worker.told, worker.told_inside = PRESENTED, ()
     pool.workers.append(worker)
@@ -285,6 +285,44 @@ def test_who_is_not_handed_over_is_waited_for_by_the_next_one(
             await asyncio.sleep(0)
 
     loop.run_until_complete(asyncio.wait_for(succeeded(), 5))
+
+
+def test_a_generation_that_has_not_come_up_is_not_handed_over(ears: Ears) -> None:
+    """Its few that serve would have led, and the one before, which is whole, would have retired."""
+    pool = ears.pool
+    pool.newest = 1
+    came_up, late = (
+        WorkerProcess(Slot(number, 2500 + number, 12525 + number), (), 1, state)
+        for number, state in ((2, State.SERVING), (3, State.STARTING))
+    )
+    pool.workers += [ears.worker, came_up, late]
+    for descriptor, worker in enumerate(pool.workers, 8):
+        worker.process = Process()  # type: ignore[assignment]
+        worker.link = cast("Link", SimpleNamespace(detach=lambda descriptor=descriptor: descriptor))
+    heirs, _, ending = pool.hand_over()
+    assert [(heir.index, heir.generation, heir.link) for heir in heirs] == [(0, 0, 8)]
+    assert [worker.process.killed for worker in pool.workers] == [0, 1, 1]  # type: ignore[union-attr]
+    assert len(ending) == 2
+
+
+@pytest.mark.parametrize(("before", "number"), [(None, 0), (4, 5)])
+def test_no_generation_has_the_number_of_one_that_was_begun(
+    ears: Ears, loop: asyncio.AbstractEventLoop, before: int | None, number: int
+) -> None:
+    """Who has asked for a reload waits for a later one, and waited in vain where the one before it had no
+    heirs. Without heirs there is nothing to wait for: each worker takes mail as soon as it serves."""
+
+    async def succeeded() -> Pool:
+        return Pool(**ears.given, newest=before)
+
+    pool = loop.run_until_complete(succeeded())
+    pool.signer_serves()
+    serving, starting = (
+        WorkerProcess(Slot(slot, 2500 + slot, 12525), (), pool.newest, state)
+        for slot, state in ((0, State.SERVING), (1, State.STARTING))
+    )
+    pool.workers += [serving, starting]
+    assert (pool.newest, pool.live_queues) == (number, [2500])
 
 
 def test_lines_that_the_supervisor_itself_could_not_write_are_counted(

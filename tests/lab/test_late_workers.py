@@ -1,0 +1,87 @@
+"""A reload whose new workers do not come up: who leads goes on, another reload mends it. Namespaces nmf0-
+
+As after an upgrade to a program that is damaged. The new ones are stopped here as soon as they are begun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from gateway.lab import gateways
+from gateway.policy import limits
+from tests.lab.probes import MailServer, eventually, mail
+from tests.lab.two_sites import Sites
+
+
+@pytest.fixture(scope="module")
+def built(acquainted_sites: Sites) -> Sites:
+    return acquainted_sites
+
+
+@contextlib.contextmanager
+def held_back(sites: Sites, letter: str) -> Iterator[list[int]]:
+    """The workers of a reload, of whom none serves within."""
+    before = newest(sites, letter)
+
+    def begun() -> list[int]:
+        answer = gateways.ask(sites.gateway(letter)) or {"workers": []}
+        return [one["pid"] for one in answer["workers"] if one["generation"] > before]
+
+    os.kill(sites.supervisor(letter), signal.SIGHUP)
+    late = eventually(begun, what="new workers")
+    for pid in late:
+        os.kill(pid, signal.SIGSTOP)
+    states = {one["state"] for one in sites.status(letter)["workers"] if one["pid"] in late}
+    assert states == {"starting"}
+    try:
+        yield late
+    finally:
+        for pid in late:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def newest(sites: Sites, letter: str) -> int:
+    return max(worker["generation"] for worker in sites.status(letter)["workers"])
+
+
+def decided(sites: Sites) -> list[str]:
+    return [line for line in sites.log("b").splitlines() if " session decided " in line]
+
+
+def sent(sites: Sites, server: MailServer, body: bytes) -> str:
+    """How gateway b has decided of one mail."""
+    before = len(decided(sites))
+    mail(sites, "mta-a", server, sites.address("mta-b", False), body)
+    eventually(lambda: len(decided(sites)) == before + 1, what="the session at gateway b")
+    return decided(sites)[-1]
+
+
+def test_the_next_reload_is_seen_through(sites: Sites, server: MailServer) -> None:
+    """Its workers had the number of those that had not come up, and the command waited for a later one."""
+    before = newest(sites, "b")
+    with held_back(sites, "b") as late:
+        assert sites.command("b", "reload").startswith("reloaded: ")
+        assert newest(sites, "b") == before + 2
+        assert not set(late) & set(sites.workers("b"))
+    assert "protected=yes" in sent(sites, server, b"by their successors")
+
+
+def test_who_leads_meanwhile_goes_on_as_who_it_was(sites: Sites, server: MailServer) -> None:
+    """Its signer is that of the program before, whom nobody tells of another identity."""
+    rung = sites.alarms("b", "signer-silent")
+    with held_back(sites, "b"):
+        was = sites.status("b")["identity"]
+        sites.command("b", "identity", "rotate", "--now")
+        eventually(lambda: sites.status("b")["identity"] != was, what="the new identity")
+        for _ in range(4):
+            assert "protected=yes" in sent(sites, server, b"while they are waited for")
+    eventually(lambda: sites.serving("b") == len(sites.workers("b")), limits.START_SECONDS, "the new workers")
+    sites.wait_ready("b")
+    assert "protected=yes" in sent(sites, server, b"under the new identity")
+    assert sites.alarms("b", "signer-silent") == rung
