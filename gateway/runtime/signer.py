@@ -110,13 +110,12 @@ class Signer:
     def serve(self) -> None:
         report_at = 0.0
         while self._link is not None or self._workers:
-            ready = {descriptor for descriptor, _ in self._poll.poll(limits.COUNTERS_EVERY_SECONDS * 1000)}
+            ready = dict(self._poll.poll(limits.COUNTERS_EVERY_SECONDS * 1000))
             # First what the supervisor says: a worker may know of a new identity already.
             if self._link is not None and self._link.fileno() in ready:
-                ready.discard(self._link.fileno())
                 self._told(self._link)
-            for descriptor in ready & self._workers.keys():
-                self._asked(descriptor)
+            for descriptor in ready.keys() & self._workers.keys():
+                self._asked(descriptor, ended=bool(ready[descriptor] & select.POLLHUP))
             now = time.monotonic()
             if now >= report_at:
                 report_at = now + limits.COUNTERS_EVERY_SECONDS
@@ -135,11 +134,14 @@ class Signer:
         link.close()
         self._link = None
 
-    def _asked(self, descriptor: int) -> None:
-        """One packet a turn, so that no worker keeps the others waiting."""
+    def _asked(self, descriptor: int, *, ended: bool) -> None:
+        """One packet a turn, so that no worker keeps the others waiting. `ended`: nobody has its other end.
+
+        A packet may be empty, and one who sends such a one is not to be the last of its slot who is heard.
+        """
         sock, allowance = self._workers[descriptor]
         packet = _received(sock, _ASKED_OCTETS)
-        if packet is None:
+        if packet is None or (not packet and not ended):
             return
         if not packet:
             self._poll.unregister(sock)

@@ -203,6 +203,14 @@ def test_without_its_supervisor_it_serves_until_the_last_worker_is_gone() -> Non
         assert asked(workers[1], offer(epoch=today()))
 
 
+def test_an_empty_question_is_not_the_end_of_all_questions() -> None:
+    """Of one that others have taken over: whoever had its slot next got no signature any more."""
+    with serving() as (link, (worker,)):
+        tell(link, SEED)
+        worker.send(b"")
+        assert asked(worker, offer(epoch=today()))
+
+
 # --- The worker's side --------------------------------------------------------------------------------------
 
 
