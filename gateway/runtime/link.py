@@ -58,6 +58,11 @@ class Link:
         sock.setblocking(False)
         loop.add_reader(sock.fileno(), self._readable)
 
+    @property
+    def is_open(self) -> bool:
+        """Neither end has closed it, as far as is known here."""
+        return self._open
+
     def send(self, message: Message) -> bool:
         return self._send(json.dumps(message, separators=(",", ":")).encode())
 

@@ -151,18 +151,21 @@ class Pool:
         """
         self._let_go()
         living = [worker for worker in self.workers if self._has_led(worker)]
-        others = [worker.process for worker in self.workers if worker not in living and worker.process]
-        for process in others:
+        others = [worker for worker in self.workers if worker not in living]
+        processes = [worker.process for worker in others if worker.process]
+        for process in processes:
             process.kill()
-        ending = tuple(process.pid for process in others if not process.has_ended)
-        past = merged([self._past, self._own()])
+        ending = tuple(process.pid for process in processes if not process.has_ended)
+        past = merged([self._past, self._own(), *(without_gauges(worker.counters) for worker in others)])
         identity = self._presented.identity
         return tuple(worker.as_heirloom(identity) for worker in living), past, ending
 
     def _has_led(self, worker: WorkerProcess) -> bool:
         """And lives. Not one of a generation of which others do not come up: it would lead without them."""
-        lives = worker.state in (State.SERVING, State.HUNG, State.DRAINING) and worker.link is not None
-        return lives and worker.generation <= self._leading
+        # One that ends closes its link before it has ended.
+        lives = worker.link is not None and worker.link.is_open
+        has_served = worker.state in (State.SERVING, State.HUNG, State.DRAINING)
+        return lives and has_served and worker.generation <= self._leading
 
     def note_passed_to_dead_ends(self, sessions: int) -> None:
         """Sessions that no worker saw."""

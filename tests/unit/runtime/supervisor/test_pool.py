@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -298,11 +299,34 @@ def test_a_generation_that_has_not_come_up_is_not_handed_over(ears: Ears) -> Non
     pool.workers += [ears.worker, came_up, late]
     for descriptor, worker in enumerate(pool.workers, 8):
         worker.process = Process()  # type: ignore[assignment]
-        worker.link = cast("Link", SimpleNamespace(detach=lambda descriptor=descriptor: descriptor))
+        worker.link = cast(
+            "Link", SimpleNamespace(is_open=True, detach=lambda descriptor=descriptor: descriptor)
+        )
     heirs, _, ending = pool.hand_over()
     assert [(heir.index, heir.generation, heir.link) for heir in heirs] == [(0, 0, 8)]
     assert [worker.process.killed for worker in pool.workers] == [0, 1, 1]  # type: ignore[union-attr]
     assert len(ending) == 2
+
+
+def test_one_that_ends_as_its_supervisor_does_is_waited_for_and_counted(
+    ears: Ears, loop: asyncio.AbstractEventLoop
+) -> None:
+    """It has closed its link some milliseconds before: a reload in between ended the daemon."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    worker = ears.worker
+    worker.process = Process()  # type: ignore[assignment]
+    worker.counters = {"tallies": {"sessions-begun": 3, "sessions-open": 1}}
+    ears.pool.workers.append(worker)
+
+    async def heard() -> None:
+        ears.pool._join(worker, ours)
+        theirs.close()
+        while worker.link is not None and worker.link.is_open:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+    loop.run_until_complete(asyncio.wait_for(heard(), 5))
+    heirs, past, ending = ears.pool.hand_over()
+    assert (heirs, past["tallies"], ending) == ((), {"sessions-begun": 3}, (7,))
 
 
 @pytest.mark.parametrize(("before", "number"), [(None, 0), (4, 5)])
