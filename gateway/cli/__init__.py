@@ -226,6 +226,7 @@ def preflight(settings: Settings) -> None:
     from gateway.runtime.supervisor import preflight as asked
 
     config = lifecycle.resolved(settings.config)
+    asked.require_whole(config)
     asked.require_startable(config)
     print_json(asked.facts(config))
 

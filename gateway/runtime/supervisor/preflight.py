@@ -7,6 +7,7 @@ Counterpart: the hidden command `preflight`, whose answer this reads.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 from collections.abc import Iterable
@@ -25,6 +26,13 @@ from gateway.runtime.order import require_tellable
 from gateway.runtime.supervisor.handover import command_for
 
 _COMMAND: Final = "preflight"
+_PROGRAMS: Final = (
+    "gateway.runtime.supervisor.supervisor",
+    "gateway.runtime.signer",
+    "gateway.runtime.worker.worker",
+)
+"""By name: they share no code, and the first one imports this."""
+_WITH_METRICS: Final = ("gateway.runtime.supervisor.metrics",)
 
 
 def facts(config: Config) -> dict[str, Any]:
@@ -42,6 +50,12 @@ def facts(config: Config) -> dict[str, Any]:
         "daemon.run_dir": str(config.run_dir),
         "daemon.workers": config.workers,
     }
+
+
+def require_whole(config: Config) -> None:
+    """Raises ImportError for what the next supervisor, its signer or its workers could not load either."""
+    for name in (*_PROGRAMS, *(_WITH_METRICS if config.metrics_listen is not None else ())):
+        importlib.import_module(name)
 
 
 def require_startable(config: Config) -> None:

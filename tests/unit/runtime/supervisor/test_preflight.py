@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import socket
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -62,6 +63,44 @@ def test_a_stranger_among_the_ports_leaves_no_room_for_as_many_workers(
     monkeypatch.setattr(tproxy, "is_in_use", lambda port: port in serving or port == stranger)
     with pytest.raises(EnvironmentFailureError, match="no room for 16 workers"):
         preflight.require_startable(replace(config, workers=16))
+
+
+@pytest.mark.parametrize(
+    ("library", "config", "whole"),
+    [
+        ("uvloop", "Config()", False),
+        ("netfilterqueue", "Config()", False),
+        ("gateway.runtime.signer", "Config()", False),
+        ("prometheus_client", "Config()", True),
+        ("prometheus_client", "Config(metrics_listen=Path('/run/metrics'))", False),
+    ],
+)
+def test_a_program_of_which_a_part_cannot_be_loaded_is_no_successor(
+    library: str, config: str, whole: bool
+) -> None:
+    """The daemon executed it all the same, and that was its end: mail passed in clear until somebody came."""
+    program = (
+        f"import sys; sys.modules[{library!r}] = None\n"
+        "from pathlib import Path\nfrom gateway.config import Config\n"
+        f"from gateway.runtime.supervisor import preflight\npreflight.require_whole({config})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) is whole, done.stderr
+    assert whole or "ModuleNotFoundError" in done.stderr
+
+
+def test_whoever_asks_is_told_of_it_in_one_line(tmp_path: Path) -> None:
+    written = tmp_path / "nightmail.toml"
+    written.write_text(f'version = 1\nplacement = "host"\n[daemon]\nstate_dir = "{tmp_path}/state"\n')
+    program = (
+        "import sys; sys.modules['uvloop'] = None\n"
+        f"sys.argv = ['nightmail', '--config', {str(written)!r}, 'preflight']\n"
+        "from gateway.cli import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "uvloop" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
