@@ -129,7 +129,10 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
         "tests/unit/runtime/supervisor/test_pool.py",
         "tests/unit/runtime/supervisor/test_said.py",
     ),
-    "gateway/runtime/supervisor/rulekeeper.py": ("tests/unit/runtime/supervisor/test_rulekeeper.py",),
+    "gateway/runtime/supervisor/rulekeeper.py": (
+        "tests/unit/runtime/supervisor/test_rulekeeper.py",
+        "tests/unit/runtime/supervisor/test_rulekeeper_down.py",
+    ),
     "gateway/runtime/supervisor/sole.py": ("tests/unit/runtime/supervisor/test_sole.py",),
     "gateway/runtime/said.py": ("tests/unit/runtime/supervisor/test_said.py",),
     "gateway/runtime/link.py": ("tests/unit/runtime/supervisor/test_said.py",),

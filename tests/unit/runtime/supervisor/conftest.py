@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway.intercept import kernel
+from gateway.policy import limits
 from tests.unit.runtime.supervisor.ears import Ears
+from tests.unit.runtime.supervisor.keeping import World
 
 
 @pytest.fixture
@@ -23,3 +26,18 @@ def ears(loop: asyncio.AbstractEventLoop, tmp_path: Path) -> Iterator[Ears]:
     assert ears.memory.pins is not None
     ears.memory.pins.close()
     ears.log.close()
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr(limits, "RULES_CHECK_SECONDS", 0.02)
+    # Of this machine's kernel, which tells root alone.
+    monkeypatch.setattr(kernel, "passed_counts", dict)
+    world = asyncio.run(_made(tmp_path))
+    yield world
+    world.keeper.leave()
+    world.log.close()
+
+
+async def _made(folder: Path) -> World:
+    return World(folder)
