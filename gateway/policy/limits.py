@@ -591,7 +591,8 @@ ALARM_DETAIL_CHARACTERS: Final = 300
 ALARMS_IN_DETAIL: Final = 256
 """`status` tells details of the newest so many alarms: with all of them the answer would be too long."""
 MANY_MISSING: Final = 5
-"""So many pinned sites without an offer within an hour, and more than still make one: it is our own path."""
+"""So many pinned sites without an offer within an hour, in as many networks, and more than still make one: it
+is our own path."""
 MANY_MISSING_SECONDS: Final = 3600
 """That hour."""
 LOG_LINE_OCTETS: Final = 2000

@@ -229,7 +229,25 @@ _dead_ends.lacks(
     "        if trouble: self._changes = none | self._changes",
 )
 
+_own_path = Room("gateway/policy/own_path.py")
+_own_path.lacks(
+    "our own path is missed in many networks",
+    "networks >= limits.MANY_MISSING",
+    "many >= limits.MANY_MISSING",
+)
+_own_path.lacks("our own path is missed by most sites", " and many > len(self._well)", "")
+_own_path.lacks(
+    "sites that were missed long ago do not count",
+    "            _drop_old(self._missing, now, limits.MANY_MISSING_SECONDS)\n",
+    "            pass\n",
+)
+_own_path.lacks(
+    "sites that are heard of have a limit",
+    "    while len(heard) > limits.ALARM_CAUSES:",
+    "    while False:",
+)
+
 MEMORY: Final[tuple[Mutant, ...]] = mutants_of(
     *(_comparison, _pins, _store, _decision, _ignored, _memory, _learning, _workers, _peers),
-    *(_history, _sources, _saying, _worker, _dead_ends),
+    *(_history, _sources, _saying, _worker, _dead_ends, _own_path),
 )

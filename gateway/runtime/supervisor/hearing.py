@@ -13,7 +13,7 @@ from gateway.errors import Reason
 from gateway.peers.history import Happening
 from gateway.peers.looks import Look
 from gateway.peers.pins import Destination
-from gateway.peers.sources import SourceSeen
+from gateway.peers.sources import SourceSeen, beginnings
 from gateway.policy.own_path import OwnPath
 from gateway.runtime.link import Message, told_address, told_destination
 from gateway.runtime.supervisor.causes import Causes
@@ -94,7 +94,7 @@ class Hearing:
         """Whether many sites have the same trouble now; our own path then rings in the peer's place."""
         now = int(time.time())
         pin = self._memory.note_trouble(at, _TROUBLE[reason], now)
-        many = self._own_path.missing(pin.site, now) if pin is not None else 0
+        many = self._own_path.missing(pin.site, beginnings(at.address), now) if pin is not None else 0
         if not many:
             return False
         told = f"{many} sites without their offer, or with failed handshakes; the last one: {at}"

@@ -39,7 +39,8 @@ def identity(number: int) -> bytes:
 
 
 def address(number: int) -> Destination:
-    return Destination(f"192.0.2.{number}", 25)
+    """Each in a network of its own."""
+    return Destination(f"192.0.{number}.2", 25)
 
 
 @dataclass
@@ -373,6 +374,19 @@ def test_all_pins_missing_at_once_is_told_as_our_own_path_once_a_day(weeks: Week
     singly = by_reason[Reason.OFFER_MISSING]
     assert len(singly) == limits.MANY_MISSING - 1
     assert set(singly) == {3}
+
+
+def test_many_sites_of_one_network_switched_off_are_not_our_path(weeks: Weeks) -> None:
+    """Whoever strips the offer of one site, and has many identities at a host of his own."""
+    theirs, peer = [Destination(f"2001:db8:5:{number:x}::25", 25) for number in range(30)], address(40)
+    for _ in weeks.times(1):
+        for number, each in enumerate(theirs):
+            weeks.session(each, identity(number))
+        weeks.session(peer, identity(40))
+    for each in (*theirs, peer):
+        weeks.session(each, None)
+    assert {reason for _, reason, _ in weeks.rung} == {Reason.OFFER_MISSING}
+    assert str(peer) in {subject for _, _, subject in weeks.rung}
 
 
 def test_one_large_site_switched_off_is_not_our_path(weeks: Weeks) -> None:
