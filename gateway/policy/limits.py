@@ -538,6 +538,11 @@ SOURCES_HARMED: Final = 4096
 """Clients remembered for having dropped an offer. A bound of its own: strangers must not push out peers."""
 SENDERS: Final = 1 << 16
 """Identities of sending gateways whose highest epoch is remembered, about 100 octets each."""
+SOURCES_NEW_OF_NETWORK: Final = 512
+"""Clients, or identities, that are learnt of for the first time in one day in one network (/24, or /48 with
+IPv6): whoever has a whole one fills none of these bounds before the first of his are forgotten."""
+NEWCOMER_NETWORKS: Final = 1 << 14
+"""Networks whose new ones are counted, some 250 octets each."""
 SOURCE_KEPT_DAYS: Final = 60
 """A client that has not upgraded for so long did give up its gateway, and its bell has rung often enough."""
 HARMED_KEPT_DAYS: Final = 7

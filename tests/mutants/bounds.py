@@ -44,9 +44,31 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
                 ":",
             ),
             (
+                "a network that has had enough new clients today teaches no more",
+                "        if is_new and not self._newcomers.has_room(beginnings(address), today):",
+                "        if False:",
+            ),
+            (
+                "an identity that is new counts for its network",
+                "is_new = is_new or not sender.seen_day",
+                "pass",
+            ),
+            (
                 "what is learnt of identities between two writes has a limit",
                 "max(len(self._sources), len(self._senders))",
                 "len(self._sources)",
+            ),
+        ],
+        "gateway/policy/newcomers.py": [
+            (
+                "clients of one network that are learnt of in a day have a limit",
+                "        if count >= self._most:\n            return False\n",
+                "",
+            ),
+            (
+                "networks whose new clients are counted have a limit",
+                "len(self._of) > limits.NEWCOMER_NETWORKS",
+                "False",
             ),
         ],
         "gateway/policy/dead_end.py": [

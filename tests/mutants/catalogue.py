@@ -182,6 +182,7 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
         "tests/unit/runtime/worker/test_sessions.py",
         "tests/unit/runtime/worker/test_learning.py",
     ),
+    "gateway/policy/newcomers.py": ("tests/unit/policy/test_newcomers.py",),
     "gateway/policy/own_path.py": ("tests/unit/policy/test_own_path.py",),
     "gateway/policy/budget.py": ("tests/unit/policy/test_budget.py",),
     "gateway/runtime/worker/pressure.py": ("tests/unit/runtime/worker/test_pressure.py",),

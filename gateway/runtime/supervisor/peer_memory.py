@@ -48,7 +48,7 @@ class PeerMemory:
         self._source_store: SourceStore | None = None
         self.pins: PinStore | None = None
         """None while there is no such place."""
-        self.sources = SourceMemory(lambda: self._source_store, log, self.unwritable)
+        self.sources = SourceMemory(lambda: self._source_store, log, self.unwritable, self._crowded)
         self.count = 0
         """How many peers are remembered."""
 
@@ -76,6 +76,9 @@ class PeerMemory:
     def unwritable(self, trouble: str) -> None:
         self._alarm(Reason.PINS_UNWRITABLE, "peers", trouble)
         self._ring_facts()
+
+    def _crowded(self, client: str) -> None:
+        self._alarm(Reason.OVERLOADED, "clients", f"too many new ones in one network, the latest {client}")
 
     def _ring_facts(self) -> None:
         for fact in self.pins.take_facts() if self.pins is not None else []:

@@ -1,6 +1,7 @@
 """What the workers tell of clients, gathered and written once a second: the only writer of that memory.
 
-Strangers decide how much there is to learn: so nothing is written at once, and what does not fit is left.
+Strangers decide how much there is to learn: so nothing is written at once, what does not fit is left, and of
+one network only so many are learnt of in a day.
 Counterparts: `memory` (how workers read it), `peers.sources` (what follows from what was seen).
 """
 
@@ -22,20 +23,29 @@ from gateway.peers.sources import (
     after_endorsement,
     after_going_on,
     after_upgrade,
+    beginnings,
 )
 from gateway.policy import limits
+from gateway.policy.newcomers import Newcomers
 from gateway.runtime.link import told_address
 
 
 class SourceMemory:
-    """`store` answers where it is kept, or None while there is no such place; `trouble` is told why not."""
+    """`store` answers where it is kept, or None while there is no such place; `trouble` is told why not.
+    `crowded` is told of a client whose network has had enough of them for today."""
 
     def __init__(
-        self, store: Callable[[], SourceStore | None], log: Log, trouble: Callable[[str], None]
+        self,
+        store: Callable[[], SourceStore | None],
+        log: Log,
+        trouble: Callable[[str], None],
+        crowded: Callable[[str], None],
     ) -> None:
         self._store = store
         self._log = log
         self._trouble = trouble
+        self._crowded = crowded
+        self._newcomers = Newcomers(limits.SOURCES_NEW_OF_NETWORK)
         self._sources: dict[str, Source] = {}
         self._senders: dict[bytes, Sender] = {}
         self.counts = SourceCounts(0, 0)
@@ -54,10 +64,15 @@ class SourceMemory:
     def _note(self, store: SourceStore, learnt: dict[str, Any], now: int) -> None:
         address, seen = told_address(learnt["address"]), SourceSeen(learnt["seen"])
         before = self._sources.get(address) or store.source(address)
-        today = now // limits.DAY_SECONDS
+        today, is_new = now // limits.DAY_SECONDS, not before.seen_day
         if seen is SourceSeen.UPGRADED:
             identity = bytes.fromhex(learnt["identity"])
             sender = self._senders.get(identity) or store.sender(identity)
+            is_new = is_new or not sender.seen_day
+        if is_new and not self._newcomers.has_room(beginnings(address), today):
+            self._crowded(address)
+            return
+        if seen is SourceSeen.UPGRADED:
             self._senders[identity] = after_endorsement(sender, learnt["epoch"], today)
             self._sources[address] = after_upgrade(before, bytes.fromhex(learnt["name"]), today)
         elif seen is SourceSeen.DROPPED:

@@ -30,7 +30,8 @@ class Written:
         self._path = folder / "log"
         self._log = Log(LogSink.to_file(self._path), least=Level.DEBUG)
         self.troubles: list[str] = []
-        self.memory = SourceMemory(lambda: store, self._log, self.troubles.append)
+        self.crowded: list[str] = []
+        self.memory = SourceMemory(lambda: store, self._log, self.troubles.append, self.crowded.append)
 
     @property
     def log(self) -> str:
@@ -84,18 +85,45 @@ def test_what_was_written_before_counts(store: SourceStore, tmp_path: Path) -> N
     assert (store.source(CLIENT).drops, store.sender(IDENTITY).epoch) == (0, 20_000)
 
 
+@pytest.mark.parametrize("way", ["upgrades", "drops", "identities"])
+def test_of_one_network_only_so_many_new_ones_are_learnt_of_in_a_day(
+    store: SourceStore, tmp_path: Path, way: str
+) -> None:
+    """Whoever has very many addresses, or makes very many identities, must not push out what is known."""
+    written, most = Written(store, tmp_path), limits.SOURCES_NEW_OF_NETWORK
+    for number in range(most + 3):
+        address = CLIENT if way == "identities" else f"2001:db8:5:{number:x}::1"
+        who = {"identity": number.to_bytes(32).hex()} if way == "identities" else {}
+        written.memory.note(drop(address) if way == "drops" else {**upgrade(address), **who})
+    assert len(written.crowded) == 3
+    written.memory.note(upgrade("2001:db8:6::1"))
+    written.memory.note(upgrade("2001:db8:6::1", epoch=20_001))
+    written.memory.write()
+    assert len(written.crowded) == 3
+    assert store.source("2001:db8:6::1").has_upgraded
+    assert store.sender(IDENTITY).epoch == 20_001
+    assert len(store.sources()) == (2 if way == "identities" else most + 1)
+
+
+def test_a_network_fills_no_bound_before_its_first_clients_are_forgotten() -> None:
+    of_network = limits.SOURCES_NEW_OF_NETWORK
+    assert of_network * limits.SOURCE_KEPT_DAYS < limits.SOURCES_UPGRADED
+    assert of_network * limits.HARMED_KEPT_DAYS < limits.SOURCES_HARMED
+    assert of_network > 256  # all of a /24
+
+
 def test_between_two_writes_only_so_much_is_learnt(store: SourceStore, tmp_path: Path) -> None:
     written = Written(store, tmp_path)
     for number in range(limits.SOURCES_PENDING + 50):
-        written.memory.note(upgrade(f"2001:db8::{number:x}"))
+        written.memory.note(upgrade(f"2001:db8:{number:x}::1"))
     written.memory.write()
     assert len(store.sources()) == limits.SOURCES_PENDING
 
 
-def test_nor_more_of_identities_though_they_come_from_one_address(store: SourceStore, tmp_path: Path) -> None:
+def test_nor_more_of_identities_though_from_few_addresses(store: SourceStore, tmp_path: Path) -> None:
     written = Written(store, tmp_path)
     for number in range(limits.SOURCES_PENDING + 50):
-        written.memory.note(upgrade() | {"identity": f"{number:064x}"})
+        written.memory.note(upgrade(f"192.0.{number % 100}.1") | {"identity": f"{number:064x}"})
     assert len(written.memory._senders) == limits.SOURCES_PENDING
     written.memory.write()
     written.memory.note(upgrade())
