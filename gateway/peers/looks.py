@@ -27,7 +27,7 @@ class Look:
 def look_of(host: bytes, reply: bytes) -> Look:
     """Of a well-formed EHLO reply without offer lines. `host` is the greeting's."""
     # The first line echoes the client's name with some servers: without it most replies of a server are one.
-    return _look(host, reply.partition(b"\r\n")[2])
+    return _look(host, reply.partition(b"\r\n")[2][: limits.LOOK_OCTETS])
 
 
 @lru_cache(maxsize=limits.LOOKS_CACHED)

@@ -528,6 +528,8 @@ FAILURE_KEPT_SECONDS: Final = 7 * 24 * 3600
 """A failed path not tried since is forgotten, so that the table does not grow for ever."""
 LOOKS_PER_PIN: Final = 4
 """Faces of one address (a pool of servers) that are remembered, to tell a change from a colleague."""
+LOOK_OCTETS: Final = 2048
+"""Of a reply, for how its server looks: it stays on disk with the pin, and a server writes what it likes."""
 LOOK_AGAIN_SECONDS: Final = 3600
 """A pin learns a new face so often at most, so that a server that never looks alike costs no disk write."""
 TROUBLE_AGAIN_SECONDS: Final = 3600

@@ -17,6 +17,7 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
         ],
         "gateway/peers/looks.py": [
             ("the faces of one address have a limit", "[: limits.LOOKS_PER_PIN]", ""),
+            ("a reply that is remembered is cut", "[: limits.LOOK_OCTETS]", ""),
             ("a server's own name is cut", "host[: limits.NAME_OCTETS]", "host"),
         ],
         "gateway/peers/sources.py": [

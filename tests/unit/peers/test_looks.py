@@ -23,6 +23,15 @@ def test_a_servers_own_name_is_kept_up_to_a_bound() -> None:
     assert look_of(b"m" * 2000, REPLY).host == b"M" * limits.NAME_OCTETS
 
 
+def test_a_reply_is_kept_up_to_a_bound_and_is_known_again() -> None:
+    """The longest that passes for one has 16 KB, and each server has four such looks on disk."""
+    reply = b"250-mx\r\n" + b"".join(b"250-X%d\r\n" % number for number in range(2000)) + b"250 END\r\n"
+    look = look_of(b"mx", reply)
+    assert look.keywords[:2] == (b"X0", b"X1")
+    assert sum(map(len, look.keywords)) <= limits.LOOK_OCTETS
+    assert look == look_of(b"mx", reply)
+
+
 def test_a_reply_of_one_line_has_no_keyword() -> None:
     assert look_of(b"mx", b"250 mx\r\n") == Look(b"MX", ())
     assert look_of(b"mx", b"250-mx\r\n250-\r\n250 8BITMIME\r\n").keywords == (b"8BITMIME",)
