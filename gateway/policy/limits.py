@@ -604,6 +604,9 @@ MANY_MISSING_SECONDS: Final = 3600
 """That hour."""
 LOG_LINE_OCTETS: Final = 2000
 """A whole log line; syslog and journald take more, terminals and people do not."""
+LINES_OF_SYNS_PER_SECOND: Final = 50.0
+"""Of one worker, on SYNs from outside that came to nothing: forged ones cost nothing, and a journal that gets
+some thousand lines drops all others with them (journald's RateLimitBurst=)."""
 LOG_BUFFER_LINES: Final = 512
 """Lines kept for the next flush; a slow log never makes memory grow, lost lines are counted."""
 LOG_SEND_SECONDS: Final = 0.05

@@ -116,6 +116,12 @@ _sessions.lacks(
     "self._bank.opened(flow.source)",
 )
 
+_sessions.lacks(
+    "lines on SYNs from outside have a limit",
+    "        return has_room\n",
+    "        return True\n",
+)
+
 _budget = Room("gateway/policy/budget.py")
 _budget.lacks(
     "handshakes a second have a limit",

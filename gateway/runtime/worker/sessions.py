@@ -22,6 +22,7 @@ from gateway.observe.counters import Counters, Direction, Tally
 from gateway.observe.log import Level, Log, session_id
 from gateway.peers.pins import Destination, in_words
 from gateway.policy import limits
+from gateway.policy.budget import Bucket
 from gateway.policy.cause import Sighting, likely
 from gateway.runtime.bug import Bug
 from gateway.runtime.link import Message
@@ -89,6 +90,7 @@ class Sessions:
         self._roles: dict[Connection, Role] = {}
         self._bank = Bank(config.held_octets, config.held_octets_per_source)
         self._rang_for: dict[str, float] = {}
+        self._lines_of_syns = Bucket(limits.LINES_OF_SYNS_PER_SECOND, loop.time())
         self.dialler: Dialler | None = None
         self.on_empty: Callable[[], object] | None = None
         loop.call_later(limits.STALL_LOOK_SECONDS, self._look)
@@ -153,11 +155,20 @@ class Sessions:
             reason = Reason.DIAL_IMPOSSIBLE
             self._ring_for(reason, _server(flow), f"a route swallows it, {_latest(flow)}")
         self._counters.ended(_DIRECTION[role], reason)
-        self._log.fact("gate", "dial-failed", reason=reason, source=_source(flow), to=_server(flow))
+        if role is Role.SENDING or self._may_log():
+            self._log.fact("gate", "dial-failed", reason=reason, source=_source(flow), to=_server(flow))
 
     def syn_refused(self, flow: Flow, reason: Reason) -> None:
         self._counters.ended(Direction.IN, reason)
-        self._log.fact("gate", "syn-refused", reason=reason, source=_source(flow), to=_server(flow))
+        if self._may_log():
+            self._log.fact("gate", "syn-refused", reason=reason, source=_source(flow), to=_server(flow))
+
+    def _may_log(self) -> bool:
+        """Of a SYN from outside, which anybody may have forged: the counters have them all."""
+        has_room = self._lines_of_syns.has(self._loop.time(), 0.0)
+        if has_room:
+            self._lines_of_syns.level -= 1
+        return has_room
 
     def is_known(self, flow: Flow, role: Role) -> bool:
         """Whether a channel with the other end is to be expected: it has upgraded before."""

@@ -255,6 +255,31 @@ def test_every_dial_that_fails_has_a_reason_of_its_own(worker: Worker) -> None:
     assert worker.said == []
 
 
+def test_forged_syns_write_few_lines_and_are_counted(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They cost their sender nothing, and a journal that gets too many lines drops others as well."""
+    now = [worker._loop.time()]
+    monkeypatch.setattr(worker.sessions._loop, "time", lambda: now[0])
+    sessions, a_second = worker.sessions, int(limits.LINES_OF_SYNS_PER_SECOND)
+
+    def lines() -> int:
+        sessions._log.flush()
+        return len(worker.log.read_text().splitlines())
+
+    for _ in range(500):
+        sessions.syn_refused(flow(CLIENT), Reason.SPOOFED_INSIDE_SOURCE)
+        sessions.dial_failed(flow(CLIENT), Role.RECEIVING, DialOutcome.REFUSED)
+    flood = lines()
+    assert flood <= 2 * a_second
+    sessions.dial_failed(flow(CLIENT), Role.SENDING, DialOutcome.REFUSED)
+    assert lines() == flood + 1
+    now[0] += 1
+    for _ in range(500):
+        sessions.syn_refused(flow(CLIENT), Reason.SPOOFED_INSIDE_SOURCE)
+    assert lines() == flood + 1 + a_second
+    ended = sessions._counters.snapshot()["ended"]["in"]
+    assert ended == {"spoofed-inside-source": 1000, "dial-refused": 500}
+
+
 def test_what_keeps_us_from_dialling_rings_by_its_name_once_in_a_while(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
