@@ -145,7 +145,7 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
         ],
         "gateway/runtime/worker/saying.py": [
             (
-                "alarms that clients can make leave a full link's places to others",
+                "what comes again by itself leaves a full link's places to alarms",
                 "        if self._crowds(message):\n            return False\n",
                 "",
             ),

@@ -2,8 +2,8 @@
 
 The link is full when the supervisor has stood still for a while: a reload, a slow disk, very many clients to
 be told of. All else that is lost is said again by a later session; but one in the middle comes once, and who
-is remembered without his alarm never rings. Alarms that any client can make leave half of the places to
-others. Counterparts: `link`, which never waits; `worker`, whose proofs
+is remembered without his alarm never rings. What comes again by itself leaves half of the places to alarms
+that may come once. Counterparts: `link`, which never waits; `worker`, whose proofs
 of life are when it is tried again.
 """
 
@@ -44,9 +44,9 @@ class Saying:
         return True
 
     def _crowds(self, message: Message) -> bool:
-        if not _is_of_clients(message):
+        if not _comes_again(message):
             return False
-        return 2 * (sum(map(_is_of_clients, self._unheard)) + 1) > limits.UNHEARD_KEPT
+        return 2 * (sum(map(_comes_again, self._unheard)) + 1) > limits.UNHEARD_KEPT
 
     def again(self) -> None:
         """What waits, as far as there is room now."""
@@ -54,5 +54,6 @@ class Saying:
             self._unheard.popleft()
 
 
-def _is_of_clients(message: Message) -> bool:
-    return "alarm" in message and message["alarm"].get("reason") in _OF_CLIENTS
+def _comes_again(message: Message) -> bool:
+    """In the next session of the same peer or client. Others can make very many of these."""
+    return "alarm" not in message or message["alarm"].get("reason") in _OF_CLIENTS

@@ -16,6 +16,7 @@ from gateway.runtime.worker.turns import Turns
 
 ALARM: Message = {"alarm": {"reason": "upgraded-changed-peer", "subject": "192.0.2.7:25", "detail": ""}}
 PEER: Message = {"remember": {"address": "192.0.2.7", "port": 25, "rang": True}}
+IN_CLEAR: Message = {"alarm": {"reason": "source-in-clear", "subject": "192.0.2.9", "detail": ""}}
 CLIENT: Message = {"source": {"address": "192.0.2.9", "seen": "dropped"}}
 
 
@@ -101,14 +102,16 @@ def test_so_many_wait_and_the_first_ones_are_heard(supervisor: Standing) -> None
     assert found == told
 
 
-def test_alarms_that_clients_can_make_leave_half_of_the_places_to_others(supervisor: Standing) -> None:
-    """Anybody comes in clear again and again from an address that has upgraded, and says so each time."""
+@pytest.mark.parametrize("message", [IN_CLEAR, PEER], ids=["alarms of clients", "peers"])
+def test_what_others_can_make_very_many_of_leaves_half_of_the_places_to_alarms(
+    supervisor: Standing, message: Message
+) -> None:
+    """Anybody comes in clear again and again from an address that has upgraded; somebody inside sends to very
+    many addresses of a friend."""
     supervisor.stand()
-    in_clear: Message = {"alarm": {"reason": "source-in-clear", "subject": "192.0.2.9", "detail": ""}}
-    said = [supervisor.saying.say(in_clear) for _ in range(limits.UNHEARD_KEPT)]
+    said = [supervisor.saying.say(message) for _ in range(limits.UNHEARD_KEPT)]
     assert sum(said) == limits.UNHEARD_KEPT // 2
     assert supervisor.saying.say(ALARM)
-    assert supervisor.saying.say(PEER)
 
 
 def test_what_no_link_takes_keeps_nothing_else_from_being_heard(supervisor: Standing) -> None:
