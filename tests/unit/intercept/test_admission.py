@@ -113,6 +113,17 @@ def test_forged_syns_are_bounded_and_their_names_do_not_count() -> None:
     assert begin(made, flow(7), RECEIVING, limits.UNCLAIMED_SECONDS + 2) is None
 
 
+def test_syns_forged_in_a_peers_name_take_what_strangers_leave() -> None:
+    """For as long as they come; then it is the peer's again."""
+    made = gate(awaited=8)
+    made.server_answers(("198.51.100.7", 25), 0)
+    for port in range(1, 9):
+        assert made.syn_arrived(port, flow(port, PEER), RECEIVING, 1) == [GiveVerdict(port, Verdict.TAKE)]
+    assert begin(made, flow(9, PEER), RECEIVING, 1) is Limit.AWAITED
+    made.tick(limits.UNCLAIMED_SECONDS + 2)
+    assert begin(made, flow(9, PEER), RECEIVING, limits.UNCLAIMED_SECONDS + 2) is None
+
+
 def test_whoever_sends_all_syns_before_answering_is_reset_far_over_the_limit() -> None:
     made = gate(sessions_per_source=4)
     made.server_answers(("198.51.100.7", 25), 0)
