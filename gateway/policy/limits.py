@@ -518,6 +518,8 @@ STORE_CACHE_OCTETS: Final = 32 * 1024 * 1024
 those of some thousand peers, the ones that mail goes to. Taken as they are read: a small file costs few."""
 PIN_LAST_SEEN_SECONDS: Final = 3600
 """A pin's last_seen is written so often at most, so that a session costs no disk write."""
+PEERS_COUNT_REST: Final = 1000
+"""After all peers were counted (0.4 s where there are a million) they are not for so many times as long."""
 HISTORY_PER_PIN: Final = 64
 """Events kept of one destination, some 100 octets each: years of a quiet peer, months of a restless one."""
 STORE_BUSY_SECONDS: Final = 0.1

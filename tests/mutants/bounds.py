@@ -60,6 +60,13 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
                 "len(self._sources)",
             ),
         ],
+        "gateway/runtime/supervisor/peer_memory.py": [
+            (
+                "peers are not all counted for each one that comes",
+                "        if time.monotonic() >= self._count_again_at:",
+                "        if True:",
+            ),
+        ],
         "gateway/policy/newcomers.py": [
             (
                 "clients of one network that are learnt of in a day have a limit",

@@ -50,7 +50,8 @@ class PeerMemory:
         """None while there is no such place."""
         self.sources = SourceMemory(lambda: self._source_store, log, self.unwritable, self._crowded)
         self.count = 0
-        """How many peers are remembered."""
+        """How many peers are remembered; where very many are, some minutes behind `peers forget`."""
+        self._count_again_at = 0.0
 
     @property
     def database(self) -> Database | None:
@@ -62,7 +63,7 @@ class PeerMemory:
             self.pins = PinStore(database)
             self._looks, self._source_store = LookStore(database), SourceStore(database)
             self.sources.count()
-            self.count = self.pins.count()
+            self._count()
         except EnvironmentFailureError as error:
             self.pins = self._looks = self._source_store = None
             self._alarm(Reason.PINS_UNREADABLE, "peers", str(error))
@@ -109,11 +110,26 @@ class PeerMemory:
                 is_kept = after.find(met.identity) is not None
                 if is_kept or self.pins.note_stranger(at, met.identity, now, self._again_seconds):
                     self._ring_for_stranger(at, met, rang=rang)
-            self.count = self.pins.count() if new else self.count
+            if new:
+                self._one_more(before)
         except EnvironmentFailureError as error:
             self._alarm(Reason.PINS_UNWRITABLE, "peers", str(error))
         self._ring_facts()
         return True
+
+    def _one_more(self, before: Pin | None) -> None:
+        """Counting all of them for each one that comes would take as long as there are many."""
+        if time.monotonic() >= self._count_again_at:
+            self._count()
+        elif before is None:
+            self.count += 1
+
+    def _count(self) -> None:
+        assert self.pins is not None
+        began = time.monotonic()
+        self.count = self.pins.count()
+        ended = time.monotonic()
+        self._count_again_at = ended + (ended - began) * limits.PEERS_COUNT_REST
 
     def _ring_for_stranger(self, at: Destination, met: MetPeer, *, rang: bool) -> None:
         """From now on it is one that has been seen, and rings no more: so it must have rung.

@@ -354,6 +354,35 @@ def test_without_its_statement_a_rotation_rings_once(weeks: Weeks) -> None:
     assert len(weeks.rung) == 1
 
 
+# --- Very many --------------------------------------------------------------------------------------------
+
+
+def test_peers_are_not_all_counted_for_each_one_that_comes(
+    weeks: Weeks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among a million that takes 0.4 s, in which nobody looks after the workers."""
+    pins, clock, counted = weeks.memory.pins, [time.monotonic() + 1000], []
+    assert pins is not None
+    whole = pins.count
+
+    def count() -> int:
+        clock[0] += 0.4
+        counted.append(whole())
+        return counted[-1]
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(pins, "count", count)
+    for number in range(20):
+        weeks.session(address(number), identity(number))
+    assert weeks.memory.count == 20
+    assert counted == [1]
+    pins.forget(address(0))
+    clock[0] += 0.5 * limits.PEERS_COUNT_REST
+    weeks.session(address(30), identity(30))
+    assert weeks.memory.count == 20
+    assert len(counted) == 2
+
+
 # --- Our own path -----------------------------------------------------------------------------------------
 
 
