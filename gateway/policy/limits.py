@@ -590,6 +590,8 @@ ALARMS_WAITING: Final = 64
 """Alarms that wait for their command, or for its next try; beyond, the oldest is left out."""
 ALARMS_OUT_PER_HOUR: Final = 30
 """More alarms than that are no news to a person; all of them stand in the log."""
+ALARMS_OF_NETWORK_ONE_IN: Final = 6
+"""Of those that go to people one in so many is about clients of one network (/24, or /48 with IPv6)."""
 ALARM_AGAIN_SECONDS: Final = 24 * 3600
 """The same alarm for the same cause rings so often at most."""
 ALARM_CAUSES: Final = 4096

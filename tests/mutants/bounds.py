@@ -185,8 +185,13 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
             ),
             (
                 "alarms that clients can make leave room for others",
-                "return alarm.reason in OF_CLIENTS and 2 * (clients + 1) > most",
-                "return False",
+                "    return 2 * (len(networks) + 1) > most or ",
+                "    return ",
+            ),
+            (
+                "alarms about clients of one network leave room for those of others",
+                " or networks.count(_network(alarm)) >= of_network",
+                "",
             ),
             (
                 "no more alarms go out than a person reads",

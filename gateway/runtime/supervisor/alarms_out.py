@@ -26,6 +26,7 @@ from gateway.errors import EnvironmentFailureError, Reason
 from gateway.observe.counters import OF_CLIENTS, Alarm
 from gateway.observe.log import Level, Log
 from gateway.peers.alarm_store import AlarmStore, Cause
+from gateway.peers.sources import beginnings
 from gateway.policy import limits
 from gateway.runtime.bug import Bug
 from gateway.runtime.supervisor import alarm_mail
@@ -34,9 +35,19 @@ from gateway.runtime.supervisor.lasting import lasts
 
 
 def _crowds(alarm: Alarm, others: Iterable[Alarm], most: int) -> bool:
-    """Whether it is one of very many about clients: they leave half of each place to what they would hide."""
-    clients = sum(one.reason in OF_CLIENTS for one in others)
-    return alarm.reason in OF_CLIENTS and 2 * (clients + 1) > most
+    """Whether it is one of very many about clients: they leave half of each place to what they would hide,
+    and those of one network most of their half to those of others."""
+    if alarm.reason not in OF_CLIENTS:
+        return False
+    networks = [_network(one) for one in others if one.reason in OF_CLIENTS]
+    of_network = max(1, most // limits.ALARMS_OF_NETWORK_ONE_IN)
+    return 2 * (len(networks) + 1) > most or networks.count(_network(alarm)) >= of_network
+
+
+def _network(alarm: Alarm) -> tuple[str, ...]:
+    with contextlib.suppress(ValueError):  # a worker tells the subject, of whom others may have taken hold
+        return beginnings(alarm.subject)
+    return (alarm.subject,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +251,7 @@ class AlarmsOut:
         if self._is_hour_full(now) or _crowds(alarm, lately, most):
             if not self._too_many_told:
                 self._too_many_told = True
-                told = f"more than {most} within an hour, or half of them about clients; the log has them all"
+                told = f"more than {most} within an hour, or too many about clients; the log has them all"
                 self._log.fact("alarms", "not-told", level=Level.NOTICE, detail=told)
             return False
         self._too_many_told = False

@@ -51,7 +51,8 @@ def test_no_more_than_a_person_reads_in_an_hour(tmp_path: Path, monkeypatch: pyt
 
 
 def of_client(number: int) -> Alarm:
-    return Alarm(Reason.SOURCE_IN_CLEAR, f"2001:db8::{number:x}", NOW)
+    """Each in a network of its own."""
+    return Alarm(Reason.SOURCE_IN_CLEAR, f"2001:db8:{number:x}::1", NOW)
 
 
 def test_alarms_that_clients_can_make_leave_half_of_an_hour_to_others(
@@ -72,8 +73,26 @@ def test_alarms_that_clients_can_make_leave_half_of_an_hour_to_others(
 
     run(work)
     subjects = [json.loads(line)["subject"] for line in (tmp_path / "json").read_text().splitlines()]
-    assert subjects == ["2001:db8::0", "2001:db8::1", "192.0.2.7:25", "2001:db8::9"]
+    assert subjects == ["2001:db8:0::1", "2001:db8:1::1", "192.0.2.7:25", "2001:db8:9::1"]
     assert out.told().count("alarms not-told") == 1
+    out.close()
+
+
+def test_clients_of_one_network_leave_most_of_that_half_to_those_of_others(tmp_path: Path) -> None:
+    """Whoever has a network could else keep people from hearing of other clients, hour by hour."""
+    most = limits.ALARMS_OUT_PER_HOUR // limits.ALARMS_OF_NETWORK_ONE_IN
+    out = Out(tmp_path, alarm_command=(script(tmp_path, f"cat >>{tmp_path}/json"),))
+    of_network = [Alarm(Reason.SOURCE_IN_CLEAR, f"2001:db8:5:{number:x}::1", NOW) for number in range(20)]
+
+    async def work() -> None:
+        telling = out.start()
+        for alarm in (*of_network, of_client(1), Alarm(Reason.SOURCE_IN_CLEAR, "no address", NOW)):
+            await telling._tell(alarm)
+        await telling.close()
+
+    run(work)
+    subjects = [json.loads(line)["subject"] for line in (tmp_path / "json").read_text().splitlines()]
+    assert subjects == [*(alarm.subject for alarm in of_network[:most]), "2001:db8:1::1", "no address"]
     out.close()
 
 
