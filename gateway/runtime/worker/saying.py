@@ -3,8 +3,8 @@
 The link is full when the supervisor has stood still for a while: a reload, a slow disk, very many clients to
 be told of. All else that is lost is said again by a later session; but one in the middle comes once, and who
 is remembered without his alarm never rings. What comes again by itself leaves half of the places to alarms
-that may come once. Counterparts: `link`, which never waits; `worker`, whose proofs
-of life are when it is tried again.
+that may come once.
+Counterparts: `link`, which never waits; `worker`, whose proofs of life are when it is tried again.
 """
 
 from __future__ import annotations
