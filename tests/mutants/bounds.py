@@ -293,13 +293,37 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
                 "_older_than(self._expected, 0.0)",
             ),
             (
+                "servers inside that nobody waits for are forgotten",
+                "                del self._servers[address]\n",
+                "                pass\n",
+            ),
+            (
                 "a SYN that waits for an end of its flow is let go",
                 "        bound = now - limits.UNCLAIMED_SECONDS\n",
                 "        bound = -1e9\n",
             ),
         ],
         "gateway/runtime/worker/dials.py": [
+            (
+                "a spare port is looked for so often",
+                "for _ in range(limits.SPARE_PORT_TRIES):",
+                "while True:",
+            ),
             ("a silent dial is given up", "call_later(limits.DIAL_SECONDS, ", "call_later(1e6, "),
+        ],
+        "gateway/runtime/worker/listeners.py": [
+            (
+                "clients that are taken in one turn have a limit",
+                "for _ in range(limits.ACCEPTS_PER_TURN):",
+                "while True:",
+            ),
+        ],
+        "gateway/runtime/worker/sessions.py": [
+            (
+                "tickets that are too old are looked for",
+                "        self._surroundings.forget_old_tickets(now)\n",
+                "",
+            ),
         ],
         "gateway/runtime/worker/endpoint.py": [
             (

@@ -161,7 +161,10 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "gateway/operator/ping_told.py": ("tests/unit/operator/test_ping.py",),
     "gateway/cli/shell.py": ("tests/unit/cli/test_shown.py",),
-    "gateway/intercept/admission.py": ("tests/unit/intercept/test_admission.py",),
+    "gateway/intercept/admission.py": (
+        "tests/unit/intercept/test_admission.py",
+        "tests/unit/intercept/test_counted.py",
+    ),
     "gateway/intercept/gate.py": (
         "tests/unit/intercept/test_gate.py",
         "tests/unit/intercept/test_admission.py",
@@ -213,7 +216,11 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway/crypto/export.py": ("tests/unit/crypto/test_export.py",),
     "gateway/runtime/worker/intake.py": ("tests/unit/runtime/worker/test_intake.py",),
     "gateway/runtime/worker/sessions.py": ("tests/unit/runtime/worker/test_sessions.py",),
-    "gateway/runtime/worker/dials.py": ("tests/unit/runtime/worker/test_intake.py",),
+    "gateway/runtime/worker/dials.py": (
+        "tests/unit/runtime/worker/test_intake.py",
+        "tests/unit/runtime/worker/test_dials.py",
+    ),
+    "gateway/runtime/worker/listeners.py": ("tests/unit/runtime/worker/test_listeners.py",),
     "gateway/policy/decision.py": (
         "tests/unit/policy/test_decision.py",
         "tests/unit/session/test_rollover.py",

@@ -65,6 +65,12 @@ _gate.lacks(
     "            if False:",
 )
 
+_admission.lacks(
+    "sources without a session are forgotten",
+    "            del self._by_source[source]\n",
+    "            pass\n",
+)
+
 _held = Room("gateway/intercept/held.py")
 _held.lacks(
     "held SYNs of one source have a limit",
@@ -142,6 +148,12 @@ _budget.lacks(
     "rates are remembered of so many sources only",
     "        while len(self._sources) > limits.HANDSHAKE_SOURCES:",
     "        while False:",
+)
+
+_budget.lacks(
+    "a source that comes again is not the one that is forgotten",
+    "        self._sources.move_to_end(source)\n",
+    "",
 )
 
 _receiving = Room("gateway/session/receiving.py")

@@ -188,6 +188,20 @@ def test_a_server_that_has_answered_is_not_probed_again() -> None:
     assert gate.syn_arrived(3, THREE, RECEIVING, 10) == [Dial(THREE)]
 
 
+def test_servers_that_nobody_waits_for_are_forgotten() -> None:
+    """Whoever knocks at all addresses inside must not have each of them remembered."""
+    gate, answers = Gate(), ("198.51.100.99", 25)
+    gate.server_answers(answers, 0)
+    for number in range(4):
+        each = flow(server=f"198.51.100.{number}")
+        gate.syn_arrived(number, each, RECEIVING, 0)
+        gate.dial_finished(each, DialOutcome.HOST_UNREACHABLE, 1)
+    gate.tick(1)
+    assert list(gate._servers) == [answers]
+    gate.tick(limits.SERVER_ANSWERS_SECONDS)
+    assert not gate._servers
+
+
 def test_dials_after_an_accept_keep_the_server_known() -> None:
     gate = Gate()
     live(gate, ONE, RECEIVING)

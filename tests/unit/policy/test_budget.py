@@ -43,3 +43,12 @@ def test_sources_are_forgotten_before_they_are_too_many() -> None:
     for number in range(limits.HANDSHAKE_SOURCES + 100):
         budget.grants(str(number), is_known=True, now=0.0)
     assert len(budget._sources) == limits.HANDSHAKE_SOURCES
+
+
+def test_whoever_comes_again_and_again_is_not_forgotten_for_others() -> None:
+    """Or else a source with nothing left had all of it again behind some thousand others."""
+    budget = HandshakeBudget(1e9, 1, 0.0)
+    assert granted(budget, "192.0.2.1", 10) == BURST
+    for number in range(2 * limits.HANDSHAKE_SOURCES):
+        budget.grants(str(number), is_known=True, now=0.0)
+        assert not budget.grants("192.0.2.1", is_known=True, now=0.0)

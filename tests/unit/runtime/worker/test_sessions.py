@@ -12,6 +12,8 @@ from typing import Any, cast
 import pytest
 
 from gateway.config import Config, Placement
+from gateway.crypto.keys import IdentityPublic
+from gateway.crypto.tickets import Ticket
 from gateway.errors import Reason
 from gateway.intercept.outcomes import DialOutcome
 from gateway.intercept.syn import Flow
@@ -143,7 +145,23 @@ def test_all_sessions_are_looked_at_again_and_again(tmp_path: Path, monkeypatch:
     worker.close()
 
 
-IN_ONE_NETWORK = ["2001:db8:5:1::1", "2001:db8:5:1:2::1"]
+def test_with_them_tickets_that_are_too_old_are_looked_for(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [worker._loop.time()]
+    monkeypatch.setattr(worker._loop, "time", lambda: now[0])
+    surroundings = worker._surroundings
+    ticket = Ticket(b"name", b"secret", IdentityPublic(IDENTITY), 1, None)
+    of_pair = surroundings.receiving(flow(CLIENT), now[0]).tickets
+    assert of_pair is not None
+    of_pair.keep(ticket, now[0])
+    surroundings._held.keep(ticket, now[0])
+    worker.sessions._look()
+    assert (len(surroundings._offered), len(surroundings._held)) == (1, 1)
+    now[0] += limits.TICKET_SECONDS + limits.TICKET_GRACE_SECONDS
+    worker.sessions._look()
+    assert (len(surroundings._offered), len(surroundings._held)) == (0, 0)
+
 
 # --- What the log says of a session -------------------------------------------------------------------------
 
@@ -373,6 +391,8 @@ def test_how_each_channel_of_the_sending_side_ended_is_noted(
 
 
 # --- Whom it counts for -------------------------------------------------------------------------------------
+
+IN_ONE_NETWORK = ["2001:db8:5:1::1", "2001:db8:5:1:2::1"]
 
 
 @pytest.mark.parametrize(
