@@ -1,5 +1,6 @@
 #!/bin/bash
-# What the proofs of the lab have in common: sourced by prove.sh and prove-vlan.sh, which are called [--json] [BOX FILE].
+# What the proofs of the lab have in common: sourced by prove.sh, prove-vlan.sh and prove-host.sh, which are called
+# [--json] [BOX FILE].
 # Progress is on standard error, one verdict for each claim at the end, and no guest is left.
 set -euo pipefail
 json=no
@@ -68,7 +69,7 @@ boot() { # GUEST...: these, from none, whatever a run before has left
     local running
     running=$(vagrant status | grep -c ' running ' || :)
     verdict "guests are up" "$running" "of $#" "$running" = $#
-    say "kernel of the gateways: $(on gw-a uname -rv)"
+    say "kernel of the guests: $(on gw-b uname -rv)"
 }
 
 protects() { # GATEWAY: waits until `status` says that mail is protected now
@@ -76,9 +77,10 @@ protects() { # GATEWAY: waits until `status` says that mail is protected now
 }
 number() { tr -dc 0-9 | grep . || echo -1; }
 new_word() { word=w$RANDOM$RANDOM$RANDOM; }
-send() { # DOMAIN USER WORD: mta-a's own Postfix sends it; the word is in envelope, subject and body
-    on mta-a "printf 'From: alice@a.test\nTo: $2@$1\nSubject: subject-$3\n\nbody-$3\n' |
-        /usr/sbin/sendmail -f sender-$3@a.test $2@$1"
+client=mta-a sender=alice@a.test # who sends, and opens connections, until a proof says otherwise
+send() { # DOMAIN USER WORD: the client's own Postfix sends it; the word is in envelope, subject and body
+    on $client "printf 'From: $sender\nTo: $2@$1\nSubject: subject-$3\n\nbody-$3\n' |
+        /usr/sbin/sendmail -f sender-$3@${sender#*@} $2@$1"
 }
 came() { # SERVER USER WORD
     on "$1" "for i in \$(seq $((2 * MAIL_SECONDS))); do
@@ -114,8 +116,8 @@ kill_all() { # GATEWAY
 start_again() { # GATEWAY
     on "$1" 'sudo rm -r /run/systemd/system/nightmail.service.d; sudo systemctl daemon-reload; sudo systemctl start nightmail'
 }
-connects_after() { # NAME OF A MAIL SERVER: milliseconds until mta-a is connected to it; -1 if greeted never, or by a second SYN
-    on mta-a python3 - "$1" <<'P' | number
+connects_after() { # NAME OF A MAIL SERVER: milliseconds until the client is connected to it; -1 if greeted never, or by a second SYN
+    on $client python3 - "$1" <<'P' | number
 import socket, sys, time
 TOTAL_RETRANS = slice(100, 104)  # of struct tcp_info, <linux/tcp.h>
 began = time.monotonic()
@@ -125,6 +127,34 @@ with socket.create_connection((sys.argv[1], 25), 60) as s:
     if s.recv(3) == b"220" and not again:
         print(round((connected - began) * 1000))
 P
+}
+
+# A client in mid-session must hear at once of its gateway's end.
+stand_in_session() { # NAME OF A MAIL SERVER: the client greets it, and waits
+    on $client "cat >/tmp/client.py; rm -f /tmp/ready /tmp/ended; nohup python3 /tmp/client.py $1 >/dev/null 2>&1 &"'
+        for i in $(seq 300); do [ -e /tmp/ready ] && exit; sleep 0.1; done; exit 1' <<'P' || say "no session in mid-work"
+import pathlib, socket, sys, time
+s = socket.create_connection((sys.argv[1], 25), 60)
+s.recv(999)
+s.sendall(b"EHLO client.test\r\n")
+s.recv(999)
+pathlib.Path("/tmp/ready").touch()
+try:
+    ended = not s.recv(999)
+except ConnectionError:
+    ended = True
+except TimeoutError:
+    ended = False
+pathlib.Path("/tmp/ended").write_text(str(ended and time.time()))
+P
+}
+session_ended() { # 1 if it has ended within seconds
+    on $client 'for i in $(seq 50); do [ -s /tmp/ended ] && break; sleep 0.1; done; grep -c "^[0-9]" /tmp/ended' | number
+}
+ours_left() { # GUEST: takes Nightmail down there; how many lines of rules and routes are ours still
+    on "$1" 'sudo nightmail down >/dev/null && (sudo iptables-save; sudo ip6tables-save; sudo nft list ruleset 2>/dev/null
+        ip rule; ip -6 rule; ip route show table all; ip -6 route show table all) |
+        grep -ciE "nightmail|2525" || :' | number
 }
 
 # --- The end ----------------------------------------------------------------------------------------------------

@@ -35,27 +35,11 @@ seen=$(read_on_wire "${open[@]}")
 verdict "words on the wire, a to c (one gateway)" "$seen" "of 6" "$seen" = 6
 
 # --- A gateway dies ---------------------------------------------------------------------------------------------
-# A client stands in mid-session and must hear of it at once.
-on mta-a 'cat >/tmp/client.py; rm -f /tmp/ready /tmp/ended; nohup python3 /tmp/client.py >/dev/null 2>&1 &
-    for i in $(seq 300); do [ -e /tmp/ready ] && exit; sleep 0.1; done; exit 1' <<'P' || say "no session in mid-work"
-import pathlib, socket, time
-s = socket.create_connection(("b.test", 25), 60)
-s.recv(999)
-s.sendall(b"EHLO a.test\r\n")
-s.recv(999)
-pathlib.Path("/tmp/ready").touch()
-try:
-    ended = not s.recv(999)
-except ConnectionError:
-    ended = True
-except TimeoutError:
-    ended = False
-pathlib.Path("/tmp/ended").write_text(str(ended and time.time()))
-P
+stand_in_session b.test
 kill_all gw-a
 gap=$(connects_after b.test)
 verdict "gateway killed: next connection after" "$gap" ms "$gap" -ge 0 -a "$gap" -le $CONNECT_LIMIT_MS
-ended=$(on mta-a 'for i in $(seq 50); do [ -s /tmp/ended ] && break; sleep 0.1; done; grep -c "^[0-9]" /tmp/ended' | number)
+ended=$(session_ended)
 verdict "gateway killed: session in mid-work ends at once" "$ended" "of 1" "$ended" = 1
 arrived=0
 deliver mta-b bob b.test
@@ -81,9 +65,7 @@ seen=$(read_on_wire "$v4" "$word")
 verdict "sealed again after a reboot (IPv4, IPv6)" "$((arrived * protecting))" "of 2 mails" "$arrived$protecting$seen" = 210
 
 # --- Down and away ----------------------------------------------------------------------------------------------
-ours=$(on gw-a 'sudo nightmail down >/dev/null && (sudo iptables-save; sudo ip6tables-save; sudo nft list ruleset
-    ip rule; ip -6 rule; ip route show table all; ip -6 route show table all) |
-    grep -ciE "nightmail|2525" || :' | number)
+ours=$(ours_left gw-a)
 verdict "rules and routes of ours left after down" "$ours" lines "$ours" = 0
 arrived=0
 deliver mta-b bob b.test

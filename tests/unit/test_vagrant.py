@@ -53,6 +53,10 @@ def test_the_proof_of_vlans_names_none_that_is_not_there() -> None:
     assert {"mta-a", "gw-a", "gw-b", "mta-b"} == named("prove-vlan.sh") <= MACHINES
 
 
+def test_the_proof_on_a_mail_server_names_none_that_is_not_there() -> None:
+    assert {"gw-b", "mta-b", "mta-c"} == named("prove-host.sh") <= MACHINES
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_a_script_is_executable_and_bash_can_read_it(script: Path) -> None:
     assert os.access(script, os.X_OK)
@@ -60,4 +64,10 @@ def test_a_script_is_executable_and_bash_can_read_it(script: Path) -> None:
 
 
 def test_there_are_scripts() -> None:
-    assert {script.name for script in SCRIPTS} >= {"lab.sh", "prove.sh", "prove-vlan.sh", "build.sh"}
+    assert {script.name for script in SCRIPTS} >= {
+        "lab.sh",
+        "prove.sh",
+        "prove-vlan.sh",
+        "prove-host.sh",
+        "build.sh",
+    }
