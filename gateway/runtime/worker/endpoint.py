@@ -317,7 +317,7 @@ class Endpoint:
             return
         if self._closing:
             if not count:
-                self._close_now()
+                self._ended_while_closing()
         elif count:
             self._owner.octets_received(self, _read_view[:count])
         else:
@@ -328,6 +328,14 @@ class Endpoint:
             else:
                 self._owner.end_received(self)
             self._watch()
+
+    def _ended_while_closing(self) -> None:
+        """It has said all, and may still read: our last words go out first, then `_flush` closes."""
+        self._hold |= Hold.ENDED
+        if self._buffer:
+            self._watch()
+        else:
+            self._close_now()
 
     def _flush(self) -> None:
         try:

@@ -1,4 +1,5 @@
-"""The end of a socket: a reset that comes behind the peer's end is still told, and costs nobody a turn."""
+"""The end of a socket: a reset that comes behind the peer's end is still told, and costs nobody a turn; and
+last words go out though the peer has nothing more to say."""
 
 from __future__ import annotations
 
@@ -15,9 +16,12 @@ import uvloop
 
 from gateway.runtime.worker.endpoint import Endpoint, Hold, Owner
 from gateway.runtime.worker.poller import Poller
+from tests.unit.runtime.worker.scripted import until
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 PATIENCE = 5.0
+LAST_WORDS = bytes(range(256)) * (1 << 16)
+"""More than two kernels take."""
 
 
 @contextlib.contextmanager
@@ -147,4 +151,53 @@ def test_nothing_is_told_behind_an_end_that_is_answered() -> None:
 
     descriptors = len(os.listdir("/proc/self/fd"))
     assert asyncio.run(both_end()) == ["end", "closed"]
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
+
+
+async def closing(endpoint: Endpoint, peer: socket.socket) -> None:
+    """An orderly close, of which most has yet to go out when the peer's own end is read."""
+    endpoint.unhold(Hold.NOT_STARTED)
+    endpoint.write(LAST_WORDS)
+    endpoint.close()
+    peer.shutdown(socket.SHUT_WR)
+    await until(lambda: endpoint.has_ended)
+
+
+def read_all(peer: socket.socket) -> bytes:
+    return b"".join(iter(lambda: peer.recv(1 << 16), b""))
+
+
+def test_last_words_go_out_to_a_peer_that_has_ended_before_they_are_out() -> None:
+    """R's last record, behind a line that is slow: without it S takes the end for a broken channel."""
+
+    async def met() -> tuple[bytes, list[str]]:
+        ours, peer = pair()
+        told = Told()
+        with polling() as poller:
+            endpoint = Endpoint(asyncio.get_running_loop(), poller, ours, cast("Owner", told))
+            await closing(endpoint, peer)
+            heard = await asyncio.get_running_loop().run_in_executor(None, read_all, peer)
+            peer.close()
+            await told.wait("closed")
+        return heard, told.words
+
+    heard, told = asyncio.run(met())
+    assert heard == LAST_WORDS
+    assert told == ["closed"]
+
+
+def test_last_words_for_a_peer_that_has_ended_and_is_gone_keep_nothing() -> None:
+    async def met() -> list[str]:
+        ours, peer = pair()
+        told = Told()
+        with polling() as poller:
+            endpoint = Endpoint(asyncio.get_running_loop(), poller, ours, cast("Owner", told))
+            await closing(endpoint, peer)
+            assert endpoint.pending
+            by_reset(endpoint, peer)
+            await told.wait("closed")
+        return told.words
+
+    descriptors = len(os.listdir("/proc/self/fd"))
+    assert asyncio.run(met()) == ["closed"]
     assert len(os.listdir("/proc/self/fd")) <= descriptors
