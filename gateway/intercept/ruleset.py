@@ -8,8 +8,9 @@ objects to the kernel.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from ipaddress import ip_address
@@ -85,6 +86,15 @@ def free_slot(workers: int, taken: set[int]) -> int:
     raise EnvironmentFailureError(
         f"no room for {workers} workers beside {len(taken)} that finish their sessions; try again later"
     )
+
+
+def slots_with_room(config: Config, taken: set[int]) -> tuple[Slot, ...]:
+    """Those of a generation, none of them in `taken`: as many as the workers need, or else the most that are
+    in a row. Raises EnvironmentFailureError where none is left."""
+    for workers in range(config.workers, 1, -1):
+        with contextlib.suppress(EnvironmentFailureError):
+            return slots_of(replace(config, workers=workers), free_slot(workers, taken))
+    return slots_of(replace(config, workers=1), free_slot(1, taken))
 
 
 def render(config: Config, slots: Sequence[Slot]) -> RuleSet:

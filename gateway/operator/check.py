@@ -149,11 +149,11 @@ def _listen_ports(config: Config) -> Iterator[Finding]:
     slots, taken = room(config)
     others = f"somebody listens on {', '.join(map(str, taken))}"
     if not slots:
-        told = f"kernel.first_listen_port: {others}, and {config.workers} workers have no room beside that"
-        yield Finding("ports", False, f"{told}; choose another row")
-    else:
-        passed_over = f" ({others}: passed over)" if taken else ""
-        yield Finding("ports", True, f"{slots[0].port} to {slots[-1].port} are free{passed_over}")
+        yield Finding("ports", False, f"kernel.first_listen_port: {others}; choose another row")
+        return
+    fewer = f", for {len(slots)} of {config.workers} workers" if len(slots) < config.workers else ""
+    passed_over = f" ({others}: passed over)" if taken else ""
+    yield Finding("ports", True, f"{slots[0].port} to {slots[-1].port} are free{fewer}{passed_over}")
 
 
 def _identity(config: Config) -> Iterator[Finding]:

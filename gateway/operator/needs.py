@@ -36,11 +36,11 @@ def _alarm_programs(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def room(config: Config) -> tuple[tuple[Slot, ...], tuple[int, ...]]:
-    """Which slots the workers of a daemon would have that began now, none where there is no room for them;
+    """Which slots the workers of a daemon would have that began now, fewer where there is no room for all;
     and those of our ports on which somebody listens, which it passes over."""
     taken = preflight.slots_in_use(config)
     ports = tuple(slot.port for slot in ruleset.all_slots(config) if slot.index in taken)
     try:
-        return ruleset.slots_of(config, ruleset.free_slot(config.workers, taken)), ports
+        return ruleset.slots_with_room(config, taken), ports
     except EnvironmentFailureError:
         return (), ports

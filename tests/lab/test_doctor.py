@@ -395,7 +395,7 @@ assert socket.create_connection((sys.argv[1], 25), 3).recv(3) == b"220"
 
 LISTENERS = """
 import socket, sys
-held = [socket.create_server(("127.0.0.1", port)) for port in range(int(sys.argv[1]), int(sys.argv[2]), 2)]
+held = [socket.create_server(("127.0.0.1", port)) for port in range(int(sys.argv[1]), int(sys.argv[2]))]
 print("listens", flush=True)
 sys.stdin.read()
 """
@@ -405,7 +405,7 @@ def test_numbers_of_other_programs(site: Site) -> None:
     """The queues are those of another gateway's daemon, which has its own folders and the same numbers."""
     second = site.beside("second")
     assert not [one for one in second.troubles() if one["check"] == "ports"], "a daemon would pass them over"
-    words = [sys.executable, "-c", LISTENERS, "12528", "12557"]
+    words = [sys.executable, "-c", LISTENERS, "12527", "12557"]
     command = ["nsenter", f"--net=/run/netns/{G}", *words]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as others:
         assert others.stdout is not None

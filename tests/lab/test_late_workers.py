@@ -1,6 +1,7 @@
-"""A reload whose new workers do not come up: who leads goes on, another reload mends it. Namespaces nmf0-
+"""Workers that do not come up, at a reload or for want of room: mail goes on. In namespaces nmf0-
 
-As after an upgrade to a program that is damaged. The new ones are stopped here as soon as they are begun.
+As after an upgrade to a program that is damaged: the new ones are stopped here as soon as they are begun. Who
+leads goes on, and another reload mends it.
 """
 
 from __future__ import annotations
@@ -85,3 +86,22 @@ def test_who_leads_meanwhile_goes_on_as_who_it_was(sites: Sites, server: MailSer
     sites.wait_ready("b")
     assert "protected=yes" in sent(sites, server, b"under the new identity")
     assert sites.alarms("b", "signer-silent") == rung
+
+
+def test_a_daemon_with_room_for_one_worker_starts_with_it(sites: Sites, server: MailServer) -> None:
+    """As beside the workers of daemons that were killed, which finish their sessions: it did not start."""
+    sites.kill("b")
+    with contextlib.ExitStack() as held:
+        for port in (*range(12525, 12530), *range(12531, 12557)):
+            other = held.enter_context(sites.socket("gw-b", False))
+            other.bind(("127.0.0.1", port))
+            other.listen()
+        one = sites.gateway("b")
+        one.log.write_text("")
+        gateways.start(one)
+        gateways.wait_ready(one)
+        eventually(lambda: any("--queue-num 2505" in rule for rule in sites.gate("b")), what="its queue")
+        assert [one["slot"] for one in sites.status("b")["workers"]] == [5]
+        assert "pool fewer-workers workers=1" in sites.log("b")
+        assert "protected=yes" in sent(sites, server, b"by the only one")
+    sites.kill("b")

@@ -14,7 +14,7 @@ from gateway.policy import limits
 
 _STOPPED: Final = "T"
 _LET_RUN: Final = "somebody has stopped it (SIGSTOP)"
-_NO_ROOM: Final = "beside that there is no room for the workers, and the daemon does not start"
+_NO_ROOM: Final = "beside that there is no room for any worker, and the daemon does not start"
 _NO_QUEUE: Final = "a worker does not start without it"
 
 

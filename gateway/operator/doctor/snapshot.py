@@ -186,7 +186,7 @@ class Snapshot:
     """Which program that alarms go out by is not here."""
     clock: Clock = field(default_factory=lambda: Clock(0.0))
     ports_taken: tuple[int, ...] = ()
-    """Of our listening ports, where they leave no room for the workers, while no daemon of ours runs."""
+    """Of our listening ports, where they leave no room for a worker, while no daemon of ours runs."""
     queues_taken: tuple[int, ...] = ()
     """Of our packet queues, likewise."""
     orphans: tuple[int, ...] = ()

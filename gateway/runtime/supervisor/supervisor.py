@@ -130,7 +130,9 @@ class Supervisor:
         """Signer and workers, none of which runs yet."""
         config, left = self._config, self._left
         taken = preflight.slots_in_use(config) | {heir.index for heir in left.workers}
-        slots = ruleset.slots_of(config, ruleset.free_slot(config.workers, taken))
+        slots = ruleset.slots_with_room(config, taken)
+        if len(slots) < config.workers:
+            self._log.fact("pool", "fewer-workers", level=Level.NOTICE, workers=len(slots))
         self._signer = SignerProcess(
             self._confinements.signer,
             # An heir that dies before its successors lead is started again, too.

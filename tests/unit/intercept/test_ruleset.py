@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config import Config
-from gateway.errors import LocalMisuseError
+from gateway.errors import EnvironmentFailureError, LocalMisuseError
 from gateway.intercept import objects, ruleset
 from gateway.intercept.dump import (
     expected_lines,
@@ -171,6 +171,28 @@ def test_a_reload_finds_its_slots_in_the_rules_that_stand() -> None:
             again = ruleset.slots_to_render(config, ruleset.slots_of(config, later))
             assert ruleset.render(config, again).of(NftTable) == first.of(NftTable)
     assert [slot.index for slot in ruleset.slots_to_render(BRIDGE, used)] == [0, 1, 2, 3, 4, 31]
+
+
+@pytest.mark.parametrize(
+    ("workers", "taken", "slots"),
+    [
+        (16, set(), range(16)),
+        (16, {3, 20}, range(4, 20)),
+        (16, {3, 15, 20}, range(4, 15)),
+        (2, {*range(32)} - {5, 9}, range(5, 6)),
+    ],
+)
+def test_a_daemon_starts_with_fewer_workers_where_there_is_no_room_for_all(
+    workers: int, taken: set[int], slots: range
+) -> None:
+    """Those of daemons that were killed may finish their sessions for hours, and it did not start at all."""
+    found = ruleset.slots_with_room(replace(PLAIN, workers=workers), taken)
+    assert [slot.index for slot in found] == list(slots)
+
+
+def test_a_daemon_does_not_start_where_every_slot_is_taken() -> None:
+    with pytest.raises(EnvironmentFailureError, match="no room for 1 workers"):
+        ruleset.slots_with_room(PLAIN, {*range(32)})
 
 
 def test_slots() -> None:

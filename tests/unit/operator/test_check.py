@@ -159,14 +159,20 @@ def test_a_port_that_somebody_has_is_passed_over(tmp_path: Path, taken: int) -> 
 
 
 @pytest.mark.root
-def test_no_room_among_the_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = Config(workers=2, run_dir=tmp_path)
-    every_other = range(config.first_listen_port + 1, config.first_listen_port + 32, 2)
-    monkeypatch.setattr(tproxy, "is_in_use", lambda port: port in every_other)
-    (found,) = check._listen_ports(config)
-    assert not found.good
-    assert "12526, 12528" in found.text
-    assert found.text.endswith("and 2 workers have no room beside that; choose another row")
+@pytest.mark.parametrize(
+    ("free", "good", "told"),
+    [
+        ([12528], True, "12528 to 12528 are free, for 1 of 2 workers (somebody listens on 12525, 12526, "),
+        ([], False, "kernel.first_listen_port: somebody listens on 12525, 12526, "),
+    ],
+)
+def test_little_room_among_the_ports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: list[int], good: bool, told: str
+) -> None:
+    monkeypatch.setattr(tproxy, "is_in_use", lambda port: port not in free)
+    (found,) = check._listen_ports(Config(workers=2, run_dir=tmp_path))
+    assert found.good is good
+    assert found.text.startswith(told)
 
 
 def test_identity_others_can_read(config: Config) -> None:
