@@ -24,6 +24,11 @@ WITHOUT_ROOTS_TOOLS: Final = (
 """For a shell in a mount namespace of its own: from then on these folders are empty there."""
 
 
+AT_ONCE: Final = "sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0"
+"""While an interface's link-local address is still looked for, a router asks for nobody by it, and says that
+its neighbours cannot be reached."""
+
+
 def ip(*commands: str) -> None:
     """Each as behind `ip` in a shell."""
     for command in commands:
@@ -46,6 +51,7 @@ def lonely_router(name: str) -> Iterator[None]:
     try:
         ip(
             f"netns add {name}",
+            f"netns exec {name} {AT_ONCE}",
             f"-n {name} link set lo up",
             f"-n {name} link add lan type veth peer name lan-far",
             f"-n {name} link add wan type veth peer name wan-far",
@@ -65,7 +71,7 @@ def build_router_between(inside: str, router: str, outside: str) -> None:
     """inside (10.1.0.2) --lan-- router --wan-- outside (10.2.0.2). `inside` sends all by the router, which is
     not told to forward."""
     for name in (inside, router, outside):
-        ip(f"netns add {name}", f"-n {name} link set lo up")
+        ip(f"netns add {name}", f"netns exec {name} {AT_ONCE}", f"-n {name} link set lo up")
     ip(f"link add lan netns {router} type veth peer name eth netns {inside}")
     ip(f"link add wan netns {router} type veth peer name eth netns {outside}")
     link(inside, "eth", "10.1.0.2/24", "fd00:1::2/64")

@@ -313,7 +313,9 @@ def test_fail2ban(mail_server: Box) -> None:
         with MailServer(sites, "mta-b", False) as server:
             # Its chain is there before the rule of the ban.
             eventually(lambda: failure(sites, "mta-a", target)[0] == "ECONNREFUSED", what="a ban")
+            before = len(decided(sites))
             mail(sites, "mta-c", server, target, b"not banned")
+            eventually(lambda: len(decided(sites)) > before, what="its line, which comes behind it")
             eventually(box.ours_stand, what="our rules")
             box.run("fail2ban-client", "set", "mail", "unbanip", sites.address("mta-a", False))
             eventually(lambda: failure(sites, "mta-a", target)[0] == "connected")
