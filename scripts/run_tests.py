@@ -22,7 +22,7 @@ from tests.compiled_form import SOURCE_ALONE
 
 BIN = Path(sys.executable).parent
 MOST_TRIED_AGAIN = 5
-"""More failures than these are no accident."""
+"""More accidents than these are none."""
 AT_ONCE = 2
 """Files of tests side by side."""
 COMPILED_ROOMS = (
@@ -86,6 +86,8 @@ class Ran:
     may_be_skipped: bool = False
     why: str = ""
     """What a failure that is none of a test's own has said."""
+    accidents: int = 0
+    """Failures, and files of tests whose set-up failed: what all tests of a file share fails once for all."""
 
     @property
     def unrun(self) -> dict[str, str]:
@@ -208,7 +210,7 @@ def run_waiting(
     # As tests/lab/conftest.py has them: else files with few tests come last, however long they are.
     spread = [*_spread(at_once), "--no-loadscope-reorder"]
     ran = _pytest(kind, [*paths, "-m", marks, *spread], as_root=True, compiled=compiled)
-    if ran.failed and ran.failed <= MOST_TRIED_AGAIN:
+    if ran.failed and ran.accidents <= MOST_TRIED_AGAIN:
         # A machine that stood still for a moment is no fault of the product. What fails twice is.
         print(f"== {kind}, {ran.failed} failed: once more, alone", flush=True)
         words = [*paths, "-m", marks, "--last-failed"]
@@ -285,7 +287,10 @@ def counted(kind: str, suites: ElementTree.Element) -> Ran:
         for case in suites.iter("testcase")
         for reason in case.iter("skipped")
     }
-    return Ran(kind, totals["tests"] - failed - totals["skipped"], failed, skipped=skipped)
+    broken = {case.get("classname") for case in suites.iter("testcase") for _ in case.iter("error")}
+    accidents = totals["failures"] + len(broken)
+    passed = totals["tests"] - failed - totals["skipped"]
+    return Ran(kind, passed, failed, skipped=skipped, accidents=accidents)
 
 
 def _why(skipped: ElementTree.Element) -> str:

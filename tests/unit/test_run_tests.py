@@ -81,6 +81,30 @@ def test_what_fails_fails_the_run() -> None:
     assert run_tests.summed_up([Ran("unit", 5, 0), Ran("kernel", 7, 0)]) == 0
 
 
+SET_UP_FAILS = """
+import pytest
+
+@pytest.fixture(scope="module")
+def shared(): raise OSError("the machine stood still")
+
+@pytest.mark.parametrize("number", range(20))
+def test_shares(shared, number): pass
+
+def test_fails(): assert False
+"""
+
+
+def test_what_all_tests_of_a_file_share_fails_once_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or one moment in which the machine stood still would be too many failures to be tried again."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:cacheprovider")
+    Path("test_set_up.py").write_text(SET_UP_FAILS)
+    ran = run_tests._pytest("unit", ["."], as_root=False)
+    assert (ran.failed, ran.accidents) == (21, 2)
+
+
 def test_what_may_be_skipped_is_there() -> None:
     """Else it is a word that allows nothing, or one day another test."""
     for test in run_tests.MAY_BE_SKIPPED:
