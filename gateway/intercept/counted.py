@@ -9,19 +9,16 @@ Counterparts: `gate`, `held` and `runtime.worker`, which count.
 
 from __future__ import annotations
 
-import socket  # for the name of a family, inet_pton and inet_ntop: no input or output
 from functools import lru_cache
+from ipaddress import IPv6Network
 from typing import Final
 
 from gateway.intercept.syn import Flow
+from gateway.peers.sources import is_translated
 from gateway.policy import limits
 from gateway.smtp.events import Role
 
-_HOST_OCTETS: Final = 8
-"""Of an IPv6 address, behind its /64."""
-_TRANSLATED: Final = "64:ff9b:"
-"""How IPv4 addresses begin that a translator shows as IPv6 (RFC 6052, RFC 8215): nobody else has any of them,
-and all of IPv4 would be one source."""
+_NETWORK_BITS: Final = 64
 
 
 def counted_as(flow: Flow, role: Role) -> str:
@@ -33,7 +30,6 @@ def counted_as(flow: Flow, role: Role) -> str:
 
 @lru_cache(maxsize=limits.ADDRESSES_CACHED)
 def _network(address: str) -> str:
-    if address.startswith(_TRANSLATED):
+    if is_translated(address):
         return address
-    octets = socket.inet_pton(socket.AF_INET6, address)
-    return socket.inet_ntop(socket.AF_INET6, octets[:-_HOST_OCTETS] + bytes(_HOST_OCTETS)) + "/64"
+    return str(IPv6Network((address, _NETWORK_BITS), strict=False))

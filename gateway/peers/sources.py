@@ -29,6 +29,12 @@ CAME_IN_CLEAR: Final = frozenset(
 """What a sending gateway would not have let happen; all else is our own server's doing, or our operator's."""
 
 
+Beginnings = tuple[str, ...]
+"""A network, by how the texts of its addresses begin."""
+_TRANSLATED: Final = "64:ff9b:"
+"""RFC 6052, RFC 8215."""
+
+
 class SourceSeen(IdentityHashed):
     """What a session tells of its client, where that is news."""
 
@@ -118,15 +124,25 @@ def is_another(source: Source, name: bytes) -> bool:
     return bool(source.name) and bool(name) and source.name != name
 
 
-def beginnings(address: str) -> tuple[str, ...]:
+def is_translated(address: str) -> bool:
+    """Whether it is an IPv4 address that a translator shows as IPv6: its prefix is all of IPv4, and nobody's
+    network."""
+    return address.startswith(_TRANSLATED)
+
+
+def beginnings(address: str) -> Beginnings:
     """How the texts of all addresses of its network begin (/24, or /48 with IPv6), and those of no other one.
 
-    Several, since a text may leave out a run of zeros (RFC 5952). Empty for what is no site's address: it
-    has no neighbours. Raises ValueError.
+    Several, since a text may leave out a run of zeros (RFC 5952). Of an IPv4 address behind a translator it
+    is the /16, where a part of the text ends. Empty for what is no site's address: it has no neighbours.
+    Raises ValueError.
     """
     parsed = ip_address(address)
     if parsed.version == 4:
         return (address[: address.rindex(".") + 1],)
+    if is_translated(address):
+        at_the_end = int(parsed) >> 16 & 0xFFFF
+        return (address[: address.rindex(":") + 1],) if at_the_end else ()
     first, second, third = (int(part, 16) for part in parsed.exploded.split(":")[:3])
     if not first:
         return ()

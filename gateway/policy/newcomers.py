@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from gateway.peers.sources import Beginnings
 from gateway.policy import limits
-
-Network = tuple[str, ...]
-"""As `peers.sources.beginnings` names it: a /24, or a /48 with IPv6."""
 
 
 class Newcomers:
@@ -21,9 +19,9 @@ class Newcomers:
     def __init__(self, most: int) -> None:
         self._most = most
         self._day = 0
-        self._of: OrderedDict[Network, int] = OrderedDict()
+        self._of: OrderedDict[Beginnings, int] = OrderedDict()
 
-    def has_room(self, network: Network, day: int) -> bool:
+    def has_room(self, network: Beginnings, day: int) -> bool:
         """Whether one more is learnt of; takes the place."""
         if day != self._day:
             self._day = day

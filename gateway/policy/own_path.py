@@ -13,21 +13,18 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import NamedTuple
 
+from gateway.peers.sources import Beginnings
 from gateway.policy import limits
 
 _WELL_SECONDS = limits.MANY_MISSING_SECONDS + limits.PIN_LAST_SEEN_SECONDS
 """Good news of one site comes once an hour at most, so it must count for longer than bad news."""
 
 
-Network = tuple[str, ...]
-"""As `peers.sources.beginnings` names it."""
-
-
 class _Heard(NamedTuple):
     """Of one site, the last time."""
 
     at: int
-    network: Network = ()
+    network: Beginnings = ()
 
 
 class OwnPath:
@@ -43,7 +40,7 @@ class OwnPath:
         self._missing.pop(site, None)
         _put(self._well, site, _Heard(now))
 
-    def missing(self, site: bytes, network: Network, now: int) -> int:
+    def missing(self, site: bytes, network: Beginnings, now: int) -> int:
         """`site` came without its offer in `network`. How many did lately, if it is our own path; else 0."""
         self._well.pop(site, None)
         _put(self._missing, site, _Heard(now, network))

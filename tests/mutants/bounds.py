@@ -22,6 +22,11 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
         ],
         "gateway/peers/sources.py": [
             ("a client's own name is cut", "words[1][: limits.NAME_OCTETS]", "words[1]"),
+            (
+                "IPv4 behind a translator is many networks",
+                "    if is_translated(address):\n",
+                "    if False:\n",
+            ),
         ],
         "gateway/peers/source_store.py": [
             (

@@ -91,7 +91,7 @@ _counted.lacks(
 )
 _counted.lacks(
     "addresses of IPv4 behind a translator are sources each",
-    "    if address.startswith(_TRANSLATED):\n",
+    "    if is_translated(address):\n",
     "    if False:\n",
 )
 _held.lacks(

@@ -26,7 +26,7 @@ from gateway.errors import EnvironmentFailureError, Reason
 from gateway.observe.counters import OF_CLIENTS, Alarm
 from gateway.observe.log import Level, Log
 from gateway.peers.alarm_store import AlarmStore, Cause
-from gateway.peers.sources import beginnings
+from gateway.peers.sources import Beginnings, beginnings
 from gateway.policy import limits
 from gateway.runtime.bug import Bug
 from gateway.runtime.supervisor import alarm_mail
@@ -44,7 +44,7 @@ def _crowds(alarm: Alarm, others: Iterable[Alarm], most: int) -> bool:
     return 2 * (len(networks) + 1) > most or networks.count(_network(alarm)) >= of_network
 
 
-def _network(alarm: Alarm) -> tuple[str, ...]:
+def _network(alarm: Alarm) -> Beginnings:
     with contextlib.suppress(ValueError):  # a worker tells the subject, of whom others may have taken hold
         return beginnings(alarm.subject)
     return (alarm.subject,)

@@ -19,6 +19,7 @@ from gateway.peers.looks import Look
 from gateway.peers.pins import Destination, Pin
 from gateway.peers.source_store import SourceStore
 from gateway.peers.sources import (
+    Beginnings,
     Sender,
     Source,
     SourceSeen,
@@ -146,7 +147,7 @@ class SourceReader:
             self._look_up_sender, limits.SOURCE_CACHE_SECONDS, limits.SOURCE_CACHE_ENTRIES
         )
 
-        self._networks: _Recent[tuple[str, ...], bool] = _Recent(
+        self._networks: _Recent[Beginnings, bool] = _Recent(
             self._look_up_network, limits.SOURCE_CACHE_SECONDS, limits.NEIGHBOURS_CACHED
         )
 
@@ -188,7 +189,7 @@ class SourceReader:
     def _look_up_source(self, address: str) -> Source:
         return self._memory.ask(lambda database: SourceStore(database).source(address), Source(address))
 
-    def _look_up_network(self, beginnings: tuple[str, ...]) -> bool:
+    def _look_up_network(self, beginnings: Beginnings) -> bool:
         """In doubt somebody there has upgraded: who remembers us may miss an offer, nobody an omitted one."""
         return self._memory.ask(lambda database: SourceStore(database).has_upgraded_among(beginnings), True)
 

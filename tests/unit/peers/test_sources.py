@@ -148,6 +148,17 @@ def test_neighbours_of_an_ipv6_address_share_48_bits(
     assert near(str(IPv6Address(one)), other) is (mine == theirs)
 
 
-@pytest.mark.parametrize("address", ["::1", "::ffff:192.0.2.1"])
+@pytest.mark.parametrize("prefix", ["64:ff9b::", "64:ff9b:1::", "64:ff9b:1:2:3:4::"])
+@given(st.integers(2**16, 2**32 - 1), st.integers(0, 2**32 - 1), st.integers(0, 31))
+def test_neighbours_of_an_ipv4_address_behind_a_translator_share_16_bits(
+    prefix: str, one: int, noise: int, kept: int
+) -> None:
+    """All of IPv4 is no network: there are many sites in it."""
+    other = one ^ (noise >> kept)
+    first, second = (str(IPv6Address(int(IPv6Address(prefix)) | ipv4)) for ipv4 in (one, other))
+    assert near(first, second) is (one >> 16 == other >> 16)
+
+
+@pytest.mark.parametrize("address", ["::1", "::ffff:192.0.2.1", "64:ff9b::201", "64:ff9b:1:c000:2:100::"])
 def test_what_is_no_sites_address_has_no_neighbours(address: str) -> None:
     assert beginnings(address) == ()
