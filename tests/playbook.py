@@ -290,6 +290,8 @@ class Playbook:
             assert self.all_of(c.NoteDecision), "it ended, and nobody was told why"
         if self.relayed:
             assert not self.paused, "paused for ever"
+        if self.relayed or self.state == "channel":
+            assert not self.machine.octets_kept, "held back for ever, where too many are"
 
 
 class FarReceivingGateway:

@@ -234,7 +234,8 @@ HANDSHAKE_BURST_SECONDS: Final = 2.0
 HANDSHAKE_SOURCES: Final = 4096
 """Sources whose rate is remembered, 200 octets each; a forgotten one begins anew, within the total."""
 HELD_OCTETS: Final = 256 * 1024 * 1024
-"""Octets that wait in one worker for slow sockets; beyond, sessions for which some wait are not read."""
+"""Octets that wait in one worker, for slow sockets and for decisions; beyond, sessions of which some wait are
+not read."""
 HELD_OCTETS_PER_SOURCE: Final = 64 * 1024 * 1024
 """The same for one source: 128 of its sessions with full buffers both ways."""
 READ_WHEN_OVER_OCTETS: Final = 4 * 1024

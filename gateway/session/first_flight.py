@@ -41,6 +41,11 @@ class FirstFlight:
         return bytes(self._octets)
 
     @property
+    def octets_kept(self) -> int:
+        """Those of content twice, as they stand in memory."""
+        return len(self._octets) + len(self.held)
+
+    @property
     def is_empty(self) -> bool:
         return not self._octets
 

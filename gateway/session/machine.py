@@ -56,6 +56,11 @@ class Machine(ABC):
         return self.state is self._CHANNEL
 
     @property
+    def octets_kept(self) -> int:
+        """Of the near side, until there is a decision. That comes whether or not more of them do."""
+        return 0
+
+    @property
     def channel_broke(self) -> bool | None:
         """As `Channel.broke`; None where there was no channel."""
         return None if self._channel is None else self._channel.broke

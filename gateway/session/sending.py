@@ -96,6 +96,10 @@ class SendingSession(Machine):
         self._near_ended = False
         self.state = State.OBSERVING
 
+    @property
+    def octets_kept(self) -> int:
+        return self._observer.octets_held_from_sender + self._flight.octets_kept
+
     # --- Observing -----------------------------------------------------------------------------------
 
     def _observe_sender(self, event: OctetsReceived, now: float) -> list[Command]:

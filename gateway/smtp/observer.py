@@ -60,6 +60,11 @@ class Observer:
         """What the sender said behind its EHLO; held by the sending role only."""
         return bytes(self._behind_ehlo)
 
+    @property
+    def octets_held_from_sender(self) -> int:
+        """So many."""
+        return len(self._behind_ehlo)
+
     def take_held_from_sender(self) -> bytes:
         """The same, for whoever passes it on or keeps it from now on: a session may go on for hours."""
         held = self.held_from_sender

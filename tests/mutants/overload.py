@@ -180,6 +180,21 @@ _connection.lacks(
     "        if other.pending and other.pending > self._account.allowance:",
     "        if other.pending > limits.WRITE_BUFFER_OCTETS:",
 )
+_connection.lacks(
+    "what is kept of a sender until the decision counts as what waits",
+    "        if kept != self._kept:\n            self._keep(kept)\n",
+    "",
+)
+_connection.lacks(
+    "a session over the limit of which something is kept is not read",
+    "        if octets > self._account.allowance:",
+    "        if False:",
+)
+_connection.lacks(
+    "nor where its far side takes everything",
+    "        if self._kept <= self._account.allowance:",
+    "        if True:",
+)
 _endpoint = Room("gateway/runtime/worker/endpoint.py")
 _endpoint.lacks(
     "a session over the limit is read in small pieces",

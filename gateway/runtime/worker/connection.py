@@ -40,6 +40,9 @@ class Machine(Protocol):
     def waits_for_silence(self) -> bool: ...
 
     @property
+    def octets_kept(self) -> int: ...
+
+    @property
     def channel_broke(self) -> bool | None: ...
 
     def handle(self, event: Event, now: float) -> list[c.Command]: ...
@@ -67,6 +70,7 @@ class Connection:
     __slots__ = (
         "_account",
         "_far",
+        "_kept",
         "_loop",
         "_machine",
         "_near",
@@ -109,6 +113,8 @@ class Connection:
         self.session_id = session_id
         self._near = Endpoint(loop, poller, near, self, self._account)
         self._far = Endpoint(loop, poller, far, self, self._account)
+        self._kept = 0
+        """Octets of the near side that the machine keeps, as the account knows."""
         self._relayed = False
         self._redialling = False
         self._over = False
@@ -218,7 +224,10 @@ class Connection:
         endpoint.reset()
 
     def drained(self, endpoint: Endpoint) -> None:
-        self._other(endpoint).unhold(Hold.BY_PRESSURE)
+        if endpoint is self._near:
+            self._far.unhold(Hold.BY_PRESSURE)
+        else:
+            self._read_near_again()
         if endpoint is self._far and self._timer is None and self._timer_at is not None:
             self._timer = self._loop.call_later(limits.FLIGHT_SILENCE_SECONDS, self._deadline_reached)
 
@@ -234,6 +243,7 @@ class Connection:
         self._redialling = False  # a redial that is still under way finds nobody
         if self._timer_at is not None:
             self._set_timer(None)
+        self._account.add(-self._kept)
         self._surroundings.connection_over(self)
         self._loop.call_soon(self._let_go)
 
@@ -278,11 +288,31 @@ class Connection:
                     endpoint.write_in_turn(command.octets, last=command.last)
                 else:
                     _EXECUTE[type(command)](self, command)
+            kept = self._machine.octets_kept
         except Exception as error:
             self.failed(error)
             return
-        if not self._over and self._machine.deadline != self._timer_at:
+        if self._over:
+            return
+        if self._machine.deadline != self._timer_at:
             self._set_timer(self._machine.deadline)
+        if kept != self._kept:
+            self._keep(kept)
+
+    def _keep(self, octets: int) -> None:
+        """Like what waits in an endpoint; the near side is read again when the machine keeps nothing more."""
+        self._account.add(octets - self._kept)
+        self._kept = octets
+        if octets > self._account.allowance:
+            self._near.hold(Hold.BY_PRESSURE)
+            self._surroundings.held_back(self)
+        elif self._far.pending <= self._account.allowance:
+            self._near.unhold(Hold.BY_PRESSURE)
+
+    def _read_near_again(self) -> None:
+        """Nothing of it waits for the far side any more."""
+        if self._kept <= self._account.allowance:
+            self._near.unhold(Hold.BY_PRESSURE)
 
     def _set_timer(self, deadline: float | None) -> None:
         if self._timer is not None:
@@ -337,7 +367,7 @@ class Connection:
         self._redialling = True
         self.reset_by = None  # the session goes on: how it ends is not known yet
         self._far.reset()
-        self._near.unhold(Hold.BY_PRESSURE)  # what waited for the old connection will never drain
+        self._read_near_again()  # what waited for the old connection will never drain
         if self._redialling:
             self._surroundings.redial(self)
 

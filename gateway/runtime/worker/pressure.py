@@ -1,8 +1,9 @@
-"""Octets that wait in a worker for slow sockets: in total, and for each source.
+"""Octets that wait in a worker, for slow sockets and for decisions: in total, and for each source.
 
-Each session may hold `WRITE_BUFFER_OCTETS` for either side, which many slow readers together could make a
-machine's whole memory. Over a limit a session's sockets are read only while nothing of theirs waits, in small
-pieces: TCP's own windows then hold the sender back, as they do without us.
+Each session may hold `WRITE_BUFFER_OCTETS` for either side, and `FIRST_FLIGHT_OCTETS` and a read of a sender
+until it is decided, which many slow ones together could make a machine's whole memory. Over a limit a
+session's sockets are read only while nothing of theirs waits, in small pieces: TCP's own windows then hold
+the sender back, as they do without us.
 Counterparts: `endpoint` counts, `connection` asks.
 """
 

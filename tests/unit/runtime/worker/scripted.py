@@ -27,6 +27,7 @@ class Scripted:
         self._says = says
         self.deadline = deadline
         self.waits_for_silence = False
+        self.octets_kept = 0
         self.events: list[Event] = []
 
     def handle(self, event: Event, now: float) -> list[c.Command]:

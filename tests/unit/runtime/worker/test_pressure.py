@@ -1,14 +1,20 @@
-"""What waits in a worker for slow readers is bounded, however many of them there are."""
+"""What waits in a worker for slow readers, and for decisions, is bounded, however many of them there are."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 
+import pytest
+
 from gateway.policy import limits
+from gateway.runtime.worker.endpoint import Hold
 from gateway.runtime.worker.pressure import Account, Bank
-from tests.unit.runtime.sockets import CountingLoop, run
-from tests.unit.runtime.worker.scripted import Scripted, World, relaying
+from gateway.session import commands as c
+from gateway.session.events import Event, OctetsReceived, ResetReceived, Side
+from tests.playbook import EHLO, GREETING, LONG_REPLY, sending
+from tests.unit.runtime.sockets import CountingLoop, read_exactly, run, send_reset, tcp_pair
+from tests.unit.runtime.worker.scripted import Scripted, World, relaying, until
 
 SLOW_READERS = 12
 POURED = 2 * limits.WRITE_BUFFER_OCTETS
@@ -124,6 +130,85 @@ def test_a_slow_reader_gets_everything_in_the_end() -> None:
         await sending
         assert bytes(got) == octets
         assert world.times_held_back > 0
+        await end([world])
+        assert bank.held == 0
+
+    run(body)
+
+
+# --- What a machine keeps of its sender, until there is a decision ------------------------------------------
+
+
+async def talked(loop: CountingLoop, account: Account, octets: bytes) -> list[World]:
+    """Senders that wait for no reply to their EHLO, at receivers that make none."""
+    worlds = [World(loop, sending(), account=account) for _ in range(SLOW_READERS)]
+    for world in worlds:
+        await world.sends(world.far, GREETING)
+        assert await loop.sock_recv(world.near, 4096) == GREETING
+        await world.sends(world.near, EHLO)
+        assert await loop.sock_recv(world.far, 4096) == EHLO
+    for world in worlds:
+        world.near.setblocking(False)
+        world.near.send(octets)
+    return worlds
+
+
+def test_what_senders_say_behind_their_ehlo_counts_as_what_waits() -> None:
+    async def body(loop: CountingLoop) -> None:
+        bank = Bank(most=limits.FIRST_FLIGHT_OCTETS, most_per_source=limits.FIRST_FLIGHT_OCTETS)
+        octets = b"NOOP\r\n" * 20_000
+        worlds = await talked(loop, bank.opened("192.0.2.1"), octets)
+        await until(lambda: all(world.connection.near_octets > len(EHLO) for world in worlds))
+        assert bank.is_over
+        await asyncio.sleep(0.05)
+        slack = limits.READ_OCTETS + SLOW_READERS * limits.READ_WHEN_OVER_OCTETS
+        kept = sum(world.connection.near_octets - len(EHLO) for world in worlds)
+        assert bank.held == kept <= bank.most + slack
+        assert sum(world.times_held_back for world in worlds) > 0
+        for world in worlds:  # nobody is held back for ever
+            await world.sends(world.far, LONG_REPLY)
+            assert await read_exactly(loop, world.near, len(LONG_REPLY)) == LONG_REPLY
+            assert await read_exactly(loop, world.far, 1024) == octets[:1024]
+        await end(worlds)
+        assert bank.held == 0
+
+    run(body)
+
+
+def keeping(event: Event) -> list[c.Command]:
+    """Says more than the far side takes; dials again when that is reset, then relays."""
+    if isinstance(event, OctetsReceived) and event.octets == b"x":
+        return [c.SendOctets(Side.FAR, bytes(4 << 20))]
+    if isinstance(event, OctetsReceived):
+        return [c.SendOctets(event.side.other, event.octets), c.RelayInClear()]
+    return [c.Redial()] if isinstance(event, ResetReceived) else []
+
+
+@pytest.mark.parametrize("way", ["drained", "redialled"])
+def test_a_far_side_that_takes_everything_is_no_reason_to_read_while_much_is_kept(way: str) -> None:
+    async def body(loop: CountingLoop) -> None:
+        bank = Bank(most=1, most_per_source=1)
+        machine = Scripted(keeping)
+        machine.octets_kept = 10
+        world = World(loop, machine, small=True, account=bank.opened("192.0.2.1"))
+        await world.sends(world.near, b"x")
+        await until(lambda: world.connection._far.pending > 0)
+        if way == "drained":
+            await read_exactly(loop, world.far, 4 << 20)
+        else:
+            send_reset(world.far)
+            await world.redial_asked
+            ours, world.far = tcp_pair()
+            world.connection.redialled(ours)
+        await until(lambda: world.connection._far.pending == 0)
+        assert bank.held == 10
+        assert world.connection._near._hold == Hold.BY_PRESSURE
+        machine.octets_kept = 0
+        await world.sends(world.far, b"proof")
+        assert await read_exactly(loop, world.near, 5) == b"proof"
+        assert bank.held == 0
+        await world.sends(world.near, b"more")
+        assert await read_exactly(loop, world.far, 4) == b"more"
         await end([world])
         assert bank.held == 0
 
