@@ -544,9 +544,9 @@ SOURCES_HARMED: Final = 4096
 SENDERS: Final = 1 << 16
 """Identities of sending gateways whose highest epoch is remembered, about 100 octets each."""
 SOURCES_NEW_OF_NETWORK: Final = 512
-"""Clients, or identities, that are learnt of for the first time in one day in one network (/24, or /48 with
-IPv6): whoever has a whole one takes longer to fill the places of clients than his are kept, and 128 days for
-those of identities."""
+"""Clients with a gateway and their identities, or clients that drop offers, that are learnt of for the first
+time in one day in one network (/24, or /48 with IPv6): whoever has a whole one takes longer to fill the
+places of clients than his are kept, and 128 days for those of identities."""
 NEWCOMER_NETWORKS: Final = 1 << 14
 """Networks whose new ones are counted, some 250 octets each."""
 SOURCE_KEPT_DAYS: Final = 60

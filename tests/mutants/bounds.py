@@ -51,8 +51,13 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
             ),
             (
                 "a network that has had enough new clients today teaches no more",
-                "        if is_new and not self._newcomers.has_room(beginnings(address), today):",
+                "        if is_new and not newcomers.has_room(beginnings(address), today):",
                 "        if False:",
+            ),
+            (
+                "clients that drop offers have places that no identity takes",
+                "self._upgrading if seen is SourceSeen.UPGRADED else self._dropping",
+                "self._upgrading",
             ),
             (
                 "an identity that is new counts for its network",

@@ -45,7 +45,9 @@ class SourceMemory:
         self._log = log
         self._trouble = trouble
         self._crowded = crowded
-        self._newcomers = Newcomers(limits.SOURCES_NEW_OF_NETWORK)
+        self._upgrading = Newcomers(limits.SOURCES_NEW_OF_NETWORK)
+        self._dropping = Newcomers(limits.SOURCES_NEW_OF_NETWORK)
+        """Who makes identities by the dozen must not keep a mailer beside him from the rest that it needs."""
         self._sources: dict[str, Source] = {}
         self._senders: dict[bytes, Sender] = {}
         self.counts = SourceCounts(0, 0)
@@ -69,7 +71,8 @@ class SourceMemory:
             identity = bytes.fromhex(learnt["identity"])
             sender = self._senders.get(identity) or store.sender(identity)
             is_new = is_new or not sender.seen_day
-        if is_new and not self._newcomers.has_room(beginnings(address), today):
+        newcomers = self._upgrading if seen is SourceSeen.UPGRADED else self._dropping
+        if is_new and not newcomers.has_room(beginnings(address), today):
             self._crowded(address)
             return
         if seen is SourceSeen.UPGRADED:

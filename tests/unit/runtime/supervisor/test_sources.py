@@ -105,6 +105,18 @@ def test_of_one_network_only_so_many_new_ones_are_learnt_of_in_a_day(
     assert len(store.sources()) == (2 if way == "identities" else most + 1)
 
 
+def test_who_makes_identities_keeps_no_neighbour_from_its_rest(store: SourceStore, tmp_path: Path) -> None:
+    """A mailer that cannot read offers gets its mail through by being remembered, and by nothing else."""
+    written = Written(store, tmp_path)
+    for number in range(limits.SOURCES_NEW_OF_NETWORK + 1):
+        written.memory.note({**upgrade(), "identity": number.to_bytes(32).hex()})
+    assert len(written.crowded) == 1
+    for _ in range(limits.SOURCE_DROPS_IN_A_ROW):
+        written.memory.write()
+        written.memory.note(drop("192.0.2.25"))
+    assert "rests source=192.0.2.25" in written.log
+
+
 def test_a_network_fills_no_bound_before_its_first_clients_are_forgotten() -> None:
     of_network = limits.SOURCES_NEW_OF_NETWORK
     assert of_network * limits.SOURCE_KEPT_DAYS < limits.SOURCES_UPGRADED
