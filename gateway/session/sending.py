@@ -121,7 +121,8 @@ class SendingSession(Machine):
             return [*_told_near(passed), *self._end_as_told(unparsed.reason)]
         decision = unoffered.of_no_reply(pin, unparsed)
         led = "HELO behind a greeting without ESMTP" if decision.alarm and unparsed.led else ""
-        return [*passed, *self._resume_near(), *self._relay(decision, led, Sighting(unparsed.reason))]
+        passed = [*passed, *self._held_end(), *self._resume_near()]
+        return [*passed, *self._relay(decision, led, Sighting(unparsed.reason))]
 
     def _reply_complete(self, reply: bytes, now: float) -> list[Command]:
         context, greeting = self._context, self._observer.greeting
@@ -202,7 +203,7 @@ class SendingSession(Machine):
         one, before that or behind it, goes out in clear then, so from a pinned one it rings: a FIN put in
         would be a silent way to that."""
         pinned, held = self._context.pin is not None, bool(self._observer.held_from_sender)
-        commands = [*self._release_observed(), SendEnd(Side.NEAR), *self._resume_near()]
+        commands = [*self._release_observed(), *self._held_end(), SendEnd(Side.NEAR), *self._resume_near()]
         if pinned and not held:
             self.state = State.RECEIVER_ENDED
             return commands
@@ -345,8 +346,7 @@ class SendingSession(Machine):
         octets = self._flight.everything
         self._flight = FirstFlight()
         commands: list[Command] = [SendOctets(Side.FAR, octets)] if octets else []
-        if self._near_ended:
-            commands.append(SendEnd(Side.FAR))
+        commands += self._held_end()
         decision = Decision.in_clear(reason, alarm=True)
         told = self._relay(decision, self._redials.told(), self._redials.failure)
         return [*commands, *self._resume_near(), *told]
@@ -388,21 +388,30 @@ class SendingSession(Machine):
 
     # --- Ends, resets, pauses, and the way into clear --------------------------------------------------
 
-    def _ended_early(self, event: EndReceived, now: float) -> list[Command]:
-        """A half-close before the verb: nobody upgrades this; it passes as what it was.
+    def _sender_ended_early(self, event: EndReceived, now: float) -> list[Command]:
+        """Before the reply: behind what is held until that comes the end waits for it, too.
 
-        What a sender has said without waiting goes out in clear then, so towards a pin it rings: a reply kept
-        back on the wire until the sender gives up would be a silent way to that.
+        Exim says all of a mail at once to a server that it knows, QUIT included, and ends there; and a reply
+        kept back on the wire until the sender gives up must not bring out what is held.
         """
-        alarm = self._context.pin is not None and bool(self._observer.held_from_sender)
+        if self._observer.held_from_sender:
+            return self._near_ends(event, now)
+        return self._ended_early(event, now)
+
+    def _ended_early(self, event: EndReceived, now: float) -> list[Command]:
+        """A half-close before the verb: nobody upgrades this; it passes as what it was."""
         released = self._release_observed() if self.state is State.OBSERVING else []
-        clear = Decision.in_clear(Reason.ENDED_BEFORE_DECISION, alarm=alarm)
+        clear = Decision.in_clear(Reason.ENDED_BEFORE_DECISION)
         return [*released, SendEnd(event.side.other), *self._resume_near(), *self._relay(clear)]
 
     def _near_ends(self, event: EndReceived, now: float) -> list[Command]:
         """While the far side is not confirmed the end waits, like everything else of the sender."""
         self._near_ended = True
         return []
+
+    def _held_end(self) -> list[Command]:
+        """That end, behind the last of what was held."""
+        return [SendEnd(Side.FAR)] if self._near_ended else []
 
     def _reset_early(self, event: ResetReceived, now: float) -> list[Command]:
         return self._pass_reset(event)
@@ -415,7 +424,7 @@ class SendingSession(Machine):
         commands: list[Command] = [SendOctets(Side.NEAR, reply)]
         if early:
             commands.append(SendOctets(Side.FAR, early))
-        return [*commands, *self._resume_near(), *self._relay(decision, seen=seen)]
+        return [*commands, *self._held_end(), *self._resume_near(), *self._relay(decision, seen=seen)]
 
     def _relay(self, decision: Decision, detail: str = "", seen: Sighting | None = None) -> list[Command]:
         return self._in_clear(NoteDecision(False, decision.reason, decision.alarm, detail, seen))
@@ -428,7 +437,7 @@ class SendingSession(Machine):
 SendingSession._TABLE = {
     (State.OBSERVING, OctetsReceived, Side.NEAR): SendingSession._observe_sender,
     (State.OBSERVING, OctetsReceived, Side.FAR): SendingSession._observe_receiver,
-    (State.OBSERVING, EndReceived, Side.NEAR): SendingSession._ended_early,
+    (State.OBSERVING, EndReceived, Side.NEAR): SendingSession._sender_ended_early,
     (State.OBSERVING, EndReceived, Side.FAR): SendingSession._receiver_ended_early,
     (State.OBSERVING, ResetReceived, Side.NEAR): SendingSession._reset_early,
     (State.OBSERVING, ResetReceived, Side.FAR): SendingSession._reset_early,
@@ -505,6 +514,7 @@ SendingSession._NEXT = {
     Machine._channel_far_octets: {State.CHANNEL, State.OVER},
     Machine._channel_ended: {State.CHANNEL, State.OVER},
     Machine._channel_reset: {State.OVER},
+    SendingSession._sender_ended_early: {State.OBSERVING, State.RELAYED},
     SendingSession._ended_early: {State.RELAYED},
     SendingSession._reset_early: {State.OVER},
 }

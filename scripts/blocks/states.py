@@ -68,7 +68,8 @@ SENDING = {
     "_channel_far_octets": "open and pass; CLOSE, RESET, errors: [9](#9-closing), [8.5](#85-failure)",
     "_channel_ended": "sender: send CLOSE, FIN; R: an end without CLOSE resets the sender",
     "_channel_reset": "sender: send RESET; R: reset the sender",
-    "_ended_early": "release what is held, pass the end; alarm if it is the sender's, and pinned",
+    "_sender_ended_early": "keep the end for later if anything of the sender's is held; else pass it",
+    "_ended_early": "pass the end",
     "_reset_early": "reset the other side",
 }
 RECEIVING_STATES = {

@@ -52,6 +52,7 @@ SPOKEN = [
             "several recipients",
             "smtputf8",
             "early ehlo",
+            "a whole session and its end before the greeting",
             "bdat before the first reply, in single octets",
             "sender half-closes in the data",
             "receiver resets in the data",

@@ -53,9 +53,14 @@ _sending.lacks(
     "_relay(Decision.in_clear(Reason.ENDED_BEFORE_DECISION))]",
 )
 _sending.lacks(
-    "a sender's end that brings out what was held rings towards a pin",
-    "        alarm = self._context.pin is not None and bool(self._observer.held_from_sender)",
-    "        alarm = False",
+    "a sender's end behind what is held before the reply waits with it",
+    "        if self._observer.held_from_sender:\n            return self._near_ends(event, now)",
+    "        if False:\n            return []",
+)
+_sending.lacks(
+    "a sender's end that was held goes out behind what was",
+    "        return [SendEnd(Side.FAR)] if self._near_ended else []",
+    "        return []",
 )
 _sending.lacks(
     "what a sender says behind a pinned peer's end rings",

@@ -142,13 +142,11 @@ class Sending(Gateway):
     def near_ended(self) -> None:
         if self.phase is Phase.CHANNEL:
             self.end_in_channel(CLOSE)
-        elif self.phase in (Phase.ANSWERED, Phase.REDIAL):
+        elif self.phase in (Phase.ANSWERED, Phase.REDIAL) or (self.phase is Phase.OPENING and self._kept):
             self._near_ended = True
         elif self.phase not in (Phase.PUT_OFF, Phase.DEAD):
             if self.phase is Phase.OFFERED and self._receiver:
                 self._ring("UNASKED")
-            elif self.phase is Phase.OPENING and self._kept:
-                self._ring("ENDED")
             self._ended_early()
             self.say("end far")
 

@@ -29,7 +29,7 @@ from tests.second.crafted import (
 from tests.second.dressed import NEW_IDENTITY, R_IDENTITY, SEED_NEW, SEED_R, Alone, Dressed, second_s
 from tests.second.lines import add_offer
 from tests.second.memory import Failures, Pin
-from tests.second.records import PARAMS
+from tests.second.records import CLOSE, DATA, PARAMS
 from tests.second.sending import Sending
 from tests.unit.runtime.worker.without_sockets import Worker
 
@@ -225,11 +225,17 @@ def test_only_helo_is_judged(who: str, said: bytes) -> None:
 # --- Ends ---------------------------------------------------------------------------------------------------
 
 
+BEFORE_REPLY = pytest.mark.parametrize("place", ["greeting", "reply", "reply begun"])
+
+
 @WHO
 @PINNED
-@pytest.mark.parametrize("side", list(Side))
-@pytest.mark.parametrize("held", [b"", MAIL], ids=["nothing held", "held"])
-@pytest.mark.parametrize("place", ["greeting", "reply", "reply begun"])
+@BEFORE_REPLY
+@pytest.mark.parametrize(
+    ("side", "held"),
+    [(Side.NEAR, b""), (Side.FAR, b""), (Side.FAR, MAIL)],
+    ids=["near", "far", "far, with something held"],
+)
 def test_an_end_before_the_reply_passes_with_what_is_held(
     who: str, is_pinned: bool, side: Side, held: bytes, place: str
 ) -> None:
@@ -243,6 +249,53 @@ def test_an_end_before_the_reply_passes_with_what_is_held(
     assert (s.near, s.far, s.ended) == (near + begun, said + held, {side.other})
     assert not s.was_reset
     assert s.rings == (is_pinned and bool(held))
+
+
+def ended_behind_held(place: str, who: str, is_pinned: bool) -> Alone:
+    s = at(place.removesuffix(" begun"), who, is_pinned, MAIL)
+    if place == "reply begun":
+        s.from_far(REPLY[:8])
+    return s.near_ends()
+
+
+@WHO
+@PINNED
+@BEFORE_REPLY
+def test_an_end_of_the_sender_behind_what_is_held_waits_with_it(
+    who: str, is_pinned: bool, place: str
+) -> None:
+    s = ended_behind_held(place, who, is_pinned)
+    assert (s.far, s.ended, s.rings) == (EHLO, set(), False)
+    rest = {"greeting": GREETING + REPLY, "reply": REPLY, "reply begun": REPLY[8:]}[place]
+    s.from_far(rest)
+    assert (s.near, s.far, s.ended) == (GREETING + REPLY, EHLO + MAIL, {Side.FAR})
+    assert (s.was_reset, s.rings) == (set(), is_pinned)
+
+
+@WHO
+@PINNED
+@BEFORE_REPLY
+def test_so_it_does_up_to_the_receivers_own(who: str, is_pinned: bool, place: str) -> None:
+    s = ended_behind_held(place, who, is_pinned)
+    near = s.near
+    s.far_ends()
+    begun = REPLY[:8] if place == "reply begun" else b""
+    assert (s.near, s.far, s.ended) == (near + begun, EHLO + MAIL, set(Side))
+    assert (s.was_reset, s.rings) == (set(), is_pinned)
+
+
+@WHO
+@PINNED
+def test_where_there_is_an_offer_it_is_the_channels(who: str, is_pinned: bool) -> None:
+    s = ended_behind_held("reply", who, is_pinned)
+    r = FarR()
+    s.from_far(r.reply)
+    records = r.takes(s.far[len(EHLO) :])
+    said = len(s.far)
+    s.from_far(r.writer.seal(PARAMS, b"", 0))
+    assert (DATA, MAIL) in records
+    assert r.hears(s.far[said:]) == [(CLOSE, b"")]
+    assert (s.near, s.ended, s.rings) == (GREETING + REPLY, {Side.FAR}, False)
 
 
 @WHO

@@ -25,7 +25,7 @@ from tests.lab.dialogues.words import (
     opened,
     s,
 )
-from tests.lab.steps import Hear, Pause, Say
+from tests.lab.steps import End, Hear, HearEnd, Pause, Say
 
 
 def timing() -> list[Dialogue]:
@@ -129,6 +129,23 @@ def _early() -> list[Dialogue]:
                 Hear(RECEIVER),
                 s(FLIGHT_REPLY + DONE + b"221 Bye\r\n"),
                 *BOTH_END,
+            ),
+            inward=Reason.PIPELINED_BEHIND_EHLO,
+        ),
+        Dialogue(
+            "a whole session and its end before the greeting",
+            # As Exim does to a server that it knows (PIPECONNECT).
+            (
+                Say(SENDER, EHLO + FLIGHT + bdat(noise(28, 9_000)) + b"QUIT\r\n", heard=False),
+                End(SENDER),
+                Hear(RECEIVER, len(EHLO)),
+                s(GREETING),
+                s(REPLY),
+                Hear(RECEIVER),
+                HearEnd(RECEIVER),
+                s(FLIGHT_REPLY + DONE + b"221 Bye\r\n"),
+                End(RECEIVER),
+                HearEnd(SENDER),
             ),
             inward=Reason.PIPELINED_BEHIND_EHLO,
         ),

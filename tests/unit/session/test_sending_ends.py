@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from gateway.crypto.records import RecordType
 from gateway.errors import Reason
 from gateway.peers.pins import Pin
+from gateway.session.commands import SendEnd, SendOctets
 from gateway.session.events import (
     EndReceived,
     ResetReceived,
@@ -23,8 +25,10 @@ from tests.playbook import (
     sending,
 )
 from tests.unit.session.sending_steps import (
+    CONTENT,
     MAIL,
     R_PIN,
+    RCPT,
     channelled,
     ready,
     started,
@@ -70,20 +74,71 @@ def test_an_end_of_a_pinned_receiver_that_brings_out_what_was_held_rings(heard: 
     assert (book.decision.reason, book.decision.alarm) == (Reason.ENDED_BEFORE_DECISION, True)
 
 
-@pytest.mark.parametrize("pin", [None, R_PIN])
-@pytest.mark.parametrize("heard", [b"", GREETING, GREETING + REPLY[:30]], ids=["nothing", "greeting", "part"])
-def test_an_end_of_the_sender_that_brings_out_what_was_held_rings_where_it_is_pinned(
-    heard: bytes, pin: Pin | None
-) -> None:
-    """A reply that is kept back on the wire makes it give up. Its end passes as what it was."""
+# Exim says all of a mail at once to a server that it knows (PIPECONNECT), and ends there.
+ALL_AT_ONCE = MAIL + RCPT + CONTENT + b"QUIT\r\n"
+
+
+def ended_behind(heard: bytes = b"", pin: Pin | None = None) -> Playbook:
     book = Playbook(sending(pin=pin))
-    book.near(EHLO + MAIL)
+    book.near(EHLO + ALL_AT_ONCE)
     if heard:
         book.far(heard)
     book.near_end()
-    assert (book.to_near, book.to_far) == (heard, EHLO + MAIL)
+    return book
+
+
+@pytest.mark.parametrize("pin", [None, R_PIN])
+@pytest.mark.parametrize("heard", [b"", GREETING, GREETING + REPLY[:30]], ids=["nothing", "greeting", "part"])
+def test_an_end_of_the_sender_behind_what_is_held_is_held_too(heard: bytes, pin: Pin | None) -> None:
+    """A reply that is kept back on the wire makes it give up, and brings out nothing."""
+    book = ended_behind(heard, pin)
+    assert (book.to_far, book.ended, book.relayed) == (EHLO, set(), False)
+
+
+@pytest.mark.parametrize("pin", [None, R_PIN])
+@pytest.mark.parametrize("heard", [b"", GREETING], ids=["before-greeting", "before-reply"])
+def test_what_a_sender_says_before_its_end_and_any_reply_goes_into_the_channel(
+    heard: bytes, pin: Pin | None
+) -> None:
+    r = FarReceivingGateway()
+    book = ended_behind(heard, pin)
+    book.far((GREETING + r.reply)[len(heard) :])
+    book.far(r.take(book.to_far).params())
+    r.take(book.to_far)
+    assert (r.data, r.kinds[-1]) == (ALL_AT_ONCE, RecordType.CLOSE)
+    assert (book.to_near, book.ended, book.decision.upgraded) == (GREETING + REPLY, {Side.FAR}, True)
+
+
+@pytest.mark.parametrize("pin", [None, R_PIN])
+@pytest.mark.parametrize(
+    "reply",
+    [REPLY, b"502 5.5.1 Command not implemented\r\n", REPLY + b"250 x\r\n", b"250-\n"],
+    ids=["no-offer", "refused", "more", "odd"],
+)
+def test_such_an_end_goes_out_behind_what_was_held_where_there_is_no_offer(
+    reply: bytes, pin: Pin | None
+) -> None:
+    book = ended_behind(GREETING, pin)
+    book.far(reply)
+    assert (book.to_near, book.to_far) == (GREETING + reply, EHLO + ALL_AT_ONCE)
     assert (book.ended, book.relayed) == ({Side.FAR}, True)
+    assert book.commands.index(SendEnd(Side.FAR)) > book.commands.index(SendOctets(Side.FAR, ALL_AT_ONCE))
+    assert (book.decision.upgraded, book.decision.alarm) == (False, pin is not None)
+
+
+@pytest.mark.parametrize("pin", [None, R_PIN])
+def test_such_an_end_goes_out_where_the_receiver_ends_as_well(pin: Pin | None) -> None:
+    book = ended_behind(GREETING + REPLY[:30], pin)
+    book.far_end()
+    assert (book.to_near, book.to_far) == (GREETING + REPLY[:30], EHLO + ALL_AT_ONCE)
+    assert (book.ended, book.relayed) == (set(Side), True)
     assert (book.decision.reason, book.decision.alarm) == (Reason.ENDED_BEFORE_DECISION, pin is not None)
+
+
+def test_a_sender_that_has_gone_behind_its_end_takes_what_was_held_along() -> None:
+    book = ended_behind(GREETING, R_PIN)
+    book.near_reset()
+    assert (book.to_far, book.reset, book.decision.alarm) == (EHLO, {Side.FAR}, False)
 
 
 @pytest.mark.parametrize("place", ["start", "greeted", "reply begun", "ready"])
