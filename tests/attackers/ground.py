@@ -37,7 +37,10 @@ PATIENCE = 45.0
 """Of the scripted sender, for one reply: longer than two handshakes that time out."""
 QUIET_SECONDS = 60.0
 BEHIND_SECONDS = 5.0
-"""So far R's log may be behind S's: each worker writes its own, some times a second."""
+"""So far a log may be behind: each worker writes its own, some times a second."""
+GOES = 3
+MOST_PASSED = 0.5
+"""Of the trials of one go."""
 FIRST_PORT, LAST_PORT = 12_000, 60_000
 _SESSION = re.compile(r"^(?:\S+ )?(\w+) session=(\w+) session ([a-z-]+)(.*)$")
 _NAME = re.compile(rb"(?i)MAIL FROM:<from-(n\d+x)@")
@@ -226,14 +229,30 @@ class Ground:
         return answer
 
     def attempt(self, trials: list[Trial], at_once: int = AT_ONCE) -> list[Trial]:
-        """Run them all; returns when both gateways have told the end of each."""
+        """Run them all; returns when both gateways have told the end of each.
+
+        A gateway lets mail pass while its workers get no core; no attack was tried on what passed by S. Such
+        a trial is run once more, but never most of them: then something else is the matter.
+        """
+        waiting = trials
+        for _ in range(GOES):
+            passed = self._attempt_once(waiting, at_once)
+            if not passed:
+                return trials
+            print(f"{len(passed)} of {len(waiting)} passed by S: {self._why_by()}")
+            assert len(passed) <= max(1, len(waiting) * MOST_PASSED), f"{passed[0]}\n{self._why_by()}"
+            waiting = passed
+        raise AssertionError(f"passed by S again and again: {waiting[0]}\n{self._why_by()}")
+
+    def _attempt_once(self, trials: list[Trial], at_once: int) -> list[Trial]:
+        """The ones that S has not seen, as new as before."""
         offsets = {letter: self._log_size(letter) for letter in "ab"}
         first = len(self.log)
         self.run(self._attempt_all(trials, at_once))
         by_source: dict[tuple[int, str], Trial] = {(t.source[1], t.target): t for t in trials}
         told = self._wait_told("a", offsets["a"], by_source)
-        for key, one in by_source.items():
-            one.at_s = told[key][-1]
+        for key in told.keys() & by_source.keys():
+            by_source[key].at_s = told[key][-1]
         self._wait_begun_at_r(offsets["b"], self.log[first:])
         told = self._wait_told("b", offsets["b"], {})
         by_port = {trial.source[1]: trial for trial in trials}
@@ -252,7 +271,15 @@ class Ground:
             trial.wire = self.wire.sessions.pop(trial.source, None)
             self.wire.attacks.pop(trial.source, None)
             self.wire.led_to.pop(trial.source, None)
-        return trials
+        passed = [trial for trial in trials if not trial.at_s.events]
+        for trial in passed:
+            trial.sent, trial.received, trial.wire, trial.at_r = Sent(), [], None, []
+        return passed
+
+    def _why_by(self) -> str:
+        """What S itself says of SYNs that it let by."""
+        told = [line for line in self.log_lines("a") if " session=" not in line]
+        return "\n".join([json.dumps(self.status("a")), *told[-20:]])
 
     async def _attempt_all(self, trials: list[Trial], at_once: int) -> None:
         free = asyncio.Semaphore(at_once)
@@ -298,17 +325,17 @@ class Ground:
     ) -> dict[tuple[int, str], list[Told]]:
         """All sessions since `offset` by source port and destination, once all are over.
 
-        `wanted`: and those of these trials are there.
+        `wanted`: and those of these trials are there; what is not soon has passed by this gateway.
         """
-        deadline = time.monotonic() + QUIET_SECONDS
+        began = time.monotonic()
         while True:
             told = self._told(letter, offset)
             going_on = [ends for ends, sessions in told.items() if not all(one.over for one in sessions)]
             missing = [ends for ends in wanted if ends not in told]
-            if not going_on and not missing:
+            passed = time.monotonic() - began
+            if not going_on and (not missing or passed > BEHIND_SECONDS):
                 return told
-            where = f"gateway {letter}: {len(going_on)} sessions go on, {len(missing)} have not begun"
-            assert time.monotonic() < deadline, f"{where}: {going_on[:3]} {missing[:3]}"
+            assert passed < QUIET_SECONDS, f"gateway {letter}: {len(going_on)} sessions go on: {going_on[:3]}"
             time.sleep(0.1)
 
     def _wait_begun_at_r(self, offset: int, received: list[Received]) -> None:

@@ -21,6 +21,7 @@ ENDS = pytest.mark.parametrize("end", ["mta-a", "mta-b"], ids=["source", "destin
 
 
 # A reload for each test makes minutes of them, and the rules for it are the same templates in each placement.
+GOES = 3
 SLOW = [pytest.param(one, marks=pytest.mark.long) for one in (Placement.HOST, Placement.BRIDGE)]
 
 
@@ -76,18 +77,31 @@ def decided(sites: Sites, letter: str) -> list[str]:
 
 def went(sites: Sites, letter: str, v6: bool) -> str:
     """How the next session goes at this gateway; both see it, and their logs tell it before this returns."""
-    before = {each: len(decided(sites, each)) for each in "ab"}
-    send(sites, v6)
-    eventually(lambda: all(len(decided(sites, each)) == before[each] + 1 for each in "ab"))
+    see_next(sites, v6, "ab")
     return decided(sites, letter)[-1]
 
 
 def passes_by(sites: Sites, v6: bool) -> bool:
     """Whether the next session is seen by gateway b alone, which has no exceptions, and in clear."""
-    before, there = len(decided(sites, "a")), len(decided(sites, "b"))
-    send(sites, v6)
-    eventually(lambda: len(decided(sites, "b")) == there + 1)
+    before = len(decided(sites, "a"))
+    see_next(sites, v6, "b")
     return len(decided(sites, "a")) == before and not decided(sites, "b")[-1].startswith("upgraded")
+
+
+def see_next(sites: Sites, v6: bool, letters: str) -> None:
+    """Send until one session is seen by all of these: a worker that gets no core lets one pass."""
+    for _ in range(GOES):
+        before = {each: len(decided(sites, each)) for each in letters}
+        send(sites, v6)
+        try:
+            eventually(
+                lambda before=before: all(len(decided(sites, each)) == before[each] + 1 for each in letters)
+            )
+        except AssertionError as error:
+            missed = error
+        else:
+            return
+    raise missed
 
 
 @ENDS
