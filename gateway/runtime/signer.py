@@ -31,6 +31,7 @@ from gateway.runtime.hardening import Confinement
 NUMBER: Final = struct.Struct("!Q")
 """Of a request; its answer begins with the same. Behind it stands what is to be signed, or the signature, or
 nothing where the signer refuses."""
+_ENDED: Final = select.POLLHUP | select.POLLRDHUP
 _ASKED_OCTETS: Final = NUMBER.size + OFFER_SIGNED.octets + 1
 """So that a longer packet is seen to be longer."""
 
@@ -105,7 +106,7 @@ class Signer:
         self._poll = select.poll()
         for sock in (link, *workers):
             sock.setblocking(False)
-            self._poll.register(sock, select.POLLIN)
+            self._poll.register(sock, select.POLLIN | select.POLLRDHUP)
 
     def serve(self) -> None:
         report_at = 0.0
@@ -115,7 +116,7 @@ class Signer:
             if self._link is not None and self._link.fileno() in ready:
                 self._told(self._link)
             for descriptor in ready.keys() & self._workers.keys():
-                self._asked(descriptor, ended=bool(ready[descriptor] & select.POLLHUP))
+                self._asked(descriptor, ended=bool(ready[descriptor] & _ENDED))
             now = time.monotonic()
             if now >= report_at:
                 report_at = now + limits.COUNTERS_EVERY_SECONDS
@@ -135,7 +136,7 @@ class Signer:
         self._link = None
 
     def _asked(self, descriptor: int, *, ended: bool) -> None:
-        """One packet a turn, so that no worker keeps the others waiting. `ended`: nobody has its other end.
+        """One packet a turn, so that no worker keeps the others waiting. `ended`: its other end says no more.
 
         A packet may be empty, and one who sends such a one is not to be the last of its slot who is heard.
         """

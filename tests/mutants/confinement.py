@@ -18,6 +18,11 @@ _signer.lacks(
     "not today - 1 <= epoch",
 )
 _signer.lacks(
+    "a worker that ends its direction does not keep the signer busy",
+    "select.POLLHUP | select.POLLRDHUP",
+    "select.POLLHUP",
+)
+_signer.lacks(
     "the signer signs no offer of a day gone by",
     "not today - 1 <= epoch <= today + 1",
     "not epoch <= today + 1",

@@ -1,8 +1,8 @@
 """The signer as the supervisor sees it: started, told the identity, started again when it ends, or hangs.
 
 Holds both ends of every worker's socket pair to it, so that a new worker and a new signer find what the one
-before them left, and no question is lost. A signer lives as long as anybody can ask it: after a reload the
-old one serves the workers of its own generation.
+before them left, and no question is lost; a pair that a worker in other hands has shut is made anew. A signer
+lives as long as anybody can ask it: after a reload the old one serves the workers of its own generation.
 Counterparts: `signer` (the process), `pool` (gives workers their ends).
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import select
 import socket
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -111,7 +112,14 @@ class SignerProcess:
         self._link = Link(self._loop, ours, self._told, lambda: None)
 
     def worker_end(self, slot: int) -> int:
-        """The descriptor that the worker of this slot is to inherit."""
+        """The descriptor that the worker of this slot is to inherit. Raises OSError where none is left."""
+        if any(map(_is_shut, self._pairs[slot])):
+            shut = self._pairs[slot]
+            self._pairs[slot] = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            for end in shut:
+                end.close()
+            if self._process is not None:  # it knows those only that were there when it began
+                self._process.kill()
         return self._pairs[slot][0].fileno()
 
     def sign_as(self, seed: bytes) -> None:
@@ -186,3 +194,10 @@ class SignerProcess:
 
     def _forget(self, pid: int) -> None:
         self._old.pop(pid, None)
+
+
+def _is_shut(end: socket.socket) -> bool:
+    """In one direction at least: nothing else ends a pair of which both ends are held here."""
+    poll = select.poll()
+    poll.register(end, select.POLLRDHUP)
+    return bool(poll.poll(0))

@@ -211,6 +211,16 @@ def test_an_empty_question_is_not_the_end_of_all_questions() -> None:
         assert asked(worker, offer(epoch=today()))
 
 
+def test_a_worker_that_only_ends_its_direction_is_gone() -> None:
+    """Of one that others have taken over: what is always ready would keep the signer busy for nothing."""
+    with serving(2) as (link, (ended, other)):
+        tell(link, SEED)
+        ended.shutdown(socket.SHUT_WR)
+        ended.settimeout(10)
+        assert ended.recv(1000) == b""
+        assert asked(other, offer(epoch=today()))
+
+
 # --- The worker's side --------------------------------------------------------------------------------------
 
 

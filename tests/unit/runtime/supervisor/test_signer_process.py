@@ -137,3 +137,25 @@ def test_a_silence_that_the_supervisor_slept_through_is_none(watched: Watched) -
     watched.loop.now += 1000
     watched.signer._watch()
     assert (watched.rung, watched.process.killed) == ([], 0)
+
+
+@pytest.mark.parametrize("how", [socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR])
+def test_a_way_that_one_has_shut_is_made_anew_for_the_next_in_its_slot(watched: Watched, how: int) -> None:
+    """A worker that others have taken over leaves its slot to one that is well."""
+    for slot in (3, 4):
+        watched.signer._pairs[slot] = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ends = [watched.signer.worker_end(slot) for slot in (3, 4)]
+    assert [watched.signer.worker_end(slot) for slot in (3, 4)] == ends
+    assert watched.process.killed == 0
+    with socket.socket(fileno=socket.dup(ends[0])) as worker:
+        worker.shutdown(how)
+    with socket.socket(fileno=socket.dup(watched.signer.worker_end(3))) as successor:
+        successor.send(b"question")
+    assert watched.signer._pairs[3][1].recv(100) == b"question"
+    assert watched.process.killed == 1, "it knows the ways that were there at its start, and no others"
+    assert watched.signer.worker_end(4) == ends[1]
+    watched.signer.worker_end(3)
+    assert watched.process.killed == 1
+    for pair in watched.signer._pairs.values():
+        for end in pair:
+            end.close()
