@@ -240,6 +240,9 @@ HELD_OCTETS_PER_SOURCE: Final = 64 * 1024 * 1024
 """The same for one source: 128 of its sessions with full buffers both ways."""
 READ_WHEN_OVER_OCTETS: Final = 4 * 1024
 """One read of a session that is over it: what one read brings may have to wait as well."""
+PIECE_OCTETS: Final = 4 * 1024
+"""What waits for a socket lies in pieces of half as much on average, however small they came: one octet in a
+piece of its own takes 350 of memory."""
 OVERLOAD_TOLD_SECONDS: Final = 60.0
 """A worker tells the supervisor of the same limit, or of what keeps it from dialling, so often at most."""
 

@@ -201,6 +201,11 @@ _endpoint.lacks(
     "self._socket.recv_into(_small_view if is_over else _read_buffer)",
     "self._socket.recv_into(_read_buffer)",
 )
+_endpoint.lacks(
+    "octets that wait take hardly more memory than they are",
+    "        if self._buffer and len(self._buffer[-1]) + len(rest) <= limits.PIECE_OCTETS:",
+    "        if False:",
+)
 
 OVERLOAD: Final[tuple[Mutant, ...]] = mutants_of(
     _admission,

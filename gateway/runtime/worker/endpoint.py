@@ -207,9 +207,11 @@ class Endpoint:
                 return
             if sent == len(octets):
                 return
-        rest = memoryview(bytes(memoryview(octets)[sent:]))
-        self._buffer.append(rest)
+        rest = bytes(memoryview(octets)[sent:])
         self._wait_for(len(rest))
+        if self._buffer and len(self._buffer[-1]) + len(rest) <= limits.PIECE_OCTETS:
+            rest = bytes(self._buffer.pop()) + rest
+        self._buffer.append(memoryview(rest))
         self._watch()
 
     def write_in_turn(self, octets: bytes | bytearray, *, last: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import tracemalloc
 
 import pytest
 
@@ -132,6 +133,29 @@ def test_a_slow_reader_gets_everything_in_the_end() -> None:
         assert world.times_held_back > 0
         await end([world])
         assert bank.held == 0
+
+    run(body)
+
+
+def test_what_waits_takes_hardly_more_than_its_octets_however_small_they_come() -> None:
+    """Replies come in pieces of twenty octets, and whoever likes sends single ones; what counts is octets."""
+
+    async def body(loop: CountingLoop) -> None:
+        world = World(loop, Scripted(relaying), small=True)
+        endpoint = world.connection._near
+        endpoint.write(bytes(1 << 20))  # more than any kernel takes
+        waiting = endpoint.pending
+        pieces = [b"%d" % (number % 10) for number in range(20_000)]
+        tracemalloc.start()
+        for piece in pieces:
+            endpoint.write(piece)
+        taken, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert endpoint.pending == waiting + len(pieces)
+        assert taken < 2 * len(pieces)
+        written = bytes(1 << 20) + b"".join(pieces)
+        assert await read_exactly(loop, world.near, len(written)) == written
+        await end([world])
 
     run(body)
 
