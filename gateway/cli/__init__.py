@@ -300,10 +300,13 @@ def up(settings: Settings, until_reboot: bool) -> None:
 def down(settings: Settings, until_reboot: bool) -> None:
     """Take the rules out and leave them out; mail then passes as if there were no gateway.
 
-    What `up` did to the service is taken back before: sessions that are open have 20 s to end.
+    What `up` did to the service is taken back before. Sessions that are open have 20 s to end, and
+    the rest is reset; Ctrl-C resets them at once.
     """
     from gateway.operator import lifecycle
 
+    # To be asked to end is to be interrupted: nobody waits for sessions any longer.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     click.echo(lifecycle.down(settings.config, until_reboot=until_reboot))
 
 

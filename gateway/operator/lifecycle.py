@@ -28,8 +28,8 @@ from gateway.intercept.wanted import (
     record_octets,
     record_word,
 )
+from gateway.operator import obeying, turn
 from gateway.operator import service as systemd
-from gateway.operator import turn
 from gateway.operator.service import Service
 from gateway.operator.status import ask, is_running
 from gateway.policy import limits
@@ -168,7 +168,9 @@ def down(config: Config, *, until_reboot: bool = False, pause: Callable[[float],
     """Take the rules out and leave them out; answers one line for the operator.
 
     A service that `up` has started or enabled is stopped or disabled before, unless the next boot is to find
-    it. Raises EnvironmentFailureError where that or the rules fail; the other half is done all the same.
+    it; any other daemon goes on. Either lets its sessions end first, and resets those that do not. Who
+    interrupts it (SIGINT) waits for no session any longer; the rules go all the same. Raises
+    EnvironmentFailureError where service or rules fail; the other half is done all the same.
     """
     with turn.taken(config, pause):
         return _down(config, until_reboot, pause)
@@ -176,39 +178,49 @@ def down(config: Config, *, until_reboot: bool = False, pause: Callable[[float],
 
 def _down(config: Config, until_reboot: bool, pause: Callable[[float], None]) -> str:
     word = said(config)
-    trouble = None if until_reboot else _service_trouble(word.service)
+    done = () if until_reboot else word.service
     lasting, here = (word.lasting, Wanted.DOWN) if until_reboot else (Wanted.DOWN, None)
     # What `up` did to the service is forgotten only when it is taken back.
     word = Word(lasting, here, word.service, word.downs + 1)
-    rules = kernel.KernelRules(config)
+    try:
+        trouble = _service_trouble(done)
+        left = _take_down(config, word, pause)
+    except KeyboardInterrupt:
+        with _deaf():
+            left = _take_down(config, word, pause, hurried=True)
+        trouble = _service_trouble(done)
+    if until_reboot:
+        until = "the next boot, or " if word.ends_with_boot else ""
+        return f"rules are out until {until}`nightmail up`; mail passes in clear{left}"
+    if trouble is not None:
+        raise trouble
+    if word.service:
+        record_word(config.wanted_file, replace(word, service=()))
+    return f"rules are out and stay out; mail passes in clear until `nightmail up`{left}"
+
+
+def _take_down(config: Config, word: Word, pause: Callable[[float], None], *, hurried: bool = False) -> str:
+    """The word, and then the rules; answers what there is to say of the sessions, to go on with a line."""
+    rules, left = kernel.KernelRules(config), ""
     with _hand(config):
         try:
             record_word(config.wanted_file, word)
         except EnvironmentFailureError as error:
             raise _down_without_word(config, rules, error) from None
-        _remove(config, rules)
-    if is_running(config.control_socket):
-        _await_obeyed(config, pause)
-        with _hand(config):
-            rules.remove()
+        runs = is_running(config.control_socket)
+        is_out = not runs and _remove(config, rules)
+    if runs:
+        left = obeying.awaited(config.control_socket, pause, hurried=hurried)
     elif other := sole.another(config.control_socket):
         _require_obeyed(other, pause)
-    if until_reboot:
-        until = "the next boot, or " if word.ends_with_boot else ""
-        return f"rules are out until {until}`nightmail up`; mail passes in clear"
-    if trouble is not None:
-        raise trouble
-    if word.service:
-        record_word(config.wanted_file, replace(word, service=()))
-    return "rules are out and stay out; mail passes in clear until `nightmail up`"
+    if not is_out:
+        with _hand(config):
+            rules.remove()
+    return left
 
 
 def _service_trouble(done: tuple[str, ...]) -> EnvironmentFailureError | None:
-    """Takes back what `up` did to the service; what fails is to be told once the rules are out.
-
-    Before they go: a daemon that stops lets its sessions end, and resets those that do not. Without rules
-    they would stand still, and what mail servers still send in them would leave in clear.
-    """
+    """Takes back what `up` did to the service; what fails is to be told once the rules are out."""
     troubles = []
     for each in reversed(done):
         try:
@@ -233,29 +245,16 @@ def _down_without_word(
     return EnvironmentFailureError(f"{unwritten}; rules are out, until a daemon is started")
 
 
-def _remove(config: Config, rules: kernel.KernelRules) -> None:
+def _remove(config: Config, rules: kernel.KernelRules) -> bool:
+    """Whether it is done. Not where another daemon is at the rules in the same moment: one of the two finds
+    gone what it has just seen, and it is tried again once that one has had the time to obey."""
     try:
         rules.remove()
     except EnvironmentFailureError:
-        # A daemon that did not wait for our hand takes them out at the same moment: one of the two finds gone
-        # what it has just seen. They are removed again once it has obeyed.
-        if not is_running(config.control_socket):
+        if not sole.another(config.control_socket):
             raise
-
-
-def _await_obeyed(config: Config, pause: Callable[[float], None]) -> None:
-    """A repair that had begun before the word was written may still put rules back: so until the daemon says
-    that it has taken them out, or has had the time for that."""
-    until = time.monotonic() + 2 * limits.RULES_CHECK_SECONDS
-    for _ in range(_looks(2)):
-        pause(limits.RULES_ASKED_SECONDS)
-        rest = until - time.monotonic()
-        if rest <= 0:
-            return
-        with contextlib.suppress(EnvironmentFailureError, KeyError):
-            answer = ask(config.control_socket, seconds=rest)
-            if answer and answer["wanted"] == Wanted.DOWN.value and not answer["rules"]["queues"]:
-                return
+        return False
+    return True
 
 
 def _require_obeyed(other: str, pause: Callable[[float], None]) -> None:

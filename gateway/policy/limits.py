@@ -490,6 +490,13 @@ RULES_CHECKS_AWAITED: Final = 8
 """`up` gives a running daemon so many of its looks at the rules to put them in."""
 RULES_ASKED_SECONDS: Final = 0.05
 """Who waits for the daemon to have put its rules in, or out, looks so often."""
+DOWN_SECONDS: Final = 40.0
+"""`down` waits so long for a running daemon to have ended its sessions (STOP_SECONDS and ENDING_SECONDS) and
+taken its rules out, on a slow machine too."""
+OBEYING_SECONDS: Final = 6.0
+"""A daemon that does not say within this time how far it is, hangs: a reload is there again in less."""
+HURRIED_DOWN_SECONDS: Final = 10.0
+"""The same where it was interrupted, and sessions are reset at once."""
 TURN_SECONDS: Final = 10.0
 """`up` and `down` wait so long for another one to end: more than either needs, but where it starts or
 stops the service, for which a person would not want to wait without a word."""

@@ -80,6 +80,11 @@ class MailServer:
                 connection.shutdown(socket.SHUT_RDWR)
         self._thread.join(PATIENCE)
 
+    @property
+    def open(self) -> int:
+        """Connections that have not ended."""
+        return len(self._open)
+
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:

@@ -39,13 +39,38 @@ RULES: Final[tuple[Mutant, ...]] = mutants_in(
             ),
             (
                 "what `nightmail down` has left goes at once",
-                "                except EnvironmentFailureError:\n                    self._kernel.remove()",
-                "                except EnvironmentFailureError:\n                    pass",
+                "        except EnvironmentFailureError:\n            self._kernel.remove()",
+                "        except EnvironmentFailureError:\n            pass",
             ),
             (
                 "in other VLANs the gate takes nothing, whoever begins to serve",
+                "        live = [] if self._passes or self._closed else self._live()\n",
+                "        live = [] if self._closed else self._live()\n",
+            ),
+            (
+                "a gate that is closed before the rules go takes nothing, whoever begins to serve",
+                "        live = [] if self._passes or self._closed else self._live()\n",
                 "        live = [] if self._passes else self._live()\n",
-                "        live = self._live()\n",
+            ),
+            (
+                "no session is open any more when `nightmail down` takes the rules out",
+                "        reset = await self._empty()\n",
+                "        reset = 0\n",
+            ),
+            (
+                "rules that are wanted again while sessions end stay",
+                "        if self._read_word().counts is Wanted.UP:\n            self._open_the_gate()\n",
+                "        if False:\n            self._open_the_gate()\n",
+            ),
+            (
+                "rules that a `down` has not taken out at a reload are known to stand",
+                "        if self.wanted is Wanted.UP or standing:\n",
+                "        if self.wanted is Wanted.UP:\n",
+            ),
+            (
+                "as long as the gate cannot be closed the rules stay",
+                "            self._closed = not kernel.gate_counts()\n",
+                "            self._closed = True\n",
             ),
             (
                 "rules that stand are not taken away for ones that would be refused",

@@ -121,7 +121,7 @@ fault("route-removed", "our routing table is emptied", PUT_BACK, quick=True, bre
     "`nightmail down`, and `nightmail up`",
     "the operator's own hand",
     seconds=2.0,
-    breaks_on_host=NOT_TURNED,
+    breaks_tcp="what has not ended after 20 s is reset before the rules go",
 )
 @on_daemon("a")
 def _down_and_up(world: World, service: Service) -> Iterator[None]:

@@ -41,6 +41,7 @@ from gateway.runtime.order import Order, Presented, told
 from gateway.runtime.said import require_said
 from gateway.runtime.supervisor import environment
 from gateway.runtime.supervisor.child import Child
+from gateway.runtime.supervisor.ending import Ending
 from gateway.runtime.supervisor.handover import Heirloom
 from gateway.runtime.supervisor.inquiry import Inquiry
 from gateway.runtime.supervisor.watchdog import Watchdog
@@ -99,6 +100,7 @@ class Pool:
         self._watchdog = Watchdog(self.workers, log, on_change, alarm)
         self._offers_can_be_signed = False
         self._inquiry = Inquiry()
+        self.ending = Ending(self.workers)
 
     def start(self) -> None:
         for worker in self.workers:
@@ -200,21 +202,10 @@ class Pool:
             worker.tell_inside(inside_networks)
 
     async def stop(self) -> None:
-        """Let sessions finish for a while, then have what is left reset. The queues go back at once."""
+        """Let sessions finish for a while, then have what is left reset."""
         self._let_go()
+        await self.ending.of_workers()
         for worker in self.workers:
-            if worker.link is not None and worker.state is not State.DEAD:
-                worker.state = State.DRAINING
-                worker.link.send({"drain": True})
-        if not await self._all_ended(limits.STOP_SECONDS):
-            for worker in self.workers:
-                if worker.link is not None:
-                    worker.link.send({"end": True})
-            await self._all_ended(limits.ENDING_SECONDS)
-        for worker in list(self.workers):
-            if worker.process is not None:
-                worker.process.kill()
-                await worker.process.wait()
             for listener in worker.listeners:
                 listener.close()
 
@@ -222,17 +213,6 @@ class Pool:
         """None is started or watched from now on."""
         self._stopping = True
         self._watchdog.stop()
-
-    async def _all_ended(self, seconds: float) -> bool:
-        """Whether all processes have, within this time."""
-        try:
-            async with asyncio.timeout(seconds):
-                for worker in list(self.workers):
-                    if worker.process is not None:
-                        await worker.process.wait()
-        except TimeoutError:
-            return False
-        return True
 
     # --- Life -----------------------------------------------------------------------------------------
 
@@ -288,6 +268,7 @@ class Pool:
         assert worker.process is not None
         retired = worker.generation < self._leading or worker.has_successor
         worker.state = State.DEAD
+        worker.finished.set()
         if worker.link is not None:
             worker.link.close()
         self._past = merged([self._past, without_gauges(worker.counters)])
@@ -299,7 +280,8 @@ class Pool:
         if self._stopping:
             return
         pid = worker.process.pid
-        self._alarm(Reason.WORKER_DIED, f"worker {worker.slot.index}", f"pid={pid} status={status}")
+        if not worker.told_to_end:
+            self._alarm(Reason.WORKER_DIED, f"worker {worker.slot.index}", f"pid={pid} status={status}")
         worker.forgive(self._loop.time())
         self._start_later(worker)
 
@@ -389,6 +371,8 @@ class Pool:
             self._serves(worker, message)
         elif "drains" in message:
             self._drains(worker)
+        elif "finished" in message:
+            worker.finished.set()
         elif "yields" in message:
             self._yields(worker)
         elif "ignored" in message:

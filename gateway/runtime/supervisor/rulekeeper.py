@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from gateway.config import Config
 from gateway.errors import EnvironmentFailureError, Reason
@@ -24,8 +24,9 @@ from gateway.runtime.supervisor.kernel_thread import kernel_thread
 class RuleKeeper:
     """`live` answers the queues that live now, `not_ours` how many SYNs the workers let pass because
     they are between two outsiders or two insiders. `on_gate` is told, in the loop, where the gate sends SYNs
-    after each switch. `hung` answers whether a worker does not judge what it holds. `bypassed` is what the
-    daemon that this process was before has counted."""
+    after each switch. `hung` answers whether a worker does not judge what it holds. `empty` has all sessions
+    end, and answers how many had to be reset. `bypassed` is what the daemon that this process was before has
+    counted."""
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class RuleKeeper:
         alarm: Callable[[Reason, str, str], None],
         on_gate: Callable[[list[int]], None],
         hung: Callable[[], bool],
+        empty: Callable[[], Awaitable[int]],
         bypassed: int = 0,
     ) -> None:
         self._config = config
@@ -49,6 +51,7 @@ class RuleKeeper:
         self._alarm = alarm
         self._on_gate = on_gate
         self._hung = hung
+        self._empty = empty
         self._thread = kernel_thread("rules")
         self._dirty = False
         self._news = asyncio.Event()
@@ -56,7 +59,11 @@ class RuleKeeper:
         self._look_due: asyncio.TimerHandle | None = None
         self.guarded = asyncio.Event()
         """Mail has come before a worker's eyes once; from then on."""
-        self._stands = False
+        self.stands = False
+        self._closed = False
+        """The gate takes nothing, for the rules are to go as soon as no session needs them."""
+        self.reset = 0
+        """Sessions that were, when the rules went last."""
         self._passes = False
         """What the gate would take would get nowhere: it takes nothing."""
         self._downs = 0
@@ -133,22 +140,30 @@ class RuleKeeper:
         else:
             self._looked_at = now
             await self._in_thread(self._look)
+        if self._closed:
+            await self._take_down()
         if now - self._counted_at >= limits.BYPASS_COUNT_EVERY_SECONDS:
             self._counted_at = now
             await self._in_thread(self.count_bypassed)
+
+    async def _take_down(self) -> None:
+        """Sessions before the rules: without them they would stand still, and what mail servers still send in
+        them would leave in clear. Nothing else is done to the rules meanwhile."""
+        reset = await self._empty()
+        await self._in_thread(self._take_out, reset)
 
     async def _switch(self) -> None:
         """Bring the gate in line with the workers' lives. Whatever it raises, it stays due."""
         self._dirty = False
         try:
-            if self._stands:
+            if self.stands:
                 await self._in_thread(self._swap_what_stands)
         except Exception:
             # No rule has changed, so no look would find that the gate is not as it should be.
             asyncio.get_running_loop().call_later(limits.RULES_CHECK_SECONDS, self.gate_changed)
             raise
-        self._on_gate(self.queues if self._stands else [])
-        if self._stands and self.queues:
+        self._on_gate(self.queues if self.stands else [])
+        if self.stands and self.queues:
             self.guarded.set()
 
     # --- Told of changes --------------------------------------------------------------------------------
@@ -204,7 +219,7 @@ class RuleKeeper:
 
     async def close(self) -> None:
         """The gate lets everything pass; all other rules stay, and act on nothing."""
-        if self._stands:
+        if self.stands:
             try:
                 await self._in_thread(self._kernel.swap_gate, [])
             except EnvironmentFailureError as error:
@@ -213,7 +228,7 @@ class RuleKeeper:
 
     async def while_standing(self, work: Callable[[], None]) -> None:
         """Do this between two things that are done to the rules, if they stand then; else not."""
-        await self._in_thread(lambda: work() if self._stands else None)
+        await self._in_thread(lambda: work() if self.stands else None)
 
     async def _in_thread(self, work: Callable[..., None], *arguments: object) -> None:
         def by_our_hand() -> None:
@@ -225,23 +240,25 @@ class RuleKeeper:
     @property
     def left_standing(self) -> dict[str, str]:
         """What stands, for the supervisor that comes next."""
-        return self._kernel.standing if self._stands else {}
+        return self._kernel.standing if self.stands else {}
 
     # --- In the thread ----------------------------------------------------------------------------------
 
     def _begin(self, standing: dict[str, str]) -> None:
         self._downs = self._read_word().downs
-        if self.wanted is Wanted.UP:
+        if self.wanted is Wanted.UP or standing:
             self._adopt(standing)
 
     def _adopt(self, standing: dict[str, str]) -> None:
         live = self._live()
-        if not standing or not self._kernel.adopt(self._rules, live, standing):
+        is_ours = bool(standing) and self._kernel.adopt(self._rules, live, standing)
+        # What a `down` has not taken out yet goes as it stands.
+        if not is_ours and self.wanted is Wanted.UP:
             # Workers of a version before the proofs of life give none; their successors will lead soon.
             self._apply(limits.READY_SECONDS if live else None)
             return
         self.queues = live
-        self._stands = True
+        self.stands = True
         # The kernel's counters run on, and with them what they said before: only what comes from now is new.
         passed = sum(kernel.passed_counts().values())
         self._bypassed_before = self.bypassed - passed
@@ -253,11 +270,11 @@ class RuleKeeper:
         live = self._live()
         self._kernel.apply(self._rules, live, vouched_seconds)
         self.queues = live
-        self._stands = True
+        self.stands = True
         self.missing = []
 
     def _swap(self) -> None:
-        live = [] if self._passes else self._live()
+        live = [] if self._passes or self._closed else self._live()
         self._kernel.swap_gate(live)
         self.queues = live
         if self._hung():
@@ -270,7 +287,7 @@ class RuleKeeper:
         with contextlib.suppress(EnvironmentFailureError):
             if self._taken_down_lately():
                 self._look()
-        if self._stands:
+        if self.stands and not self._closed:
             self._swap()
 
     def _look(self) -> None:
@@ -281,17 +298,12 @@ class RuleKeeper:
 
     def _see_to_the_rules(self) -> None:
         if self.wanted is Wanted.DOWN:
-            if self._stands:
-                self._take_counts()
-                try:
-                    self._kernel.remove()
-                except EnvironmentFailureError:
-                    self._kernel.remove()  # `nightmail down` removes at the same time: now what it has left
-                self._stands = self._passes = False
-                self.queues = []
-                self._log.fact("rules", "down", level=Level.NOTICE)
+            if self.stands and not self._closed:
+                self._close_the_gate()
             return
-        if self._passes or not self._stands:
+        if self._closed:
+            self._open_the_gate()
+        if self._passes or not self.stands:
             self._apply_as_found()
             self._log.fact("rules", "up", level=Level.NOTICE)
             return
@@ -311,6 +323,38 @@ class RuleKeeper:
                 self._counters_begin()
             self._tell_missing(mended.gone)
             self._log.fact("rules", "put-back", level=Level.NOTICE, count=len(mended.gone))
+
+    def _close_the_gate(self) -> None:
+        self._closed = True
+        try:
+            # What passes from now on passes as it is wanted to.
+            self._note_passed(sum(kernel.passed_counts().values()))
+            self._swap()
+        except EnvironmentFailureError:
+            # A `nightmail down` that has waited long enough may have taken it out.
+            self._closed = not kernel.gate_counts()
+            if not self._closed:
+                raise
+
+    def _open_the_gate(self) -> None:
+        """Meanwhile `up` was said."""
+        self._closed = False
+        self._swap()
+
+    def _take_out(self, reset: int) -> None:
+        """Unless they are wanted again."""
+        if self._read_word().counts is Wanted.UP:
+            self._open_the_gate()
+            return
+        self._counters_begin()
+        try:
+            self._kernel.remove()
+        except EnvironmentFailureError:
+            self._kernel.remove()  # `nightmail down` removes at the same time: now what it has left
+        self.stands = self._passes = self._closed = False
+        self.queues = []
+        self.reset = reset
+        self._log.fact("rules", "down", level=Level.NOTICE, reset=reset or None)
 
     def _read_word(self) -> Word:
         word = self._said()
@@ -359,7 +403,7 @@ class RuleKeeper:
 
     def count_bypassed(self) -> None:
         """From the kernel's own counter behind the gate, which also runs while nobody listens."""
-        if not self._stands:
+        if not self.stands:
             return
         # What the workers tell is up to a second old: so it is taken from an older count of the kernel's, or
         # SYNs that were nobody's would be taken for unprotected ones.

@@ -171,6 +171,7 @@ class Supervisor:
             alarm=self._alarm,
             on_gate=self._pool.gate_is,
             hung=lambda: self._pool.any_hung,
+            empty=lambda: self._pool.ending.of_sessions(),
             bypassed=left.bypassed,
         )
         self._dead_ends = DeadEnds(
@@ -368,10 +369,17 @@ class Supervisor:
             "reload": self._tell_reload,
             "ignored": self._tell_ignored,
             "ring": self._tell_ring,
+            "hurry": self._tell_hurry,
         }
 
     async def _tell_ring(self, _: str) -> dict[str, Any]:
         return {"ways": await self._seeing.try_alarms()}
+
+    async def _tell_hurry(self, _: str) -> dict[str, Any]:
+        """By a `nightmail down` that was interrupted: sessions are reset that it would have waited for."""
+        if self._keeper.stands:
+            self._pool.ending.hurry()
+        return {"hurries": self._keeper.stands}
 
     async def _tell_status(self, _: str) -> dict[str, Any]:
         return self._status()
@@ -397,6 +405,8 @@ class Supervisor:
             "rules": {
                 "missing": keeper.missing if keeper.wanted is Wanted.UP else [],
                 "queues": keeper.queues,
+                "stand": keeper.stands,
+                "reset": keeper.reset,
             },
             "workers": [worker.as_json() for worker in self._pool.workers],
             "signer": self._signer.as_json(),

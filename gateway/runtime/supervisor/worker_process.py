@@ -5,6 +5,7 @@ Counterparts: `pool`, which starts and watches them; `worker`, the process itsel
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import socket
 from dataclasses import dataclass, field
@@ -58,6 +59,10 @@ class WorkerProcess:
     signed_for: bytes | None = None
     """The identity that its signer knows, where that is an earlier supervisor's, which learns no other."""
     told_to_retire: bool = False
+    told_to_end: bool = False
+    """Its end is our doing, and no news."""
+    finished: asyncio.Event = field(default_factory=asyncio.Event)
+    """It has no session, and nobody is on the way to one: it has said so, or has ended."""
     confined: list[str] = field(default_factory=list)
     """The layers that are in force, as it says itself."""
     counters: Snapshot = field(default_factory=empty_snapshot)
@@ -96,7 +101,7 @@ class WorkerProcess:
     def begins(self, now: float, presented: Presented, inside_networks: tuple[Network, ...]) -> None:
         """A process of it has been started, and was told so."""
         self.state = State.STARTING
-        self.yields, self.signed_for = False, None
+        self.yields, self.signed_for, self.told_to_end = False, None, False
         self.told, self.told_inside = presented, inside_networks
         self.started_at = self.alive_at = now
 
@@ -123,6 +128,18 @@ class WorkerProcess:
         """Once; the same where its link is full, as that of one that hangs may be."""
         if self.link is not None and not self.told_to_retire:
             self.told_to_retire = self.link.send({"retire": True})
+
+    def tell_to_finish(self) -> None:
+        """To say when its sessions have ended. Who does not hear it, its link being full, is told to end."""
+        self.finished.clear()
+        if self.link is not None:
+            self.link.send({"finish": True})
+
+    def tell_to_end(self) -> None:
+        """Now, and its sessions by a reset."""
+        self.told_to_end = True
+        if self.link is not None:
+            self.link.send({"end": True})
 
     def forgive(self, now: float) -> None:
         """One that lived for a while starts again at once."""

@@ -77,6 +77,7 @@ class Worker:
         self._draining_from = 0.0
         self._drains_said = self._yielded = False
         self._retiring_from: float | None = None
+        self._finishing_from: float | None = None
         self._counted_at = 0.0
         self._alive_at = loop.time()
         self._bugs_told: dict[str, float] = {}
@@ -145,6 +146,8 @@ class Worker:
         self._log.flush()
         if self._retiring_from is not None:
             self._retire_if_quiet(now - self._retiring_from)
+        if self._finishing_from is not None:
+            self._say_finished(now - self._finishing_from)
         if self._draining:
             if not self._drains_said:
                 self._say_drains()
@@ -158,6 +161,16 @@ class Worker:
         """The gate sends nothing more: what it sent before still gets its session, within reason."""
         if (not self._intake.held and self._intake.is_idle) or seconds > limits.RETIRE_SECONDS:
             self.drain()
+
+    def _say_finished(self, seconds: float) -> None:
+        """Asked to: no session is open, and nobody is on the way to one. The gate sends nothing more, but a
+        SYN from before may have been unread when we were asked."""
+        if seconds < limits.ALIVE_EVERY_SECONDS or self._sessions.open or self._intake.held:
+            return
+        if self._is_quiet(seconds):
+            self._report()
+            if self._link.send({"finished": True}):
+                self._finishing_from = None
 
     def _yield_if_quiet(self, seconds: float) -> None:
         """Nobody is on the way to us any more: a successor may have the listeners and the way to the signer,
@@ -187,6 +200,8 @@ class Worker:
             self._end_now()
         elif "retire" in message:
             self._retiring_from = self._retiring_from or self._loop.time()
+        elif "finish" in message:
+            self._finishing_from = self._loop.time()
         elif "site" in message:
             self._surroundings.present(Presented.from_json(message["site"]))
         elif "inside" in message:

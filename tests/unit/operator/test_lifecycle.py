@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -256,26 +257,97 @@ def test_down(config: Config, fake: FakeKernel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "queues", "obeyed"),
-    [("up", [2500, 2501], False), ("down", [2500, 2501], False), ("up", [], False), ("down", [], True)],
+    ("wanted", "rules", "obeyed"),
+    [
+        ("up", {"queues": [2500, 2501], "stand": True}, False),
+        ("down", {"queues": [2500, 2501]}, False),
+        ("up", {"queues": []}, False),
+        ("down", {"queues": [], "stand": True, "reset": 0}, False),
+        ("down", {"queues": [], "stand": False, "reset": 0}, True),
+        ("down", {"queues": []}, True),  # by an older one, which ends no session before
+    ],
 )
-def test_down_outlasts_a_repair_under_way(
-    config: Config, fake: FakeKernel, wanted: str, queues: list[int], obeyed: bool
+def test_down_leaves_the_rules_to_a_running_daemon_until_it_has_obeyed(
+    config: Config, fake: FakeKernel, wanted: str, rules: dict[str, Any], obeyed: bool
 ) -> None:
-    """Until the daemon says that it has obeyed; as long as it looks at the rules twice, if it never does."""
+    """Or has had the time for that."""
     pauses: list[float] = []
 
     def pause(seconds: float) -> None:
-        assert [what for what, _ in fake.done] == ["remove"]
+        assert fake.done == []
+        assert read_wanted(config.wanted_file) is Wanted.DOWN
         pauses.append(seconds)
 
-    with daemon(config.control_socket, {"wanted": wanted, "rules": {"queues": queues}}, questions=0):
-        lifecycle.down(config, pause=pause)
-    assert [what for what, _ in fake.done] == ["remove", "remove"]
-    if obeyed:
-        assert len(pauses) == 1
-    else:
-        assert sum(pauses) == pytest.approx(2 * limits.RULES_CHECK_SECONDS)
+    with daemon(config.control_socket, {"wanted": wanted, "rules": rules}, questions=0):
+        assert lifecycle.down(config, pause=pause) == OUT
+    assert [what for what, _ in fake.done] == ["remove"]
+    assert sum(pauses) == pytest.approx(limits.RULES_ASKED_SECONDS if obeyed else limits.DOWN_SECONDS)
+
+
+OUT = "rules are out and stay out; mail passes in clear until `nightmail up`"
+STAND_STILL = "cannot go on, and what mail servers still send in them leaves in clear: end the daemon"
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"rules": {"queues": [], "stand": False, "reset": 1}}, "1 session had not ended and was reset"),
+        ({"rules": {"queues": [], "stand": False, "reset": 9}}, "9 sessions had not ended and were reset"),
+        ({"rules": {"queues": []}}, f"3 sessions that are open {STAND_STILL}"),
+        ({"rules": {"queues": [], "stand": True}}, f"3 sessions that are open {STAND_STILL}"),
+    ],
+)
+def test_down_says_what_became_of_sessions_that_did_not_end(
+    config: Config, fake: FakeKernel, told: dict[str, Any], said: str
+) -> None:
+    workers = [{"sessions": 2}, {"sessions": 1}]
+    with daemon(config.control_socket, {"wanted": "down", "workers": workers, **told}, questions=0):
+        assert lifecycle.down(config, pause=lambda seconds: None) == f"{OUT}; {said}"
+
+
+def test_down_waits_for_no_daemon_that_hangs(
+    config: Config, fake: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "OBEYING_SECONDS", 0.05)
+    with hanging(config.control_socket):
+        told = lifecycle.down(config, pause=lambda seconds: None)
+    hangs = f"{config.control_socket}: the daemon has not answered within 0.05 s"
+    assert told == f"{OUT}; {hangs}: sessions that are open {STAND_STILL}"
+    assert fake.done == [("remove", Wanted.DOWN)]
+
+
+@contextlib.contextmanager
+def hanging(control: Path) -> Iterator[None]:
+    """Who listens there, and answers nobody."""
+    control.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(control))
+        listener.listen()
+        yield
+
+
+def test_a_daemon_that_ends_meanwhile_has_no_sessions(config: Config, fake: FakeKernel) -> None:
+    with contextlib.ExitStack() as running:
+        running.enter_context(hanging(config.control_socket))
+        assert lifecycle.down(config, pause=lambda seconds: running.close()) == OUT
+    assert fake.done == [("remove", Wanted.DOWN)]
+
+
+def test_down_that_is_interrupted_has_sessions_reset_and_takes_the_rules_out(
+    config: Config, fake: FakeKernel
+) -> None:
+    """And is not interrupted a second time."""
+
+    def interrupted(_: float) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    answer = {"wanted": "down", "rules": {"queues": [], "stand": True}}
+    with daemon(config.control_socket, answer, questions=0) as asked:
+        assert lifecycle.down(config, pause=interrupted) == OUT
+    assert asked[0] == b"hurry\n"
+    assert len(asked) == 1 + limits.HURRIED_DOWN_SECONDS / limits.RULES_ASKED_SECONDS
+    assert fake.done == [("remove", Wanted.DOWN)]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_one_hand_at_a_time_is_at_the_rules(config: Config, fake: FakeKernel) -> None:
@@ -364,6 +436,23 @@ def test_down_beside_a_daemon_with_another_configuration(
         assert str(refused.value) == OTHER.format(" and has put them back:")
     assert pauses == [2 * limits.RULES_CHECK_SECONDS]
     assert fake.done == [("remove", Wanted.DOWN)]
+
+
+def test_down_and_another_daemon_at_the_rules_in_the_same_moment(config: Config, fake: FakeKernel) -> None:
+    """One of the two finds gone what it has just seen, and the tool fails: in its own words, which say
+    nothing of whose rules these are."""
+    fake.counts, fake.fails = {"eth0": 3}, True
+
+    def pause(_: float) -> None:
+        fake.fails = False
+
+    fake.other = "process 7, /x/control.sock"
+    with pytest.raises(EnvironmentFailureError) as refused:
+        lifecycle.down(config, pause=pause)
+    assert str(refused.value) == OTHER.format(" and has put them back:")
+    fake.counts, fake.fails = {}, True
+    assert lifecycle.down(config, pause=pause) == OUT
+    assert [what for what, _ in fake.done] == ["remove"] * 3, "what the first one has left goes with another"
 
 
 def test_who_may_do_neither_hears_of_the_word(config: Config, fake: FakeKernel) -> None:

@@ -164,6 +164,26 @@ def test_the_daemon_ends_before_its_rules_go(
     assert systemd.said == ["disable", "stop", "remove"]
 
 
+def test_an_interrupted_stop_of_the_service_is_seen_through_behind_the_rules(
+    config: Config, systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its daemon resets its sessions at once; who has asked for its end waits for that no longer."""
+    lifecycle.up(config, service.found())
+    systemd.said.clear()
+    take_back, interrupts = service.take_back, iter([True, False, False])
+
+    def interrupted(done: str) -> None:
+        if next(interrupts):
+            raise KeyboardInterrupt
+        take_back(done)
+
+    monkeypatch.setattr(service, "take_back", interrupted)
+    monkeypatch.setattr(systemd.fake, "remove", lambda: systemd.said.append("remove"))
+    assert lifecycle.down(config).startswith("rules are out and stay out")
+    assert systemd.said == ["remove", "disable", "stop"]
+    assert read_word(config.wanted_file) == Word(Wanted.DOWN, downs=1)
+
+
 @pytest.mark.parametrize("breaks", ["stop", "disable"])
 def test_the_rules_go_also_where_the_service_does_not(
     config: Config, systemd: FakeSystemd, breaks: str

@@ -40,6 +40,9 @@ class World:
         self.kernel = Kernel()
         self.rung: list[tuple[Reason, str]] = []
         self.told: list[list[int]] = []
+        self.emptied: list[list[int]] = []
+        """Where the gate sent SYNs when sessions were to end."""
+        self.resets = 0
         self.log = Log(LogSink.to_file(folder / "log"))
         self.keeper = RuleKeeper(
             config,
@@ -50,9 +53,14 @@ class World:
             lambda reason, subject, detail: self.rung.append((reason, detail)),
             self.told.append,
             lambda: False,
+            self._empty,
         )
         self.keeper._kernel = self.kernel  # type: ignore[assignment]
-        self.keeper._stands = True
+        self.keeper.stands = True
+
+    async def _empty(self) -> int:
+        self.emptied.append(self.kernel.gates[-1] if self.kernel.gates else [])
+        return self.resets
 
     async def keep(self) -> None:
         """Until mail comes before a worker's eyes."""

@@ -82,6 +82,59 @@ def test_at_a_stop_who_does_not_end_is_told_to_reset_what_is_left_and_then_kille
     assert told == [{"drain": True}, {"end": True}, {"killed": True}]
 
 
+def with_link(worker: WorkerProcess, said: list[Message]) -> WorkerProcess:
+    """It hears all that it is told, and ends when it is told to."""
+    process = Process()
+    ended = asyncio.Event()
+
+    def send(message: Message) -> bool:
+        said.append(message)
+        if "end" in message:
+            ended.set()
+        return True
+
+    process.wait = ended.wait  # type: ignore[attr-defined]
+    worker.process, worker.link = process, cast("Link", SimpleNamespace(send=send, close=lambda: None))  # type: ignore[assignment]
+    return worker
+
+
+def test_before_the_rules_go_only_who_has_not_finished_is_told_to_end(
+    ears: Ears, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end rings nothing, and it is started anew; one that is only starting has no session."""
+    monkeypatch.setattr(limits, "STOP_SECONDS", 0.02)
+    pool, late = ears.pool, ears.worker
+    said: list[list[Message]] = [[], [], []]
+    quick, starting = (
+        WorkerProcess(Slot(number, 2500 + number, 12525 + number), (), 0, state)
+        for number, state in ((1, State.SERVING), (2, State.STARTING))
+    )
+    pool.workers += [with_link(one, told) for one, told in zip((late, quick, starting), said, strict=True)]
+    late.counters = {"tallies": {"sessions-open": 3}}
+
+    async def emptied() -> int:
+        emptying = asyncio.ensure_future(pool.ending.of_sessions())
+        await asyncio.sleep(0)
+        pool._told(quick, {"finished": True})
+        return await emptying
+
+    assert loop.run_until_complete(emptied()) == 3
+    assert said == [[{"finish": True}, {"end": True}], [{"finish": True}], []]
+    pool._ended(late, 0)
+    assert ears.rung == []
+    assert late.finished.is_set(), "nobody waits for one that has ended"
+
+
+def test_who_hurries_has_what_is_left_reset_at_once(ears: Ears, loop: asyncio.AbstractEventLoop) -> None:
+    """And no later time."""
+    said: list[Message] = []
+    ears.pool.workers.append(with_link(ears.worker, said))
+    ears.pool.ending.hurry()
+    loop.run_until_complete(asyncio.wait_for(ears.pool.ending.of_sessions(), limits.STOP_SECONDS / 2))
+    assert said == [{"finish": True}, {"end": True}]
+    assert not ears.pool.ending._hurried.is_set()
+
+
 def test_a_worker_whose_start_fails_by_a_bug_is_started_again(
     ears: Ears, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -320,7 +320,7 @@ def test_trouble_with_the_rules_ends_no_daemon_at_a_reload(
     monkeypatch.setattr(world.kernel, "apply", fails, raising=False)
     monkeypatch.setattr(world.kernel, "adopt", fails, raising=False)
     monkeypatch.setattr(kernel, "passed_counts", dict)
-    world.keeper._stands = False
+    world.keeper.stands = False
     if standing is None:
         with pytest.raises(EnvironmentFailureError, match="xtables lock"):
             asyncio.run(world.keeper.first_time(standing))

@@ -92,7 +92,7 @@ def test_a_switch_beside_a_down_rings_nothing(world: World, monkeypatch: pytest.
     lifecycle.down(world.config)
     world.keeper._dirty = True
     asyncio.run(world.keeper._turn())
-    assert (world.rung, world.keeper._stands, world.told) == ([], False, [[]])
+    assert (world.rung, world.keeper.stands, world.told) == ([], False, [[]])
 
 
 def test_trouble_with_a_command_that_does_not_wait_rings_when_it_stays(
@@ -156,8 +156,8 @@ def test_rules_that_another_takes_out_too_are_out(
     monkeypatch.setattr(kernel, "passed_counts", dict)
     record_word(world.config.wanted_file, Word(Wanted.DOWN))
     world.keeper.queues = [7, 8]
-    world.keeper._look()
-    world.keeper._look()
+    for _ in range(2):
+        asyncio.run(world.keeper._turn())
     assert len(tries) == 1 + stumbles, "and not again at each look"
     assert world.keeper.queues == [], "`nightmail down` waits for that"
     assert world.rung == []
@@ -180,8 +180,106 @@ def test_rules_that_do_not_go_are_tried_again_and_told(world: World, monkeypatch
         raise EnvironmentFailureError("nft: Operation not permitted")
 
     monkeypatch.setattr(world.kernel, "remove", remove, raising=False)
-    monkeypatch.setattr(kernel, "passed_counts", dict)
     record_word(world.config.wanted_file, Word(Wanted.DOWN))
     for _ in range(2):
         with pytest.raises(EnvironmentFailureError):
-            world.keeper._look()
+            asyncio.run(world.keeper._turn())
+    assert world.keeper.stands
+
+
+# --- Sessions first --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def removed(world: World, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many times sessions had been ended when the rules went."""
+    times: list[int] = []
+    monkeypatch.setattr(world.kernel, "remove", lambda: times.append(len(world.emptied)), raising=False)
+    return times
+
+
+def test_sessions_end_behind_a_closed_gate_and_before_the_rules_go(world: World, removed: list[int]) -> None:
+    record_word(world.config.wanted_file, Word(Wanted.DOWN))
+    world.resets = 3
+    asyncio.run(world.keeper._turn())
+    assert (world.kernel.gates, world.emptied, removed) == ([[]], [[]], [1])
+    assert (world.keeper.stands, world.keeper.reset) == (False, 3)
+    asyncio.run(world.keeper._turn())
+    assert (len(world.emptied), removed) == (1, [1]), "once"
+
+
+def test_who_serves_meanwhile_is_sent_nothing(world: World, removed: list[int]) -> None:
+    """A worker that has been started anew, for its sessions had to be reset."""
+    record_word(world.config.wanted_file, Word(Wanted.DOWN))
+    world.keeper._look()
+    world.keeper._swap_what_stands()
+    assert world.kernel.gates == [[]]
+
+
+def test_rules_that_are_wanted_again_meanwhile_stay(
+    world: World, removed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_word(world.config.wanted_file, Word(Wanted.DOWN))
+
+    async def empty() -> int:
+        record_word(world.config.wanted_file, Word(Wanted.UP))
+        return 0
+
+    monkeypatch.setattr(world.keeper, "_empty", empty)
+    asyncio.run(world.keeper._turn())
+    assert (world.kernel.gates, removed, world.keeper.stands) == ([[], [7, 8]], [], True)
+
+
+def test_a_gate_that_is_closed_opens_where_the_rules_are_wanted_again(world: World) -> None:
+    """As where they could not be taken out."""
+    record_word(world.config.wanted_file, Word(Wanted.DOWN))
+    world.keeper._look()
+    record_word(world.config.wanted_file, Word(Wanted.UP))
+    world.keeper._look()
+    assert world.kernel.gates == [[], [7, 8]]
+
+
+@pytest.mark.parametrize("stands", [True, False])
+def test_a_gate_that_cannot_be_closed_is_tried_again_unless_it_is_gone(
+    world: World, removed: list[int], monkeypatch: pytest.MonkeyPatch, stands: bool
+) -> None:
+    """Sessions that had just begun would be left without rules; a command has taken them out itself."""
+    monkeypatch.setattr(kernel, "gate_counts", lambda: {"lan": 3} if stands else {})
+    record_word(world.config.wanted_file, Word(Wanted.DOWN))
+    world.kernel.gates.append([7, 8])
+    world.kernel.fails = 1
+    if stands:
+        with pytest.raises(EnvironmentFailureError):
+            asyncio.run(world.keeper._turn())
+        assert (world.emptied, removed) == ([], [])
+    asyncio.run(world.keeper._turn())
+    assert (len(world.emptied), removed) == (1, [1])
+
+
+def test_what_passes_by_the_closed_gate_passes_as_it_is_wanted_to(
+    world: World, removed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = {"lan": 5}
+    monkeypatch.setattr(kernel, "passed_counts", lambda: passed)
+
+    async def empty() -> int:
+        passed["lan"] = 50
+        return 0
+
+    monkeypatch.setattr(world.keeper, "_empty", empty)
+    record_word(world.config.wanted_file, Word(Wanted.DOWN))
+    asyncio.run(world.keeper._turn())
+    assert world.keeper.bypassed == 5
+
+
+@pytest.mark.parametrize("adopts", [True, False])
+def test_a_down_that_a_reload_overtakes_is_seen_through(
+    world: World, removed: list[int], monkeypatch: pytest.MonkeyPatch, adopts: bool
+) -> None:
+    """Rules that the process before has left stand, whatever is wanted by now; none are put in."""
+    world.keeper.stands = False
+    monkeypatch.setattr(world.kernel, "adopt", lambda *_: adopts, raising=False)
+    record_word(world.config.wanted_file, Word(Wanted.DOWN))
+    asyncio.run(world.keeper.first_time({"inet nightmail": "7"}))
+    asyncio.run(world.keeper._turn())
+    assert (world.kernel.gates, removed) == ([[]], [1])

@@ -23,7 +23,8 @@ def worker(said: list[str]) -> Any:
     worker._intake = SimpleNamespace(is_idle=True, dials=0, stop_accepting=lambda: said.append("stops"))  # type: ignore[assignment]
     worker._signing = SimpleNamespace(close=lambda: said.append("closes"))  # type: ignore[assignment]
     worker._link = SimpleNamespace(send=lambda message: said.extend(message) or True)  # type: ignore[assignment]
-    worker._drains_said, worker._yielded, worker._retiring_from = True, False, None
+    worker._drains_said, worker._yielded = True, False
+    worker._retiring_from = worker._finishing_from = None
     return worker
 
 
@@ -57,3 +58,27 @@ def test_what_waits_to_be_heard_is_said_with_each_proof_of_life_and_before_it(
     worker._link.send_alive = lambda: said.append("alive")
     worker._alive()
     assert said == ["what waits", "alive"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "what", "says"),
+    [
+        (limits.ALIVE_EVERY_SECONDS, {}, True),
+        (0.0, {}, False),  # a SYN may still be unread
+        (60.0, {"open": 1}, False),
+        (60.0, {"held": 1}, False),
+        (60.0, {"dials": 1}, False),
+        (1.0, {"is_idle": False}, False),
+        (limits.DRAIN_AWAITED_SECONDS, {"is_idle": False}, True),
+    ],
+)
+def test_one_that_is_asked_says_once_that_no_session_is_left(
+    worker: Any, said: list[str], seconds: float, what: dict[str, Any], says: bool
+) -> None:
+    worker._sessions = SimpleNamespace(open=what.get("open", 0))
+    worker._intake = SimpleNamespace(**{"is_idle": True, "dials": 0, "held": 0, **what})
+    worker._report = lambda: said.append("counters")
+    worker._finishing_from = 0.0
+    worker._say_finished(seconds)
+    assert said == (["counters", "finished"] if says else [])
+    assert (worker._finishing_from is None) == says
