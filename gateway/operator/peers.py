@@ -119,6 +119,9 @@ def in_full(pin: Pin) -> Iterator[str]:
         yield f"  {fingerprint(known.identity)}"
         yield f"    {_acceptance(known)}"
         first, last = when(known.first_seen), when(known.last_seen)
+        if known.announced:  # of its offers nothing is known yet
+            yield f"    announced {first}"
+            continue
         yield f"    first seen {first}, last {last}; days seen: {known.days_seen}"
         offer = (
             "with the post-quantum key"

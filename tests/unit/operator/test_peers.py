@@ -17,6 +17,7 @@ def known(identity: bytes, acceptance: Acceptance, full: bool = True) -> PinnedI
     return PinnedIdentity(identity, 20_000, NOW, NOW + 60, 2, acceptance, full)
 
 
+ANNOUNCED = PinnedIdentity(B.octets, 0, NOW, NOW, 0, Acceptance.STATEMENT, False)
 PIN = Pin(
     Destination("2001:db8::7", 25),
     (known(A.octets, Acceptance.FIRST_USE), known(B.octets, Acceptance.NOT_YET, full=False)),
@@ -80,6 +81,16 @@ def test_shown() -> None:
     assert A.fingerprint in text
     assert "SEEN, NOT ACCEPTED" in text
     assert "without post-quantum key" in text
+
+
+def test_of_an_announced_identity_no_offers_are_told() -> None:
+    """None has been seen: it is no weaker one."""
+    lines = list(in_full(Pin(PIN.destination, (known(A.octets, Acceptance.FIRST_USE), ANNOUNCED))))
+    assert lines[-3:] == [
+        f"  {B.fingerprint}",
+        "    accepted: an accepted identity has led here, announced and not seen yet",
+        "    announced 2027-01-15 08:00 UTC",
+    ]
 
 
 def test_json() -> None:
