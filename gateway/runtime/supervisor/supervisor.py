@@ -299,10 +299,10 @@ class Supervisor:
     async def _become_the_next(self, control: ControlSocket) -> None:
         """The workers live on; everything else begins again. Raises EnvironmentFailureError."""
         self._keeper.leave()
-        self._memory.sources.write()
         listening = await control.hand_over()
         self._seeing.look()
         workers, past, ending = self._pool.hand_over()
+        self._memory.sources.write()  # what they have said by now; the next one hears the rest
         self._log.fact("daemon", "reloads", workers=len(workers))
         self._log.close()
         left = handover.Handover(
