@@ -38,7 +38,17 @@ def troubles(status: Mapping[str, Any]) -> list[str]:
         )
     elif not found and rules.get("queues") == []:
         found.append("the rules send no connection to a worker")
-    return found or _of_signer(status.get("signer"))
+    if found or _older_ones_lead(status):
+        return found
+    return _of_signer(status.get("signer"))
+
+
+def _older_ones_lead(status: Mapping[str, Any]) -> bool:
+    """At a reload, until the new workers have taken over: they have a signer of their own."""
+    workers = [worker for worker in status["workers"] if isinstance(worker, dict)]
+    queues = (status.get("rules") or {}).get("queues") or ()
+    leading = [worker.get("generation", 0) for worker in workers if worker.get("queue") in queues]
+    return bool(leading) and max(leading) < max(worker.get("generation", 0) for worker in workers)
 
 
 def _of_signer(signer: object) -> list[str]:

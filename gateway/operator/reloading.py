@@ -59,7 +59,7 @@ def _seen_through(config: Config, wanted: int) -> Reloaded:
             )
         time.sleep(limits.RELOAD_LOOK_SECONDS)
     raise EnvironmentFailureError(
-        "the new workers have not come up; the older ones go on serving (see `nightmail status`)"
+        "the new workers have not taken over; the older ones go on serving (the log says why)"
     )
 
 

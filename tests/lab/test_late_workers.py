@@ -1,4 +1,4 @@
-"""Workers that do not come up, at a reload or for want of room: mail goes on. In namespaces nmf0-
+"""Workers or signer that do not come up, at a reload or for want of room: mail goes on. In namespaces nmf0-
 
 As after an upgrade to a program that is damaged: the new ones are stopped here as soon as they are begun. Who
 leads goes on, and another reload mends it.
@@ -86,6 +86,36 @@ def test_who_leads_meanwhile_goes_on_as_who_it_was(sites: Sites, server: MailSer
     sites.wait_ready("b")
     assert "protected=yes" in sent(sites, server, b"under the new identity")
     assert sites.alarms("b", "signer-silent") == rung
+
+
+@pytest.mark.long
+def test_without_its_signer_a_new_generation_takes_nothing_over(sites: Sites, server: MailServer) -> None:
+    """What came in would have no channel: who leads has a signer, and goes on until there is another."""
+    before, was = newest(sites, "b"), sites.status("b")["signer"]["pid"]
+
+    def begun() -> int | None:
+        signer: dict[str, int] = (gateways.ask(sites.gateway("b")) or {}).get("signer", {})
+        return signer["pid"] if signer.get("pid", was) != was else None
+
+    rung = len(sites.alarms("b", "signer-silent"))
+    os.kill(sites.supervisor("b"), signal.SIGHUP)
+    late = eventually(begun, what="a new signer")
+    os.kill(late, signal.SIGSTOP)
+    try:
+        assert not sites.status("b")["signer"]["serves"], "it was too quick"
+        eventually(
+            lambda: len(sites.alarms("b", "signer-silent")) > rung,
+            2 * limits.SIGNER_START_SECONDS,
+            "an alarm",
+        )
+        assert "the workers of before go on" in sites.alarms("b", "signer-silent")[0]["detail"]
+        assert "protected=yes" in sent(sites, server, b"by those of before")
+        assert sites.command("b", "status").startswith("YES")
+    finally:
+        os.kill(late, signal.SIGCONT)
+    leads = f" generation-leads generation={before + 1}"
+    eventually(lambda: leads in sites.log("b"), what="the new generation")
+    assert "protected=yes" in sent(sites, server, b"by the new ones")
 
 
 def test_a_daemon_with_room_for_one_worker_starts_with_it(sites: Sites, server: MailServer) -> None:

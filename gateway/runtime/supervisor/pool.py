@@ -107,10 +107,23 @@ class Pool:
             if worker.generation == self.newest:
                 self._begin(worker)
         self._watchdog.watch()
-        self._loop.call_later(limits.SIGNER_START_SECONDS, self.signer_serves)
+        self._loop.call_later(limits.SIGNER_START_SECONDS, self._signer_is_late)
+
+    def _signer_is_late(self) -> None:
+        """Most mail needs none, but who leads at a reload has one, and goes on until there is another."""
+        if self._offers_can_be_signed:
+            return
+        if any(self._leads_from_before(worker) for worker in self.workers):
+            late = "does not come up at the reload: the workers of before go on, with theirs"
+            self._alarm(Reason.SIGNER_SILENT, "signer", late)
+        else:
+            self.signer_serves()
+
+    def _leads_from_before(self, worker: WorkerProcess) -> bool:
+        return self._leading < self.newest and worker.generation == self._leading
 
     def signer_serves(self) -> None:
-        """Now workers may be sent SYNs, or after a while without a signer: most mail needs none."""
+        """Now workers may be sent SYNs, or after a while without a signer."""
         if not self._offers_can_be_signed:
             self._offers_can_be_signed = True
             self._lead_if_ready()

@@ -42,6 +42,17 @@ def test_without_a_signer_what_comes_in_is_in_clear(signer: dict[str, Any], told
     assert "what is sent is protected" in trouble
 
 
+@pytest.mark.parametrize(("queues", "led_by"), [([2500], "the older"), ([2501], "the new")])
+def test_at_a_reload_the_signer_is_that_of_who_leads(queues: list[int], led_by: str) -> None:
+    workers = [
+        {"state": "serving", "generation": 3, "queue": 2500},
+        {"state": "serving", "generation": 4, "queue": 2501},
+    ]
+    signer = {"pid": 7, "serves": False, "hangs": False}
+    told = troubles({**WELL, "rules": {"queues": queues}, "workers": workers, "signer": signer})
+    assert bool(told) == (led_by == "the new")
+
+
 def test_where_nothing_is_protected_the_signer_is_no_matter() -> None:
     down = {**WELL, "wanted": "down", "signer": {"pid": None, "serves": False}}
     assert troubles(down) == ["rules were taken down by `nightmail down`"]

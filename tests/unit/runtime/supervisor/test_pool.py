@@ -6,6 +6,7 @@ Without processes. Counterpart: tests/lab, where workers are real ones.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 from pathlib import Path
@@ -281,6 +282,27 @@ def test_a_generation_leads_once_the_last_of_it_has_come_to_itself(ears: Ears) -
     assert pool.live_queues == [2500]
     pool._alive(late)
     assert pool.live_queues == [2502, 2503]
+
+
+@pytest.mark.parametrize("reloads", [True, False])
+def test_without_a_signer_who_leads_at_a_reload_goes_on(
+    slots: Slots, monkeypatch: pytest.MonkeyPatch, reloads: bool
+) -> None:
+    """They have the one of before: mail that comes in would travel in clear. At a start there is none."""
+    pool = slots.pool
+    if reloads:
+        pool.newest = 1
+        pool.workers.append(WorkerProcess(Slot(1, 2501, 12526), (), 1))
+    for worker in pool.workers:
+        worker.alive_at = math.inf
+    pool.start()
+    ((late, _),) = (call for after, call in slots.due if after == limits.SIGNER_START_SECONDS)
+    late()
+    assert pool.live_queues == [2500]
+    assert pool._offers_can_be_signed != reloads
+    assert [reason for reason, _ in slots.ears.rung] == ([Reason.SIGNER_SILENT] if reloads else [])
+    pool.signer_serves()
+    assert pool.live_queues == ([2501] if reloads else [2500])
 
 
 def test_one_whose_link_is_full_hears_later_that_it_retires(ears: Ears) -> None:
