@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address, IPv6Network
+
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from gateway.intercept.admission import Bounds, Limit
 from gateway.intercept.counted import counted_as
@@ -10,6 +14,7 @@ from gateway.intercept.gate import Claim, Dial, Gate, GiveVerdict
 from gateway.intercept.marks import Verdict
 from gateway.intercept.outcomes import DialOutcome
 from gateway.intercept.syn import Flow
+from gateway.peers.sources import is_translated
 from gateway.policy import limits
 from gateway.smtp.events import Role
 
@@ -51,17 +56,28 @@ def begin(made: Gate, each: Flow, role: Role = RECEIVING) -> Limit | None:
         ("2001:db8:5:1::25", RECEIVING, "2001:db8:5:1::/64"),
         ("2001:db8:5:1:ffff:ffff:ffff:ffff", RECEIVING, "2001:db8:5:1::/64"),
         ("2001:db8:5:2::25", RECEIVING, "2001:db8:5:2::/64"),
-        ("2001:db8::1", RECEIVING, "2001:db8::/64"),
+        ("2001:db8::1", RECEIVING, "2001:db8:0:0::/64"),
         ("2001:db8:5:1::25", SENDING, "2001:db8:5:1::25"),
         ("192.0.2.1", RECEIVING, "192.0.2.1"),
         ("192.0.2.1", SENDING, "192.0.2.1"),
         ("64:ff9b::c000:201", RECEIVING, "64:ff9b::c000:201"),
         ("64:ff9b:1::c000:201", RECEIVING, "64:ff9b:1::c000:201"),
-        ("64:ff9:b::1", RECEIVING, "64:ff9:b::/64"),
+        ("64:ff9:b::1", RECEIVING, "64:ff9:b:0::/64"),
     ],
 )
 def test_whom_a_connection_counts_for(source: str, role: Role, name: str) -> None:
     assert counted_as(flow(source), role) == name
+
+
+PART = st.one_of(st.just(0), st.integers(0, 0xFFFF))
+
+
+@given(st.lists(PART, min_size=8, max_size=8))
+def test_however_its_text_leaves_out_zeros_its_network_is_named(parts: list[int]) -> None:
+    address = str(IPv6Address(":".join(f"{part:x}" for part in parts)))
+    assume(not is_translated(address))
+    assert IPv6Network(counted_as(flow(address), RECEIVING)) == IPv6Network((address, 64), strict=False)
+    assert counted_as(flow(address), RECEIVING).startswith(":".join(f"{part:x}" for part in parts[:4]) + "::")
 
 
 def test_a_network_has_the_sessions_of_one_source() -> None:
