@@ -205,7 +205,7 @@ def lay(variant: Variant, family: int) -> None:
     live = [slot.queue for slot in ruleset.slots_of(CONFIG)]
     if variant.rules.of(NftTable):
         kernel.KernelRules(CONFIG).apply(variant.rules, live)
-        kernel.add_dead_end(flood.SERVER[family], flood.MAIL_PORT, DEAD_END_SECONDS)
+        kernel.DEAD_ENDS.add([(flood.SERVER[family], flood.MAIL_PORT)], DEAD_END_SECONDS)
         return
     # What the daemon lays down always has a table, and needs it.
     Routing([CONFIG.table]).put(_only(variant.rules, *ROUTING).objects)  # type: ignore[arg-type]

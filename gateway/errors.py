@@ -107,6 +107,7 @@ class Reason(IdentityHashed):
     NOT_OURS = "not-ours"
     DIAL_IMPOSSIBLE = "dial-impossible"
     DEAD_END = "dead-end"
+    CLIENT_RESTS = "client-rests"
     BYPASSED = "bypassed"
     WORKER_DIED = "worker-died"
     WORKER_HUNG = "worker-hung"

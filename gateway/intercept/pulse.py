@@ -1,9 +1,10 @@
-"""How a worker tells the kernel that it lives: a datagram that our nft table takes note of, and drops.
+"""How a worker tells the kernel that it lives, or has met somebody: by a datagram that our nft table notes.
 
 What is not renewed the kernel forgets by itself, and lets SYNs pass by the gate: so mail goes on when every
 process of ours is frozen, and nobody is left to take a queue out of the rules. A datagram, because it needs
-no tool, no privilege that a worker has not anyway, and no memory of which rules stand.
-Counterparts: the chains `beating` and `vouching` in `iptables/*.nft`.
+no tool, no privilege that a worker has not anyway, and no memory of which rules stand; and because what it
+says is so when the call returns.
+Counterparts: the chains `beating`, `vouching` and `resting` in `iptables/*.nft`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from gateway.intercept.marks import MarkBits
 
 PULSE_PORT: Final = 9
 """UDP, on loopback: discard. The mark says whose it is."""
+_MET: Final = b"!"
+"""Longer than a beat: that tells them apart."""
 _MARK: Final = struct.Struct("=I")  # Python passes only signed integers
 
 
@@ -32,3 +35,8 @@ class Pulse:
         """Some ten microseconds. The kernel says EPERM where our rules have heard it."""
         with contextlib.suppress(OSError):
             self._socket.sendto(b"", ("127.0.0.1", PULSE_PORT))
+
+    def met(self) -> None:
+        """A gateway that was not known: no client rests at the gate from now on, for a while."""
+        with contextlib.suppress(OSError):
+            self._socket.sendto(_MET, ("127.0.0.1", PULSE_PORT))

@@ -25,6 +25,7 @@ from gateway.intercept.objects import GATE_LINE, IptablesRules, KernelObject, Nf
 from gateway.intercept.placements import layout_of
 from gateway.intercept.pulse import PULSE_PORT
 from gateway.policy import limits
+from gateway.policy.ignored_offers import TURN_BITS
 
 _Kind = TypeVar("_Kind")
 _Records = Sequence[Mapping[str, str]]
@@ -181,6 +182,9 @@ def _values(config: Config, bits: MarkBits) -> dict[str, str]:
         "pulse_port": str(PULSE_PORT),
         "vouched_milliseconds": str(limits.VOUCHED_MILLISECONDS),
         "dead_ends": str(limits.DEAD_ENDS),
+        "resting": str(limits.RESTING),
+        "met_seconds": str(limits.MET_SECONDS),
+        "turn_bits": hex(TURN_BITS),
         "refuse": hex(bits.answer(Verdict.REFUSE)),
         "host_unreachable": hex(bits.answer(Verdict.HOST_UNREACHABLE)),
         "net_unreachable": hex(bits.answer(Verdict.NET_UNREACHABLE)),

@@ -55,6 +55,8 @@ class Story:
     source: Source | None = None
     ignoring: tuple[Mapping[str, Any], ...] = ()
     """Of each worker: how many offers in a row the address has ignored, and whether it gets fewer now."""
+    at_gate: tuple[str, ...] = ()
+    """Servers to which the kernel lets its sessions by, those apart whose turn it is."""
     dead_end: bool = False
     """The kernel lets SYNs there by."""
     aside: Aside | None = None
@@ -120,9 +122,9 @@ def story(config: Config, destination: Destination, now: int) -> Story:
             }
     daemon, silent = _daemon(config)
     if not daemon and not silent and not always and not listed:
-        known["ignoring"] = _ignoring(config, destination.address)
+        known["ignoring"], known["at_gate"] = _ignoring(config, destination.address)
     takes_port = destination.port in config.ports
-    dead_end = kernel.is_dead_end(destination.address, destination.port)
+    dead_end = kernel.DEAD_ENDS.has((destination.address, destination.port))
     found = (destination, takes_port, daemon, silent, listed, offers_only, always)
     return Story(*found, **known, dead_end=dead_end, aside=aside(config, destination.address))
 
@@ -154,13 +156,17 @@ def _daemon(config: Config) -> tuple[str, bool]:
     return "" if is_protecting(answer) else "the daemon does not protect (`nightmail status` says why)", False
 
 
-def _ignoring(config: Config, address: str) -> tuple[Mapping[str, Any], ...]:
-    """What the workers of the daemon count and nobody writes down; nothing of one that cannot tell it."""
+def _ignoring(config: Config, address: str) -> tuple[tuple[Mapping[str, Any], ...], tuple[str, ...]]:
+    """What the workers of the daemon count and nobody writes down, and what follows in the kernel; nothing of
+    one that cannot tell it."""
     with contextlib.suppress(EnvironmentFailureError):
         answer = asking.ask(config.control_socket, f"ignored {address}\n".encode()) or {}
-        found = answer.get("ignored")
-        return tuple(one for one in found if isinstance(one, dict)) if isinstance(found, list) else ()
-    return ()
+        ignored, at_gate = answer.get("ignored"), answer.get("at_gate")
+        return (
+            tuple(one for one in ignored if isinstance(one, dict)) if isinstance(ignored, list) else (),
+            tuple(map(str, at_gate)) if isinstance(at_gate, list) else (),
+        )
+    return (), ()
 
 
 def told(story: Story, now: int) -> Iterator[str]:
@@ -230,6 +236,9 @@ def _offers_to(story: Story) -> Iterator[str]:
     elif most:
         few = "1 offer" if most == 1 else f"{most} offers in a row"
         yield f"As a client it has ignored {few}, and gets one in each session."
+    if story.at_gate:
+        servers = ", ".join(story.at_gate)
+        yield f"The others, of those to {servers}, pass at the gate, unseen."
 
 
 def as_json(story: Story, now: int) -> dict[str, Any]:
@@ -247,5 +256,6 @@ def as_json(story: Story, now: int) -> dict[str, Any]:
         "trouble": showing.trouble_as_json(story.trouble),
         "history": [showing.event_as_json(event) for event in story.history],
         "offers_ignored": [dict(one) for one in story.ignoring],
+        "passes_at_gate": list(story.at_gate),
         "client": clients.as_json(story.source, now) if story.source and story.source.seen_day else None,
     }

@@ -3,7 +3,7 @@
 A dead end costs nothing: the kernel lets its SYNs by, without asking us, until it forgets it. Then the next
 session looks again, and if that is offered nothing either, the while begins anew. It does not grow: one
 session in half an hour costs nothing, and a gateway that is installed there is found within that time.
-Counterpart: `runtime.supervisor.dead_ends`, which tells the kernel.
+Counterpart: `runtime.supervisor.spared`, which tells the kernel.
 """
 
 from __future__ import annotations

@@ -66,8 +66,9 @@ OFFERS_IGNORED_IN_A_ROW: Final = 32
 """Offers in a row that a source has ignored, after which it gets fewer: so many mails of a stranger show that
 he has no gateway, and nobody's first sessions are without an offer;"""
 OFFERS_REST_ONE_IN: Final = 4
-"""of its further sessions one in so many has an offer: a gateway that is installed there is found by its
-fourth session, before S takes R for a dead end (`DEAD_END_AFTER_SESSIONS`)."""
+"""of its further sessions one in so many has an offer, by their ports: where these follow each other, a
+gateway that is installed there is found by its fourth session; where they are drawn at random, nine times of
+ten before S takes R for a dead end (`DEAD_END_AFTER_SESSIONS`)."""
 TICKET_SECONDS: Final = 600.0
 """A ticket serves so long: busy pairs use theirs within seconds, others gain nothing by them."""
 TICKET_ROOT_SECONDS: Final = 3600.0
@@ -263,16 +264,35 @@ DEAD_END_AFTER_SESSIONS: Final = 8
 was one, a single session makes it one again."""
 DEAD_ENDS: Final = 8192
 """In the kernel, each family, some 100 octets each."""
-DEAD_ENDS_AT_ONCE: Final = 32
-"""The kernel is told of so many in one go, 6 ms each: the rules are looked after in between."""
 DEAD_ENDS_COUNTED: Final = 4096
 """Servers whose sessions in clear one worker counts."""
 SOURCES_IGNORING: Final = 8192
 """Sources whose ignored offers a worker counts, some 150 octets each; who is forgotten gets offers again."""
 NEIGHBOURS_CACHED: Final = 1024
 """Networks of which a worker keeps in mind whether somebody there has upgraded."""
-DEAD_ENDS_COUNTED_EVERY_SECONDS: Final = 5.0
-"""So often the kernel is asked how many SYNs passed to dead ends."""
+SPARED_RUNS_AT_ONCE: Final = 32
+"""The kernel is told of dead ends, and of clients that rest, by so many runs of nft in one go, 6 ms each: the
+rules are looked after in between."""
+SPARED_COUNTED_EVERY_SECONDS: Final = 5.0
+"""So often the kernel is asked how many SYNs passed so."""
+SPARED_FOUND_AGAIN_SECONDS: Final = 150.0
+"""What a worker finds again though the kernel was told of it so long ago the kernel has lost, with our whole
+table; sessions that were begun before have been decided by then (`DIAL_SECONDS`)."""
+
+RESTING: Final = 1 << 15
+"""Clients, each with a server that it comes to, that rest in the kernel, each family, 120 octets each."""
+RESTING_SECONDS: Final = 1800
+"""So long, as dead ends: then a session is looked at, and one that still gets no offer is enough. It costs
+one session of all that come within this time."""
+RESTING_TOGETHER: Final = 128
+"""The kernel is told of so many by one run of nft, in some 8 ms."""
+RESTING_GATHERED_SECONDS: Final = 1.0
+"""So often at most: a run of nft costs as much as ten sessions that are spared, and a site with thousands of
+clients has some dozen new ones in a second."""
+MET_SECONDS: Final = 60
+"""So long no client rests at the gate behind a first upgrade: by then the daemon has emptied the sets. Nor
+does it put anybody in meanwhile, for a worker may not have heard of it yet. Nothing is lost by that: all are
+counted from the beginning."""
 
 # A worker's loop --------------------------------------------------------------------------------------
 

@@ -117,6 +117,8 @@ _FIELDS: Final[dict[str, dict[str, Check]]] = {
     },
     "failure": _WHERE,
     "dead-end": _WHERE,
+    "rests": {**_WHERE, "client": _address},
+    "wakes": {"client": _address},
     "ignored": {"address": _address, "in_a_row": _number, "rests": _flag},
     "look": {**_WHERE, "host": _text, "keywords": _text},
     "source": {

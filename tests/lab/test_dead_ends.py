@@ -6,10 +6,8 @@ Seen in the kernel's count of queued packets, in the log, and in `status`. Names
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -23,8 +21,9 @@ from gateway.lab import network
 from gateway.policy import limits
 from tests.lab import two_sites
 from tests.lab.bridges import Cable, mac_of
-from tests.lab.probes import PATIENCE, Dialogue, MailServer, eventually, mail, sent_again
-from tests.lab.two_sites import BOTH_FAMILIES, TOOLS, Sites
+from tests.lab.come_again import comes_again, deaf
+from tests.lab.probes import Dialogue, MailServer, eventually, mail
+from tests.lab.two_sites import BOTH_FAMILIES, Sites
 
 SPARED = 40
 
@@ -50,12 +49,6 @@ def sites(request: pytest.FixtureRequest) -> Iterator[Sites]:
 def begun(sites: Sites) -> int:
     """Sessions that the sending gateway has seen."""
     return sites.log("a").count(" session begun ")
-
-
-def queued(sites: Sites) -> list[tuple[str, str]]:
-    """Each queue of the sending gateway, and how many packets the kernel has put into it."""
-    table = sites.sh(sites.home("a"), "cat /proc/net/netfilter/nfnetlink_queue")
-    return [(columns[0], columns[7]) for columns in map(str.split, table.splitlines())]
 
 
 def protected(sites: Sites) -> int:
@@ -92,18 +85,18 @@ def test_a_dead_end_is_not_judged_until_its_time_is_over_and_a_gateway_is_found_
     went_before, address = counted(sites), sites.address("mta-b", v6)
     with MailServer(sites, "mta-b", v6) as server:
         learn(sites, server, v6)
-        seen, in_queues = begun(sites), queued(sites)
+        seen, in_queues = begun(sites), sites.queued("a")
         assert sum(int(packets) for _, packets in in_queues) >= limits.DEAD_END_AFTER_SESSIONS
 
         send(sites, server, v6, SPARED)
         eventually(lambda: counted(sites) - went_before == SPARED, what="what went by in the status")
-        assert queued(sites) == in_queues, "not one of them was put into a queue"
+        assert sites.queued("a") == in_queues, "not one of them was put into a queue"
         assert begun(sites) == seen
         assert explained(sites, address) == "dead-end"
 
         sites.start("b")
         # What the kernel does by itself when the time is over.
-        forgets = partial(kernel.remove_dead_end, address, 25)
+        forgets = partial(kernel.DEAD_ENDS.remove, (address, 25))
         network.inside(sites.namespace(sites.home("a")), forgets)
         send(sites, server, v6, 4)
         eventually(lambda: protected(sites) >= 4, what="all of them encrypted, the first one, too")
@@ -118,62 +111,11 @@ def test_a_dead_end_is_not_judged_until_its_time_is_over_and_a_gateway_is_found_
 def a_dead_end(sites: Sites, address: str) -> Iterator[None]:
     """From one moment to the next."""
     inside = sites.namespace(sites.home("a"))
-    network.inside(inside, lambda: kernel.add_dead_end(address, 25, 600))
+    network.inside(inside, lambda: kernel.DEAD_ENDS.add([(address, 25)], 600))
     try:
         yield
     finally:
-        network.inside(inside, lambda: kernel.remove_dead_end(address, 25))
-
-
-@contextlib.contextmanager
-def deaf(sites: Sites, node: str, v6: bool, match: str) -> Iterator[Callable[[], None]]:
-    """What matches does not come in there, until it is called."""
-    tool = TOOLS[v6]
-    with contextlib.ExitStack() as until_then:
-        sites.sh(node, f"{tool} -I INPUT -p tcp {match} -j DROP")
-        until_then.callback(sites.sh, node, f"{tool} -D INPUT -p tcp {match} -j DROP")
-        yield until_then.close
-
-
-@contextlib.contextmanager
-def begun_connection(sites: Sites, address: str) -> Iterator[socket.socket]:
-    """Its SYN is under way."""
-    with sites.socket("mta-a", ":" in address) as made:
-        made.setblocking(False)
-        assert made.connect_ex((address, 25)) == errno.EINPROGRESS
-        yield made
-
-
-def remembered(sites: Sites, kind: str, v6: bool, port: int) -> bool:
-    """Whether the kernel's set knows a connection from this port to the mail server."""
-    ends = f"{sites.address('mta-a', v6)} . {port} . {sites.address('mta-b', v6)} . 25"
-    listing = sites.sh(sites.home("a"), f"nft list set inet nightmail {kind}{6 if v6 else 4}")
-    return ends in listing
-
-
-def comes_again(
-    sites: Sites, v6: bool, kind: str, deafness: contextlib.AbstractContextManager[Callable[[], None]]
-) -> None:
-    """A SYN, while somebody is deaf and the kernel has it in this set. The gateway has the whole session."""
-    seen, address = begun(sites), sites.address("mta-b", v6)
-    with (
-        MailServer(sites, "mta-b", v6) as server,
-        deafness as hear,
-        begun_connection(sites, address) as made,
-    ):
-        port = made.getsockname()[1]
-        eventually(lambda: remembered(sites, kind, v6, port), what=f"a SYN that is {kind}")
-        with a_dead_end(sites, address):
-            eventually(lambda: sent_again(made), what="a second SYN")
-            hear()
-            made.settimeout(PATIENCE)
-            with Dialogue(made) as dialogue:
-                dialogue.begin()
-                dialogue.send_mail(b"in one piece")
-                dialogue.say(b"QUIT")
-        assert server.mails == [b"in one piece\r\n"]
-        assert len(server.peers) == 1
-    eventually(lambda: begun(sites) == seen + 1, what="a session of the gateway's")
+        network.inside(inside, lambda: kernel.DEAD_ENDS.remove((address, 25)))
 
 
 @BOTH_FAMILIES
@@ -182,14 +124,18 @@ def test_a_connection_that_is_taken_stays_so_when_its_syn_comes_again(sites: Sit
     not be between client and server, and the other one at the gateway."""
     cable = "lo" if sites.placement is Placement.HOST else "eth0"
     answers = f"-i {cable} --sport 25 --tcp-flags SYN,ACK SYN,ACK"
-    comes_again(sites, v6, "taken", deaf(sites, "mta-a", v6, answers))
+    address = sites.address("mta-b", v6)
+    deafness = deaf(sites, "mta-a", v6, answers)
+    comes_again(sites, ("mta-a", address, 0), "taken", deafness, a_dead_end(sites, address))
 
 
 @BOTH_FAMILIES
 @pytest.mark.parametrize("sites", [Placement.BRIDGE], ids=["bridge"], indirect=True)
 def test_a_connection_that_is_dialled_for_is_taken_when_its_syn_comes_again(sites: Sites, v6: bool) -> None:
     """The server has not answered the first one: the dial and the client's own SYN are not to meet there."""
-    comes_again(sites, v6, "dialled", deaf(sites, "mta-b", v6, "--dport 25"))
+    address = sites.address("mta-b", v6)
+    deafness = deaf(sites, "mta-b", v6, "--dport 25")
+    comes_again(sites, ("mta-a", address, 0), "dialled", deafness, a_dead_end(sites, address))
 
 
 @BOTH_FAMILIES
@@ -209,7 +155,7 @@ def test_on_a_bridge_a_syn_to_a_dead_end_is_the_same_frame_behind_it(sites: Site
     """What the gateway dials is another one, and what it takes is at its own interface before."""
     source, address = sites.address("mta-a", v6), sites.address("mta-b", v6)
     frame = syn(sites, source, address, 47001)
-    in_queues = queued(sites)
+    in_queues = sites.queued("a")
     with (
         a_dead_end(sites, address),
         Cable(sites.namespace("mta-a"), "eth0") as inside,
@@ -219,7 +165,7 @@ def test_on_a_bridge_a_syn_to_a_dead_end_is_the_same_frame_behind_it(sites: Site
         inside.send(frame)
         eventually(lambda: frame in wire.arrived(), what="the very same frame on the wire")
         assert lifted.arrived() == []
-    assert queued(sites) == in_queues
+    assert sites.queued("a") == in_queues
 
 
 @BOTH_FAMILIES
@@ -227,7 +173,7 @@ def test_on_a_bridge_a_syn_to_a_dead_end_is_the_same_frame_behind_it(sites: Site
 @pytest.mark.parametrize("sites", [Placement.BRIDGE], ids=["bridge"], indirect=True)
 def test_on_a_bridge_a_syn_of_ours_does_not_pass_to_a_dead_end(sites: Sites, kind: str, v6: bool) -> None:
     source, address = sites.address("mta-a", v6), sites.address("mta-b", v6)
-    frame, in_queues = syn(sites, source, address, 47002), queued(sites)
+    frame, in_queues = syn(sites, source, address, 47002), sites.queued("a")
     element = f"{{ {source} . 47002 . {address} . 25 }}"
     sites.sh("gw-a", f"nft add element inet nightmail {kind}{6 if v6 else 4} {element}")
     with (
@@ -236,7 +182,7 @@ def test_on_a_bridge_a_syn_of_ours_does_not_pass_to_a_dead_end(sites: Sites, kin
         Cable(sites.namespace("wire"), "gw-a") as wire,
     ):
         inside.send(frame)
-        eventually(lambda: queued(sites) != in_queues, what="a SYN in a queue")
+        eventually(lambda: sites.queued("a") != in_queues, what="a SYN in a queue")
         assert frame not in wire.arrived()
 
 
@@ -262,9 +208,9 @@ def test_when_its_time_is_over_one_session_makes_it_a_dead_end_again() -> None:
         eventually(lambda: explained(sites, address) is None, 70, "the end of its time")
         send(sites, server, False, 1)
         eventually(lambda: sites.log("a").count(dead) == 2, what="a dead end once more")
-        in_queues = queued(sites)
+        in_queues = sites.queued("a")
         send(sites, server, False, SPARED)
-        assert queued(sites) == in_queues
+        assert sites.queued("a") == in_queues
         eventually(lambda: begun(sites) == seen + 1, what="one session that was looked at, and no other")
 
 

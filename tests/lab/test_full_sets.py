@@ -58,8 +58,8 @@ def look() -> list[str]:
     ("ask", "answer"),
     [
         (look, []),
-        (kernel.dead_end_count, 0),
-        (lambda: kernel.is_dead_end("192.0.2.7", 25), False),
+        (kernel.DEAD_ENDS.count, 0),
+        (lambda: kernel.DEAD_ENDS.has(("192.0.2.7", 25)), False),
         (lambda: kernel.reset_was_odd("192.0.2.7", "10.1.0.2"), None),
     ],
     ids=["look", "count", "dead-end", "reset"],
@@ -74,22 +74,22 @@ def test_what_sets_hold_is_not_read(questions: Path, ask: Callable[[], Any], ans
 def test_what_a_set_has_is_found_and_stays(questions: Path) -> None:
     def asked() -> tuple[bool, bool | None, int]:
         return (
-            kernel.is_dead_end("192.0.2.7", 25),
+            kernel.DEAD_ENDS.has(("192.0.2.7", 25)),
             kernel.reset_was_odd("192.0.2.7", "10.1.0.2"),
-            kernel.dead_end_count(),
+            kernel.DEAD_ENDS.count(),
         )
 
-    within(HERE, lambda: kernel.add_dead_end("192.0.2.7", 25, 60))
+    within(HERE, lambda: kernel.DEAD_ENDS.add([("192.0.2.7", 25)], 60))
     sh(HERE, "nft -f -", stdin="add element inet nightmail plain_resets4 { 192.0.2.7 . 10.1.0.2 }\n")
     for _ in range(2):
         assert within(HERE, asked) == (True, False, 0)
     sh(HERE, "nft -f -", stdin="add element inet nightmail odd_resets4 { 192.0.2.7 . 10.1.0.2 }\n")
     assert within(HERE, asked) == (True, True, 0)
-    within(HERE, lambda: kernel.remove_dead_end("192.0.2.7", 25))
+    within(HERE, lambda: kernel.DEAD_ENDS.remove(("192.0.2.7", 25)))
     assert within(HERE, asked) == (False, True, 0)
     for address in ("192.0.2.7", "2001:db8::7"):
-        within(HERE, lambda address=address: kernel.add_dead_end(address, 25, 60))
-        assert within(HERE, lambda address=address: kernel.is_dead_end(address, 25))
-    within(HERE, kernel.forget_dead_ends)
+        within(HERE, lambda address=address: kernel.DEAD_ENDS.add([(address, 25)], 60))
+        assert within(HERE, lambda address=address: kernel.DEAD_ENDS.has((address, 25)))
+    within(HERE, kernel.DEAD_ENDS.forget)
     for address in ("192.0.2.7", "2001:db8::7"):
-        assert not within(HERE, lambda address=address: kernel.is_dead_end(address, 25))
+        assert not within(HERE, lambda address=address: kernel.DEAD_ENDS.has((address, 25)))

@@ -1,8 +1,9 @@
 """Clients that ignore offers get fewer, and no sending gateway misses one for that: with real gateways.
 
 First nobody has met anybody: gateway b runs alone, and site a's mail server ignores what it offers. Then
-gateway a is started, with an empty memory. Gateway b lives through all tests: each has clients in networks of
-its own, which b has not met. Namespaces nmf0-...
+gateway a is started, with an empty memory. Gateway b keeps its memory through all tests: each has clients in
+networks of its own, which b has not met. What passes at the gate is in `test_resting_clients`. Namespaces
+nmf0-...
 """
 
 from __future__ import annotations
@@ -15,15 +16,12 @@ import pytest
 
 from gateway.lab.topology import MAIL_INTERFACE
 from gateway.peers.pins import Destination
-from gateway.policy import limits
 from tests.lab import probes, two_sites
-from tests.lab.probes import Dialogue, MailServer, eventually
+from tests.lab.offered import MANY, ONE_IN, REST, configure, one_round, rests, session
+from tests.lab.probes import MailServer, eventually
 from tests.lab.strangers import await_known_at_b, told
 from tests.lab.two_sites import BOTH_FAMILIES, Sites
 
-MANY = limits.OFFERS_IGNORED_IN_A_ROW
-ONE_IN = limits.OFFERS_REST_ONE_IN
-REST = [False] * (ONE_IN - 1) + [True]
 _NUMBERS = itertools.count(101)
 
 
@@ -62,23 +60,15 @@ def built() -> Iterator[Sites]:
         yield sites
 
 
-def configure(sites: Sites, letter: str, *, rest: bool) -> None:
-    path = sites.gateway(letter).configuration
-    text = path.read_text()
-    wanted, other = ("rest = true\n", "rest = false\n") if rest else ("rest = false\n", "rest = true\n")
-    assert wanted in text or other in text
-    path.write_text(text.replace(other, wanted))
-
-
 @pytest.fixture
 def sites(built: Sites) -> Sites:
     """Gateway a has never run, and nobody has met it."""
     built.kill("a")
     for path in (built.gateway("a").folder / "state").iterdir():
         path.unlink()
-    if not built.serving("b"):
-        built.kill("b")
-        built.start("b")
+    # Behind a first upgrade nobody rests at its gate for a minute.
+    built.kill("b")
+    built.start("b")
     return built
 
 
@@ -93,39 +83,27 @@ def server(sites: Sites, v6: bool) -> Iterator[MailServer]:
         yield server
 
 
-def session(sites: Sites, address: str, node: str = "mta-a") -> bool:
-    """One mail of the client with this address; whether it saw an offer."""
-    with Dialogue(sites.connect(node, sites.address("mta-b", ":" in address), source=address)) as dialogue:
-        seen = b"XNIGHTMAIL" in dialogue.begin()
-        dialogue.send_mail(b"in clear or not")
-        dialogue.say(b"QUIT")
-    return seen
-
-
-def rests(sites: Sites, address: str, node: str = "mta-a") -> None:
-    assert [session(sites, address, node) for _ in range(MANY + ONE_IN)] == [True] * MANY + REST
-
-
 def decided(sites: Sites, letter: str, *about: str) -> list[str]:
     return [fields["reason"] for fields in told(sites, letter, "session decided", *about)]
 
 
 @BOTH_FAMILIES
 def test_who_ignores_offers_gets_one_in_four(sites: Sites, server: MailServer, clients: Clients) -> None:
-    """Each address for itself, and the log and `status` say why."""
+    """Each address for itself; log and `status` say why, `status` alone of those that pass at the gate."""
 
-    def counted() -> int:
-        return int(sites.status("b")["counters"]["decided"]["in"]["clear"].get("offers-ignored", 0))
+    def counted() -> tuple[int, int]:
+        clear = sites.status("b")["counters"]["decided"]["in"]["clear"]
+        return int(clear.get("offers-ignored", 0)), int(clear.get("client-rests", 0))
 
     before = counted()
     rests(sites, clients.first)
+    assert one_round(sites, clients.first) == REST
     assert session(sites, clients.stranger, "mta-c")
-    eventually(
-        lambda: decided(sites, "b", clients.first).count("offers-ignored") == ONE_IN - 1, what="the log"
-    )
-    eventually(lambda: counted() == before + ONE_IN - 1, what="the counters")
+    assert decided(sites, "b", clients.first).count("offers-ignored") == 1
+    eventually(lambda: counted() == (before[0] + 1, before[1] + ONE_IN - 1), what="the counters")
     for address, words in (
         (clients.first, f"in one session of {ONE_IN} only"),
+        (clients.first, "pass at the gate"),
         (clients.stranger, "has ignored 1 offer,"),
     ):
         assert words in sites.command("b", "explain", address)
@@ -139,8 +117,7 @@ def test_a_gateway_at_a_resting_client_is_found_by_the_fourth_session(
     """It is met as anybody is; from then on each session of it is protected, and nothing rings."""
     rests(sites, clients.first)
     sites.start("a")
-    for _ in range(ONE_IN):
-        session(sites, clients.first)
+    one_round(sites, clients.first)
     # A session that begins at the same moment meets a stranger, too.
     eventually(lambda: probes.pins(sites.gateway("a")), what="the peer in gateway a's memory")
     for _ in range(ONE_IN):
@@ -164,7 +141,10 @@ def test_another_address_of_a_site_that_has_been_met_rests_no_more(
     rests(sites, clients.stranger, "mta-c")
     sites.start("a")
     eventually(
-        lambda: session(sites, clients.first) or "upgraded-new-peer" in decided(sites, "a", clients.first),
+        lambda: (
+            session(sites, clients.first, turn=True)
+            or "upgraded-new-peer" in decided(sites, "a", clients.first)
+        ),
         what="the first channel",
     )
     await_known_at_b(sites, clients.first)

@@ -201,6 +201,11 @@ class Sites:
         listing = self.sh(self.home(letter), "cat /proc/net/netfilter/nfnetlink_queue")
         return [int(line.split()[0]) for line in listing.splitlines()]
 
+    def queued(self, letter: str) -> list[tuple[str, str]]:
+        """Each queue of a gateway, and how many packets the kernel has put into it."""
+        table = self.sh(self.home(letter), "cat /proc/net/netfilter/nfnetlink_queue")
+        return [(columns[0], columns[7]) for columns in map(str.split, table.splitlines())]
+
     def gate(self, letter: str, tool: str = "iptables") -> list[str]:
         """The rules that hand SYNs to a queue."""
         saved = self.sh(self.home(letter), f"{tool}-save -t raw")

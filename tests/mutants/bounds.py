@@ -148,15 +148,15 @@ BOUNDS: Final[tuple[Mutant, ...]] = mutants_in(
                 "        if False:",
             ),
         ],
-        "gateway/runtime/supervisor/dead_ends.py": [
+        "gateway/runtime/supervisor/spared.py": [
             (
                 "dead ends that the kernel is told of in one go have a limit",
-                "waiting[: limits.DEAD_ENDS_AT_ONCE]",
-                "waiting",
+                "if there][:room]",
+                "if there]",
             ),
             (
                 "dead ends that wait for the kernel have a limit",
-                "len(self._changes) < limits.DEAD_ENDS",
+                "len(self._changes) < self._kind.most",
                 "True",
             ),
         ],

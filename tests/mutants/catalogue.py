@@ -141,7 +141,7 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
         "tests/unit/runtime/supervisor/test_hearing.py",
         "tests/unit/runtime/supervisor/test_said.py",
     ),
-    "gateway/runtime/supervisor/dead_ends.py": ("tests/unit/runtime/supervisor/test_dead_ends.py",),
+    "gateway/runtime/supervisor/spared.py": ("tests/unit/runtime/supervisor/test_spared.py",),
     "gateway/intercept/ruleset.py": ("tests/unit/intercept/test_ruleset.py",),
     "gateway/intercept/kernel/__init__.py": ("tests/unit/intercept/test_kernel.py",),
     "gateway/intercept/kernel/lifts.py": ("tests/unit/intercept/test_vlans.py",),

@@ -107,8 +107,13 @@ _ignored.lacks(
 )
 _ignored.lacks(
     "a client that rests gets an offer now and then",
-    "    return Run.ITS_TURN if without >= limits.OFFERS_REST_ONE_IN - 1 else Run.LONG",
-    "    return Run.LONG",
+    "is_turn_of(port) or without >= limits.OFFERS_REST_ONE_IN - 1 else",
+    "is_turn_of(port) else",
+)
+_ignored.lacks(
+    "a connection that comes to the gate by its turn gets an offer",
+    "is_turn_of(port) or without >= limits.OFFERS_REST_ONE_IN - 1 else",
+    "without >= limits.OFFERS_REST_ONE_IN - 1 else",
 )
 
 _memory = Room("gateway/runtime/worker/memory.py")
@@ -138,6 +143,14 @@ _learning.lacks(
     "a client that broke off behind an offer rests no more",
     "            if note.seen is SourceSeen.DROPPED:",
     "            if False:",
+)
+_learning.lacks(
+    "the kernel hears of a first upgrade at once", "                self._met()\n", "                pass\n"
+)
+_learning.lacks(
+    "the supervisor hears of a client whose handshake failed",
+    "            if not note.upgraded:  # of those",
+    "            if False:  # of those",
 )
 _learning.lacks(
     "a path where the redial fails each time is left in peace, too",
@@ -212,21 +225,67 @@ _worker.lacks(
     "        self._saying.again()\n        self._link.send_alive()",
     "        self._link.send_alive()",
 )
-_dead_ends = Room("gateway/runtime/supervisor/dead_ends.py")
-_dead_ends.lacks(
+_spared = Room("gateway/runtime/supervisor/spared.py")
+_spared.lacks(
     "a server with a gateway is no dead end that the kernel is told of just now",
-    " or destination in self._changes or destination in self._under_way:",
-    " or destination in self._changes:",
+    " or entry in self._changes or entry in self._under_way:",
+    " or entry in self._changes:",
 )
-_dead_ends.lacks(
+_spared.lacks(
     "a reload takes out the dead ends that were still to be taken out",
     '"until": until, "none": none, "counted"',
     '"until": until, "counted"',
 )
-_dead_ends.lacks(
+_spared.lacks(
     "a dead end that is none is taken out as soon as the rules stand",
     "        self._changes = none | self._changes",
     "        if trouble: self._changes = none | self._changes",
+)
+_spared.lacks(
+    "clients that rest are let go though the kernel failed once",
+    "        else:\n            self._all_go = True\n",
+    "",
+)
+_spared.lacks(
+    "clients that the kernel is being told of are let go",
+    "bool(self._until or self._under_way or self._changes)",
+    "bool(self._until)",
+)
+_spared.lacks(
+    "behind a first upgrade nobody is put to rest for a while",
+    "wanted = self._seconds and now >= self._again_from",
+    "wanted = self._seconds",
+)
+_spared.lacks(
+    "a reload knows that clients are to be let go",
+    '"all_go": self._all_go or self._goes, ',
+    "",
+)
+_spared.lacks(
+    "what the kernel has lost is put there again",
+    "        if is_anew:  # the whole table, and its sets are empty\n            self._until = {}\n",
+    "",
+)
+_hearing = Room("gateway/runtime/supervisor/hearing.py")
+_hearing.lacks(
+    "who may remember us does not rest in the kernel",
+    "not self._memory.sources.may_have_upgraded(client) and ",
+    "",
+)
+_hearing.lacks(
+    "mail to a pinned peer does not pass as that of a client that rests",
+    " and not self._memory.may_be_pinned(server)",
+    "",
+)
+_hearing.lacks(
+    "a first upgrade lets all clients go that rest",
+    "            self._resting.are_none(limits.MET_SECONDS)",
+    "            pass",
+)
+_hearing.lacks(
+    "a client that upgrades, or breaks off, rests no more",
+    "            self._resting.is_none_at(address)",
+    "            pass",
 )
 
 _own_path = Room("gateway/policy/own_path.py")
@@ -249,5 +308,5 @@ _own_path.lacks(
 
 MEMORY: Final[tuple[Mutant, ...]] = mutants_of(
     *(_comparison, _pins, _store, _decision, _ignored, _memory, _learning, _workers, _peers),
-    *(_history, _sources, _saying, _worker, _dead_ends, _own_path),
+    *(_history, _sources, _saying, _worker, _spared, _hearing, _own_path),
 )

@@ -6,7 +6,7 @@ made      whether that is still ours
 vlans     in which VLAN frames without a tag are, where the bridge tells VLANs apart
 routing   routing rules and routes
 nft       our tables of nft
-dead_ends servers whose SYNs pass without being judged
+spared    whose SYNs pass without being judged: dead ends, clients that rest
 sysctls   switches that we change and give back
 iptables  the rules of iptables, and the gate in them
 fitness   what this kernel, or the tools here, cannot do
@@ -28,13 +28,6 @@ from gateway.config import Config, Network
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import ruleset
 from gateway.intercept.kernel import commands, lifts, nft, routing, vlans
-from gateway.intercept.kernel.dead_ends import (
-    add_dead_end,
-    dead_end_count,
-    forget_dead_ends,
-    is_dead_end,
-    remove_dead_end,
-)
 from gateway.intercept.kernel.fitness import OFF_ON_LOOPBACK, notes, remarks, require_taken
 from gateway.intercept.kernel.iptables import (
     Iptables,
@@ -55,6 +48,7 @@ from gateway.intercept.kernel.routing import (
     spoken,
     with_routes,
 )
+from gateway.intercept.kernel.spared import DEAD_ENDS, RESTING, SparedSet
 from gateway.intercept.kernel.sysctls import Sysctls, icmp_seconds_apart
 from gateway.intercept.kernel.vlans import OtherVlansError
 from gateway.intercept.marks import MarkBits
@@ -72,22 +66,21 @@ from gateway.intercept.ruleset import RuleSet
 from gateway.policy import limits
 
 __all__ = [
+    "DEAD_ENDS",
     "OFF_ON_LOOPBACK",
+    "RESTING",
     "KernelRules",
     "Mended",
     "OtherVlansError",
-    "add_dead_end",
+    "SparedSet",
     "as_found",
     "bridge_refusal",
     "changes",
-    "dead_end_count",
     "families",
-    "forget_dead_ends",
     "gate_counts",
     "icmp_seconds_apart",
     "inside_networks",
     "interface_to",
-    "is_dead_end",
     "is_in_ipset",
     "keep_open",
     "lacks_ipset",
@@ -96,7 +89,6 @@ __all__ = [
     "passed_counts",
     "plan",
     "remarks",
-    "remove_dead_end",
     "require_interfaces",
     "require_taken",
     "reset_was_odd",

@@ -74,7 +74,9 @@ class Handover:
     ending: tuple[int, ...] = ()
     """Processes that are killed already, and have only to be waited for."""
     dead_ends: dict[str, Any] = field(default_factory=dict)
-    """See `DeadEnds.left`."""
+    """See `Spared.left`."""
+    resting: dict[str, Any] = field(default_factory=dict)
+    """The same of clients."""
     newest: int | None = None
     """The last generation of workers that was begun: it may have come to nothing, and have no heir."""
 
@@ -94,7 +96,7 @@ class Handover:
         # What a version did not know it had none of to leave.
         later: dict[str, Any] = {name: tuple(told.get(name, ())) for name in ("signers", "untold", "ending")}
         later |= {name: told.get(name) for name in ("control", "sole", "newest")}
-        later["dead_ends"] = told.get("dead_ends", {})
+        later |= {name: told.get(name, {}) for name in ("dead_ends", "resting")}
         return cls(
             workers, told["past"], told["began"], told["bypassed"], told["alarms"], told["rules"], **later
         )

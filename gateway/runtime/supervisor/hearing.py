@@ -1,6 +1,6 @@
 """What the workers say of peers and paths, and what follows: into the memory, into the kernel, to the bell.
 
-Counterparts: `sessions`, which says it; `said`, which holds the words; `peer_memory`, `causes`, `dead_ends`.
+Counterparts: `sessions`, which says it; `said`, which holds the words; `peer_memory`, `causes`, `spared`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from gateway.peers.history import Happening
 from gateway.peers.looks import Look
 from gateway.peers.pins import Destination
 from gateway.peers.sources import SourceSeen, beginnings
+from gateway.policy import limits
 from gateway.policy.own_path import OwnPath
 from gateway.runtime.link import Message, told_address, told_destination
 from gateway.runtime.supervisor.causes import Causes
-from gateway.runtime.supervisor.dead_ends import DeadEnds
 from gateway.runtime.supervisor.peer_memory import PeerMemory, told_peer
+from gateway.runtime.supervisor.spared import Spared, Visit
 
 _TROUBLE: Final = {Reason.OFFER_MISSING: Happening.MISSING, Reason.HANDSHAKE_FAILED: Happening.FAILED}
 
@@ -29,9 +30,17 @@ Alarm = Callable[[Reason, str, str, Reason | None], None]
 class Hearing:
     """`hear` takes one message of a worker's."""
 
-    def __init__(self, memory: PeerMemory, dead_ends: DeadEnds, causes: Causes, alarm: Alarm) -> None:
+    def __init__(
+        self,
+        memory: PeerMemory,
+        dead_ends: Spared[Destination],
+        resting: Spared[Visit],
+        causes: Causes,
+        alarm: Alarm,
+    ) -> None:
         self._memory = memory
         self._dead_ends = dead_ends
+        self._resting = resting
         self._causes = causes
         self._alarm = alarm
         self._own_path = OwnPath()
@@ -48,6 +57,10 @@ class Hearing:
             self._looked(message["look"])
         elif "dead-end" in message:
             self._found_dead_end(told_destination(message["dead-end"]))
+        elif "rests" in message:
+            self._found_resting(told_address(message["rests"]["client"]), told_destination(message["rests"]))
+        elif "wakes" in message:
+            self._resting.is_none_at(told_address(message["wakes"]["client"]))
         elif "cause" in message:
             self._causes.name(message["cause"], lambda cause: None)
         elif "alarm" in message:
@@ -63,9 +76,15 @@ class Hearing:
 
     def _met_client(self, source: dict[str, Any]) -> None:
         self._memory.sources.note(source)
+        address = told_address(source["address"])
         if source["seen"] == SourceSeen.UPGRADED.value:
             # Who sends through a gateway has one for the way back, too, where the address is the same.
-            self._dead_ends.is_none_at(told_address(source["address"]))
+            self._dead_ends.is_none_at(address)
+        if source.get("new"):
+            # More of its addresses may be among those that rest, wherever they are.
+            self._resting.are_none(limits.MET_SECONDS)
+        elif source["seen"] != SourceSeen.WENT_ON.value:
+            self._resting.is_none_at(address)
 
     def _looked(self, look: dict[str, Any]) -> None:
         keywords = tuple(look["keywords"].encode("latin-1").split())
@@ -75,6 +94,14 @@ class Hearing:
         """Whoever says so, a pinned one is none: its mail would pass in clear without a word."""
         if not self._memory.may_be_pinned(destination):
             self._dead_ends.found(destination)
+
+    def _found_resting(self, client: str, server: Destination) -> None:
+        """Whoever says so, nobody who may remember us rests: he would miss an offer, and ring. Nor does mail
+        to a pinned one pass so, as if its sender came from outside. Raises ValueError."""
+        if (":" in client) is not (":" in server.address):
+            raise ValueError("two families")
+        if not self._memory.sources.may_have_upgraded(client) and not self._memory.may_be_pinned(server):
+            self._resting.found(Visit(client, *server))
 
     def _alarmed(self, alarm: dict[str, Any]) -> None:
         """With its likely cause, where one can be named; that may take the kernel some milliseconds."""

@@ -182,10 +182,10 @@ class Pool:
         has_served = worker.state in (State.SERVING, State.HUNG, State.DRAINING)
         return lives and has_served and worker.generation <= self._leading
 
-    def note_passed_to_dead_ends(self, sessions: int) -> None:
+    def note_passed_unseen(self, direction: Direction, reason: Reason, sessions: int) -> None:
         """Sessions that no worker saw."""
         seen = Counters()
-        seen.decided(Direction.OUT, False, Reason.DEAD_END, sessions)
+        seen.decided(direction, False, reason, sessions)
         self._past = merged([self._past, seen.snapshot()])
 
     def counters(self) -> Snapshot:

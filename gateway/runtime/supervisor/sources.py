@@ -104,6 +104,18 @@ class SourceMemory:
         except EnvironmentFailureError as error:
             self._trouble(str(error))
 
+    def may_have_upgraded(self, address: str) -> bool:
+        """It, or anybody of its network; also where that cannot be read."""
+        store = self._store()
+        try:
+            return (
+                store is None
+                or store.source(address).has_upgraded
+                or store.has_upgraded_among(beginnings(address))
+            )
+        except EnvironmentFailureError:
+            return True
+
     async def keep(self) -> None:
         """Runs until cancelled."""
         while True:

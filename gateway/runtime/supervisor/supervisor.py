@@ -14,6 +14,7 @@ import signal
 import socket
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import uvloop
@@ -24,7 +25,7 @@ from gateway.errors import EnvironmentFailureError, Reason
 from gateway.intercept import ruleset
 from gateway.intercept.wanted import Wanted
 from gateway.observe import sinks
-from gateway.observe.counters import AlarmBell, Tally
+from gateway.observe.counters import AlarmBell, Direction, Tally
 from gateway.observe.log import Level
 from gateway.policy import limits
 from gateway.runtime import confinements, hardening
@@ -34,7 +35,6 @@ from gateway.runtime.order import Presented, require_tellable
 from gateway.runtime.supervisor import handover, heap, preflight
 from gateway.runtime.supervisor.causes import Causes
 from gateway.runtime.supervisor.control import Answer, ControlSocket
-from gateway.runtime.supervisor.dead_ends import DeadEnds
 from gateway.runtime.supervisor.hearing import Hearing
 from gateway.runtime.supervisor.inside import Inside
 from gateway.runtime.supervisor.lasting import Keeper, kept
@@ -45,6 +45,7 @@ from gateway.runtime.supervisor.seeing import Seeing
 from gateway.runtime.supervisor.signer_process import SignerProcess
 from gateway.runtime.supervisor.site import Site
 from gateway.runtime.supervisor.sole import Sole
+from gateway.runtime.supervisor.spared import DEAD_ENDS, RESTING, Spared
 
 
 class Supervisor:
@@ -160,7 +161,7 @@ class Supervisor:
         )
 
     def _make_keepers(self) -> None:
-        """Who keeps the rules, the dead ends in them, and what is heard of peers."""
+        """Who keeps the rules, what passes by them unseen, and what is heard of peers."""
         config, left = self._config, self._left
         self._keeper = RuleKeeper(
             config,
@@ -174,15 +175,25 @@ class Supervisor:
             empty=lambda: self._pool.ending.of_sessions(),
             bypassed=left.bypassed,
         )
-        self._dead_ends = DeadEnds(
-            config.dead_end_minutes,
-            self._keeper.while_standing,
-            self._pool.note_passed_to_dead_ends,
+        standing, passed = self._keeper.while_standing, self._pool.note_passed_unseen
+        self._dead_ends = Spared(
+            DEAD_ENDS,
+            config.dead_end_minutes * 60,
+            standing,
+            partial(passed, Direction.OUT, Reason.DEAD_END),
             self._log,
             left.dead_ends,
         )
+        self._resting = Spared(
+            RESTING,
+            limits.RESTING_SECONDS if config.offers_rest else 0,
+            standing,
+            partial(passed, Direction.IN, Reason.CLIENT_RESTS),
+            self._log,
+            left.resting,
+        )
         causes = Causes(self._keeper.reset_was_odd, self._log, self._memory.note_cause)
-        self._hearing = Hearing(self._memory, self._dead_ends, causes, self._alarm)
+        self._hearing = Hearing(self._memory, self._dead_ends, self._resting, causes, self._alarm)
 
     async def _start(self, control: ControlSocket) -> None:
         """Rules before workers: a worker's queue is in the gate as soon as it serves."""
@@ -203,6 +214,7 @@ class Supervisor:
         return [
             self._tell_ready,
             self._dead_ends.keep,
+            self._resting.keep,
             self._keeper.keep,
             self._flush_log,
             self._seeing.keep,
@@ -318,6 +330,7 @@ class Supervisor:
             sole=self._sole.hand_over(),
             ending=ending,
             dead_ends=self._dead_ends.left(),
+            resting=self._resting.left(),
             newest=self._pool.newest,
         )
         handover.execute_anew(left)
@@ -389,7 +402,9 @@ class Supervisor:
 
     async def _tell_ignored(self, address: str) -> dict[str, Any]:
         """Raises ValueError for what is no address."""
-        return {"ignored": await self._pool.offers_ignored_by(told_address(address))}
+        client = told_address(address)
+        ignored = await self._pool.offers_ignored_by(client)
+        return {"ignored": ignored, "at_gate": sorted(str(one.to) for one in self._resting.at(client))}
 
     def _status(self) -> dict[str, Any]:
         keeper = self._keeper

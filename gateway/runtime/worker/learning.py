@@ -1,4 +1,4 @@
-"""What sessions teach a worker of peers, clients and dead ends; what is news of it the supervisor hears.
+"""What sessions teach a worker of peers, clients and dead ends; what is news of it supervisor or kernel hear.
 
 With nothing new, the usual case, it costs no message and nobody a write.
 Counterparts: `sessions`, which tells of each connection; `hearing`, which hears the news; `memory`, which
@@ -33,15 +33,22 @@ nobody is remembered, an offer is missed only by the redial behind one."""
 
 
 class Learning:
-    """Of all sessions of one worker. `finds_dead_ends`: whether the operator wants them found."""
+    """Of all sessions of one worker. `met` ends the rest of all clients at the gate, at once.
+    `finds_dead_ends`: whether the operator wants them found."""
 
     def __init__(
-        self, surroundings: Surroundings, tell: Callable[[Message], bool], *, finds_dead_ends: bool
+        self,
+        surroundings: Surroundings,
+        tell: Callable[[Message], bool],
+        met: Callable[[], object],
+        *,
+        finds_dead_ends: bool,
     ) -> None:
         self._pins = surroundings.pins
         self._sources = surroundings.sources
         self._ignored = surroundings.ignored
         self._tell = tell
+        self._met = met
         self._finds_dead_ends = finds_dead_ends
         self._clear_runs = ClearRuns()
         self._broken_runs = BrokenRuns()
@@ -83,6 +90,8 @@ class Learning:
             is_new = not (before.has_upgraded and self._sources.sender_of(note.identity).epoch)
             self._sources.expect(source, sender)
             if is_new:
+                # Before our first record, which has the peer remember us: the supervisor would come too late.
+                self._met()
                 self._ignored.somebody_is_new()
             who = {"name": note.name.hex(), "identity": note.identity.hex(), "epoch": note.epoch}
             self._tell({"source": {**learnt, **who, "new": is_new}})
@@ -116,8 +125,13 @@ class Learning:
         """Whether the client took our offer, tried to, or ignored it."""
         if note.reason is Reason.NO_VERB:
             self._ignored.ignored(flow.source)
+        elif note.reason is Reason.OFFERS_IGNORED:
+            where = {"address": flow.destination, "port": flow.destination_port}
+            self._tell({"rests": {**where, "client": flow.source}})
         elif note.upgraded or note.reason is Reason.HANDSHAKE_FAILED:
             self._ignored.anything_else(flow.source)
+            if not note.upgraded:  # of those the supervisor hears in any case
+                self._tell({"wakes": {"client": flow.source}})
 
     def _note_offers(self, flow: Flow, reason: Reason) -> None:
         server = flow.server

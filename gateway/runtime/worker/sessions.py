@@ -74,6 +74,7 @@ class Sessions:
         tell: Callable[[Message], bool],
         surroundings: Surroundings,
         sign: Callable[[bytes, Callable[[bytes | None], object]], object],
+        met: Callable[[], object],
     ) -> None:
         self._loop = loop
         self._poller = poller
@@ -83,7 +84,7 @@ class Sessions:
         self._surroundings = surroundings
         self._pins = surroundings.pins
         self._sources = surroundings.sources
-        self.learning = Learning(surroundings, tell, finds_dead_ends=bool(config.dead_end_minutes))
+        self.learning = Learning(surroundings, tell, met, finds_dead_ends=bool(config.dead_end_minutes))
         self._sign = sign
         self._tells_port = config.placement is Placement.HOST
         """From where it was dialled: a port that is not the client's, which the other end's log has."""

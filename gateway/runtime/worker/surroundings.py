@@ -23,7 +23,7 @@ from gateway.peers.pins import Destination, Pin
 from gateway.peers.sources import Sender, Source, SourceSeen
 from gateway.policy import limits
 from gateway.policy.budget import HandshakeBudget
-from gateway.policy.ignored_offers import GETS_AN_OFFER, IgnoredOffers, Neighbourhood, Run, run_of
+from gateway.policy.ignored_offers import GETS_AN_OFFER, IgnoredOffers, Neighbourhood, Run
 from gateway.runtime.order import Presented
 from gateway.runtime.worker.ahead import Ahead
 from gateway.session.context import ReceivingContext, SendingContext
@@ -135,7 +135,7 @@ class Surroundings:
             overloaded=not granted,
             source=source,
             source_rests=not always and source.rest_until > 0 and source.rests(int(time.time())),
-            offers_ignored=_never if always else partial(self._rests, flow.source),
+            offers_ignored=_never if always else partial(self._rests, flow),
             sender_of=self.sources.sender_of,
         )
 
@@ -143,13 +143,15 @@ class Surroundings:
         """The operator's word comes before every reason of ours to leave a session alone, but for limits."""
         return bool(self._config.always) and _concerned(self._config.always, flow)
 
-    def _rests(self, source: str) -> bool:
-        return self._config.offers_rest and self.ignored.rests(source, self.sources.neighbourhood_of)
+    def _rests(self, flow: Flow) -> bool:
+        if not self._config.offers_rest:
+            return False
+        return self.ignored.rests(flow.source, flow.source_port, self.sources.neighbourhood_of)
 
     def offers_ignored(self, source: str) -> tuple[int, bool]:
         """How many offers in a row it has ignored, and whether it gets fewer for that. Counts nothing."""
         count = self.ignored.in_a_row(source)
-        if run_of(count) is Run.SHORT or not self._config.offers_rest:
+        if not self.ignored.has_ignored_many(source) or not self._config.offers_rest:
             return count, False
         return count, not GETS_AN_OFFER[Run.LONG][self.sources.neighbourhood_of(source)]
 

@@ -60,6 +60,7 @@ class Worker:
         self._surroundings = Surroundings(
             order.config, order.presented, PinReader(memory), SourceReader(memory), loop.time()
         )
+        self._pulse = Pulse(MarkBits(order.config.marks.mask), order.slot)
         self._sessions = Sessions(
             loop,
             self._poller,
@@ -69,10 +70,10 @@ class Worker:
             self._saying.say,
             self._surroundings,
             self._signing.sign,
+            self._pulse.met,
         )
         self._intake = self._opened_intake(order)
         self._sessions.dialler = self._intake
-        self._pulse = Pulse(MarkBits(order.config.marks.mask), order.slot)
         self._draining = False
         self._draining_from = 0.0
         self._drains_said = self._yielded = False

@@ -12,7 +12,7 @@ import pytest
 from gateway.config import Config
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel, ruleset
-from gateway.intercept.kernel import dead_ends, iptables, nft
+from gateway.intercept.kernel import iptables, nft, spared
 from gateway.intercept.kernel.commands import start
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.objects import IptablesRules, KernelObject, NftTable, Sysctl
@@ -388,12 +388,12 @@ def test_what_is_not_counted_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     counter = "table inet others {\n\tcounter spared {\n\t\tpackets 7 bytes 420\n\t}\n}\n"
     ours = counter.replace("others", "nightmail").replace("\tc", "\tset a {\n\t}\n\n\tc").replace("7", "9")
     for listing, expected in ((counter + ours, 9), (counter, None)):
-        monkeypatch.setattr(dead_ends, "run", lambda command, listing=listing: listing)
+        monkeypatch.setattr(spared, "run", lambda command, listing=listing: listing)
         if expected is not None:
-            assert kernel.dead_end_count() == expected
+            assert kernel.DEAD_ENDS.count() == expected
             continue
         with pytest.raises(EnvironmentFailureError, match="nothing is counted"):
-            kernel.dead_end_count()
+            kernel.DEAD_ENDS.count()
 
 
 def test_what_was_taken_away_half_way_is_missed_when_it_is_wanted_after_all(

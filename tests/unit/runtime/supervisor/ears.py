@@ -17,25 +17,30 @@ from gateway.runtime.supervisor.causes import Causes
 from gateway.runtime.supervisor.hearing import Hearing
 from gateway.runtime.supervisor.peer_memory import PeerMemory
 from gateway.runtime.supervisor.pool import Pool
+from gateway.runtime.supervisor.spared import Visit
 from gateway.runtime.supervisor.worker_process import State, WorkerProcess
 
 PRESENTED = Presented(bytes(32), bytes(32), 1, 15, bytes(64))
 
 
 class Kernel:
-    """What it would be told of dead ends."""
+    """What it would be told of dead ends, or of clients that rest."""
 
     def __init__(self) -> None:
-        self.known: list[Destination] = []
+        self.known: list[Destination | Visit] = []
         self.ended: list[str] = []
+        self.emptied = 0
 
-    def found(self, destination: Destination) -> None:
-        self.known.append(destination)
+    def found(self, entry: Destination | Visit) -> None:
+        self.known.append(entry)
 
-    def is_none(self, destination: Destination) -> None: ...
+    def is_none(self, entry: Destination) -> None: ...
 
     def is_none_at(self, address: str) -> None:
         self.ended.append(address)
+
+    def are_none(self, rest_seconds: float) -> None:
+        self.emptied += 1
 
 
 class Ears:
@@ -48,7 +53,7 @@ class Ears:
         self.log = sinks.opened(config, config.log_file)
         self.memory = PeerMemory(config.pins_file, None, self.log, self._ring)
         self.memory.open()
-        self.dead_ends = Kernel()
+        self.dead_ends, self.resting = Kernel(), Kernel()
         self.asked: list[tuple[str, str]] = []
         """What nft would be asked about resets."""
 
@@ -57,7 +62,9 @@ class Ears:
             return None
 
         causes = Causes(was_odd, self.log, self.memory.note_cause)
-        hearing = Hearing(self.memory, self.dead_ends, causes, self._ring)  # type: ignore[arg-type]
+        dead_ends: Any = self.dead_ends
+        resting: Any = self.resting
+        hearing = Hearing(self.memory, dead_ends, resting, causes, self._ring)
         self.rung: list[tuple[Reason, str]] = []
         """What the pool has rung for."""
 

@@ -62,6 +62,7 @@ def told(link: int, listener: int, control: int, sole: int) -> dict[str, Any]:
         "sole": sole,
         "ending": [78],
         "dead_ends": {"until": [["192.0.2.7", 25, 17.5]], "counted": 3},
+        "resting": {"until": [["192.0.2.8", "203.0.113.7", 17.5]], "counted": 4},
         "newest": 5,
     }
 
@@ -133,12 +134,12 @@ def test_the_descriptors_of_a_failed_exec_are_told(monkeypatch: pytest.MonkeyPat
 
 def test_what_another_version_left_is_taken_as_far_as_it_is_known() -> None:
     left = told(8, 9, 10, 11)
-    del left["control"], left["sole"], left["ending"], left["dead_ends"], left["newest"]
+    del left["control"], left["sole"], left["ending"], left["dead_ends"], left["resting"], left["newest"]
     worker = left["workers"][0]
     del worker["confined"], worker["identity"]
     worker["mood"] = "good"
     found = handover.Handover.from_json(left)
     (heir,) = found.workers
     assert (found.control, found.sole, found.descriptors) == (None, None, [8, 9])
-    assert (found.ending, found.dead_ends, found.newest) == ((), {}, None)
+    assert (found.ending, found.dead_ends, found.resting, found.newest) == ((), {}, {}, None)
     assert (heir.pid, heir.listeners, heir.confined, heir.identity) == (77, (9,), (), "")

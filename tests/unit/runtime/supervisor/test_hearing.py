@@ -25,9 +25,9 @@ from gateway.peers.store import PinStore
 from gateway.policy import limits
 from gateway.policy.decision import decide, waits_for_statement
 from gateway.runtime.supervisor.causes import Causes
-from gateway.runtime.supervisor.dead_ends import DeadEnds
 from gateway.runtime.supervisor.hearing import Hearing
 from gateway.runtime.supervisor.peer_memory import PeerMemory
+from gateway.runtime.supervisor.spared import DEAD_ENDS, RESTING, Spared
 
 BEGAN = 1_800_000_000
 DAY = 86400
@@ -147,8 +147,9 @@ def weeks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Weeks]:
         return None
 
     memory = PeerMemory(config.pins_file, None, log, rings, again_seconds)
-    dead_ends = DeadEnds(0, no_rules, lambda sessions: None, log, {})
-    hearing = Hearing(memory, dead_ends, Causes(nobody_knows, log, memory.note_cause), rings)
+    dead_ends = Spared(DEAD_ENDS, 0, no_rules, lambda sessions: None, log, {})
+    resting = Spared(RESTING, 0, no_rules, lambda sessions: None, log, {})
+    hearing = Hearing(memory, dead_ends, resting, Causes(nobody_knows, log, memory.note_cause), rings)
     memory.open()
     assert memory.pins is not None
     # Ten thousand writes a test: the disk need not have them all.

@@ -24,6 +24,7 @@ from gateway.runtime import link as link_module
 from gateway.runtime import said
 from gateway.runtime.hardening import LAYERS
 from gateway.runtime.link import Link, Message
+from gateway.runtime.supervisor.spared import Visit
 from gateway.runtime.supervisor.worker_process import State, WorkerProcess
 from tests.unit.runtime.supervisor.ears import Ears
 
@@ -56,6 +57,13 @@ from tests.unit.runtime.supervisor.ears import Ears
         {"dead-end": {"address": "mx.example", "port": 25}},
         {"dead-end": {"address": "192.0.2.7", "port": 0}},
         {"dead-end": {"address": "192.0.2.7", "port": 1 << 16}},
+        {"rests": {"client": "192.0.2.7 . 192.0.2.8 . 25 }; x {", "address": "192.0.2.8", "port": 25}},
+        {"rests": {"client": "192.0.2.7", "address": "192.0.2.8 . 25 }; flush ruleset", "port": 25}},
+        {"rests": {"client": "fe80::1%} ; flush ruleset", "address": "192.0.2.8", "port": 25}},
+        {"rests": {"client": "192.0.2.7", "address": "192.0.2.8", "port": "25 }; flush ruleset"}},
+        {"rests": {"client": "192.0.2.7", "port": 25}},
+        {"rests": {"client": "192.0.2.7", "address": "2001:db8::7", "port": 25}},
+        {"wakes": {"client": "mx.example"}},
         {"cause": {"likely": "reset-unclear", "address": "192.0.2.7", "port": 25, "client": "x } ; y"}},
         {"counters": 5},
         {"counters": {"others": {}}},
@@ -92,7 +100,7 @@ def test_what_a_worker_should_not_say_rings_and_ends_nothing(ears: Ears, message
     ((reason, detail),) = ears.rung
     assert reason is Reason.INTERNAL
     assert "said what it should not" in detail
-    assert (ears.dead_ends.known, ears.asked) == ([], [])
+    assert (ears.dead_ends.known, ears.resting.known, ears.asked) == ([], [], [])
     ears.hear({"ready": 7, "layers": list(LAYERS)})
     assert ears.worker.state is State.SERVING
     assert len(ears.rung) == 1
@@ -107,7 +115,7 @@ GOOD: dict[str, Any] = {
     "rang": True,
     "address": "192.0.2.7",
     "port": 25,
-    "client": "2001:db8::9",
+    "client": "192.0.2.9",
     "seen": "upgraded",
     "name": "6d78",
     "host": "mx.example",
@@ -246,6 +254,67 @@ def test_whose_mail_comes_encrypted_is_no_dead_end_any_more(ears: Ears) -> None:
 
     asyncio.run(hear())
     assert ears.dead_ends.ended == ["192.0.2.8"]
+
+
+def told_of(address: str, seen: str, *, new: bool = False) -> dict[str, Any]:
+    met = {name: GOOD[name] for name in ("name", "identity", "epoch")} if seen == "upgraded" else {}
+    return {"source": {"address": address, "seen": seen, "new": new} | met}
+
+
+def test_who_may_remember_us_does_not_rest_whoever_says_so(ears: Ears) -> None:
+    """Nor his neighbours: a session without an offer would ring over there, and its mail be in clear."""
+    ears.hear(told_of("192.0.2.8", "upgraded", new=True))
+    ears.memory.sources.write()
+    for client in ("192.0.2.8", "192.0.2.200", "198.51.100.9"):
+        ears.hear({"rests": {"client": client, "address": "203.0.113.7", "port": 25}})
+    assert ears.resting.known == [Visit("198.51.100.9", "203.0.113.7", 25)]
+    assert ears.rung == []
+
+
+def test_mail_to_a_pinned_peer_does_not_pass_as_that_of_one_who_rests(ears: Ears) -> None:
+    """As if a mail server here were a client from outside."""
+    pinned = Destination("192.0.2.7", 25)
+    assert ears.memory.pins is not None
+    ears.memory.pins.remember(pinned, MetPeer(b"\x05" * 32, 20_000, True), 1_800_000_000)
+    ears.hear({"rests": {"client": "203.0.113.7", "address": pinned.address, "port": pinned.port}})
+    assert (ears.resting.known, ears.rung) == ([], [])
+
+
+@pytest.mark.parametrize("memory", ["pins", "sources"])
+def test_where_the_memory_could_not_be_opened_nobody_rests(
+    ears: Ears, monkeypatch: pytest.MonkeyPatch, memory: str
+) -> None:
+    with monkeypatch.context() as without:
+        if memory == "pins":
+            without.setattr(ears.memory, "pins", None)
+        else:
+            without.setattr(ears.memory.sources, "_store", lambda: None)
+        ears.hear({"rests": {"client": "198.51.100.9", "address": "203.0.113.7", "port": 25}})
+    assert (ears.resting.known, ears.rung) == ([], [])
+
+
+def test_a_first_upgrade_ends_the_rest_of_all(ears: Ears) -> None:
+    ears.hear(told_of("192.0.2.8", "upgraded", new=True))
+    assert ears.resting.emptied == 1
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        told_of("192.0.2.8", "upgraded"),
+        told_of("192.0.2.8", "dropped"),
+        {"wakes": {"client": "192.0.2.8"}},
+    ],
+    ids=["upgraded", "dropped", "handshake failed"],
+)
+def test_whoever_does_something_else_than_ignoring_rests_no_more(ears: Ears, told: dict[str, Any]) -> None:
+    ears.hear(told)
+    assert (ears.resting.ended, ears.resting.emptied) == (["192.0.2.8"], 0)
+
+
+def test_who_goes_on_behind_an_offer_may_rest(ears: Ears) -> None:
+    ears.hear(told_of("192.0.2.8", "went-on"))
+    assert ears.resting.ended == []
 
 
 def test_counters_as_workers_make_them_are_taken(ears: Ears) -> None:

@@ -90,6 +90,30 @@ def test_a_first_upgrade_ends_the_rest_of_all_here_and_is_said_so(worker: Worker
     assert [message["source"]["new"] for message in worker.said] == [True]
 
 
+def test_the_kernel_hears_of_a_first_upgrade_before_anybody_else(worker: Worker) -> None:
+    """The peer remembers us with our next record, and the supervisor needs a while to empty the sets."""
+    worker.saw(upgrade(), ELSEWHERE)
+    assert worker.met == 1
+    worker.saw(upgrade(), ELSEWHERE)
+    worker.saw(NoteSource(SourceSeen.DROPPED))
+    assert worker.met == 1
+
+
+def test_the_supervisor_hears_who_rests_and_where_each_time(worker: Worker) -> None:
+    """By a session without an offer: the kernel has not let it by."""
+    worker.ignored_many()
+    assert worker.said == []
+    worker.decided(Reason.OFFERS_IGNORED)
+    worker.decided(Reason.OFFERS_IGNORED)
+    assert worker.said == 2 * [{"rests": {"client": CLIENT, "address": "203.0.113.7", "port": 25}}]
+
+
+def test_the_supervisor_hears_of_a_handshake_that_failed(worker: Worker) -> None:
+    """Somebody is there, and another worker's word may have put him to rest."""
+    worker.decided(Reason.HANDSHAKE_FAILED)
+    assert worker.said == [{"wakes": {"client": CLIENT}}]
+
+
 @pytest.mark.parametrize("note", [upgrade(b"B" * 32), upgrade()], ids=["identity", "address"])
 def test_what_is_new_is_an_identity_or_an_address(worker: Worker, note: NoteSource) -> None:
     worker.saw(upgrade(), ELSEWHERE)
@@ -249,7 +273,7 @@ def test_a_session_that_cannot_begin_or_end_as_it_should_is_over_all_the_same(
 def test_a_bug_on_the_way_to_a_session_is_told_with_the_addresses(worker: Worker) -> None:
     worker.sessions.flow_failed(flow(CLIENT), RuntimeError("a bug"))
     worker.sessions._log.flush()
-    assert f"gate failed source={CLIENT}:40000 to=203.0.113.7:25" in worker.log.read_text()
+    assert f"gate failed source={CLIENT}:40002 to=203.0.113.7:25" in worker.log.read_text()
     assert [said["alarm"]["reason"] for said in worker.said] == ["internal"]
 
 

@@ -43,6 +43,8 @@ class Worker:
         memory = Memory(folder / "peers.db", lambda detail: pytest.fail(detail))
         endorsed = R_KEYS.endorsed
         self.said: list[Message] = []
+        self.met = 0
+        """How often the kernel would have been told of a gateway that was not known."""
         self.sources = SourceReader(memory)
         config = config or Config()
         presented = Presented(
@@ -60,7 +62,11 @@ class Worker:
             lambda message: self.said.append(message) or True,
             self._surroundings,
             lambda to_sign, signed: None,
+            self._met,
         )
+
+    def _met(self) -> None:
+        self.met += 1
 
     def close(self) -> None:
         for each in self._sockets:
@@ -101,4 +107,5 @@ class Stub(SimpleNamespace):
 
 
 def flow(client: str) -> Flow:
-    return Flow(source=client, source_port=40_000, destination="203.0.113.7", destination_port=25)
+    """From a port whose turn it is not."""
+    return Flow(source=client, source_port=40_002, destination="203.0.113.7", destination_port=25)
