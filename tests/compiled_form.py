@@ -74,6 +74,7 @@ _WHY: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
             "test_one_that_retires_has_no_successor_and_keeps_them",
             "test_what_waits_to_be_heard_is_said_with_each_proof_of_life_and_before_it",
             "test_one_that_is_asked_says_once_that_no_session_is_left",
+            "test_who_sees_to_the_end_of_one_that_a_signal_tells_to",
         ),
         "tests/unit/runtime/worker/test_learning.py": (
             "test_one_that_there_is_no_place_for_is_told_of_each_time",

@@ -28,7 +28,7 @@ from gateway.intercept.wanted import (
     record_octets,
     record_word,
 )
-from gateway.operator import obeying, turn
+from gateway.operator import obeying, orphans, turn
 from gateway.operator import service as systemd
 from gateway.operator.service import Service
 from gateway.operator.status import ask, is_running
@@ -202,6 +202,7 @@ def _down(config: Config, until_reboot: bool, pause: Callable[[float], None]) ->
 def _take_down(config: Config, word: Word, pause: Callable[[float], None], *, hurried: bool = False) -> str:
     """The word, and then the rules; answers what there is to say of the sessions, to go on with a line."""
     rules, left = kernel.KernelRules(config), ""
+    orphans.end(pause, hurried=hurried)
     with _hand(config):
         try:
             record_word(config.wanted_file, word)

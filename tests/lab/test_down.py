@@ -20,7 +20,7 @@ from gateway.eyes.capture import LARGEST_PACKET_OCTETS, open_ear
 from gateway.lab import gateways, network, processes
 from gateway.policy import limits
 from tests.lab.harms import protected, targets
-from tests.lab.probes import PATIENCE, Dialogue, MailServer, eventually, mail, mail_at_once
+from tests.lab.probes import PATIENCE, Dialogue, MailServer, eventually, kill, mail, mail_at_once, wait_gone
 from tests.lab.two_sites import Sites
 
 OUT = "rules are out and stay out; mail passes in clear until `nightmail up`"
@@ -197,4 +197,47 @@ def test_a_daemon_that_stops_meanwhile_ends_first(sites: Sites, server: MailServ
     assert down.end() == OUT
     assert server.mails == [SECRET + b" before\r\nand the rest of it\r\n"]
     assert sites.gate("a") == []
+    sites.command("a", "up")
+
+
+@pytest.mark.parametrize("another", [False, True], ids=["alone", "beside another daemon"])
+def test_workers_without_a_supervisor_end_first(sites: Sites, server: MailServer, another: bool) -> None:
+    """They finish their sessions by themselves, by rules that nobody else may need."""
+    target, workers = targets(sites)[0], sites.workers("a")
+    with Dialogue(sites.connect("mta-a", target)) as dialogue:
+        in_a_mail(dialogue)
+        kill(sites.supervisor("a"))
+        eventually(lambda: not sites.bound_queues("a"), what="their queues given back")
+        if another:
+            sites.start("a")
+        down = Down(sites)
+        with pytest.raises(subprocess.TimeoutExpired):
+            down.process.wait(2.0)
+        assert dialogue.say(b"and the rest of it\r\n.").startswith(b"250")
+        dialogue.say(b"QUIT")
+    assert down.end() == OUT
+    wait_gone(*workers)
+    assert server.mails == [SECRET + b" before\r\nand the rest of it\r\n"]
+    assert sites.gate("a") == []
+    sites.command("a", "up")
+
+
+def test_what_they_do_not_end_is_reset_before_the_rules_go(sites: Sites, server: MailServer) -> None:
+    ear = network.inside(sites.namespace("wire"), open_ear)
+    with ear, Dialogue(sites.connect("mta-a", targets(sites)[0])) as dialogue:
+        in_a_mail(dialogue)
+        kill(sites.supervisor("a"))
+        eventually(lambda: not sites.bound_queues("a"), what="their queues given back")
+        down = Down(sites)
+        with pytest.raises(subprocess.TimeoutExpired):
+            down.process.wait(2.0)
+        down.process.send_signal(signal.SIGINT)
+        assert down.end() == OUT
+        with pytest.raises(ConnectionResetError):
+            dialogue.socket.recv(1)
+        with pytest.raises(OSError, match=r"Broken pipe|reset"):
+            dialogue.socket.sendall(SECRET + b" afterwards\r\n")
+        eventually(lambda: not server.open, what="its end at the server")
+        assert SECRET not in heard(ear)
+    assert server.mails == []
     sites.command("a", "up")

@@ -76,7 +76,7 @@ class Worker:
         self._sessions.dialler = self._intake
         self._draining = False
         self._draining_from = 0.0
-        self._drains_said = self._yielded = False
+        self._drains_said = self._yielded = self._is_orphan = self._has_been_told = False
         self._retiring_from: float | None = None
         self._finishing_from: float | None = None
         self._counted_at = 0.0
@@ -258,7 +258,20 @@ class Worker:
     def _supervisor_gone(self) -> None:
         self._log.fact("worker", "supervisor-gone", level=Level.ERROR, reason=Reason.STOPPED)
         self._yielded = True  # to whom? The next supervisor's workers have slots of their own.
+        self._is_orphan = True
         self.drain()
+
+    def told_to_end(self) -> None:
+        """By a signal. One that has no supervisor any more sees to its end itself: its sessions have as long
+        as at a stop, and no longer where it is told once more."""
+        self.drain()
+        if not self._is_orphan:
+            return
+        if self._has_been_told:
+            self._end_now()
+        else:
+            self._has_been_told = True
+            self._loop.call_later(limits.STOP_SECONDS, self._end_now)
 
     def _end_if_idle(self) -> None:
         if self._sessions.open or not self._is_quiet(self._loop.time() - self._draining_from):
@@ -305,7 +318,7 @@ def main() -> int:
     except EnvironmentFailureError as error:
         print(f"nightmail: worker {order.slot}: {error}", file=sys.stderr)
         return 1
-    loop.add_signal_handler(signal.SIGTERM, worker.drain)
+    loop.add_signal_handler(signal.SIGTERM, worker.told_to_end)
     # The loop's own first calls are behind it then, and no packet has been looked at yet.
     loop.call_soon(lambda: worker.ready(layers + hardening.filter_calls(system_calls.WORKER_CALLS)))
     # What is there now stays for the life of the process: the collector need not look at it again.

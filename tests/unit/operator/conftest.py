@@ -8,6 +8,7 @@ import pytest
 
 from gateway.config import Config
 from gateway.intercept import kernel
+from gateway.operator import orphans
 from gateway.runtime.supervisor import sole
 from tests.unit.operator.fake_kernel import FakeKernel
 
@@ -24,4 +25,5 @@ def fake(config: Config, monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
     monkeypatch.setattr(kernel, "gate_counts", lambda: made.counts)
     monkeypatch.setattr(kernel, "table_refusal", lambda config: made.refusal)
     monkeypatch.setattr(sole, "another", lambda control: made.other)
+    monkeypatch.setattr(orphans, "end", lambda pause, *, hurried: made.ends.append(hurried))
     return made

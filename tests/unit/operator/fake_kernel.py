@@ -19,6 +19,8 @@ class FakeKernel:
         self.fails = False
         self.counts: dict[str, int] = {}
         self.waited: list[float] = []
+        self.ends: list[bool] = []
+        """Whether workers without a supervisor had to hurry, each time that they were to end."""
         self.other = self.refusal = ""
 
     def note(self, what: str) -> None:

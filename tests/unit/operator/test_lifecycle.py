@@ -16,7 +16,7 @@ from gateway.config_text import ConfigurationError
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept import kernel, rules_lock
 from gateway.intercept.wanted import Wanted, Word, read_wanted, read_word
-from gateway.operator import lifecycle, planning
+from gateway.operator import lifecycle, orphans, planning
 from gateway.policy import limits
 from tests.unit.operator.fake_daemon import daemon
 from tests.unit.operator.fake_kernel import FakeKernel
@@ -254,6 +254,24 @@ def test_for_this_boot_alone(config: Config, fake: FakeKernel) -> None:
 def test_down(config: Config, fake: FakeKernel) -> None:
     assert "rules are out" in lifecycle.down(config)
     assert fake.done == [("remove", Wanted.DOWN)]
+    assert fake.ends == [False]
+
+
+def test_workers_without_a_supervisor_end_before_anything_else(
+    config: Config, fake: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon that reads the word takes the rules out, and knows nothing of them."""
+
+    def end(pause: object, *, hurried: bool) -> None:
+        assert not config.wanted_file.exists()
+        fake.ends.append(hurried)
+        if not hurried:
+            raise KeyboardInterrupt
+        monkeypatch.setattr(orphans, "end", lambda *_, **__: None)
+
+    monkeypatch.setattr(orphans, "end", end)
+    assert lifecycle.down(config) == OUT
+    assert (fake.ends, fake.done) == ([False, True], [("remove", Wanted.DOWN)])
 
 
 @pytest.mark.parametrize(

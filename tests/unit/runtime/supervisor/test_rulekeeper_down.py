@@ -13,7 +13,7 @@ from gateway.errors import EnvironmentFailureError, Reason
 from gateway.intercept import kernel, rules_lock
 from gateway.intercept.kernel import Mended
 from gateway.intercept.wanted import Wanted, Word, record_word
-from gateway.operator import lifecycle
+from gateway.operator import lifecycle, orphans
 from tests.unit.runtime.supervisor.keeping import World
 
 
@@ -46,6 +46,7 @@ class Operator:
         self._config = world.config
         monkeypatch.setattr(kernel, "KernelRules", lambda _: self)
         monkeypatch.setattr(kernel, "gate_counts", dict)
+        monkeypatch.setattr(orphans, "end", lambda pause, *, hurried: None)
         monkeypatch.setattr(world.kernel, "mend", self._mend)
         monkeypatch.setattr(world.kernel, "swap_gate", self._swap_gate)
         monkeypatch.setattr(world.kernel, "missing", lambda: ["all"], raising=False)

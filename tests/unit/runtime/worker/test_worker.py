@@ -82,3 +82,19 @@ def test_one_that_is_asked_says_once_that_no_session_is_left(
     worker._say_finished(seconds)
     assert said == (["counters", "finished"] if says else [])
     assert (worker._finishing_from is None) == says
+
+
+@pytest.mark.parametrize("is_orphan", [False, True])
+def test_who_sees_to_the_end_of_one_that_a_signal_tells_to(
+    worker: Any, said: list[str], monkeypatch: pytest.MonkeyPatch, is_orphan: bool
+) -> None:
+    """Its supervisor, if there is one; else it has as long as at a stop, and told once more none of it."""
+    due: list[float] = []
+    worker._loop = SimpleNamespace(call_later=lambda seconds, callback: due.append(seconds))
+    monkeypatch.setattr(worker, "drain", lambda: said.append("drains"))
+    monkeypatch.setattr(worker, "_end_now", lambda: said.append("ends"))
+    worker._is_orphan, worker._has_been_told = is_orphan, False
+    worker.told_to_end()
+    assert (said, due) == (["drains"], [limits.STOP_SECONDS] if is_orphan else [])
+    worker.told_to_end()
+    assert said == (["drains", "drains", "ends"] if is_orphan else ["drains", "drains"])
