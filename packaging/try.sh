@@ -11,11 +11,8 @@ cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "try: makes root file systems and namespaces, and needs root" >&2; exit 2; }
 releases=("$@")
 [ ${#releases[@]} -gt 0 ] || releases=(bookworm trixie)
-if ! command -v mmdebstrap >/dev/null; then
-    . scripts/apt.sh
-    apt_update
-    apt_install mmdebstrap
-fi
+. packaging/roots.sh
+need_mmdebstrap
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/nightmail-try.XXXXXX")
 group=$(basename "$work") # the control group of what is booted
@@ -27,27 +24,6 @@ trap finish EXIT
 trap 'exit 130' INT TERM
 holds() { printf '%-9s %s\n' "$release" "$1"; }
 fails() { printf '%-9s FAILED: %s\n' "$release" "$1"; exit 1; }
-
-# In namespaces of its own, whose end is the end of every process and mount in them. "network": the machine's own, to
-# fetch packages by; "alone": one without any way out.
-inside() {
-    local root=$1 net=$2
-    shift 2
-    local flags=(--mount --pid --fork --uts --ipc --kill-child)
-    [ "$net" = network ] || flags+=(--net)
-    # shellcheck disable=SC2016  # expanded by the shell inside
-    unshare "${flags[@]}" bash -euc '
-        root=$1; shift
-        mount --bind "$root" "$root"
-        mount -t proc proc "$root/proc"
-        mount -t sysfs sysfs "$root/sys"
-        mount -t tmpfs tmpfs "$root/run"
-        mount --rbind /dev "$root/dev"
-        mount --make-rslave "$root/dev"
-        ip link set lo up 2>/dev/null || true
-        exec chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 \
-            DEBIAN_FRONTEND=noninteractive "$@"' inside "$root" "$@"
-}
 
 # Boots a root's own systemd, in namespaces without any way out and in a control group of its own. Each boot has an
 # identity of its own: by that systemd takes away what a boot before has left.
@@ -109,23 +85,9 @@ install_in() {
 
 try() { # RELEASE is the loop's
     local base=$work/base build=$work/build root=$work/root
-    mmdebstrap --quiet --mode=root --variant=minbase --include=ca-certificates,iproute2 "$release" "$base" \
-        ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >"$work/log" 2>&1 || { cat "$work/log" >&2; fails "bare root file system"; }
-    # How packages are fetched, and whose certificates are trusted, is the machine's business, here as there.
-    if [ -f /etc/pip.conf ]; then cp /etc/pip.conf "$base/etc/pip.conf"; fi
-    cp -r /usr/local/share/ca-certificates "$base/usr/local/share/"
-    chroot "$base" update-ca-certificates >/dev/null 2>&1
-    cp --remove-destination /etc/resolv.conf "$base/etc/resolv.conf"
-    printf '#!/bin/sh\nexit 101\n' >"$base/usr/sbin/policy-rc.d"
-    chmod 755 "$base/usr/sbin/policy-rc.d"
-    inside "$base" network apt-get update -qq >"$work/log" 2>&1 || { cat "$work/log" >&2; fails "apt-get update"; }
+    bare_root "$release" "$base"
     cp -a "$base" "$build"
-    mkdir "$build/source"
-    git ls-files -z | tar --null -T - -cf - | tar -C "$build/source" -xf -
-    inside "$build" network bash -euc '
-        cd /source
-        packaging/build.sh
-    ' >"$work/log" 2>&1 || { cat "$work/log" >&2; fails "packaging/build.sh"; }
+    build_in "$build"
     holds "the package builds: $(cd "$build/source/dist" && ls ./*.deb)"
 
     cp -a "$base" "$root"

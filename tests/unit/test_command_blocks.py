@@ -25,7 +25,7 @@ from tests.pages import PAGES, ROOT, Block, words_of
 from tests.stages import Stage, run_of, staged
 
 BLOCKS: Final = pages.command_blocks()
-TRIALS: Final = ("try.sh", "tried.sh", "booted.sh", "rebooted.sh")
+TRIALS: Final = ("try.sh", "roots.sh", "tried.sh", "booted.sh", "rebooted.sh")
 HELPED: Final = {
     "scripts/bench": "bench",
     "scripts/bench eve": "bench.eve",
