@@ -55,11 +55,19 @@ verdict() { # CLAIM FIGURE UNIT TEST...: holds if the test of `[` does
     [ "$@" ] || { holds=NO; failed=1; }
     claims+=("$claim|$figure|$unit|$holds")
     say "$claim: $figure $unit: $holds"
+    [ $holds = yes ] || say "what the gateways say: $(gateways_say)"
+}
+gateways_say() { # the guests are gone when somebody asks why a claim did not hold
+    local guest
+    for guest in $(sed -n 's/^Host //p' "$work/ssh" 2>/dev/null); do
+        on "$guest" -o ConnectTimeout=10 "command -v nightmail >/dev/null || exit 0; echo; hostname
+            sudo journalctl -u nightmail -b -o short-monotonic | tail -n 40" || :
+    done
 }
 
 # --- The guests -------------------------------------------------------------------------------------------------
 boot() { # GUEST...: these, from none, whatever a run before has left
-    ls ../dist/nightmail_*.deb >/dev/null 2>&1 || { echo "no package in dist/: packaging/build.sh makes it" >&2; exit 2; }
+    ls ../dist/nightmail_*.deb >/dev/null 2>&1 || { echo "no package in dist/: packaging/build-for.sh makes it" >&2; exit 2; }
     vagrant validate 2>&1 | told
     [ -z "$box" ] || vagrant box add --force --name "$NIGHTMAIL_BOX" "$box" 2>&1 | told
     # What a killed run has left would be taken as it is, an older package and all.
@@ -69,7 +77,7 @@ boot() { # GUEST...: these, from none, whatever a run before has left
     local running
     running=$(vagrant status | grep -c ' running ' || :)
     verdict "guests are up" "$running" "of $#" "$running" = $#
-    say "kernel of the guests: $(on gw-b uname -rv)"
+    say "the guests: $(on gw-b '. /etc/os-release; echo "$PRETTY_NAME, kernel $(uname -r), $(systemctl --version | sed -n 1p)"')"
 }
 
 protects() { # GATEWAY: waits until `status` says that mail is protected now

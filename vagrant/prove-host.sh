@@ -9,7 +9,7 @@
 # --- Up ---------------------------------------------------------------------------------------------------------
 boot gw-b mta-b mta-c
 on mta-c 'cat >/tmp/nightmail.deb' <"$(ls -t ../dist/nightmail_*.deb | head -n 1)"
-on mta-c "sudo apt-get -qqy --no-install-recommends -o Dpkg::Options::=--force-unsafe-io install /tmp/nightmail.deb >/dev/null
+on mta-c "sudo DEBIAN_FRONTEND=noninteractive apt-get -qqy --no-install-recommends -o Dpkg::Options::=--force-unsafe-io install /tmp/nightmail.deb >/dev/null
     printf 'placement = \"host\"\n[daemon]\nworkers = 1\n' | sudo tee /etc/nightmail/nightmail.toml >/dev/null
     sudo nightmail up" 2>&1 | told
 protecting=0

@@ -31,8 +31,10 @@ gateway() {
         /srv/nightmail/packaging/build.sh /root/dist
         deb=$(ls -t /root/dist/nightmail_*.deb | head -n 1)
     fi
-    # No guest of the lab is worth the waiting for its disk.
-    apt-get -qqy --no-install-recommends -o Dpkg::Options::=--force-unsafe-io install "$deb" >/dev/null
+    # No guest of the lab is worth the waiting for its disk. What apt says is of use where the package is another Debian's.
+    local said
+    said=$(apt-get -qqy --no-install-recommends -o Dpkg::Options::=--force-unsafe-io install "$deb" 2>&1) ||
+        { printf '%s\n' "$said"; return 1; }
     # There is a third interface, Vagrant's own, so the two have to be named. One CPU: one worker.
     printf '[interfaces]\ninside = ["%s"]\noutside = ["%s"]\n[daemon]\nworkers = 1\n' \
         "$(device "$inside")" "$(device "$outside")" >/etc/nightmail/nightmail.toml
