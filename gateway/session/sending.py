@@ -203,6 +203,9 @@ class SendingSession(Machine):
         one, before that or behind it, goes out in clear then, so from a pinned one it rings: a FIN put in
         would be a silent way to that."""
         pinned, held = self._context.pin is not None, bool(self._observer.held_from_sender)
+        if pinned and self._observer.is_within_421:
+            # No more of it comes, and nothing of the sender's follows what was not passed on into it.
+            return [*_told_near(self._release_observed()), *self._end_as_told(Reason.ENDED_BEFORE_DECISION)]
         commands = [*self._release_observed(), *self._held_end(), SendEnd(Side.NEAR), *self._resume_near()]
         if pinned and not held:
             self.state = State.RECEIVER_ENDED
@@ -494,7 +497,7 @@ SendingSession._NEXT = {
     SendingSession._first_command: {State.CONFIRMING, State.AWAITING_STATEMENT},
     SendingSession._receiver_spoke_unasked: {State.RELAYED, State.OVER},
     SendingSession._receiver_ended: {State.RELAYED},
-    SendingSession._receiver_ended_early: {State.RECEIVER_ENDED, State.RELAYED},
+    SendingSession._receiver_ended_early: {State.RECEIVER_ENDED, State.RELAYED, State.OVER},
     SendingSession._spoke_behind_end: {State.RELAYED},
     SendingSession._confirm: {State.CONFIRMING, State.CHANNEL, State.REDIALLING, State.OVER},
     SendingSession._await_statement: {State.AWAITING_STATEMENT, State.CHANNEL, State.REDIALLING, State.OVER},

@@ -21,6 +21,7 @@ from gateway.smtp.events import EhloReply, Observation, Passed, Role, Unparsed
 
 _EHLO_HEAD_OCTETS = len(b"EHLO ")
 _CLOSING = b"%d" % grammar.CLOSING
+_BEFORE_GREETING = (Stage.GREETING, Stage.EARLY_EHLO)
 _TO_RECEIVER, _TO_SENDER = True, False
 
 
@@ -49,6 +50,13 @@ class Observer:
     def greets_with_421(self) -> bool:
         """The receiver says so in the place of its greeting, and has not said it to the end."""
         return self._stage is Stage.GREETING and self._greeting.octets_begin(_CLOSING)
+
+    @property
+    def is_within_421(self) -> bool:
+        """The same, or in the place of its reply, or of a greeting that the sender has not waited for."""
+        replies = self._stage is Stage.REPLY
+        said = self._reply if replies else self._greeting
+        return (replies or self._stage in _BEFORE_GREETING) and said.octets_begin(_CLOSING)
 
     @property
     def seen_from_sender(self) -> bytes:

@@ -51,7 +51,8 @@ SENDING = {
     "_first_command": "send verb, answer and first flight",
     "_receiver_spoke_unasked": "pass; where a pin exists: a 421 ends the session, all else rings",
     "_receiver_ended": "pass the end; alarm where a pin exists",
-    "_receiver_ended_early": "release what is held, pass the end; alarm if it is the sender's, and pinned",
+    "_receiver_ended_early": "release what is held, pass the end; where a pin exists: alarm if anything of"
+    " the sender's was held; close within a `421`",
     "_spoke_behind_end": "pass; alarm",
     "_more_first_flight": "keep; send what is no content",
     "_confirm": "open the first record: it confirms R; an error fails the handshake",

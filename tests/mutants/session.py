@@ -43,6 +43,11 @@ _sending.lacks(
     "        if False:",
 )
 _sending.lacks(
+    "a pinned peer that ends within its 421 gets nothing more",
+    "        if pinned and self._observer.is_within_421:",
+    "        if False:",
+)
+_sending.lacks(
     "behind a pinned peer's 421 nothing that was held goes out",
     "            return [*_told_near(passed), *self._end_as_told(unparsed.reason)]",
     "            return [*passed, *self._end_as_told(unparsed.reason)]",

@@ -261,6 +261,32 @@ def test_a_421_of_a_pinned_peer_that_comes_in_pieces_gets_nothing_in_between(wor
     assert (book.closed, book.decision.alarm) == (True, False)
 
 
+@pytest.mark.parametrize("place", ["greeting", "reply"])
+@pytest.mark.parametrize("early", [b"", EHLO + MAIL], ids=["waits", "does-not-wait"])
+def test_a_pinned_peer_that_ends_within_its_421_gets_nothing_more(place: str, early: bytes) -> None:
+    """What the sender says behind that would follow what was not passed on."""
+    book = Playbook(sending(pin=R_PIN))
+    if place == "reply":
+        book.far(GREETING)
+        book.near(early or EHLO)
+    book.far(b"421 4.3")
+    if place == "greeting":
+        book.near(EHLO)
+    seen, sent = book.to_near, book.to_far
+    book.far_end()
+    book.near(MAIL + CONTENT)
+    assert (book.to_near, book.to_far) == (GREETING + b"421 4.3" if place == "reply" else seen, sent)
+    assert (book.closed, book.relayed, book.decision.alarm) == (True, False, False)
+
+
+def test_nor_does_one_that_was_spoken_to_before() -> None:
+    book = Playbook(sending(pin=R_PIN))
+    book.near(EHLO + MAIL)
+    book.far(b"421 4.3")
+    book.far_end()
+    assert (book.to_near, book.to_far, book.closed) == (b"421 4.3", EHLO, True)
+
+
 def test_where_no_pin_exists_what_the_sender_says_into_a_421_passes() -> None:
     book = Playbook(sending())
     book.far(b"421-4.3.2 Come back\r\n")
