@@ -287,8 +287,10 @@ def up(settings: Settings, until_reboot: bool) -> None:
     """
     from gateway.operator import lifecycle
 
-    # To be asked to end is to be interrupted: what is half done is undone.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # To be asked to end, or to lose the terminal, is to be interrupted: what is half done is undone.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, signal.default_int_handler)
     config = lifecycle.resolved(settings.config)
     click.echo(lifecycle.up(config, _service(settings), until_reboot=until_reboot))
 

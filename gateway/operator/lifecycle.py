@@ -41,7 +41,7 @@ _IFF_UP: Final = 1  # <linux/if.h>
 _AF_INET, _AF_INET6 = 2, 10
 _OTHERS: Final = "another daemon keeps the rules of this network namespace ({}),"
 _BY_ITS: Final = "say it with its configuration (`nightmail --config FILE`)"
-_INTERRUPTS: Final = (signal.SIGINT, signal.SIGTERM)
+_INTERRUPTS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def discover() -> list[FoundInterface]:

@@ -245,7 +245,9 @@ exec $own "$@"
 """The last tool of `up`: everything but the rules of IPv6 stands when it is met first."""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name
+)
 def test_interrupted_up(machine: Machine, number: signal.Signals) -> None:
     before = machine.kernel()
     machine.run("down")

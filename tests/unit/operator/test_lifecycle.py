@@ -22,6 +22,8 @@ from tests.unit.operator.fake_daemon import daemon
 from tests.unit.operator.fake_kernel import FakeKernel
 
 SOURCE = Path(__file__).parents[3]
+ENDS = (signal.SIGTERM, signal.SIGHUP)
+"""What ends a command, beside Ctrl-C."""
 
 
 def test_up_without_a_daemon(config: Config, fake: FakeKernel) -> None:
@@ -179,12 +181,12 @@ def test_what_has_made_up_fail_and_is_in_the_way_back_as_well_is_said_once(
     assert str(caught.value) == "iptables is not installed"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_undoing_is_not_interrupted(
     config: Config, fake: FakeKernel, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     """Who presses Ctrl-C twice is told that all is as it was."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in ENDS}
     try:
 
         def interrupted(*_: object) -> None:
@@ -200,9 +202,10 @@ def test_an_undoing_is_not_interrupted(
             lifecycle.up(config)
         assert [what for what, _ in fake.done] == ["remove"]
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+        assert all(signal.getsignal(number) is signal.default_int_handler for number in ENDS)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_a_routing_table_of_others_is_left_to_them(config: Config, fake: FakeKernel) -> None:
