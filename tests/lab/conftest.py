@@ -53,6 +53,7 @@ LONG = (
     "test_plan.py",
     "test_identities.py",
     "test_hangs.py",
+    "test_down.py",
     "test_bridge_operator.py",
     "test_bad_input.py",
     "test_half_rules.py",
