@@ -183,6 +183,32 @@ def test_a_reload_meanwhile_changes_nothing(sites: Sites, server: MailServer, af
     assert sites.gate("a") == []
 
 
+def test_an_up_behind_a_reload_meanwhile_is_obeyed(sites: Sites, server: MailServer) -> None:
+    """And the rules are looked after, though the new supervisor has found them with a closed gate."""
+    target = targets(sites)[0]
+    with Dialogue(sites.connect("mta-a", target)) as dialogue:
+        in_a_mail(dialogue)
+        down = Down(sites)
+        eventually(lambda: closed(sites), what="the gate closed")
+        reloads = sites.log("a").count(" daemon reloaded ")
+        os.kill(sites.supervisor("a"), signal.SIGHUP)
+        eventually(lambda: sites.log("a").count(" daemon reloaded ") > reloads, what="the reload")
+        eventually(lambda: closed(sites), what="the gate closed, still")
+        down.process.kill()
+        down.process.communicate()
+        sites.command("a", "up")
+        assert dialogue.say(b"and the rest of it\r\n.").startswith(b"250")
+        dialogue.say(b"QUIT")
+    sites.wait_ready("a")
+    upgraded = protected(sites, "a")
+    mail(sites, "mta-a", server, target, b"the next one")
+    eventually(lambda: protected(sites, "a") == upgraded + 1, what="a protected session more")
+    assert sites.alarms("a", "rules-missing") == []
+    sites.sh(sites.home("a"), "nft delete table inet nightmail")
+    eventually(lambda: sites.alarms("a", "rules-missing"), what="the alarm for what another has taken away")
+    sites.wait_ready("a")
+
+
 def test_a_daemon_that_stops_meanwhile_ends_first(sites: Sites, server: MailServer) -> None:
     """It no longer reads the word; its sessions have the time that they have."""
     supervisor = sites.supervisor("a")

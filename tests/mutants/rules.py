@@ -68,6 +68,16 @@ RULES: Final[tuple[Mutant, ...]] = mutants_in(
                 "        if self.wanted is Wanted.UP:\n",
             ),
             (
+                "rules that a reload found with a closed gate are put in anew where they are wanted again",
+                "        if self._passes or not self.stands or not self._kernel.standing:\n",
+                "        if self._passes or not self.stands:\n",
+            ),
+            (
+                "a reload in the midst of a `down` sends nobody anything before it goes on with that",
+                "        if self.wanted is Wanted.DOWN and self.stands:\n",
+                "        if False:\n",
+            ),
+            (
                 "as long as the gate cannot be closed the rules stay",
                 "            self._closed = not kernel.gate_counts()\n",
                 "            self._closed = True\n",

@@ -248,6 +248,9 @@ class RuleKeeper:
         self._downs = self._read_word().downs
         if self.wanted is Wanted.UP or standing:
             self._adopt(standing)
+        if self.wanted is Wanted.DOWN and self.stands:
+            # Before anybody new lives who could be sent SYNs.
+            self._close_the_gate()
 
     def _adopt(self, standing: dict[str, str]) -> None:
         live = self._live()
@@ -303,7 +306,7 @@ class RuleKeeper:
             return
         if self._closed:
             self._open_the_gate()
-        if self._passes or not self.stands:
+        if self._passes or not self.stands or not self._kernel.standing:
             self._apply_as_found()
             self._log.fact("rules", "up", level=Level.NOTICE)
             return
@@ -337,9 +340,10 @@ class RuleKeeper:
                 raise
 
     def _open_the_gate(self) -> None:
-        """Meanwhile `up` was said."""
+        """Meanwhile `up` was said. Rules that are not ours (`_adopt`) are put in anew at the next look."""
         self._closed = False
-        self._swap()
+        if self._kernel.standing:
+            self._swap()
 
     def _take_out(self, reset: int) -> None:
         """Unless they are wanted again."""

@@ -20,6 +20,7 @@ class Kernel:
     def __init__(self) -> None:
         self.fails = 0
         self.gates: list[list[int]] = []
+        self.standing = {"text inet": "ours"}
 
     def swap_gate(self, live: Iterable[int]) -> None:
         if self.fails:

@@ -284,3 +284,48 @@ def test_a_down_that_a_reload_overtakes_is_seen_through(
     asyncio.run(world.keeper.first_time({"inet nightmail": "7"}))
     asyncio.run(world.keeper._turn())
     assert (world.kernel.gates, removed) == ([[]], [1])
+
+
+@pytest.mark.parametrize("says_it", ["at once", "while sessions end"])
+def test_rules_that_were_not_ours_are_put_in_anew_where_they_are_wanted_again(
+    world: World, removed: list[int], monkeypatch: pytest.MonkeyPatch, says_it: str
+) -> None:
+    """A reload that overtakes a `down` leaves them as they stand: nobody would miss what goes of them."""
+    applied: list[list[int]] = []
+
+    def apply(rules: object, live: list[int], vouched_seconds: float | None = None) -> None:
+        applied.append(live)
+        world.kernel.standing = {"text inet": "ours"}
+
+    async def empty() -> int:
+        record_word(world.config.wanted_file, Word(Wanted.UP))
+        return 0
+
+    world.keeper.stands, world.kernel.standing = False, {}
+    monkeypatch.setattr(world.kernel, "adopt", lambda *_: False, raising=False)
+    monkeypatch.setattr(world.kernel, "apply", apply, raising=False)
+    monkeypatch.setattr(kernel, "passed_counts", dict)
+    monkeypatch.setattr(kernel, "as_found", lambda config: config)
+    monkeypatch.setattr(kernel, "bridge_refusal", lambda config: "")
+    record_word(world.config.wanted_file, Word(Wanted.DOWN))
+    asyncio.run(world.keeper.first_time({"text inet": "of another version"}))
+    if says_it == "at once":
+        record_word(world.config.wanted_file, Word(Wanted.UP))
+    monkeypatch.setattr(world.keeper, "_empty", empty)
+    for _ in range(2):
+        asyncio.run(world.keeper._turn())
+    assert (applied, removed, world.keeper.stands) == ([[7, 8]], [], True)
+    assert world.kernel.gates == [[]], "none of ours is sent anything by theirs"
+
+
+def test_nobody_new_is_sent_anything_where_a_reload_overtakes_a_down(
+    world: World, removed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers that come up before the first look change the gate."""
+    world.keeper.stands, world.kernel.standing = False, {}
+    monkeypatch.setattr(world.kernel, "adopt", lambda *_: False, raising=False)
+    record_word(world.config.wanted_file, Word(Wanted.DOWN))
+    asyncio.run(world.keeper.first_time({"text inet": "of another version"}))
+    world.keeper.gate_changed()
+    asyncio.run(world.keeper._turn())
+    assert world.kernel.gates == [[]]

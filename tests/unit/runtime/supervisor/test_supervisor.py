@@ -55,7 +55,8 @@ def test_what_workers_say_of_clients_is_written_until_nobody_hears_them(
             return (), {}, ()
 
     daemon = cast("Any", object.__new__(Supervisor))
-    for name in ("_keeper", "_log", "_bell", "_signer", "_seeing", "_sole", "_dead_ends", "_left"):
+    names = ("_keeper", "_log", "_bell", "_signer", "_seeing", "_sole", "_dead_ends", "_resting", "_left")
+    for name in names:
         setattr(daemon, name, Anything())
     daemon._pool = Pool()
     daemon._memory = SimpleNamespace(sources=SimpleNamespace(write=lambda: written.extend(heard)))
