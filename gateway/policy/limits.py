@@ -280,12 +280,12 @@ SPARED_FOUND_AGAIN_SECONDS: Final = 150.0
 table; sessions that were begun before have been decided by then (`DIAL_SECONDS`)."""
 
 RESTING: Final = 1 << 15
-"""Clients, each with a server that it comes to, that rest in the kernel, each family, 120 octets each."""
+"""Clients, each with a server that it comes to, that rest in the kernel, each family, 240 octets each."""
 RESTING_SECONDS: Final = 1800
 """So long, as dead ends: then a session is looked at, and one that still gets no offer is enough. It costs
 one session of all that come within this time."""
 RESTING_TOGETHER: Final = 128
-"""The kernel is told of so many by one run of nft, in some 8 ms."""
+"""The kernel is told of so many by one run of nft, in some 10 ms."""
 RESTING_GATHERED_SECONDS: Final = 1.0
 """So often at most: a run of nft costs as much as ten sessions that are spared, and a site with thousands of
 clients has some dozen new ones in a second."""
