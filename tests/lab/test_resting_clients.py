@@ -126,7 +126,8 @@ def test_a_reload_keeps_it_and_one_without_it_ends_it(sites: Sites, server: Mail
     sites.command("b", "reload")
     in_queues = sites.queued("b")
     assert not any(session(sites, client, "mta-c") for _ in range(4))
-    assert sites.queued("b") == in_queues
+    # Workers of before may end meanwhile, and their queues with them.
+    assert set(sites.queued("b")) <= set(in_queues)
     (story,) = json.loads(sites.command("b", "explain", "--json", client))
     assert story["passes_at_gate"] == [str(Destination(sites.address("mta-b", v6), 25))]
 
