@@ -518,8 +518,8 @@ OBEYING_SECONDS: Final = 6.0
 HURRIED_DOWN_SECONDS: Final = 10.0
 """The same where it was interrupted, and sessions are reset at once."""
 TURN_SECONDS: Final = 10.0
-"""`up` and `down` wait so long for another one to end: more than either needs, but where it starts or
-stops the service, for which a person would not want to wait without a word."""
+"""`up` and `down` wait so long for another one to end: more than either needs, but where it starts
+the service or lets sessions end, for which a person would not want to wait without a word."""
 INSIDE_LOOK_SECONDS: Final = 2.0
 """The supervisor looks so often which networks lie inside: at boot it is up before their addresses are."""
 INSIDE_NETWORKS: Final = 2000
