@@ -30,6 +30,7 @@ LOOPBACK: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 # Python passes only signed integers, and a mark may have its highest bit set.
 _MARK: Final = struct.Struct("=I")
+_CLOSE_IN_ORDER: Final = struct.pack("ii", 0, 0)
 
 NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Or no memory for a socket."""
@@ -101,6 +102,19 @@ def listener(family: socket.AddressFamily, port: int, marks: MarkBits) -> socket
         made.close()
         where = f"{LOOPBACK[family]} port {port}"
         raise EnvironmentFailureError(f"cannot listen on {where}: {_why(error)}") from error
+    return made
+
+
+def as_made(used: socket.socket, marks: MarkBits) -> socket.socket:
+    """A listener as it was when it was made, whatever a worker in other hands has made of it; another one in
+    its place where it listens no more. Raises OSError, EnvironmentFailureError."""
+    _set_up(used, marks.accepted)
+    used.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    used.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _CLOSE_IN_ORDER)
+    if used.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return used
+    made = listener(used.family, used.getsockname()[1], marks)
+    used.close()
     return made
 
 
@@ -179,18 +193,23 @@ def _transparent(family: socket.AddressFamily, mark: int) -> socket.socket:
     try:
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            made.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
-        else:
-            made.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _MARK.pack(mark))
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, limits.KEEPALIVE_IDLE_SECONDS)
-        # The port may still be in TIME_WAIT on another connection of ours.
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _set_up(made, mark)
     except BaseException:
         made.close()
         raise
     return made
+
+
+def _set_up(made: socket.socket, mark: int) -> None:
+    if made.family == socket.AF_INET6:
+        made.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+    else:
+        made.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _MARK.pack(mark))
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, limits.KEEPALIVE_IDLE_SECONDS)
+    # The port may still be in TIME_WAIT on another connection of ours.
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
 def _why(error: OSError) -> str:

@@ -103,6 +103,15 @@ _MSG_FASTOPEN: Final = 0x20000000
 _TYPE_OF_SOCKET: Final = 0xF
 _REQUESTS: Final = (0x5421, 0x5451, 0x5450, 0x5401, 0x8910)
 """FIONBIO, FIOCLEX, FIONCLEX, TCGETS, SIOCGIFNAME."""
+_OPTIONS: Final = (
+    *((socket.SOL_SOCKET, option) for option in (socket.SO_MARK, socket.SO_KEEPALIVE, socket.SO_REUSEADDR)),
+    (socket.SOL_SOCKET, socket.SO_LINGER),
+    *((socket.IPPROTO_TCP, option) for option in (socket.TCP_NODELAY, socket.TCP_KEEPIDLE)),
+    *((socket.IPPROTO_IP, option) for option in (19, 24)),
+    *((socket.IPPROTO_IPV6, option) for option in (75, socket.IPV6_V6ONLY)),
+)
+"""What `intercept.tproxy` sets, IP_TRANSPARENT, IP_BIND_ADDRESS_NO_PORT and IPV6_TRANSPARENT among it, and of
+listeners sets anew: a filter would stay on what a successor gets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +136,7 @@ _ALWAYS: Final = (
         "writev",
         "read",
     ),
-    *("accept4", "close", "setsockopt", "getsockopt", "getsockname", "getpeername", "shutdown", "bind"),
+    *("accept4", "close", "getsockopt", "getsockname", "getpeername", "shutdown", "bind"),
     *("connect", "recvmsg", "getrandom", "clock_gettime", "gettimeofday", "futex", "brk", "munmap", "mremap"),
     *(
         "madvise",
@@ -160,12 +169,14 @@ WORKER_CALLS: Final = (
         Rule("socket", ((0, _ALL, family), (1, _TYPE_OF_SOCKET, socket.SOCK_STREAM)))
         for family in (socket.AF_INET, socket.AF_INET6)
     ),
+    *(Rule("setsockopt", ((1, _ALL, level), (2, _ALL, option))) for level, option in _OPTIONS),
     Rule("openat", ((2, _NOT_FOR_READING, os.O_RDONLY),)),
     *(Rule("ioctl", ((1, _ALL, request),)) for request in _REQUESTS),
     *_NO_NEW_CODE,
 )
-"""No new program, process or thread, no socket but TCP's, no file but for reading, no memory that is both
-written and executed. Files are the memory of peers, and what Python may yet want to read of itself."""
+"""No new program, process or thread, no socket but TCP's, no option of one but these, no file but for
+reading, no memory that is both written and executed. Files are the memory of peers, and what Python may yet
+want to read of itself."""
 SIGNER_CALLS: Final = (
     *map(
         Rule,

@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from gateway.runtime import hardening, system_calls
 from gateway.runtime.hardening import Confinement
 
 _PTRACE_SEIZE = 0x4206
+_SO_ATTACH_FILTER = 26
 
 
 def main() -> None:
@@ -44,6 +46,7 @@ def main() -> None:
         "open a raw socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1).close(),
         "change routes": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0).close(),
         "map memory to be executed": _map_executable,
+        "put a filter on a socket": _put_filter,
         "take a ring": lambda: _call(425, 8, bytes(120)),
         "become root by a program of root's": lambda: _become_root(told["program_of_root"]),
     }
@@ -87,6 +90,14 @@ def _connect_by_sending(port: int) -> None:
 def _datagram(port: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as attempt:
         attempt.sendto(b"x", ("127.0.0.1", port))
+
+
+def _put_filter() -> None:
+    """That lets everything pass."""
+    code = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0xFFFFFFFF))
+    program = struct.pack("@HP", 1, ctypes.addressof(code))
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as attempt:
+        attempt.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def _call(number: int, *words: int | bytes) -> int:

@@ -7,12 +7,14 @@ out is seen: what it refuses is then refused by nobody. Namespaces nmf0-...
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -32,6 +34,7 @@ from tests.lab.gateway_log import GatewayLog
 from tests.lab.probes import MailServer, eventually, mail
 from tests.lab.two_sites import Sites
 
+PIDFD_GETFD = 438
 _OF_A_WORKER = (1 << hardening.NET_ADMIN) | (1 << hardening.NET_BIND_SERVICE)
 
 
@@ -275,6 +278,7 @@ REFUSED_ALONE: dict[str, set[str]] = {
         "open a raw socket",
         "change routes",
         "map memory to be executed",
+        "put a filter on a socket",
         "take a ring",
     },
 }
@@ -311,6 +315,53 @@ def test_no_program_of_roots_gives_root_back(ground: Ground) -> None:
     again = {"become root by a program of root's"}
     assert ground.tried(("user",), again) == dict.fromkeys(again, True)
     assert ground.tried(("user", "no-new-privileges"), again) == dict.fromkeys(again, False)
+
+
+def spoilt(pid: int) -> int:
+    """What its successor gets, too: the listeners, and the way to the signer. How many there were."""
+    found = 0
+    pidfd = os.pidfd_open(pid)
+    for number in sorted(int(name) for name in os.listdir(f"/proc/{pid}/fd")):
+        descriptor = ctypes.CDLL(None).syscall(ctypes.c_long(PIDFD_GETFD), pidfd, number, 0)
+        if descriptor < 0:  # closed meanwhile
+            continue
+        try:
+            one = socket.socket(fileno=descriptor)
+        except OSError:  # no socket
+            os.close(descriptor)
+            continue
+        with one:
+            is_tcp = one.family in (socket.AF_INET, socket.AF_INET6) and one.type == socket.SOCK_STREAM
+            if is_tcp:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 0)
+            if is_tcp or one.type == socket.SOCK_SEQPACKET:
+                with contextlib.suppress(OSError):  # that of the other process is shut already
+                    one.shutdown(socket.SHUT_RDWR)
+                found += 1
+    os.close(pidfd)
+    return found
+
+
+def test_a_worker_in_other_hands_leaves_nothing_spoilt_behind(sites: Sites) -> None:
+    """All that it shares with the next in its slot is as it was made: mail goes on, and is protected."""
+    before = sites.workers("b")
+    for pid in before:
+        assert spoilt(pid) >= 4, "two listeners, the link, the way to the signer"
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not set(sites.workers("b")) & set(before), what="successors")
+    eventually(lambda: sites.serving("b") == 2, what="both ready")
+    eventually(lambda: is_protecting(sites.status("b")), what="a signer that they can ask")
+    eventually(lambda: len(sites.status("b")["rules"]["queues"]) == 2, what="both in the gate")
+    with (
+        MailServer(sites, "mta-b", False) as server,
+        contextlib.closing(GatewayLog(sites.gateway("b").log)) as log,
+    ):
+        for port in range(901, 909):  # for both of them
+            client, target = (sites.address("mta-a", False), port), sites.address("mta-b", False)
+            mail(sites, "mta-a", server, target, b"behind it", port=port)
+            session = log.ended(client, (target, 25))
+            assert session.protected, session
 
 
 def test_a_state_folder_behind_a_closed_one_is_read_all_the_same(sites: Sites) -> None:

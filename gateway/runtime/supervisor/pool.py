@@ -17,7 +17,7 @@ from typing import Any
 
 from gateway.config import Config, Network
 from gateway.errors import Reason
-from gateway.intercept import kernel
+from gateway.intercept import kernel, tproxy
 from gateway.intercept.marks import MarkBits
 from gateway.intercept.ruleset import Slot
 from gateway.observe.counters import (
@@ -243,7 +243,9 @@ class Pool:
         self._join(worker, ours)
 
     def _process(self, worker: WorkerProcess, ours: socket.socket, theirs: socket.socket) -> Child:
-        """Its order waits in the link for it."""
+        """Its order waits in the link for it. What it shares with one before it is as it was made."""
+        marks = MarkBits(self._config.marks.mask)
+        worker.listeners = tuple(tproxy.as_made(listener, marks) for listener in worker.listeners)
         listeners = tuple(listener.fileno() for listener in worker.listeners)
         slot, signing = worker.slot, self._signer_end(worker.slot.index)
         who, confined = self._presented, self._confinement

@@ -155,3 +155,57 @@ def test_a_listener_blocks_nobody() -> None:
         assert not os.get_blocking(listener.fileno())
         with pytest.raises(BlockingIOError):
             listener.accept()
+
+
+def inherited(one: socket.socket) -> list[bytes]:
+    options = (
+        (socket.SO_LINGER, 8),
+        (socket.SO_KEEPALIVE, 4),
+        (socket.SO_MARK, 4),
+        (socket.SO_ACCEPTCONN, 4),
+    )
+    found = [one.getsockopt(socket.SOL_SOCKET, option, size) for option, size in options]
+    transparent = (
+        (socket.IPPROTO_IPV6, tproxy._IPV6_TRANSPARENT)
+        if one.family == socket.AF_INET6
+        else (socket.IPPROTO_IP, tproxy._IP_TRANSPARENT)
+    )
+    rest = ((socket.IPPROTO_TCP, socket.TCP_NODELAY), (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE), transparent)
+    return [*found, *(one.getsockopt(level, option, 4) for level, option in rest)]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+@pytest.mark.parametrize("is_shut", [False, True])
+def test_a_listener_that_others_have_had_is_as_it_was_made(
+    family: socket.AddressFamily, is_shut: bool
+) -> None:
+    """What it accepted would else be reset at its end, and never be ours; or it would accept nothing."""
+    marks = MarkBits(0xFF000000)
+    with tproxy.listener(family, 0, marks) as listener:
+        before, name = inherited(listener), listener.getsockname()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        for option in (socket.SO_MARK, socket.SO_KEEPALIVE, socket.SO_REUSEADDR):
+            listener.setsockopt(socket.SOL_SOCKET, option, 0)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 9)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, tproxy._IPV6_TRANSPARENT, 0)
+        else:
+            listener.setsockopt(socket.IPPROTO_IP, tproxy._IP_TRANSPARENT, 0)
+        if is_shut:
+            copy = listener.dup()
+            listener.shutdown(socket.SHUT_RDWR)
+            with pytest.raises(OSError):
+                copy.shutdown(socket.SHUT_RDWR)
+            copy.close()
+        with tproxy.as_made(listener, marks) as mended:
+            assert (mended is listener) is not is_shut
+            assert (inherited(mended), mended.getsockname()) == (before, name)
+            with socket.create_connection(name[:2]) as client:
+                client.sendall(b"EHLO")
+                mended.setblocking(True)
+                accepted, _ = tproxy.accept(mended)
+                with accepted:
+                    accepted.setblocking(True)
+                    assert accepted.recv(4) == b"EHLO"
