@@ -212,6 +212,7 @@ def _take_down(config: Config, word: Word, pause: Callable[[float], None], *, hu
         is_out = not runs and _remove(config, rules)
     if runs:
         left = obeying.awaited(config.control_socket, pause, hurried=hurried)
+        orphans.end(pause, hurried=hurried)  # the daemon may have been killed meanwhile
     elif other := sole.another(config.control_socket):
         _require_obeyed(other, pause)
     if not is_out:

@@ -14,7 +14,7 @@ from typing import Final
 
 from gateway.errors import EnvironmentFailureError
 from gateway.intercept.wanted import Wanted
-from gateway.operator.status import Status, ask
+from gateway.operator.status import Status, ask, is_running
 from gateway.policy import limits
 
 _HURRY: Final = b"hurry\n"
@@ -41,6 +41,8 @@ def awaited(control: Path, pause: Callable[[float], None], *, hurried: bool) -> 
             if answer is None or _has_obeyed(answer):
                 break
     except EnvironmentFailureError as error:
+        if not is_running(control):  # it was killed while it was asked
+            return ""
         return f"; {error}: {_CANNOT_GO_ON.format('sessions that are open')}"
     return _of_sessions(answer or {})
 

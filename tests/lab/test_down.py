@@ -248,6 +248,23 @@ def test_workers_without_a_supervisor_end_first(sites: Sites, server: MailServer
     sites.command("a", "up")
 
 
+def test_workers_whose_supervisor_dies_meanwhile_end_first(sites: Sites, server: MailServer) -> None:
+    """They were not without one when the command looked for such."""
+    with Dialogue(sites.connect("mta-a", targets(sites)[0])) as dialogue:
+        in_a_mail(dialogue)
+        down = Down(sites)
+        eventually(lambda: closed(sites), what="the gate closed")
+        kill(sites.supervisor("a"))
+        with pytest.raises(subprocess.TimeoutExpired):
+            down.process.wait(2.0)
+        assert dialogue.say(b"and the rest of it\r\n.").startswith(b"250")
+        dialogue.say(b"QUIT")
+    assert down.end() == OUT
+    assert server.mails == [SECRET + b" before\r\nand the rest of it\r\n"]
+    assert sites.gate("a") == []
+    sites.command("a", "up")
+
+
 def test_what_they_do_not_end_is_reset_before_the_rules_go(sites: Sites, server: MailServer) -> None:
     ear = network.inside(sites.namespace("wire"), open_ear)
     with ear, Dialogue(sites.connect("mta-a", targets(sites)[0])) as dialogue:

@@ -4,6 +4,7 @@ import contextlib
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -303,6 +304,7 @@ def test_down_leaves_the_rules_to_a_running_daemon_until_it_has_obeyed(
         assert lifecycle.down(config, pause=pause) == OUT
     assert [what for what, _ in fake.done] == ["remove"]
     assert sum(pauses) == pytest.approx(limits.RULES_ASKED_SECONDS if obeyed else limits.DOWN_SECONDS)
+    assert fake.ends == [False, False], "its workers, too, should it have been killed meanwhile"
 
 
 OUT = "rules are out and stay out; mail passes in clear until `nightmail up`"
@@ -352,6 +354,26 @@ def test_a_daemon_that_ends_meanwhile_has_no_sessions(config: Config, fake: Fake
         running.enter_context(hanging(config.control_socket))
         assert lifecycle.down(config, pause=lambda seconds: running.close()) == OUT
     assert fake.done == [("remove", Wanted.DOWN)]
+
+
+def test_a_daemon_that_is_killed_as_it_is_asked_has_none(config: Config, fake: FakeKernel) -> None:
+    """Who had asked hears nothing, and then nobody listens there."""
+    config.control_socket.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(config.control_socket))
+        listener.listen()
+
+        def die() -> None:
+            listener.accept()[0].close()  # whether it runs
+            with listener.accept()[0] as asking:  # how far it is
+                asking.recv(1)
+                listener.close()
+
+        dying = threading.Thread(target=die)
+        dying.start()
+        assert lifecycle.down(config, pause=lambda seconds: None) == OUT
+        dying.join()
+    assert fake.ends == [False, False]
 
 
 def test_down_that_is_interrupted_has_sessions_reset_and_takes_the_rules_out(
