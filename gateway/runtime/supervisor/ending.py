@@ -27,8 +27,10 @@ class Ending:
         self._hurried = asyncio.Event()
 
     def hurry(self) -> None:
-        """Nobody waits for the sessions any longer: those that are ended now or next are reset at once."""
+        """Nobody waits for the sessions any longer: those that are ended now, or while who hurried waits for
+        that, are reset at once. They may all have ended before, and those of a later stop have their time."""
         self._hurried.set()
+        asyncio.get_running_loop().call_later(limits.HURRIED_DOWN_SECONDS, self._hurried.clear)
 
     async def of_workers(self) -> None:
         """Returns when all processes have ended. Their queues go back at once."""

@@ -130,9 +130,19 @@ def test_who_hurries_has_what_is_left_reset_at_once(ears: Ears, loop: asyncio.Ab
     """And no later time."""
     said: list[Message] = []
     ears.pool.workers.append(with_link(ears.worker, said))
-    ears.pool.ending.hurry()
+    loop.call_soon(ears.pool.ending.hurry)
     loop.run_until_complete(asyncio.wait_for(ears.pool.ending.of_sessions(), limits.STOP_SECONDS / 2))
     assert said == [{"finish": True}, {"end": True}]
+    assert not ears.pool.ending._hurried.is_set()
+
+
+def test_who_hurried_does_so_for_a_while_only(
+    ears: Ears, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the sessions had just ended: a stop, months later, is to give others their time."""
+    monkeypatch.setattr(limits, "HURRIED_DOWN_SECONDS", 0.02)
+    loop.call_soon(ears.pool.ending.hurry)
+    loop.run_until_complete(asyncio.sleep(0.1))
     assert not ears.pool.ending._hurried.is_set()
 
 
