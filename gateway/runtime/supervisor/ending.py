@@ -61,7 +61,7 @@ class Ending:
 
     async def _come_in_time(self, awaited: Sequence[Awaitable[object]]) -> bool:
         """Whether all do, before the sessions' time is over."""
-        come = asyncio.gather(*awaited)
+        come = asyncio.ensure_future(_all_come(awaited))
         hurried = asyncio.ensure_future(self._hurried.wait())
         try:
             await asyncio.wait(
@@ -71,6 +71,10 @@ class Ending:
         finally:
             come.cancel()
             hurried.cancel()
+
+
+async def _all_come(awaited: Sequence[Awaitable[object]]) -> None:
+    await asyncio.gather(*awaited)
 
 
 async def _end(workers: Sequence[WorkerProcess]) -> None:

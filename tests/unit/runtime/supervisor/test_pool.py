@@ -6,6 +6,7 @@ Without processes. Counterpart: tests/lab, where workers are real ones.
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import os
 import socket
@@ -127,13 +128,18 @@ def test_before_the_rules_go_only_who_has_not_finished_is_told_to_end(
 
 
 def test_who_hurries_has_what_is_left_reset_at_once(ears: Ears, loop: asyncio.AbstractEventLoop) -> None:
-    """And no later time."""
+    """And no later time. Nor does the loop miss anybody who was waited for: a traceback in the log."""
     said: list[Message] = []
+    missed: list[object] = []
+    loop.set_exception_handler(lambda _, context: missed.append(context))
     ears.pool.workers.append(with_link(ears.worker, said))
     loop.call_soon(ears.pool.ending.hurry)
     loop.run_until_complete(asyncio.wait_for(ears.pool.ending.of_sessions(), limits.STOP_SECONDS / 2))
     assert said == [{"finish": True}, {"end": True}]
     assert not ears.pool.ending._hurried.is_set()
+    loop.run_until_complete(asyncio.sleep(0))
+    gc.collect()
+    assert missed == []
 
 
 def test_who_hurried_does_so_for_a_while_only(
