@@ -29,6 +29,7 @@ journalctl -u nightmail -o cat | grep ' session .*reason=upgraded' >/dev/null ||
 holds "the service: mail travels sealed, and the journal tells of it"
 
 [ "$(systemctl show -P OOMPolicy nightmail)" = continue ] || fails "one worker without memory ends all"
+[ "$(systemctl show -P CPUWeight nightmail)" = 400 ] || fails "beside a busy service its workers wait for a CPU"
 nsenter --mount --target "$(systemctl show -P MainPID nightmail)" sh -c ': >>/run/xtables.lock' ||
     fails "the service cannot have the lock of old iptables"
 
