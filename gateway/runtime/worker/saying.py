@@ -1,4 +1,4 @@
-"""What a worker says to the supervisor: an alarm, or a peer to be remembered, waits where there is no room.
+"""What a worker says to the supervisor: an alarm, or a peer that is new, waits where there is no room.
 
 The link is full when the supervisor has stood still for a while: a reload, a slow disk, very many clients to
 be told of. All else that is lost is said again by a later session; but one in the middle comes once, and who
@@ -30,7 +30,7 @@ class Saying:
 
     def say(self, message: Message) -> bool:
         """Whether it has left, or will."""
-        if not message.keys() & _TO_BE_HEARD:
+        if not _is_to_be_heard(message):
             return self._link.send(message)
         if not self._unheard and self._link.send(message):
             return True
@@ -52,6 +52,11 @@ class Saying:
         """What waits, as far as there is room now."""
         while self._unheard and self._link.send(self._unheard[0]):
             self._unheard.popleft()
+
+
+def _is_to_be_heard(message: Message) -> bool:
+    """A first upgrade, too: a minute later clients rest again at the gate, unless the supervisor ends it."""
+    return bool(message.keys() & _TO_BE_HEARD) or bool(message.get("source", {}).get("new"))
 
 
 def _comes_again(message: Message) -> bool:

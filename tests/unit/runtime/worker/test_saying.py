@@ -18,6 +18,7 @@ ALARM: Message = {"alarm": {"reason": "upgraded-changed-peer", "subject": "192.0
 PEER: Message = {"remember": {"address": "192.0.2.7", "port": 25, "rang": True}}
 IN_CLEAR: Message = {"alarm": {"reason": "source-in-clear", "subject": "192.0.2.9", "detail": ""}}
 CLIENT: Message = {"source": {"address": "192.0.2.9", "seen": "dropped"}}
+MET: Message = {"source": {"address": "192.0.2.9", "seen": "upgraded", "new": True}}
 
 
 class Standing:
@@ -78,6 +79,16 @@ def test_an_alarm_that_the_link_had_no_room_for_is_told_later(supervisor: Standi
     assert supervisor.heard() == []
 
 
+def test_a_first_upgrade_that_the_link_had_no_room_for_is_told_later(supervisor: Standing) -> None:
+    """The kernel was told for a minute only; then clients would rest again, among them those of that peer."""
+    supervisor.stand()
+    assert supervisor.saying.say(MET)
+    assert not supervisor.saying.say({"source": {**MET["source"], "new": False}})
+    supervisor.heard()
+    supervisor.saying.again()
+    assert supervisor.heard() == [MET]
+
+
 def test_nobody_is_remembered_before_his_alarm(supervisor: Standing) -> None:
     """Whoever is remembered as one that has rung rings no more. The link may have room again just then."""
     supervisor.stand()
@@ -102,7 +113,7 @@ def test_so_many_wait_and_the_first_ones_are_heard(supervisor: Standing) -> None
     assert found == told
 
 
-@pytest.mark.parametrize("message", [IN_CLEAR, PEER], ids=["alarms of clients", "peers"])
+@pytest.mark.parametrize("message", [IN_CLEAR, PEER, MET], ids=["alarms of clients", "peers", "upgrades"])
 def test_what_others_can_make_very_many_of_leaves_half_of_the_places_to_alarms(
     supervisor: Standing, message: Message
 ) -> None:
