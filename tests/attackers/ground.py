@@ -42,6 +42,8 @@ GOES = 3
 MOST_PASSED = 0.5
 """Of the trials of one go."""
 FIRST_PORT, LAST_PORT = 12_000, 60_000
+LIMITS = "\n[limits]\nhandshakes_per_second = 100000\nhandshakes_per_source = 100000\n"
+"""Of both gateways: a fast machine runs more sessions of one sender in a second than would get offers."""
 _SESSION = re.compile(r"^(?:\S+ )?(\w+) session=(\w+) session ([a-z-]+)(.*)$")
 _NAME = re.compile(rb"(?i)MAIL FROM:<from-(n\d+x)@")
 _FIELD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S*)')
@@ -377,9 +379,9 @@ def opened(lab: Lab, *, scripted: bool = True, tickets: bool = False) -> Iterato
     `scripted`: with mail servers of its own; else the lab has real ones. `tickets`: sessions leave some; else
     each has a whole handshake, whatever was before it.
     """
-    if not tickets:
-        for one in lab.gateways:
-            one.configuration.write_text(one.configuration.read_text() + NO_TICKETS)
+    for one in lab.gateways:
+        more = LIMITS if tickets else NO_TICKETS + LIMITS
+        one.configuration.write_text(one.configuration.read_text() + more)
     made = Ground(lab, scripted=scripted)
     made.open()
     try:
