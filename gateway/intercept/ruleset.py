@@ -183,6 +183,7 @@ def _values(config: Config, bits: MarkBits) -> dict[str, str]:
         "vouched_milliseconds": str(limits.VOUCHED_MILLISECONDS),
         "dead_ends": str(limits.DEAD_ENDS),
         "resting": str(limits.RESTING),
+        "unanswered_seconds": str(limits.UNANSWERED_SECONDS),
         "met_seconds": str(limits.MET_SECONDS),
         "turn_bits": hex(TURN_BITS),
         "refuse": hex(bits.answer(Verdict.REFUSE)),

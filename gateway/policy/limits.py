@@ -284,6 +284,9 @@ RESTING: Final = 1 << 15
 RESTING_SECONDS: Final = 1800
 """So long, as dead ends: then a session is looked at, and one that still gets no offer is enough. It costs
 one session of all that come within this time."""
+UNANSWERED_SECONDS: Final = 5
+"""A SYN of theirs that comes again within this time, and that no server has answered, is judged after all: a
+filter drops what passes by us. Clients send theirs again after one second, or three."""
 RESTING_TOGETHER: Final = 128
 """The kernel is told of so many by one run of nft, in some 10 ms."""
 RESTING_GATHERED_SECONDS: Final = 1.0

@@ -21,7 +21,7 @@ from tests.lab.come_again import comes_again, deaf
 from tests.lab.offered import MANY, REST, configure, one_round, rests, session
 from tests.lab.probes import Dialogue, MailServer, eventually
 from tests.lab.strangers import add_address, told
-from tests.lab.two_sites import BOTH_FAMILIES, Sites
+from tests.lab.two_sites import BOTH_FAMILIES, TOOLS, Sites
 
 _NOT_THEIR_TURN = iter(range(47_002, 49_000, 8))
 """Ports."""
@@ -188,6 +188,49 @@ def test_a_connection_that_is_dialled_for_is_taken_when_its_syn_comes_again(site
     ends = ("mta-c", target, next(_NOT_THEIR_TURN))
     deafness = deaf(sites, "mta-b", v6, "--dport 25")
     comes_again(sites, ends, "dialled", deafness, at_rest(sites, client, target), at="b")
+
+
+@BOTH_FAMILIES
+@pytest.mark.parametrize("built", [Placement.ROUTER], ids=["router"], indirect=True)
+def test_where_a_filter_drops_what_passes_it_is_taken_when_its_syn_comes_again(
+    sites: Sites, server: MailServer, v6: bool
+) -> None:
+    """Many a site lets nothing through FORWARD that the gateway does not carry: its mail waits a second."""
+    client, target = sites.address("mta-c", v6), sites.address("mta-b", v6)
+    closed = f"FORWARD -d {target} -p tcp --dport 25 -j DROP"
+    tool, node = TOOLS[v6], sites.home("b")
+    sites.sh(node, f"{tool} -A {closed}")
+    try:
+        with at_rest(sites, client, target):
+            seen = begun(sites)
+            with Dialogue(sites.connect("mta-c", target, port=next(_NOT_THEIR_TURN))) as dialogue:
+                dialogue.begin()
+            eventually(lambda: begun(sites) == seen + 1, what="its session")
+    finally:
+        sites.sh(node, f"{tool} -D {closed}")
+
+
+@BOTH_FAMILIES
+@pytest.mark.parametrize("built", [Placement.ROUTER], ids=["router"], indirect=True)
+def test_what_has_been_answered_passes_when_its_syn_comes_again(
+    sites: Sites, server: MailServer, v6: bool
+) -> None:
+    """The client has not heard the answer: its server stands ready, and nobody else speaks for it."""
+    client, target = sites.address("mta-c", v6), sites.address("mta-b", v6)
+    with at_rest(sites, client, target), deaf(sites, "mta-c", v6, "--sport 25 --tcp-flags SYN,ACK SYN,ACK"):
+        seen, in_queues = begun(sites), sites.queued("b")
+        with sites.socket("mta-c", v6) as made:
+            made.bind((client, next(_NOT_THEIR_TURN)))
+            made.setblocking(False)
+            made.connect_ex((target, 25))
+            eventually(lambda: rested(sites) >= 2, what="the SYN that comes again")
+        assert (begun(sites), sites.queued("b")) == (seen, in_queues)
+
+
+def rested(sites: Sites) -> int:
+    """SYNs that have passed so, by the kernel's own count."""
+    listing = sites.sh(sites.home("b"), "nft list counter inet nightmail rested")
+    return int(listing.split("packets ")[1].split()[0])
 
 
 @BOTH_FAMILIES
