@@ -26,6 +26,7 @@ ENDERS: Final = (
     "upgrade",
     "-stopped",
     "loop-blocked",
+    "rules-down",
 )
 """In the names of faults that end a process of the daemon; one that hangs is ended by the supervisor."""
 
