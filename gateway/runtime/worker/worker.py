@@ -203,6 +203,7 @@ class Worker:
             self._retiring_from = self._retiring_from or self._loop.time()
         elif "finish" in message:
             self._finishing_from = self._loop.time()
+            self._report()  # what is told of those that do not end is not of a second ago
         elif "site" in message:
             self._surroundings.present(Presented.from_json(message["site"]))
         elif "inside" in message:
